@@ -1,0 +1,183 @@
+//! The ciphertext check: is the answer what the sealed operator gives for this request?
+//!
+//! `r[o] = sum_i W~[o][i]*x~[i]` is a deterministic function of what the server holds, so the client compares
+//! `sum_o alpha[o]*r[o]` with `sum_i U[i]*x~[i]`, `U[i] = sum_o alpha[o]*W~[o][i]`, on every returned coefficient and
+//! limb. The scalars are secret; a deviation passes with probability `1/p` per scalar and limb it touches, two scalars
+//! per limb are used (about 2^-66). Whether it deviated the server knows already: accepting or rejecting tells nothing.
+//! Nothing here depends on `s`, `s'`, `z` or `V` (condition 5).
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use jali_ring::modulus::MAX_LAZY_PRODUCTS;
+use jali_ring::{Coefficient, Ntt, Poly, Ring};
+use rayon::prelude::*;
+use zeroize::Zeroize;
+
+use crate::wanted::Wanted;
+use crate::{MaskError, seal::SealedRow};
+
+/// Independent scalars per limb.
+pub const SCALARS: usize = 2;
+/// Rejections after which the scalars must be drawn anew: each costs an attacker one guess in about 2^66.
+pub const MAX_REJECTS: u32 = 1 << 16;
+
+/// A decoded answer: the wanted residues of every row. Residues are below their primes, which the decoder has checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    rows: usize,
+    limbs: usize,
+    /// `[row][limb][wanted]`.
+    residues: Vec<u64>,
+}
+
+impl Answer {
+    /// Takes residues in the order `[row][limb][wanted]`.
+    ///
+    /// # Errors
+    /// [`MaskError::AnswerRejected`] if their number does not fit or one is not below its prime (condition 6).
+    pub fn new(ring: &Ring, wanted: &Wanted, rows: usize, residues: Vec<u64>) -> Result<Self, MaskError> {
+        let limbs = ring.limbs();
+        if residues.len() != rows * limbs * wanted.count() {
+            return Err(MaskError::AnswerRejected);
+        }
+        let too_large = residues.chunks_exact(wanted.count()).enumerate().any(|(i, part)| {
+            let p = ring.moduli()[i % limbs].value();
+            part.iter().any(|&v| v >= p)
+        });
+        if too_large { Err(MaskError::AnswerRejected) } else { Ok(Self { rows, limbs, residues }) }
+    }
+
+    /// The wanted coefficients of computed rows.
+    pub fn collect(wanted: &Wanted, rows: &[Poly<Coefficient>]) -> Self {
+        let limbs = rows.first().map_or(0, Poly::limbs);
+        let residues = rows
+            .iter()
+            .flat_map(|row| (0..limbs).flat_map(move |l| wanted.indices().iter().map(move |&k| row.limb(l)[k as usize])))
+            .collect();
+        Self { rows: rows.len(), limbs, residues }
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// The wanted residues of one row and limb.
+    pub fn part(&self, row: usize, limb: usize) -> &[u64] {
+        let width = self.residues.len() / (self.rows * self.limbs);
+        &self.residues[(row * self.limbs + limb) * width..][..width]
+    }
+}
+
+/// An answer that has passed the check. Only [`CheckKey::verify`] makes one, and unmasking takes nothing else.
+#[derive(Debug)]
+pub(crate) struct Verified(Answer);
+
+impl Verified {
+    pub(crate) fn answer(&self) -> &Answer {
+        &self.0
+    }
+}
+
+/// What one request's answer must satisfy: `sum_i U[i]*x~[i]` at the wanted coefficients, `[scalar][limb][wanted]`.
+#[derive(Debug)]
+pub(crate) struct Expected(Vec<Vec<Vec<u64>>>);
+
+/// Secret scalars and the vectors `U`; the same for all requests until the model is sealed again.
+pub struct CheckKey {
+    /// `[scalar][limb][row]`.
+    alphas: Vec<Vec<Vec<u64>>>,
+    /// `[scalar][tile]`.
+    vectors: Vec<Vec<Poly<Ntt>>>,
+    rejects: AtomicU32,
+}
+
+impl std::fmt::Debug for CheckKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("CheckKey(withheld)")
+    }
+}
+
+impl Drop for CheckKey {
+    fn drop(&mut self) {
+        self.alphas.zeroize();
+        self.vectors.zeroize();
+    }
+}
+
+impl CheckKey {
+    /// `U` for rows and scalars `[scalar][limb][row]`.
+    pub(crate) fn new(ring: &Ring, rows: &[SealedRow], lifted: &[Vec<Poly<Ntt>>], alphas: Vec<Vec<Vec<u64>>>) -> Self {
+        debug_assert_eq!(rows.len(), lifted.len());
+        let tiles = lifted.first().map_or(0, Vec::len);
+        let vectors = alphas
+            .iter()
+            .map(|alpha| {
+                (0..tiles)
+                    .into_par_iter()
+                    .map(|i| {
+                        let mut u = ring.zero();
+                        for (l, m) in ring.moduli().iter().enumerate() {
+                            for (row, &alpha) in lifted.iter().zip(&alpha[l]) {
+                                for (u, &w) in u.limb_mut(l).iter_mut().zip(row[i].limb(l)) {
+                                    *u = m.reduce(u128::from(alpha) * u128::from(w) + u128::from(*u));
+                                }
+                            }
+                        }
+                        u
+                    })
+                    .collect()
+            })
+            .collect();
+        Self { alphas, vectors, rejects: AtomicU32::new(0) }
+    }
+
+    /// What the answer to `masked` must satisfy.
+    ///
+    /// # Errors
+    /// [`MaskError::CheckKeyExhausted`] after 2^16 rejected answers.
+    pub(crate) fn expect(&self, ring: &Ring, wanted: &Wanted, masked: &[Poly<Ntt>]) -> Result<Expected, MaskError> {
+        let rejects = self.rejects.load(Ordering::Relaxed);
+        if rejects >= MAX_REJECTS {
+            return Err(MaskError::CheckKeyExhausted(rejects));
+        }
+        let per_scalar = |u: &Vec<Poly<Ntt>>| {
+            let mut sum = ring.zero();
+            u.iter().zip(masked).for_each(|(u, x)| ring.mul_add(&mut sum, u, x));
+            let sum = ring.inverse(sum);
+            (0..ring.limbs()).map(|l| wanted.indices().iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect()
+        };
+        Ok(Expected(self.vectors.par_iter().map(per_scalar).collect()))
+    }
+
+    /// Accepts the answer or counts a rejection.
+    pub(crate) fn verify(&self, ring: &Ring, expected: &Expected, answer: Answer) -> Result<Verified, MaskError> {
+        if answer.rows != self.alphas[0][0].len() || answer.limbs != ring.limbs() {
+            return Err(self.reject());
+        }
+        let jobs: Vec<(usize, usize)> = (0..SCALARS).flat_map(|c| (0..answer.limbs).map(move |l| (c, l))).collect();
+        let different = jobs
+            .into_par_iter()
+            .map(|(c, l)| {
+                let (m, want) = (&ring.moduli()[l], &expected.0[c][l]);
+                let mut sums = vec![0u128; want.len()];
+                for (row, &alpha) in self.alphas[c][l].iter().enumerate() {
+                    if row > 0 && row % (MAX_LAZY_PRODUCTS - 1) == 0 {
+                        sums.iter_mut().for_each(|s| *s = u128::from(m.reduce(*s)));
+                    }
+                    for (s, &r) in sums.iter_mut().zip(answer.part(row, l)) {
+                        *s += u128::from(alpha) * u128::from(r);
+                    }
+                }
+                sums.iter().zip(want).fold(0, |d, (&s, &w)| d | (m.reduce(s) ^ w))
+            })
+            .reduce(|| 0, |a, b| a | b);
+        if different == 0 { Ok(Verified(answer)) } else { Err(self.reject()) }
+    }
+
+    /// Counts a rejected (or undecodable) answer.
+    pub(crate) fn reject(&self) -> MaskError {
+        self.rejects.fetch_add(1, Ordering::Relaxed);
+        MaskError::AnswerRejected
+    }
+}

@@ -1,0 +1,50 @@
+//! The masked product: both operands of a linear layer under ring-LWE, one modular multiplication per coefficient for
+//! the server, exact integers for the client.
+//!
+//! With one public vector `a` per layer, plaintext modulus `t = 2^k`, fresh `s`, `e` per request:
+//!
+//! ```text
+//! sealed once   W~[o][i] = W[o][i] - a[i]*s'[o] + t*e'[o][i]    hidden row, own secret s'[o]   (seal)
+//!               W~[o][i] = W[o][i]                              open row
+//!               H[o] = sum_i W~[o][i]*a[i]                      hint
+//! request       x~[i] = x[i] - a[i]*s + t*e[i]                                                 (request)
+//!               z = sum_i a[i]*(x[i] + t*e[i])                  stays with the client
+//! server        r[o] = sum_i W~[o][i]*x~[i]                                                    (jali-operator)
+//! check         sum_o alpha[o]*r[o] = sum_i U[i]*x~[i]          before anything secret is used (check)
+//! client        V = r[o] + s*H[o] + s'[o]*z, centred mod q, mod t, centred                     (request)
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`params`] | literal -> checked parameters, the 128-bit table, the choice of primes from shapes |
+//! | [`entropy`] | where randomness comes from: the operating system, used once |
+//! | [`wanted`] | which coefficients of an answer are asked for |
+//! | [`noise`] | the rigorous failure bound |
+//! | [`seal`] | the owner: rows to sealed rows, hints and check vectors |
+//! | [`check`] | the ciphertext check and the evidence that it ran |
+//! | [`request`] | the client: mask, then finish once |
+//!
+//! This crate does not know about networks, files or sockets. Conditions 1 to 8 of the design are quoted where they
+//! are enforced; `SECURITY.md` lists the places.
+#![forbid(unsafe_code)]
+
+pub mod check;
+pub mod entropy;
+pub mod error;
+pub mod noise;
+pub mod params;
+pub mod request;
+pub mod seal;
+pub mod wanted;
+
+pub use check::{Answer, CheckKey};
+pub use entropy::{RequestEntropy, SealEntropy};
+pub use error::MaskError;
+pub use noise::NoiseReport;
+pub use params::{Parameters, ParametersLiteral};
+pub use request::{PendingRequest, RequestContext};
+pub use seal::{LayerId, LayerKey, PlainRow, SealedLayer, SealedRow, Tile, seal};
+pub use wanted::Wanted;
+
+#[cfg(test)]
+mod tests;

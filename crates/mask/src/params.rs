@@ -1,0 +1,168 @@
+//! Parameter sets: a literal becomes a value only if it is secure, so an insecure value cannot exist.
+
+use std::sync::Arc;
+
+use jali_ring::{Ring, RingError};
+
+use crate::MaskError;
+use crate::noise;
+
+/// Bits of `q` for 128-bit classical security with a ternary secret: Bossuat et al., "Security Guidelines for
+/// Implementing Homomorphic Encryption" (ePrint 2024/463), table for uniform ternary secrets.
+const MAX_LOG2_Q: [(usize, u32); 6] = [(1024, 26), (2048, 53), (4096, 106), (8192, 214), (16384, 430), (32768, 868)];
+
+/// Largest size in bits of `q` at this degree, or `None` for a degree outside the table.
+pub fn max_log2_q(degree: usize) -> Option<u32> {
+    MAX_LOG2_Q.iter().find(|(n, _)| *n == degree).map(|(_, bits)| *bits)
+}
+
+/// Smallest and largest plaintext modulus in bits.
+const PLAINTEXT_BITS: (u32, u32) = (2, 48);
+/// Largest size of one prime when parameters are chosen here.
+const LARGEST_PRIME: u32 = 49;
+/// Smallest: below it the check's soundness (1/p per scalar) gets thin and primes get rare at large degrees.
+const SMALLEST_PRIME: u32 = 30;
+
+/// Unchecked numbers, as they come from a file or a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParametersLiteral {
+    /// Ring degree `N`.
+    pub degree: usize,
+    /// Size in bits of every prime.
+    pub prime_bits: Vec<u32>,
+    /// `k` of the plaintext modulus `t = 2^k`.
+    pub plaintext_bits: u32,
+}
+
+/// A ring and a plaintext modulus with at least 128 bits of security (classical).
+#[derive(Debug, Clone)]
+pub struct Parameters {
+    literal: ParametersLiteral,
+    ring: Arc<Ring>,
+}
+
+impl TryFrom<ParametersLiteral> for Parameters {
+    type Error = MaskError;
+
+    fn try_from(literal: ParametersLiteral) -> Result<Self, MaskError> {
+        let ParametersLiteral { degree, prime_bits, plaintext_bits } = &literal;
+        let limit = max_log2_q(*degree).ok_or(RingError::Degree { min: 1024, max: 32768, got: *degree })?;
+        let got = prime_bits.iter().fold(0u32, |sum, &b| sum.saturating_add(b));
+        if got > limit {
+            return Err(MaskError::Insecure { degree: *degree, got, limit });
+        }
+        let (min, max) = PLAINTEXT_BITS;
+        if !(min..=max.min(got.saturating_sub(2))).contains(plaintext_bits) {
+            return Err(MaskError::Plaintext { got: *plaintext_bits, min, max: max.min(got.saturating_sub(2)) });
+        }
+        let ring = Arc::new(Ring::new(*degree, prime_bits)?);
+        Ok(Self { literal, ring })
+    }
+}
+
+impl Parameters {
+    /// The ring.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// The numbers that it was made from.
+    pub fn literal(&self) -> &ParametersLiteral {
+        &self.literal
+    }
+
+    /// `k` of `t = 2^k`.
+    pub fn plaintext_bits(&self) -> u32 {
+        self.literal.plaintext_bits
+    }
+
+    /// The plaintext modulus `t`.
+    pub fn t(&self) -> i64 {
+        1 << self.literal.plaintext_bits
+    }
+
+    /// Everything that identifies the set, as bytes for key derivation.
+    pub(crate) fn identity(&self) -> Vec<u8> {
+        let mut out = (self.ring.degree() as u64).to_le_bytes().to_vec();
+        out.extend(self.literal.plaintext_bits.to_le_bytes());
+        self.ring.moduli().iter().for_each(|m| out.extend(m.value().to_le_bytes()));
+        out
+    }
+
+    /// The smallest modulus for a layer of this shape. Depends on shapes and on nothing that a weight decides
+    /// (condition 7): the sealed noise enters with its expected norm, and the exact bound is checked when sealing.
+    ///
+    /// # Errors
+    /// [`MaskError::NoParameters`] if noise and security leave no room.
+    pub fn choose(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
+        let limit = max_log2_q(degree).ok_or(RingError::Degree { min: 1024, max: 32768, got: degree })?;
+        let needed = noise::needed_modulus_bits(degree, shape).max(SMALLEST_PRIME);
+        let count = needed.div_ceil(LARGEST_PRIME);
+        // Split into near-equal sizes, larger ones first.
+        let prime_bits: Vec<u32> = (0..count).map(|i| needed / count + u32::from(i < needed % count)).collect();
+        if needed > limit {
+            let plaintext_bits = shape.plaintext_bits;
+            return Err(MaskError::NoParameters { degree, tiles: shape.tiles, plaintext_bits, needed, limit });
+        }
+        ParametersLiteral { degree, prime_bits, plaintext_bits: shape.plaintext_bits }.try_into()
+    }
+}
+
+/// What the choice of a modulus may depend on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerShape {
+    /// Ring elements per row.
+    pub tiles: usize,
+    /// `k` of `t = 2^k`.
+    pub plaintext_bits: u32,
+    /// Largest absolute input value.
+    pub input_bound: i64,
+    /// Upper bound of a row's Euclidean norm, from shapes: `max|w| * sqrt(non-zero positions)`.
+    pub row_norm: f64,
+    /// Whether any row is hidden.
+    pub hidden: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn literal(degree: usize, prime_bits: &[u32]) -> ParametersLiteral {
+        ParametersLiteral { degree, prime_bits: prime_bits.to_vec(), plaintext_bits: 20 }
+    }
+
+    #[test]
+    fn the_128_bit_table_is_a_wall() {
+        for (degree, largest) in [(1024, vec![26]), (2048, vec![27, 26]), (4096, vec![36, 35, 35]), (8192, vec![43, 43, 43, 43, 42])] {
+            let sum: u32 = largest.iter().sum();
+            assert_eq!(Some(sum), max_log2_q(degree));
+            assert!(Parameters::try_from(literal(degree, &largest)).is_ok(), "{degree}");
+            let mut above = largest.clone();
+            above[0] += 1;
+            let error = Parameters::try_from(literal(degree, &above)).unwrap_err();
+            assert_eq!(error, MaskError::Insecure { degree, got: sum + 1, limit: sum });
+        }
+        assert!(Parameters::try_from(literal(512, &[20])).is_err());
+        assert!(Parameters::try_from(literal(65536, &[40])).is_err());
+        assert!(Parameters::try_from(literal(4096, &[])).is_err());
+        assert!(Parameters::try_from(literal(4096, &[u32::MAX, u32::MAX])).is_err());
+        let wide = ParametersLiteral { degree: 4096, prime_bits: vec![30], plaintext_bits: 29 };
+        assert!(Parameters::try_from(wide).is_err());
+    }
+
+    #[test]
+    fn chosen_sizes_are_those_of_the_design() {
+        // conv 3x3 32 -> 32 on 32x32, hidden, 11 tiles, t = 2^25: about 65.5 bits at N = 4096.
+        let mut shape =
+            LayerShape { tiles: 11, plaintext_bits: 25, input_bound: 255, row_norm: 127.0 * 17.0, hidden: true };
+        let bits: u32 = Parameters::choose(4096, &shape).unwrap().literal().prime_bits.iter().sum();
+        assert!((65..=67).contains(&bits), "{bits}");
+        // The same open: one prime of 43 to 47 bits at N = 2048.
+        shape.hidden = false;
+        let open = Parameters::choose(2048, &shape).unwrap();
+        assert!(open.literal().prime_bits.len() == 1 && (43..=47).contains(&open.literal().prime_bits[0]));
+        // Hidden weights do not fit N = 2048.
+        shape.hidden = true;
+        assert!(matches!(Parameters::choose(2048, &shape), Err(MaskError::NoParameters { limit: 53, .. })));
+    }
+}

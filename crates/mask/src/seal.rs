@@ -1,0 +1,283 @@
+//! The owner seals a layer: hidden rows under ring-LWE, open rows as they are.
+
+use jali_ring::sample::{self, Key, derive_key, stream};
+use jali_ring::wire::Writer;
+use jali_ring::{Ntt, Poly};
+use rayon::prelude::*;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::check::{CheckKey, SCALARS};
+use crate::noise::{NoiseReport, RowNorms};
+use crate::{MaskError, Parameters, SealEntropy, Wanted};
+
+/// A plain ring element with few non-zero coefficients: (index, value), indices rising.
+pub type Tile = Vec<(u32, i32)>;
+
+/// Which layer of which sealed model: part of every key derivation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerId {
+    /// [`SealEntropy::model_id`].
+    pub model: [u8; 16],
+    /// Position among the model's operators.
+    pub layer: u32,
+}
+
+/// One row of the plain matrix.
+#[derive(Debug, Clone, Copy)]
+pub struct PlainRow<'a> {
+    /// One sparse element per input tile.
+    pub tiles: &'a [Tile],
+    /// Whether the plan allows (and sealing chose) to store it in the clear.
+    pub open: bool,
+}
+
+/// One row as the server gets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SealedRow {
+    /// Ring-LWE samples, dense, also where the plain tile is zero (condition 4).
+    Hidden(Vec<Poly<Ntt>>),
+    /// The small integers themselves.
+    Open(Vec<Tile>),
+}
+
+/// The server's part of one layer. Everything in it is meant to be seen.
+#[derive(Debug, Clone)]
+pub struct SealedLayer {
+    /// Model and position.
+    pub id: LayerId,
+    /// The ring (the plaintext modulus in it is not sent to the server).
+    pub parameters: Parameters,
+    /// Coefficients that the client asks for.
+    pub wanted: Wanted,
+    /// Tiles per row.
+    pub tiles: usize,
+    /// The matrix.
+    pub rows: Vec<SealedRow>,
+}
+
+/// The client's part of one layer: secret.
+pub struct LayerKey {
+    pub(crate) id: LayerId,
+    pub(crate) parameters: Parameters,
+    pub(crate) wanted: Wanted,
+    pub(crate) input_bound: i64,
+    /// The public vector, one element per tile.
+    pub(crate) a: Vec<Poly<Ntt>>,
+    /// `s'[o]`, `None` for an open row.
+    pub(crate) secrets: Vec<Option<Poly<Ntt>>>,
+    /// `H[o]`.
+    pub(crate) hints: Vec<Poly<Ntt>>,
+    pub(crate) check: CheckKey,
+    noise: NoiseReport,
+}
+
+impl std::fmt::Debug for LayerKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LayerKey").field("id", &self.id).field("rows", &self.secrets.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for LayerKey {
+    fn drop(&mut self) {
+        self.secrets.iter_mut().flatten().for_each(Zeroize::zeroize);
+    }
+}
+
+impl LayerKey {
+    /// The parameter set.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The wanted coefficients.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.secrets.len()
+    }
+
+    /// Ring elements per request.
+    pub fn tiles(&self) -> usize {
+        self.a.len()
+    }
+
+    /// Noise bound and room, computed exactly from the rows that were drawn.
+    pub fn noise(&self) -> NoiseReport {
+        self.noise
+    }
+
+    /// Bytes that the hints take in memory.
+    pub fn hint_bytes(&self) -> usize {
+        self.hints.iter().map(|h| h.limbs() * h.degree() * 8).sum()
+    }
+}
+
+/// One row while it is being sealed.
+struct SealedWork {
+    row: SealedRow,
+    /// `W~` in the NTT domain, hidden or open.
+    lifted: Vec<Poly<Ntt>>,
+    secret: Option<Poly<Ntt>>,
+    hint: Poly<Ntt>,
+    norms: RowNorms,
+}
+
+/// What every derivation of one layer shares.
+struct Scope<'a> {
+    parameters: &'a Parameters,
+    identity: Vec<u8>,
+    id: LayerId,
+    wanted: Vec<u8>,
+    entropy: &'a SealEntropy,
+}
+
+impl Scope<'_> {
+    /// Domain-separated key for this layer (condition 3); `domain` names protocol version and role.
+    fn key(&self, domain: &'static str, more: &[&[u8]]) -> Key {
+        let layer = self.id.layer.to_le_bytes();
+        let mut fields: Vec<&[u8]> = vec![&*self.entropy.0, &self.identity, &self.id.model, &layer];
+        fields.extend(more);
+        derive_key(domain, &fields)
+    }
+}
+
+/// Seals a layer. `input_bound` is the largest absolute value that a request may hold.
+///
+/// The same entropy, parameters, layer and row always give the same sealed row; any change of the row or of its plan
+/// draws a new secret and new errors (condition 1).
+///
+/// # Errors
+/// [`MaskError::Shape`] if rows differ in length, are empty, or name an index outside the ring.
+pub fn seal(
+    parameters: &Parameters,
+    id: LayerId,
+    rows: &[PlainRow<'_>],
+    wanted: &Wanted,
+    input_bound: i64,
+    entropy: &SealEntropy,
+) -> Result<(SealedLayer, LayerKey), MaskError> {
+    let ring = parameters.ring();
+    let tiles = rows.first().map_or(0, |r| r.tiles.len());
+    if tiles == 0 {
+        return Err(MaskError::Shape { what: "rows and tiles of a layer", expected: 1, got: 0 });
+    }
+    for row in rows {
+        if row.tiles.len() != tiles {
+            return Err(MaskError::Shape { what: "tiles of a row", expected: tiles, got: row.tiles.len() });
+        }
+        if let Some(&(index, _)) = row.tiles.iter().flatten().find(|(i, _)| *i as usize >= ring.degree()) {
+            return Err(MaskError::Shape { what: "coefficient index", expected: ring.degree(), got: index as usize });
+        }
+    }
+    let mut pattern = Writer::new();
+    wanted.encode(&mut pattern);
+    let scope = Scope { parameters, identity: parameters.identity(), id, wanted: pattern.finish(), entropy };
+
+    // The seed of `a` is public and belongs to this layer of this model alone.
+    let a_seed = scope.key("jali 1 seal: public seed of a", &[]);
+    let a: Vec<Poly<Ntt>> = (0..tiles as u64)
+        .into_par_iter()
+        .map(|i| ring.uniform(&mut stream(&derive_key("jali 1 expand a", &[&*a_seed, &i.to_le_bytes()]))))
+        .collect();
+
+    let work: Vec<SealedWork> =
+        rows.par_iter().enumerate().map(|(o, row)| seal_row(&scope, o as u64, row, &a)).collect();
+    let (mut sealed, mut lifted, mut secrets, mut hints, mut norms) = (vec![], vec![], vec![], vec![], vec![]);
+    for w in work {
+        sealed.push(w.row);
+        lifted.push(w.lifted);
+        secrets.push(w.secret);
+        hints.push(w.hint);
+        norms.push(w.norms);
+    }
+
+    let mut alpha_stream = stream(&scope.key("jali 1 seal: check scalars", &[&row_bytes(rows)]));
+    let alphas = (0..SCALARS)
+        .map(|_| {
+            let per_limb = ring.moduli().iter().map(|m| {
+                let mut alpha = vec![0; rows.len()];
+                sample::uniform_mod(&mut alpha_stream, m, &mut alpha);
+                alpha
+            });
+            per_limb.collect()
+        })
+        .collect();
+    let check = CheckKey::new(ring, &sealed, &lifted, alphas);
+    let noise =
+        NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
+    let layer =
+        SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
+    let key = LayerKey {
+        id,
+        parameters: parameters.clone(),
+        wanted: wanted.clone(),
+        input_bound,
+        a,
+        secrets,
+        hints,
+        check,
+        noise,
+    };
+    Ok((layer, key))
+}
+
+/// Rows and their plan as bytes for key derivation; zeroised.
+fn row_bytes(rows: &[PlainRow<'_>]) -> Zeroizing<Vec<u8>> {
+    let mut w = Writer::new();
+    for row in rows {
+        w.u8(u8::from(row.open));
+        for tile in row.tiles {
+            w.varint(tile.len() as u64);
+            for &(index, value) in tile {
+                w.u32(index);
+                w.u32(value as u32);
+            }
+        }
+    }
+    Zeroizing::new(w.finish())
+}
+
+fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> SealedWork {
+    let ring = scope.parameters.ring();
+    let t = scope.parameters.t();
+    let mut norms = RowNorms { squared: 0, error_l1: 0 };
+    // Keyed by the row's content and plan: new content under an old secret would open both.
+    let content = row_bytes(std::slice::from_ref(row));
+    let index = o.to_le_bytes();
+    let fields: [&[u8]; 3] = [&index, &content, &scope.wanted];
+    let secret = (!row.open).then(|| {
+        let mut s = Zeroizing::new(vec![0; ring.degree()]);
+        sample::ternary(&mut stream(&scope.key("jali 1 seal: row secret", &fields)), &mut s);
+        ring.forward(ring.lift(&s))
+    });
+    let mut errors = stream(&scope.key("jali 1 seal: row errors", &fields));
+    let lifted: Vec<Poly<Ntt>> = row
+        .tiles
+        .iter()
+        .zip(a)
+        .map(|(tile, a)| {
+            let mut v = Zeroizing::new(vec![0i64; ring.degree()]);
+            if secret.is_some() {
+                sample::centred_binomial(&mut errors, &mut v);
+                norms.error_l1 += v.iter().map(|e| u128::from(e.unsigned_abs())).sum::<u128>();
+                v.iter_mut().for_each(|e| *e *= t);
+            }
+            for &(index, value) in tile {
+                v[index as usize] += i64::from(value);
+            }
+            norms.squared += v.iter().map(|v| u128::from(v.unsigned_abs()).pow(2)).sum::<u128>();
+            let mut w = ring.forward(ring.lift(&v));
+            if let Some(s) = &secret {
+                ring.mul_sub(&mut w, a, s);
+            }
+            w
+        })
+        .collect();
+    let mut hint = ring.zero();
+    lifted.iter().zip(a).for_each(|(w, a)| ring.mul_add(&mut hint, w, a));
+    let sealed = if row.open { SealedRow::Open(row.tiles.to_vec()) } else { SealedRow::Hidden(lifted.clone()) };
+    SealedWork { row: sealed, lifted, secret, hint, norms }
+}

@@ -1,0 +1,390 @@
+//! The whole masked product on random matrices, and every way a server or a careless change could break it.
+
+use jali_ring::sample::{derive_key, stream};
+use jali_ring::{Coefficient, Ntt, Poly, Ring};
+use proptest::prelude::*;
+use rand_core::Rng;
+
+use crate::*;
+
+const BOUND: i64 = 255;
+
+/// A matrix, its seal, and the oracle.
+struct Fixture {
+    rows: Vec<(Vec<Tile>, bool)>,
+    layer: SealedLayer,
+    key: LayerKey,
+}
+
+fn random_rows(ring_degree: usize, tiles: usize, open: &[bool], rng: &mut impl Rng) -> Vec<(Vec<Tile>, bool)> {
+    let row = |open| {
+        let tile = |rng: &mut dyn FnMut() -> u64| -> Tile {
+            let mut indices: Vec<u32> = (0..9).map(|_| (rng() % ring_degree as u64) as u32).collect();
+            indices.sort_unstable();
+            indices.dedup();
+            indices.into_iter().map(|i| (i, (rng() % 255) as i32 - 127)).collect()
+        };
+        let mut next = || rng.next_u64();
+        ((0..tiles).map(|_| tile(&mut next)).collect(), open)
+    };
+    open.iter().map({ let mut row = row; move |&o| row(o) }).collect()
+}
+
+fn seal_rows(parameters: &Parameters, rows: &[(Vec<Tile>, bool)], layer: u32, entropy: &SealEntropy) -> (SealedLayer, LayerKey) {
+    let wanted = Wanted::new(parameters.ring().degree(), 70, [(3, 100), (5, 10), (7, 1)]).unwrap();
+    let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
+    let id = LayerId { model: entropy.model_id(), layer };
+    seal(parameters, id, &plain, &wanted, BOUND, entropy).unwrap()
+}
+
+fn parameters(degree: usize, prime_bits: &[u32], plaintext_bits: u32) -> Parameters {
+    ParametersLiteral { degree, prime_bits: prime_bits.to_vec(), plaintext_bits }.try_into().unwrap()
+}
+
+impl Fixture {
+    fn new(degree: usize, prime_bits: &[u32], tiles: usize, open: &[bool], seed: u8) -> Self {
+        let parameters = parameters(degree, prime_bits, 22);
+        let mut rng = stream(&derive_key("jali mask test", &[&[seed]]));
+        let rows = random_rows(degree, tiles, open, &mut rng);
+        let (layer, key) = seal_rows(&parameters, &rows, 3, &SealEntropy::fixed([seed; 32]));
+        Self { rows, layer, key }
+    }
+
+    fn ring(&self) -> &Ring {
+        self.layer.parameters.ring()
+    }
+
+    fn input(&self, seed: u8) -> Vec<Vec<i64>> {
+        let mut rng = stream(&derive_key("jali mask test input", &[&[seed]]));
+        let span = 2 * BOUND as u64 + 1;
+        let mut value = || (rng.next_u64() % span) as i64 - BOUND;
+        (0..self.layer.tiles).map(|_| (0..self.ring().degree()).map(|_| value()).collect()).collect()
+    }
+
+    /// The server's product, computed without any kernel.
+    fn serve(&self, x: &[Poly<Ntt>]) -> Vec<Poly<Coefficient>> {
+        let ring = self.ring();
+        let product = |row: &SealedRow| {
+            let mut sum = ring.zero();
+            for (i, x) in x.iter().enumerate() {
+                let w = match row {
+                    SealedRow::Hidden(w) => w[i].clone(),
+                    SealedRow::Open(w) => ring.forward(ring.lift(&dense(&w[i], ring.degree()))),
+                };
+                ring.mul_add(&mut sum, &w, x);
+            }
+            ring.inverse(sum)
+        };
+        self.layer.rows.iter().map(product).collect()
+    }
+
+    /// Negacyclic products in plain integers at the wanted coefficients.
+    fn expected(&self, x: &[Vec<i64>]) -> Vec<i64> {
+        let n = self.ring().degree();
+        let mut out = vec![];
+        for (tiles, _) in &self.rows {
+            let mut y = vec![0i64; n];
+            for (tile, x) in tiles.iter().zip(x) {
+                for &(i, w) in tile {
+                    for (j, &x) in x.iter().enumerate() {
+                        let k = i as usize + j;
+                        y[k % n] += if k < n { x * i64::from(w) } else { -x * i64::from(w) };
+                    }
+                }
+            }
+            out.extend(self.layer.wanted.indices().iter().map(|&k| y[k as usize]));
+        }
+        out
+    }
+
+    fn mask(&self, x: &[Vec<i64>], entropy: u8) -> (Vec<Poly<Ntt>>, PendingRequest<'_>) {
+        self.key.mask(x, RequestEntropy::fixed([entropy; 32]), context(0)).unwrap()
+    }
+
+    /// What a server that alters the rows achieves.
+    fn attack(&self, alter: impl Fn(&Ring, &mut Vec<Poly<Coefficient>>)) -> Result<Vec<i64>, MaskError> {
+        let x = self.input(1);
+        let (masked, pending) = self.mask(&x, 1);
+        let mut rows = self.serve(&masked);
+        alter(self.ring(), &mut rows);
+        pending.finish(Some(Answer::collect(&self.layer.wanted, &rows)))
+    }
+}
+
+fn context(counter: u64) -> RequestContext {
+    RequestContext { counter, image: 0 }
+}
+
+fn dense(tile: &Tile, n: usize) -> Vec<i64> {
+    let mut out = vec![0; n];
+    tile.iter().for_each(|&(i, v)| out[i as usize] = i64::from(v));
+    out
+}
+
+/// Whether an element has only small coefficients, as the difference of two samples under one secret has.
+fn is_small(ring: &Ring, difference: Poly<Ntt>) -> bool {
+    let d = ring.inverse(difference);
+    let q_half = (ring.log2_q() - 1.0).exp2();
+    let largest = (0..ring.degree())
+        .map(|k| ring.crt().centred_f64(&(0..ring.limbs()).map(|l| d.limb(l)[k]).collect::<Vec<_>>()).abs())
+        .fold(0.0, f64::max);
+    largest < q_half / 1024.0
+}
+
+fn subtract(ring: &Ring, a: &Poly<Ntt>, b: &Poly<Ntt>) -> Poly<Ntt> {
+    let mut out = a.clone();
+    for (l, m) in ring.moduli().iter().enumerate() {
+        out.limb_mut(l).iter_mut().zip(b.limb(l)).for_each(|(x, &y)| *x = m.sub(*x, y));
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+    #[test]
+    fn results_are_exact(tiles in 1usize..5, open in prop::collection::vec(any::<bool>(), 1..4), seed: u8, two in any::<bool>()) {
+        // N = 4096 carries hidden rows; N = 2048 with one prime only open ones.
+        let fixture = if two {
+            Fixture::new(4096, &[33, 32], tiles, &open, seed)
+        } else {
+            Fixture::new(2048, &[47], tiles, &vec![true; open.len()], seed)
+        };
+        prop_assert!(fixture.key.noise().log2_failure < -64.0);
+        let x = fixture.input(seed);
+        let (masked, pending) = fixture.mask(&x, seed);
+        let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&masked));
+        prop_assert_eq!(pending.finish(Some(answer)).unwrap(), fixture.expected(&x));
+    }
+}
+
+#[test]
+fn extreme_inputs_are_exact() {
+    let fixture = Fixture::new(4096, &[33, 33], 3, &[false, true], 9);
+    for value in [BOUND, -BOUND, 0] {
+        let x = vec![vec![value; 4096]; 3];
+        let (masked, pending) = fixture.mask(&x, 1);
+        let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&masked));
+        assert_eq!(pending.finish(Some(answer)).unwrap(), fixture.expected(&x));
+    }
+}
+
+#[test]
+fn a_lying_server_is_caught() {
+    let fixture = Fixture::new(4096, &[33, 32], 2, &[false, true, false], 2);
+    let honest = fixture.attack(|_, _| {});
+    assert_eq!(honest.unwrap(), fixture.expected(&fixture.input(1)));
+    let t = fixture.layer.parameters.t() as u128;
+    let q: u128 = fixture.ring().moduli().iter().map(|m| u128::from(m.value())).product();
+    let largest = t * (q / (2 * t));
+    // On one wanted coefficient, one limb or all of them, in the first and the last row.
+    for delta in [1, t, largest, q - 1] {
+        for row in [0, 1, 2] {
+            for limbs in [vec![0], vec![1], vec![0, 1]] {
+                let lie = |ring: &Ring, rows: &mut Vec<Poly<Coefficient>>| {
+                    for &l in &limbs {
+                        let m = ring.moduli()[l];
+                        let v = &mut rows[row].limb_mut(l)[70];
+                        *v = m.add(*v, (delta % u128::from(m.value())) as u64);
+                    }
+                };
+                assert_eq!(fixture.attack(lie), Err(MaskError::AnswerRejected), "{delta} row {row} limbs {limbs:?}");
+            }
+        }
+    }
+    assert_eq!(fixture.attack(|_, rows| rows.swap(0, 2)), Err(MaskError::AnswerRejected), "rows swapped");
+    assert_eq!(fixture.attack(|_, rows| drop(rows.pop())), Err(MaskError::AnswerRejected), "row missing");
+    assert_eq!(fixture.attack(|_, rows| rows.push(rows[0].clone())), Err(MaskError::AnswerRejected), "row too many");
+}
+
+#[test]
+fn every_wanted_position_is_checked() {
+    let fixture = Fixture::new(4096, &[33, 32], 1, &[false, false], 4);
+    for (n, &k) in fixture.layer.wanted.indices().iter().enumerate() {
+        let lie = |ring: &Ring, rows: &mut Vec<Poly<Coefficient>>| {
+            let (l, m) = (n % 2, ring.moduli()[n % 2]);
+            let v = &mut rows[n % 2].limb_mut(l)[k as usize];
+            *v = m.add(*v, 1);
+        };
+        assert_eq!(fixture.attack(lie), Err(MaskError::AnswerRejected), "coefficient {k}");
+    }
+}
+
+#[test]
+fn replayed_missing_and_malformed_answers_take_the_same_path() {
+    let fixture = Fixture::new(4096, &[33, 32], 2, &[false], 5);
+    let x = fixture.input(1);
+    let (first, pending) = fixture.mask(&x, 1);
+    let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&first));
+    pending.finish(Some(answer.clone())).unwrap();
+    // The same image again: the old answer belongs to the old secret.
+    let (_, pending) = fixture.mask(&x, 2);
+    assert_eq!(pending.finish(Some(answer)), Err(MaskError::AnswerRejected));
+    let (_, pending) = fixture.mask(&x, 3);
+    assert_eq!(pending.finish(None), Err(MaskError::AnswerRejected));
+    let ring = fixture.ring();
+    let count = ring.limbs() * fixture.layer.wanted.count();
+    let mut residues = vec![0; count];
+    assert!(Answer::new(ring, &fixture.layer.wanted, 1, residues.clone()).is_ok());
+    assert_eq!(Answer::new(ring, &fixture.layer.wanted, 1, residues[1..].to_vec()), Err(MaskError::AnswerRejected));
+    *residues.last_mut().unwrap() = ring.moduli()[1].value();
+    assert_eq!(Answer::new(ring, &fixture.layer.wanted, 1, residues), Err(MaskError::AnswerRejected), "residue >= p");
+}
+
+#[test]
+fn check_scalars_wear_out() {
+    let fixture = Fixture::new(2048, &[45], 1, &[true], 6);
+    for _ in 0..check::MAX_REJECTS {
+        fixture.key.check.reject();
+    }
+    let refused = fixture.key.mask(&fixture.input(1), RequestEntropy::fixed([1; 32]), context(0));
+    assert_eq!(refused.map(|_| ()).unwrap_err(), MaskError::CheckKeyExhausted(1 << 16));
+}
+
+#[test]
+fn request_secrets_are_never_reused() {
+    let fixture = Fixture::new(4096, &[33, 32], 1, &[false], 7);
+    let (x, other) = (fixture.input(1), fixture.input(2));
+    let mask = |x: &[Vec<i64>], entropy: u8, counter: u64, image: u64| {
+        let context = RequestContext { counter, image };
+        fixture.key.mask(x, RequestEntropy::fixed([entropy; 32]), context).unwrap().0.remove(0)
+    };
+    let base = mask(&x, 1, 0, 0);
+    // Under one secret the a*s parts cancel and a small difference is left.
+    assert!(is_small(fixture.ring(), subtract(fixture.ring(), &base, &mask(&x, 1, 0, 0))), "the test can see reuse");
+    for (what, masked) in [
+        ("fresh randomness", mask(&x, 2, 0, 0)),
+        ("counter", mask(&x, 1, 1, 0)),
+        ("image", mask(&x, 1, 0, 1)),
+        ("content", mask(&other, 1, 0, 0)),
+    ] {
+        assert!(!is_small(fixture.ring(), subtract(fixture.ring(), &base, &masked)), "{what}");
+    }
+    // At the public edge the operating system provides the randomness: two requests for one image differ.
+    let fresh = || fixture.key.mask(&x, RequestEntropy::from_os().unwrap(), context(0)).unwrap().0.remove(0);
+    assert!(!is_small(fixture.ring(), subtract(fixture.ring(), &fresh(), &fresh())));
+}
+
+#[test]
+fn masked_tiles_of_one_request_have_different_errors() {
+    let fixture = Fixture::new(4096, &[33, 32], 2, &[true], 7);
+    let x = vec![vec![0; 4096]; 2];
+    let (masked, pending) = fixture.mask(&x, 1);
+    // x~ + a*s = t*e: recover both error vectors with the secret and compare.
+    let ring = fixture.ring();
+    let errors: Vec<Vec<u64>> = (0..2)
+        .map(|i| {
+            let mut v = masked[i].clone();
+            ring.mul_add(&mut v, &fixture.key.a[i], &pending.s);
+            ring.inverse(v).limb(0).to_vec()
+        })
+        .collect();
+    assert_ne!(errors[0], errors[1]);
+}
+
+#[test]
+fn sealing_again_redraws_exactly_what_changed() {
+    let parameters = parameters(4096, &[33, 32], 22);
+    let ring = parameters.ring();
+    let entropy = SealEntropy::fixed([8; 32]);
+    let mut rng = stream(&derive_key("jali mask test", &[&[8]]));
+    let rows = random_rows(4096, 2, &[false, false, true, false], &mut rng);
+    let mut changed = rows.clone();
+    changed[1].0[0][0].1 += 1; // a weight of a hidden row
+    changed[2].1 = false; // the plan of an open row
+    let (old, _) = seal_rows(&parameters, &rows, 3, &entropy);
+    let (same, _) = seal_rows(&parameters, &rows, 3, &entropy);
+    let (new, _) = seal_rows(&parameters, &changed, 3, &entropy);
+    assert_eq!(old.rows, same.rows, "an unchanged model stays byte-identical");
+    assert_eq!((&old.rows[0], &old.rows[3]), (&new.rows[0], &new.rows[3]), "so does an unchanged row");
+    let (SealedRow::Hidden(before), SealedRow::Hidden(after)) = (&old.rows[1], &new.rows[1]) else { panic!() };
+    for (b, a) in before.iter().zip(after) {
+        assert!(!is_small(ring, subtract(ring, b, a)), "same secret or error under new content opens both");
+    }
+    assert!(matches!(new.rows[2], SealedRow::Hidden(_)));
+    // Another layer, another sealing secret: nothing is shared, not even the public vector.
+    let (elsewhere, _) = seal_rows(&parameters, &rows, 4, &entropy);
+    let (stranger, _) = seal_rows(&parameters, &rows, 3, &SealEntropy::fixed([9; 32]));
+    assert!(old.rows[0] != elsewhere.rows[0] && old.rows[0] != stranger.rows[0]);
+}
+
+#[test]
+fn rows_of_equal_content_have_secrets_of_their_own() {
+    let parameters = parameters(4096, &[33, 32], 22);
+    let ring = parameters.ring();
+    let tiles: Vec<Tile> = vec![vec![(5, 7)], vec![]];
+    let (layer, _) = seal_rows(&parameters, &[(tiles.clone(), false), (tiles, false)], 0, &SealEntropy::fixed([1; 32]));
+    let (SealedRow::Hidden(a), SealedRow::Hidden(b)) = (&layer.rows[0], &layer.rows[1]) else { panic!() };
+    for (a, b) in a.iter().zip(b) {
+        assert!(!is_small(ring, subtract(ring, a, b)));
+    }
+}
+
+#[test]
+fn hidden_tiles_of_zeros_are_sealed_and_open_rows_are_plain() {
+    let parameters = parameters(4096, &[33, 32], 22);
+    let zero = vec![vec![], vec![]];
+    let open: Vec<Tile> = vec![vec![(5, -7)], vec![(9, 120)]];
+    let (layer, _) = seal_rows(&parameters, &[(zero, false), (open.clone(), true)], 0, &SealEntropy::fixed([1; 32]));
+    let SealedRow::Hidden(sealed) = &layer.rows[0] else { panic!() };
+    for tile in sealed {
+        let zeros = tile.limb(0).iter().filter(|&&v| v == 0).count();
+        assert!(zeros < 3, "a sealed zero tile looks uniform, {zeros} zeros");
+    }
+    assert_eq!(layer.rows[1], SealedRow::Open(open));
+}
+
+#[test]
+fn measured_noise_is_under_the_bound_and_near_it() {
+    for (fixture, name) in [
+        (Fixture::new(4096, &[34, 33], 11, &[false, false], 3), "hidden"),
+        (Fixture::new(2048, &[46], 4, &[true, true], 3), "open"),
+    ] {
+        let report = fixture.key.noise();
+        let x = fixture.input(3);
+        let (masked, pending) = fixture.mask(&x, 3);
+        let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&masked));
+        let (values, measured) = pending.finish_measuring_noise(Some(answer)).unwrap();
+        assert_eq!(values, fixture.expected(&x));
+        assert!(measured <= report.bound_bits && report.bound_bits <= measured + 6.0, "{name}: {measured} {report:?}");
+        assert!(report.bound_bits <= report.available_bits && report.log2_failure <= noise::MAX_FAILURE_LOG2);
+    }
+}
+
+#[test]
+fn a_modulus_too_small_shows_in_the_report() {
+    let fixture = Fixture::new(4096, &[31, 30], 4, &[false], 3);
+    let report = fixture.key.noise();
+    assert!(report.bound_bits < report.available_bits && report.log2_failure < -64.0);
+    let parameters = parameters(4096, &[27, 27], 22);
+    let (_, key) = seal_rows(&parameters, &fixture.rows, 3, &SealEntropy::fixed([3; 32]));
+    assert!(key.noise().log2_failure > -64.0 && key.noise().bound_bits > key.noise().available_bits);
+}
+
+#[test]
+fn unfit_inputs_and_rows_are_errors() {
+    let fixture = Fixture::new(2048, &[45], 2, &[true], 1);
+    let ask = |x: &[Vec<i64>]| {
+        fixture.key.mask(x, RequestEntropy::fixed([1; 32]), context(0)).map(|_| ()).unwrap_err()
+    };
+    let mut x = fixture.input(1);
+    assert!(matches!(ask(&x[..1]), MaskError::Shape { .. }));
+    x[1].pop();
+    assert!(matches!(ask(&x), MaskError::Shape { .. }));
+    x[1].push(BOUND + 1);
+    assert_eq!(ask(&x), MaskError::InputRange { bound: BOUND });
+    x[1][0] = i64::MIN;
+    assert_eq!(ask(&x), MaskError::InputRange { bound: BOUND });
+
+    let id = LayerId { model: [0; 16], layer: 0 };
+    let entropy = SealEntropy::fixed([1; 32]);
+    let wanted = &fixture.layer.wanted;
+    let try_seal = |tiles: &[&[Tile]]| {
+        let rows: Vec<PlainRow<'_>> = tiles.iter().map(|tiles| PlainRow { tiles, open: true }).collect();
+        seal(&fixture.layer.parameters, id, &rows, wanted, BOUND, &entropy).map(|_| ()).is_err()
+    };
+    assert!(try_seal(&[]));
+    assert!(try_seal(&[&[]]));
+    assert!(try_seal(&[&[vec![]], &[vec![], vec![]]]));
+    assert!(try_seal(&[&[vec![(2048, 1)]]]));
+    assert!(!try_seal(&[&[vec![(2047, 1)]]]));
+}

@@ -1,0 +1,21 @@
+//! The server's side: sealed operators as bytes, and the driver that applies them to masked inputs.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`encode`] | the owner writes sealed layers: hidden rows as packed residues, open rows as small integers |
+//! | [`load`] | the server reads them into the order in which the kernel runs |
+//! | [`apply`](Operator::apply) | masked tiles in, wanted coefficients out |
+//!
+//! This crate never sees a secret: no scale, bias, plaintext modulus or key reaches it.
+#![forbid(unsafe_code)]
+
+pub mod encode;
+pub mod error;
+pub mod load;
+
+pub use encode::encode_model;
+pub use error::OperatorError;
+pub use load::{Operator, ServerModel};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! A sealed model in the server's memory.
+
+use jali_mask::{Answer, Wanted};
+use jali_ring::wire::{Reader, poly_len};
+use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
+use rayon::prelude::*;
+
+use crate::encode::{MAGIC, ROW_HIDDEN, ROW_OPEN, VERSION};
+use crate::OperatorError;
+
+/// Most operators of one model.
+const MAX_OPERATORS: usize = 4096;
+/// Most primes of one ring.
+const MAX_LIMBS: usize = 32;
+/// Most rows of one operator.
+const MAX_ROWS: usize = 1 << 20;
+
+/// One linear layer, ready to be applied.
+#[derive(Debug)]
+pub struct Operator {
+    ring: Ring,
+    wanted: Wanted,
+    store: RowStore,
+    hidden_rows: usize,
+}
+
+/// All that a server holds.
+#[derive(Debug)]
+pub struct ServerModel {
+    id: [u8; 16],
+    operators: Vec<Operator>,
+}
+
+impl ServerModel {
+    /// Reads what [`crate::encode_model`] wrote. `max_memory` bounds the bytes that loading may take, whatever the input
+    /// claims.
+    ///
+    /// # Errors
+    /// [`OperatorError::Format`] for foreign bytes, [`OperatorError::Memory`] beyond the limit, and the decoder's errors.
+    pub fn load(bytes: &[u8], max_memory: usize) -> Result<Self, OperatorError> {
+        let mut r = Reader::new(bytes);
+        let foreign = |got: &str| OperatorError::Format { expected: VERSION, got: got.into() };
+        if r.array::<8>().map_err(|_| foreign("the file is too short"))? != MAGIC {
+            return Err(foreign("the file starts with other bytes"));
+        }
+        let version = r.u8()?;
+        if version != VERSION {
+            return Err(foreign(&format!("version {version}")));
+        }
+        let id = r.array()?;
+        let count = r.count(MAX_OPERATORS, "operators")?;
+        let (mut operators, mut used) = (Vec::new(), 0usize);
+        for index in 0..count {
+            let operator = Operator::read(&mut r, |more| {
+                let needed = used.saturating_add(more);
+                if needed > max_memory {
+                    return Err(OperatorError::Memory { index, needed, limit: max_memory });
+                }
+                used = needed;
+                Ok(())
+            })?;
+            operators.push(operator);
+        }
+        r.finish()?;
+        Ok(Self { id, operators })
+    }
+
+    /// Public name of the sealed model.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// The operators in order.
+    pub fn operators(&self) -> &[Operator] {
+        &self.operators
+    }
+
+    /// Bytes of memory that all matrices take.
+    pub fn memory(&self) -> usize {
+        self.operators.iter().map(|o| o.store.bytes()).sum()
+    }
+}
+
+impl Operator {
+    fn read(
+        r: &mut Reader<'_>,
+        mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
+    ) -> Result<Self, OperatorError> {
+        let degree = r.u32()? as usize;
+        let limbs = usize::from(r.u8()?);
+        if !(1..=MAX_LIMBS).contains(&limbs) {
+            return Err(r.malformed("number of primes").into());
+        }
+        let prime_bits: Vec<u32> = r.raw(limbs)?.iter().map(|&b| u32::from(b)).collect();
+        let ring = Ring::new(degree, &prime_bits)?;
+        let tiles = r.count(jali_ring::modulus::MAX_LAZY_PRODUCTS, "tiles of a row")?;
+        let rows = r.count(MAX_ROWS, "rows")?;
+        let wanted = Wanted::decode(r, &ring)?;
+        // A row takes at least its kind and, open, one byte per tile: refuse before asking for memory.
+        if r.remaining() < rows.saturating_mul(tiles + 1) {
+            return Err(r.malformed("the data ends too early").into());
+        }
+        claim(rows.saturating_mul(tiles).saturating_mul(limbs * degree * 8))?;
+        let mut store = RowStore::new(&ring, rows, tiles)?;
+        let mut hidden_rows = 0;
+        for mut row in store.rows_mut() {
+            match r.u8()? {
+                ROW_HIDDEN => {
+                    hidden_rows += 1;
+                    if r.remaining() < poly_len(&ring).saturating_mul(tiles) {
+                        return Err(r.malformed("the data ends too early").into());
+                    }
+                    for i in 0..tiles {
+                        row.set(i, &r.poly(&ring)?);
+                    }
+                }
+                ROW_OPEN => {
+                    for i in 0..tiles {
+                        row.set(i, &read_tile(r, &ring)?);
+                    }
+                }
+                _ => return Err(r.malformed("kind of a row").into()),
+            }
+        }
+        Ok(Self { ring, wanted, store, hidden_rows })
+    }
+
+    /// Rows times masked input, cut to the wanted coefficients: all that a server ever computes.
+    ///
+    /// # Errors
+    /// [`OperatorError::Ring`] if the input's shape does not fit.
+    pub fn apply(&self, kernel: Kernel, x: &[Poly<Ntt>]) -> Result<Answer, OperatorError> {
+        let rows: Vec<_> = (0..self.store.rows())
+            .into_par_iter()
+            .map(|row| self.store.product(kernel, &self.ring, row, x).map(|r| self.ring.inverse(r)))
+            .collect::<Result<_, _>>()?;
+        Ok(Answer::collect(&self.wanted, &rows))
+    }
+
+    /// The ring.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// Coefficients of an answer.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Ring elements of a request.
+    pub fn tiles(&self) -> usize {
+        self.store.tiles()
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.store.rows()
+    }
+
+    /// How many of them are hidden.
+    pub fn hidden_rows(&self) -> usize {
+        self.hidden_rows
+    }
+}
+
+fn read_tile(r: &mut Reader<'_>, ring: &Ring) -> Result<Poly<Ntt>, OperatorError> {
+    let terms = r.varint()?;
+    let mut coefficients = vec![0i64; ring.degree()];
+    let mut next = 0u64;
+    for _ in 0..terms {
+        let index = next.saturating_add(r.varint()?);
+        let value = r.varint()?;
+        let (Some(slot), Ok(value)) = (coefficients.get_mut(index as usize), u32::try_from(value)) else {
+            return Err(r.malformed("a term lies outside the ring or is too large").into());
+        };
+        *slot = i64::from((value >> 1) as i32 ^ -((value & 1) as i32));
+        next = index + 1;
+    }
+    Ok(ring.forward(ring.lift(&coefficients)))
+}

@@ -1,0 +1,126 @@
+use jali_mask::{
+    LayerId, LayerKey, Parameters, ParametersLiteral, PlainRow, RequestContext, RequestEntropy, SealEntropy,
+    SealedLayer, Tile, Wanted, seal,
+};
+use jali_ring::Kernel;
+use proptest::prelude::*;
+
+use crate::*;
+
+const NO_LIMIT: usize = usize::MAX;
+
+fn sample(degree: usize, prime_bits: Vec<u32>, rows: &[(Vec<Tile>, bool)]) -> (SealedLayer, LayerKey) {
+    let parameters: Parameters =
+        ParametersLiteral { degree, prime_bits, plaintext_bits: 20 }.try_into().unwrap();
+    let entropy = SealEntropy::fixed([1; 32]);
+    let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
+    let wanted = Wanted::new(degree, 3, [(1, 1), (4, 9), (2, 1)]).unwrap();
+    let id = LayerId { model: entropy.model_id(), layer: 0 };
+    seal(&parameters, id, &plain, &wanted, 255, &entropy).unwrap()
+}
+
+fn rows() -> Vec<(Vec<Tile>, bool)> {
+    vec![
+        (vec![vec![(0, 127), (5, -127), (2047, 1)], vec![(3, -1)]], true),
+        (vec![vec![(1, 99), (2, -64)], vec![]], false),
+    ]
+}
+
+fn sealed() -> (Vec<u8>, LayerKey) {
+    let (layer, key) = sample(4096, vec![33, 32], &rows());
+    (encode_model(layer.id.model, &[layer]), key)
+}
+
+#[test]
+fn a_loaded_operator_answers_exactly_with_every_kernel() {
+    let (bytes, key) = sealed();
+    let model = ServerModel::load(&bytes, NO_LIMIT).unwrap();
+    let operator = &model.operators()[0];
+    assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2, 1));
+    let x: Vec<Vec<i64>> = (0..2).map(|i| (0..4096).map(|j| (i * 31 + j * 7) % 511 - 255).collect()).collect();
+    let want: Vec<i64> = rows()
+        .iter()
+        .flat_map(|(tiles, _)| {
+            let mut y = vec![0i64; 4096];
+            for (tile, x) in tiles.iter().zip(&x) {
+                for &(i, w) in tile {
+                    for (j, &x) in x.iter().enumerate() {
+                        let k = i as usize + j;
+                        y[k % 4096] += if k < 4096 { x * i64::from(w) } else { -x * i64::from(w) };
+                    }
+                }
+            }
+            key.wanted().indices().iter().map(move |&k| y[k as usize]).collect::<Vec<_>>()
+        })
+        .collect();
+    for kernel in Kernel::available() {
+        let context = RequestContext { counter: 0, image: 0 };
+        let (masked, pending) = key.mask(&x, RequestEntropy::fixed([2; 32]), context).unwrap();
+        let answer = operator.apply(kernel, &masked).unwrap();
+        assert_eq!(pending.finish(Some(answer)).unwrap(), want, "{}", kernel.name());
+        assert!(operator.apply(kernel, &masked[..1]).is_err());
+    }
+}
+
+#[test]
+fn open_weights_stand_in_the_bytes_and_hidden_ones_do_not() {
+    // 400 distinctive weights in one row: found when open, not when hidden.
+    let tile: Tile = (0..400).map(|i| (i * 3, (i as i32 * 37 % 201) - 100)).collect();
+    let terms: Vec<u8> = tile
+        .iter()
+        .flat_map(|&(_, v)| {
+            let zigzag = ((v << 1) ^ (v >> 31)) as u32;
+            let low = if zigzag < 128 { vec![zigzag as u8] } else { vec![zigzag as u8 | 0x80, (zigzag >> 7) as u8] };
+            [vec![2u8], low].concat()
+        })
+        .collect();
+    // The first term has index step 0, the others 2.
+    let pattern = &terms[terms.len() / 2..];
+    let find = |open: bool| {
+        let (layer, _) = sample(4096, vec![33, 32], &[(vec![tile.clone()], open)]);
+        let bytes = encode_model(layer.id.model, &[layer]);
+        (bytes.windows(pattern.len()).any(|w| w == pattern), bytes.len())
+    };
+    let ((open_found, open_len), (hidden_found, hidden_len)) = (find(true), find(false));
+    assert!(open_found, "leaked weights must be stored in the clear");
+    assert!(!hidden_found, "hidden weights must not be found in the server's bytes");
+    assert!(open_len < 2000 && hidden_len > 4096 * 65 / 8, "{open_len} {hidden_len}");
+}
+
+#[test]
+fn damaged_models_are_refused_with_a_reason() {
+    let (bytes, _) = sealed();
+    for len in (0..bytes.len()).step_by(97).chain([bytes.len() - 1]) {
+        assert!(ServerModel::load(&bytes[..len], NO_LIMIT).is_err(), "cut to {len}");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    assert!(ServerModel::load(&longer, NO_LIMIT).is_err());
+    let text = |bytes: &[u8]| ServerModel::load(bytes, NO_LIMIT).unwrap_err().to_string();
+    assert!(text(b"PK\x03\x04 something else").contains("not a sealed Jali model"));
+    let mut version = bytes.clone();
+    version[8] = 9;
+    assert!(text(&version).contains("version 9"));
+    assert!(matches!(ServerModel::load(&bytes, 1000), Err(OperatorError::Memory { limit: 1000, .. })));
+    // A small file that claims a huge matrix: tiles and rows at their largest.
+    let mut huge = bytes[..8 + 1 + 16 + 4 + 4 + 1 + 2].to_vec();
+    huge.extend(4096u32.to_le_bytes());
+    huge.extend((1u32 << 20).to_le_bytes());
+    huge.extend([0; 64]);
+    assert!(ServerModel::load(&huge, NO_LIMIT).is_err());
+}
+
+proptest! {
+    #[test]
+    fn arbitrary_changes_never_panic(at in 0usize..200, value: u8, noise in prop::collection::vec(any::<u8>(), 0..300)) {
+        let (layer, _) = sample(2048, vec![45], &[(vec![vec![(0, 127), (5, -127)], vec![(3, -1)]], true)]);
+        let mut bytes = encode_model(layer.id.model, &[layer]);
+        let _ = ServerModel::load(&noise, 1 << 24);
+        let at = at % bytes.len();
+        bytes[at] = value;
+        let _ = ServerModel::load(&bytes, 1 << 24);
+        bytes.truncate(at);
+        bytes.extend(noise);
+        let _ = ServerModel::load(&bytes, 1 << 24);
+    }
+}

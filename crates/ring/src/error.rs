@@ -1,0 +1,61 @@
+//! Everything that can go wrong in this crate.
+
+/// Errors of the ring crate.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RingError {
+    /// The degree is not a power of two in the supported range.
+    #[error("ring degree must be a power of two from {min} to {max}, got {got}")]
+    Degree {
+        /// Smallest supported degree.
+        min: usize,
+        /// Largest supported degree.
+        max: usize,
+        /// What was asked for.
+        got: usize,
+    },
+    /// The modulus is unusable.
+    #[error("modulus {got} is unusable: {why}")]
+    Modulus {
+        /// The modulus asked for.
+        got: u64,
+        /// What it violates.
+        why: &'static str,
+    },
+    /// There are not enough primes of that size.
+    #[error("no {count} primes of {bits} bits are 1 modulo {step}")]
+    NoPrimes {
+        /// How many were asked for.
+        count: usize,
+        /// Their size in bits.
+        bits: u32,
+        /// The residue condition: `p = 1 (mod step)`.
+        step: u64,
+    },
+    /// A number of elements does not fit.
+    #[error("{what}: expected {expected}, got {got}")]
+    Length {
+        /// Which quantity.
+        what: &'static str,
+        /// The only acceptable (or largest acceptable) value.
+        expected: usize,
+        /// What was found.
+        got: usize,
+    },
+    /// A kernel that this machine or build does not have.
+    #[error("kernel \"{name}\" is not available here; available: {available}")]
+    Kernel {
+        /// The name asked for.
+        name: String,
+        /// Names that would work.
+        available: String,
+    },
+    /// Encoded bytes do not have the announced form.
+    #[error("malformed bytes at offset {offset}: {what}")]
+    Malformed {
+        /// Position of the offending byte or field.
+        offset: usize,
+        /// What is wrong.
+        what: &'static str,
+    },
+}

@@ -1,0 +1,31 @@
+//! Arithmetic in `R_q = Z_q[X]/(X^N + 1)`, `N` a power of two, `q` a product of NTT-friendly primes below 2^50.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`modulus`] | one prime `p`: reduction and modular arithmetic without secret-dependent branches |
+//! | [`primes`] | primes `p = 1 (mod 2N)` |
+//! | [`ntt`] | the negacyclic number-theoretic transform |
+//! | [`poly`] | polynomials typed by their domain (coefficient or NTT) |
+//! | [`ring`] | degree, moduli and transforms together; pointwise products |
+//! | [`kernel`] | row multiply-accumulate, the server's hot loop (the only place with `unsafe`) |
+//! | [`crt`] | residues back to centred integers |
+//! | [`sample`] | uniform, ternary and centred binomial sampling from a seeded stream |
+//! | [`wire`] | length-checked reading and writing, residues packed to their bit width |
+#![deny(unsafe_code)]
+
+pub mod crt;
+pub mod error;
+pub mod kernel;
+pub mod modulus;
+pub mod ntt;
+pub mod poly;
+pub mod primes;
+pub mod ring;
+pub mod sample;
+pub mod wire;
+
+pub use error::RingError;
+pub use kernel::{Kernel, RowStore};
+pub use modulus::Modulus;
+pub use poly::{Coefficient, Domain, Ntt, Poly};
+pub use ring::Ring;

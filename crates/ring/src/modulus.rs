@@ -1,0 +1,160 @@
+//! Arithmetic modulo one prime below 2^50, free of secret-dependent branches.
+//!
+//! Reduction is Barrett's with a 64-bit quotient estimate. With `k` the bit length of `p` and
+//! `mu = floor(2^(k+63) / p) < 2^64`, any `x < 2^(k+62)` has `floor(x/2^(k-2)) < 2^64`, and
+//! `floor(floor(x/2^(k-2)) * mu / 2^65)` is at most two below `floor(x/p)`: the two roundings cost less than one
+//! each. Two conditional subtractions finish. So a sum of 4096 products of residues (`< 2^(2k+12) <= 2^(k+62)`)
+//! needs only one reduction.
+
+use crate::RingError;
+
+/// Largest bit length of a modulus: the 52-bit multiply-add kernels need two spare bits.
+pub const MAX_BITS: u32 = 50;
+
+/// Products of residues that may be summed before one reduction ([`Modulus::reduce`]).
+pub const MAX_LAZY_PRODUCTS: usize = 4096;
+
+/// An odd prime `p` of 13 to 50 bits with its precomputed reciprocal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Modulus {
+    value: u64,
+    bits: u32,
+    reciprocal: u64,
+}
+
+/// `x - p` if `x >= p`, else `x`, without a branch. Needs `x, p < 2^63`.
+#[inline(always)]
+fn subtract_once(x: u64, p: u64) -> u64 {
+    let d = x.wrapping_sub(p);
+    d.wrapping_add(p & (d >> 63).wrapping_neg())
+}
+
+impl Modulus {
+    /// Prepares a prime for arithmetic.
+    ///
+    /// # Errors
+    /// [`RingError::Modulus`] if `p` is not a prime of 13 to 50 bits.
+    pub fn new(p: u64) -> Result<Self, RingError> {
+        let bits = 64 - p.leading_zeros();
+        if !(13..=MAX_BITS).contains(&bits) {
+            return Err(RingError::Modulus { got: p, why: "must have 13 to 50 bits" });
+        }
+        if !crate::primes::is_prime(p) {
+            return Err(RingError::Modulus { got: p, why: "must be prime" });
+        }
+        Ok(Self { value: p, bits, reciprocal: ((1u128 << (bits + 63)) / u128::from(p)) as u64 })
+    }
+
+    /// The prime itself.
+    #[inline]
+    pub fn value(&self) -> u64 {
+        self.value
+    }
+
+    /// Its bit length, the width of a packed residue.
+    #[inline]
+    pub fn bits(&self) -> u32 {
+        self.bits
+    }
+
+    /// `x mod p` for `x < 2^(bits + 62)`; in particular any `u64` and any sum of 4096 products of residues.
+    #[inline(always)]
+    pub fn reduce(&self, x: u128) -> u64 {
+        debug_assert!(x >> (self.bits + 62) == 0);
+        let top = (x >> (self.bits - 2)) as u64;
+        let quotient = ((u128::from(top) * u128::from(self.reciprocal)) >> 65) as u64;
+        let r = (x as u64).wrapping_sub(quotient.wrapping_mul(self.value));
+        subtract_once(subtract_once(r, self.value), self.value)
+    }
+
+    /// `a + b mod p` for residues.
+    #[inline(always)]
+    pub fn add(&self, a: u64, b: u64) -> u64 {
+        subtract_once(a + b, self.value)
+    }
+
+    /// `a - b mod p` for residues.
+    #[inline(always)]
+    pub fn sub(&self, a: u64, b: u64) -> u64 {
+        subtract_once(a + self.value - b, self.value)
+    }
+
+    /// `a * b mod p` for residues.
+    #[inline(always)]
+    pub fn mul(&self, a: u64, b: u64) -> u64 {
+        self.reduce(u128::from(a) * u128::from(b))
+    }
+
+    /// The residue of a signed integer.
+    #[inline(always)]
+    pub fn lift(&self, x: i64) -> u64 {
+        // p * 2^(64-k+1) > 2^63 makes the sum non-negative and leaves it below 2^66 <= 2^(k+62).
+        let offset = i128::from(self.value) << (65 - self.bits);
+        self.reduce((i128::from(x) + offset) as u128)
+    }
+
+    /// `a^e mod p`. Time depends on `e`, which must be public.
+    pub fn pow_vartime(&self, a: u64, mut e: u64) -> u64 {
+        let (mut base, mut r) = (a, 1);
+        while e > 0 {
+            if e & 1 == 1 {
+                r = self.mul(r, base);
+            }
+            base = self.mul(base, base);
+            e >>= 1;
+        }
+        r
+    }
+
+    /// `a^-1 mod p` for a non-zero residue (Fermat).
+    pub fn invert(&self, a: u64) -> u64 {
+        self.pow_vartime(a, self.value - 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn some_modulus() -> impl Strategy<Value = Modulus> {
+        (13u32..=50, 10usize..13).prop_filter_map("no prime", |(bits, log_n)| {
+            let p = crate::primes::ntt_primes(1 << log_n, bits, 1).ok()?;
+            Modulus::new(p[0]).ok()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_wide_division(m in some_modulus(), x in any::<u128>(), y in any::<i64>()) {
+            let p = u128::from(m.value());
+            let x = x >> (66 - m.bits());
+            prop_assert_eq!(u128::from(m.reduce(x)), x % p);
+            let (a, b) = ((x % p) as u64, (x / p % p) as u64);
+            prop_assert_eq!(u128::from(m.mul(a, b)), u128::from(a) * u128::from(b) % p);
+            prop_assert_eq!(u128::from(m.add(a, b)), (u128::from(a) + u128::from(b)) % p);
+            prop_assert_eq!(m.add(m.sub(a, b), b), a);
+            prop_assert_eq!(i128::from(m.lift(y)), i128::from(y).rem_euclid(p as i128));
+            if a != 0 { prop_assert_eq!(m.mul(a, m.invert(a)), 1); }
+        }
+    }
+
+    #[test]
+    fn worst_case_sums_reduce() {
+        for bits in [14, 20, 33, 50] {
+            let m = Modulus::new(crate::primes::ntt_primes(1024, bits, 1).unwrap()[0]).unwrap();
+            let top = u128::from(m.value() - 1);
+            let sum = top * top * MAX_LAZY_PRODUCTS as u128;
+            assert_eq!(u128::from(m.reduce(sum)), sum % u128::from(m.value()));
+            let largest = (1u128 << (m.bits() + 62)) - 1;
+            assert_eq!(u128::from(m.reduce(largest)), largest % u128::from(m.value()));
+        }
+    }
+
+    #[test]
+    fn unusable_moduli_are_refused() {
+        for p in [0, 1, 2, 4096, 12289 * 40961, (1 << 50) + 1, u64::MAX] {
+            assert!(Modulus::new(p).is_err(), "{p}");
+        }
+    }
+}

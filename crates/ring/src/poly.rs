@@ -1,0 +1,73 @@
+//! Polynomials whose domain is part of their type, so that a product in the wrong domain does not compile.
+
+use std::marker::PhantomData;
+
+use zeroize::Zeroize;
+
+/// Marker of a polynomial's domain.
+pub trait Domain: Copy + Send + Sync + std::fmt::Debug + 'static {}
+
+/// Coefficients of `1, X, .., X^(N-1)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coefficient;
+
+/// Values at the odd powers of a primitive `2N`-th root of unity, in bit-reversed order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ntt;
+
+impl Domain for Coefficient {}
+impl Domain for Ntt {}
+
+/// One ring element: for every limb (prime) `N` residues, limb after limb.
+///
+/// Deliberately without `Debug` of its content: a polynomial may be secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Poly<D: Domain> {
+    residues: Vec<u64>,
+    degree: usize,
+    domain: PhantomData<D>,
+}
+
+impl<D: Domain> std::fmt::Debug for Poly<D> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Poly<{}x{}, content withheld>", self.limbs(), self.degree)
+    }
+}
+
+impl<D: Domain> Zeroize for Poly<D> {
+    fn zeroize(&mut self) {
+        self.residues.zeroize();
+    }
+}
+
+impl<D: Domain> Poly<D> {
+    /// The zero element with `limbs` limbs of `degree` coefficients.
+    pub fn zero(limbs: usize, degree: usize) -> Self {
+        Self { residues: vec![0; limbs * degree], degree, domain: PhantomData }
+    }
+
+    /// The ring degree `N`.
+    pub fn degree(&self) -> usize {
+        self.degree
+    }
+
+    /// Number of primes.
+    pub fn limbs(&self) -> usize {
+        self.residues.len() / self.degree
+    }
+
+    /// The residues modulo the `limb`-th prime.
+    pub fn limb(&self, limb: usize) -> &[u64] {
+        &self.residues[limb * self.degree..][..self.degree]
+    }
+
+    /// The residues modulo the `limb`-th prime, mutable.
+    pub fn limb_mut(&mut self, limb: usize) -> &mut [u64] {
+        &mut self.residues[limb * self.degree..][..self.degree]
+    }
+
+    /// Same residues, other domain: only the transforms may say so.
+    pub(crate) fn retype<E: Domain>(self) -> Poly<E> {
+        Poly { residues: self.residues, degree: self.degree, domain: PhantomData }
+    }
+}

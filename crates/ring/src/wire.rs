@@ -1,0 +1,274 @@
+//! Little-endian reading and writing with a bound on everything, and residues packed to the bit width of their prime.
+//!
+//! [`Reader`] never allocates more than its input justifies: every element that it returns was paid for by bytes.
+
+use crate::{Modulus, Ntt, Poly, Ring, RingError};
+
+/// Appends values to a byte buffer.
+#[derive(Debug, Default)]
+pub struct Writer {
+    bytes: Vec<u8>,
+}
+
+impl Writer {
+    /// An empty buffer.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What was written.
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Raw bytes, without a length.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// One byte.
+    pub fn u8(&mut self, v: u8) {
+        self.bytes.push(v);
+    }
+
+    /// Four bytes.
+    pub fn u32(&mut self, v: u32) {
+        self.raw(&v.to_le_bytes());
+    }
+
+    /// Eight bytes.
+    pub fn u64(&mut self, v: u64) {
+        self.raw(&v.to_le_bytes());
+    }
+
+    /// A number in groups of seven bits, low first.
+    pub fn varint(&mut self, mut v: u64) {
+        while v >= 0x80 {
+            self.u8(v as u8 | 0x80);
+            v >>= 7;
+        }
+        self.u8(v as u8);
+    }
+
+    /// Residues modulo `p`, packed without gaps and padded to a whole byte.
+    pub fn residues(&mut self, p: &Modulus, values: &[u64]) {
+        let width = p.bits();
+        self.bytes.reserve((values.len() * width as usize).div_ceil(8));
+        let (mut buffer, mut held) = (0u128, 0);
+        for &v in values {
+            buffer |= u128::from(v) << held;
+            held += width;
+            while held >= 32 {
+                self.u32(buffer as u32);
+                buffer >>= 32;
+                held -= 32;
+            }
+        }
+        for _ in 0..held.div_ceil(8) {
+            self.u8(buffer as u8);
+            buffer >>= 8;
+        }
+    }
+
+    /// A ring element, limb by limb.
+    pub fn poly(&mut self, ring: &Ring, p: &Poly<Ntt>) {
+        for (l, m) in ring.moduli().iter().enumerate() {
+            self.residues(m, p.limb(l));
+        }
+    }
+}
+
+/// Bytes that `count` packed residues take.
+pub fn packed_len(p: &Modulus, count: usize) -> usize {
+    (count * p.bits() as usize).div_ceil(8)
+}
+
+/// Bytes that one ring element takes.
+pub fn poly_len(ring: &Ring) -> usize {
+    ring.moduli().iter().map(|m| packed_len(m, ring.degree())).sum()
+}
+
+/// Takes values from the front of a byte slice.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    offset: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// Starts at the first byte.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, offset: 0 }
+    }
+
+    /// An error at the current position.
+    pub fn malformed(&self, what: &'static str) -> RingError {
+        RingError::Malformed { offset: self.offset, what }
+    }
+
+    /// Bytes not yet taken.
+    pub fn remaining(&self) -> usize {
+        self.bytes.len() - self.offset
+    }
+
+    /// The next `len` bytes.
+    ///
+    /// # Errors
+    /// [`RingError::Malformed`] if fewer are left; so do all the readers below.
+    pub fn raw(&mut self, len: usize) -> Result<&'a [u8], RingError> {
+        if len > self.remaining() {
+            return Err(self.malformed("the data ends too early"));
+        }
+        let out = &self.bytes[self.offset..self.offset + len];
+        self.offset += len;
+        Ok(out)
+    }
+
+    /// A fixed number of bytes.
+    pub fn array<const L: usize>(&mut self) -> Result<[u8; L], RingError> {
+        let mut out = [0; L];
+        out.copy_from_slice(self.raw(L)?);
+        Ok(out)
+    }
+
+    /// One byte.
+    pub fn u8(&mut self) -> Result<u8, RingError> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    /// Four bytes.
+    pub fn u32(&mut self) -> Result<u32, RingError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    /// Eight bytes.
+    pub fn u64(&mut self) -> Result<u64, RingError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A count in four bytes that must not exceed `max`.
+    pub fn count(&mut self, max: usize, what: &'static str) -> Result<usize, RingError> {
+        let n = self.u32()? as usize;
+        if n > max { Err(RingError::Length { what, expected: max, got: n }) } else { Ok(n) }
+    }
+
+    /// A number in groups of seven bits; only the shortest form is accepted.
+    pub fn varint(&mut self) -> Result<u64, RingError> {
+        let mut v = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let group = u64::from(byte & 0x7f);
+            if shift == 63 && group > 1 || shift > 0 && byte == 0 {
+                return Err(self.malformed("a number is too long"));
+            }
+            v |= group << shift;
+            if byte < 0x80 {
+                return Ok(v);
+            }
+        }
+        Err(self.malformed("a number is too long"))
+    }
+
+    /// `out.len()` packed residues; a value `>= p` or non-zero padding is refused.
+    pub fn residues(&mut self, p: &Modulus, out: &mut [u64]) -> Result<(), RingError> {
+        let start = self.offset;
+        let bytes = self.raw(packed_len(p, out.len()))?;
+        let (width, mask) = (p.bits(), (1u128 << p.bits()) - 1);
+        let (mut buffer, mut held, mut words) = (0u128, 0, bytes.iter());
+        // One flag for all residues, so that the time does not tell which one was too large.
+        let mut too_large = 0;
+        for o in out.iter_mut() {
+            while held < width {
+                let Some(&b) = words.next() else { return Err(self.malformed("the data ends too early")) };
+                buffer |= u128::from(b) << held;
+                held += 8;
+            }
+            let v = (buffer & mask) as u64;
+            too_large |= 1 ^ (v.wrapping_sub(p.value()) >> 63);
+            *o = v;
+            buffer >>= width;
+            held -= width;
+        }
+        if too_large != 0 {
+            return Err(RingError::Malformed { offset: start, what: "a residue is not below its prime" });
+        }
+        if buffer != 0 {
+            return Err(RingError::Malformed { offset: start, what: "padding bits are not zero" });
+        }
+        Ok(())
+    }
+
+    /// A ring element.
+    pub fn poly(&mut self, ring: &Ring) -> Result<Poly<Ntt>, RingError> {
+        if self.remaining() < poly_len(ring) {
+            return Err(self.malformed("the data ends too early"));
+        }
+        let mut out = ring.zero();
+        for (l, m) in ring.moduli().iter().enumerate() {
+            self.residues(m, out.limb_mut(l))?;
+        }
+        Ok(out)
+    }
+
+    /// Nothing may follow.
+    pub fn finish(self) -> Result<(), RingError> {
+        if self.remaining() == 0 { Ok(()) } else { Err(self.malformed("unexpected bytes follow the end")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn residues_survive(bits in 20u32..=50, raw in prop::collection::vec(any::<u64>(), 0..200)) {
+            let p = Modulus::new(crate::primes::ntt_primes(1024, bits, 1).unwrap()[0]).unwrap();
+            let values: Vec<u64> = raw.iter().map(|&v| v % p.value()).collect();
+            let mut w = Writer::new();
+            w.residues(&p, &values);
+            let bytes = w.finish();
+            prop_assert_eq!(bytes.len(), packed_len(&p, values.len()));
+            let mut back = vec![0; values.len()];
+            let mut r = Reader::new(&bytes);
+            r.residues(&p, &mut back).unwrap();
+            r.finish().unwrap();
+            prop_assert_eq!(back, values);
+        }
+
+        #[test]
+        fn numbers_survive(v in any::<u64>(), shift in 0u32..64) {
+            let mut w = Writer::new();
+            w.varint(v >> shift);
+            let bytes = w.finish();
+            prop_assert_eq!(Reader::new(&bytes).varint().unwrap(), v >> shift);
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let p = Modulus::new(12289).unwrap();
+            let mut r = Reader::new(&bytes);
+            let _ = r.varint();
+            let _ = r.residues(&p, &mut [0; 9]);
+            let _ = r.count(3, "things");
+        }
+    }
+
+    #[test]
+    fn a_residue_not_below_its_prime_is_refused() {
+        let p = Modulus::new(12289).unwrap();
+        for (v, ok) in [(12288u64, true), (12289, false), (16383, false)] {
+            let mut w = Writer::new();
+            w.residues(&p, &[5, v, 7]);
+            assert_eq!(Reader::new(&w.finish()).residues(&p, &mut [0; 3]).is_ok(), ok, "{v}");
+        }
+    }
+
+    #[test]
+    fn padding_must_be_zero() {
+        let p = Modulus::new(12289).unwrap();
+        assert!(Reader::new(&[1, 0]).residues(&p, &mut [0; 1]).is_ok());
+        assert!(Reader::new(&[1, 0x40]).residues(&p, &mut [0; 1]).is_err());
+    }
+}
