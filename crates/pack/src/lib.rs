@@ -1,1 +1,24 @@
-//! x
+//! Lowering of linear layers to sparse ring matrices: *packed outputs = W x packed inputs*.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`conv`] | stride-1 convolutions: tiles of channels, rows of filters |
+//! | [`fc`] | fully connected layers: runs of inputs, runs of outputs |
+//! | [`layout`] | either of them behind one type, and the choice by cost |
+//!
+//! A layout says where inputs, weights and outputs stand in ring elements and why no other product reaches a wanted
+//! coefficient. No keys, no ring arithmetic, no randomness here.
+#![forbid(unsafe_code)]
+
+pub mod conv;
+pub mod error;
+pub mod fc;
+pub mod layout;
+
+pub use conv::ConvLayout;
+pub use error::PackError;
+pub use fc::FcLayout;
+pub use layout::{Costs, Layout, Tile, WantedPattern};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+//! Everything that can go wrong in this crate.
+
+/// Errors of reading, checking, quantising and running a network.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The bytes are not an ONNX model.
+    #[error("not a readable ONNX model: {0}")]
+    Onnx(String),
+    /// A node that this version does not support.
+    #[error("node \"{name}\" ({op}): {reason}")]
+    Node {
+        /// Name of the node (its first output, if it has no name).
+        name: String,
+        /// ONNX operator.
+        op: String,
+        /// What is wrong and what to do.
+        reason: String,
+    },
+    /// Shapes do not fit together.
+    #[error("{what}: expected {expected}, got {got}")]
+    Shape {
+        /// Which value.
+        what: String,
+        /// What is needed.
+        expected: String,
+        /// What was found.
+        got: String,
+    },
+    /// An option outside its range.
+    #[error("{what} must be {min} to {max}, got {got}")]
+    Range {
+        /// Which option.
+        what: &'static str,
+        /// Smallest.
+        min: u32,
+        /// Largest.
+        max: u32,
+        /// What was given.
+        got: u32,
+    },
+    /// Input or weights hold NaN or infinity.
+    #[error("{what} holds a value that is not a finite number (index {index})")]
+    NotFinite {
+        /// Which tensor.
+        what: String,
+        /// Position of the first such value.
+        index: usize,
+    },
+    /// Calibration had nothing to work on.
+    #[error("calibration needs at least one image")]
+    NoCalibration,
+}

@@ -1,0 +1,115 @@
+//! Walks a graph. Non-linear nodes run here; at every linear node it stops and waits for somebody else's result: the
+//! float reference, the integer reference, or a server.
+
+use crate::graph::Graph;
+use crate::tensor::Tensor;
+use crate::{ModelError, nonlinear};
+
+/// A graph under way for one image.
+#[derive(Debug, Clone)]
+pub struct Execution<'g> {
+    graph: &'g Graph,
+    values: Vec<Option<Tensor>>,
+    uses: Vec<usize>,
+    next: usize,
+}
+
+/// What happens next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Step {
+    /// This linear node needs its output, computed from `input`.
+    Linear {
+        /// Index of the node.
+        node: usize,
+        /// Its input.
+        input: Tensor,
+    },
+    /// The network's output.
+    Done(Tensor),
+}
+
+impl<'g> Execution<'g> {
+    /// Starts with an image.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if it does not have the network's input shape.
+    pub fn new(graph: &'g Graph, image: Tensor) -> Result<Self, ModelError> {
+        if image.shape != graph.input_shape() {
+            return Err(ModelError::Shape {
+                what: "the image".into(),
+                expected: format!("{:?}", graph.input_shape()),
+                got: format!("{:?}", image.shape),
+            });
+        }
+        let mut uses = vec![0; graph.nodes().len() + 1];
+        graph.nodes().iter().flat_map(|n| &n.inputs).for_each(|&v| uses[v] += 1);
+        uses[graph.output()] += 1;
+        let mut values = vec![None; graph.nodes().len() + 1];
+        values[0] = Some(image);
+        Ok(Self { graph, values, uses, next: 0 })
+    }
+
+    /// Runs on to the next linear node or to the end. Called again without [`Execution::provide`], it returns the same.
+    ///
+    /// # Errors
+    /// [`ModelError`] if a value is missing (only after an error).
+    pub fn step(&mut self) -> Result<Step, ModelError> {
+        while let Some(node) = self.graph.nodes().get(self.next) {
+            if node.op.linear().is_some() {
+                return Ok(Step::Linear { node: self.next, input: self.value(node.inputs[0])?.clone() });
+            }
+            let inputs: Vec<&Tensor> = node.inputs.iter().map(|&v| self.value(v)).collect::<Result<_, _>>()?;
+            let output = nonlinear::apply(node, &inputs)?;
+            self.finish_node(output);
+        }
+        Ok(Step::Done(self.value(self.graph.output())?.clone()))
+    }
+
+    /// The output of the linear node that [`Execution::step`] stopped at.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if the number of values is not the node's.
+    pub fn provide(&mut self, data: Vec<f32>) -> Result<(), ModelError> {
+        let shape = self.graph.shape(self.next + 1).to_vec();
+        let output = Tensor::new("output of a linear layer", shape, data)?;
+        self.finish_node(output);
+        Ok(())
+    }
+
+    fn finish_node(&mut self, output: Tensor) {
+        for &input in &self.graph.nodes()[self.next].inputs {
+            self.uses[input] -= 1;
+            if self.uses[input] == 0 {
+                self.values[input] = None;
+            }
+        }
+        self.next += 1;
+        self.values[self.next] = Some(output);
+    }
+
+    fn value(&self, id: usize) -> Result<&Tensor, ModelError> {
+        self.values[id].as_ref().ok_or_else(|| ModelError::Shape {
+            what: "a value".into(),
+            expected: "computed before use".into(),
+            got: "nothing".into(),
+        })
+    }
+}
+
+/// Runs a whole graph with `linear` computing every linear node.
+///
+/// # Errors
+/// Those of the graph and of `linear`.
+pub fn run(
+    graph: &Graph,
+    image: Tensor,
+    mut linear: impl FnMut(usize, &Tensor) -> Result<Vec<f32>, ModelError>,
+) -> Result<Tensor, ModelError> {
+    let mut execution = Execution::new(graph, image)?;
+    loop {
+        match execution.step()? {
+            Step::Linear { node, input } => execution.provide(linear(node, &input)?)?,
+            Step::Done(output) => return Ok(output),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! The integer reference: what an encrypted run must equal at every linear layer, bit for bit.
+//!
+//! It starts from the image and convolves plainly, output by output. It shares no code with the packing or the masked
+//! product; what it shares with the client is the rounding (`quant`) and the non-linear nodes (`nonlinear`).
+
+use crate::graph::{Conv, Gemm, Linear};
+use crate::quant::QuantModel;
+use crate::tensor::Tensor;
+use crate::{ModelError, execution};
+
+/// Result of a run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace {
+    /// The network's output.
+    pub output: Tensor,
+    /// For every linear node in order its sums before the bias, `[channel][position]`.
+    pub accumulators: Vec<Vec<i64>>,
+}
+
+/// Runs the quantised network in the clear.
+///
+/// # Errors
+/// [`ModelError::Shape`] for an image of the wrong shape.
+pub fn run(model: &QuantModel, image: Tensor) -> Result<Trace, ModelError> {
+    let mut accumulators = vec![];
+    let output = execution::run(model.graph(), image, |node, x| {
+        let layer = model.layer(node)?;
+        let sums = linear(model, node, &layer.quantise(&x.data), &x.shape)?;
+        let out = layer.dequantise(&sums);
+        accumulators.push(sums);
+        Ok(out)
+    })?;
+    Ok(Trace { output, accumulators })
+}
+
+fn linear(model: &QuantModel, node: usize, x: &[i32], in_shape: &[usize]) -> Result<Vec<i64>, ModelError> {
+    let (n, weights) = (&model.graph().nodes()[node], &model.layer(node)?.weights);
+    Ok(match n.op.linear() {
+        Some(Linear::Conv(c)) => conv(c, weights, x, in_shape, &n.shape),
+        Some(Linear::Gemm(g)) => gemm(g, weights, x),
+        None => vec![],
+    })
+}
+
+fn gemm(g: &Gemm, weights: &[i32], x: &[i32]) -> Vec<i64> {
+    let dot = |row: &[i32]| row.iter().zip(x).map(|(&w, &x)| i64::from(w) * i64::from(x)).sum();
+    weights.chunks_exact(g.inputs).map(dot).collect()
+}
+
+fn conv(c: &Conv, weights: &[i32], x: &[i32], in_shape: &[usize], out_shape: &[usize]) -> Vec<i64> {
+    let (h, w) = (in_shape[1], in_shape[2]);
+    let (rows, cols) = (out_shape[1], out_shape[2]);
+    let mut y = vec![0i64; c.filters * rows * cols];
+    for filter in 0..c.filters {
+        let group = filter / (c.filters / c.groups);
+        for channel in 0..c.channels {
+            let plane = &x[(group * c.channels + channel) * h * w..][..h * w];
+            for di in 0..c.kernel[0] {
+                for dj in 0..c.kernel[1] {
+                    let weight = weights[((filter * c.channels + channel) * c.kernel[0] + di) * c.kernel[1] + dj];
+                    // Output columns whose input column lies inside the plane.
+                    let inside = |j: &usize| {
+                        let at = j * c.stride[1] + dj * c.dilation[1];
+                        at >= c.padding[1] && at - c.padding[1] < w
+                    };
+                    let (first, last) = ((0..cols).find(inside), (0..cols).rfind(inside));
+                    let (Some(first), Some(last)) = (first, last) else { continue };
+                    for i in 0..rows {
+                        let at = i * c.stride[0] + di * c.dilation[0];
+                        if at < c.padding[0] || at - c.padding[0] >= h {
+                            continue;
+                        }
+                        let start = (at - c.padding[0]) * w + first * c.stride[1] + dj * c.dilation[1] - c.padding[1];
+                        let out = &mut y[(filter * rows + i) * cols..][first..=last];
+                        for (o, &v) in out.iter_mut().zip(plane[start..].iter().step_by(c.stride[1])) {
+                            *o += i64::from(weight) * i64::from(v);
+                        }
+                    }
+                }
+            }
+        }
+    }
+    y
+}

@@ -1,0 +1,242 @@
+//! Static post-training quantisation.
+//!
+//! Weights: symmetric per output channel. Activations: one scale per tensor, unsigned if calibration saw nothing
+//! negative, else symmetric. The scale minimises the squared error of the calibration values, clipping included.
+
+use crate::execution::run;
+use crate::graph::{Graph, Linear};
+use crate::tensor::Tensor;
+use crate::{ModelError, float};
+
+/// Sizes in bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct QuantConfig {
+    weight_bits: u32,
+    activation_bits: u32,
+}
+
+impl Default for QuantConfig {
+    fn default() -> Self {
+        Self { weight_bits: 8, activation_bits: 8 }
+    }
+}
+
+impl QuantConfig {
+    /// Weights 2 to 8 bits, activations 2 to 12 bits.
+    ///
+    /// # Errors
+    /// [`ModelError::Range`].
+    pub fn new(weight_bits: u32, activation_bits: u32) -> Result<Self, ModelError> {
+        for (what, max, got) in [("weight bits", 8, weight_bits), ("activation bits", 12, activation_bits)] {
+            if !(2..=max).contains(&got) {
+                return Err(ModelError::Range { what, min: 2, max, got });
+            }
+        }
+        Ok(Self { weight_bits, activation_bits })
+    }
+
+    /// Bits of a weight.
+    pub fn weight_bits(&self) -> u32 {
+        self.weight_bits
+    }
+
+    /// Bits of an activation.
+    pub fn activation_bits(&self) -> u32 {
+        self.activation_bits
+    }
+
+    /// Largest absolute weight.
+    pub fn weight_bound(&self) -> i64 {
+        (1 << (self.weight_bits - 1)) - 1
+    }
+
+    /// Largest absolute activation, signed or not: what the plaintext modulus is chosen for, so that the choice does
+    /// not tell the sign of anything.
+    pub fn activation_bound(&self) -> i64 {
+        (1 << self.activation_bits) - 1
+    }
+
+    /// Bits of a plaintext modulus that holds every sum of `fan_in` products: `2^k > 2 * fan_in * max|w| * max|x|`.
+    /// A function of the shape alone (condition 7). The bias is added by the client and needs no room.
+    pub fn plaintext_bits(&self, fan_in: usize) -> u32 {
+        let span = 2 * fan_in as u128 * self.weight_bound() as u128 * self.activation_bound() as u128;
+        128 - span.leading_zeros()
+    }
+}
+
+/// One linear node in integers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantLayer {
+    /// In the order of the float weights.
+    pub weights: Vec<i32>,
+    /// Scale of an accumulator, per output channel: input scale times weight scale.
+    pub scales: Vec<f64>,
+    /// Bias in units of the accumulator, per output channel.
+    pub bias: Vec<i64>,
+    /// Scale of the input.
+    pub input_scale: f32,
+    /// Smallest and largest quantised input.
+    pub input_range: (i32, i32),
+}
+
+impl QuantLayer {
+    /// Rounds to the nearest integer, halves away from zero, and saturates (condition 4).
+    pub fn quantise(&self, x: &[f32]) -> Vec<i32> {
+        let (low, high) = self.input_range;
+        let inverse = 1.0 / self.input_scale;
+        x.iter().map(|v| ((v * inverse).round() as i32).clamp(low, high)).collect()
+    }
+
+    /// Sums `[channel][position]` plus bias, scaled back.
+    pub fn dequantise(&self, sums: &[i64]) -> Vec<f32> {
+        let positions = sums.len() / self.bias.len();
+        let channel = |(part, (&b, &s)): (&[i64], (&i64, &f64))| -> Vec<f32> {
+            part.iter().map(|&v| ((v + b) as f64 * s) as f32).collect()
+        };
+        sums.chunks_exact(positions).zip(self.bias.iter().zip(&self.scales)).flat_map(channel).collect()
+    }
+}
+
+/// A quantised network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantModel {
+    graph: Graph,
+    config: QuantConfig,
+    layers: Vec<Option<QuantLayer>>,
+}
+
+impl QuantModel {
+    /// Calibrates on images. `input_max` states the largest value of an image if it is known (1 for pixels divided by
+    /// 255); else calibration finds it.
+    ///
+    /// # Errors
+    /// [`ModelError::NoCalibration`] without images; [`ModelError::Shape`] if one does not fit;
+    /// [`ModelError::NotFinite`] for unusable weights.
+    pub fn calibrate(
+        graph: Graph,
+        config: QuantConfig,
+        images: &[Tensor],
+        input_max: Option<f32>,
+    ) -> Result<Self, ModelError> {
+        if images.is_empty() {
+            return Err(ModelError::NoCalibration);
+        }
+        let mut ranges = vec![Range::default(); graph.nodes().len()];
+        for image in images {
+            run(&graph, image.clone(), |node, x| {
+                ranges[node].widen(&x.data);
+                float::linear(&graph, node, x)
+            })?;
+        }
+        for image in images {
+            run(&graph, image.clone(), |node, x| {
+                ranges[node].count(&x.data);
+                float::linear(&graph, node, x)
+            })?;
+        }
+        let mut layers = vec![None; graph.nodes().len()];
+        for (node, linear) in graph.linear_nodes() {
+            let known = input_max.filter(|_| graph.nodes()[node].inputs[0] == 0);
+            layers[node] = Some(quantise_layer(&graph.nodes()[node].name, linear, config, &ranges[node], known)?);
+        }
+        Ok(Self { graph, config, layers })
+    }
+
+    /// The float network.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> QuantConfig {
+        self.config
+    }
+
+    /// A linear node.
+    ///
+    /// # Errors
+    /// [`ModelError::Node`] if it is not linear.
+    pub fn layer(&self, node: usize) -> Result<&QuantLayer, ModelError> {
+        self.layers.get(node).and_then(Option::as_ref).ok_or_else(|| ModelError::Node {
+            name: format!("#{node}"),
+            op: "?".into(),
+            reason: "is not a linear layer".into(),
+        })
+    }
+}
+
+/// What calibration saw at one input: the range, then a histogram of absolute values.
+#[derive(Debug, Clone)]
+struct Range {
+    max: f32,
+    negative: bool,
+    bins: Vec<f64>,
+}
+
+const BINS: usize = 2048;
+
+impl Default for Range {
+    fn default() -> Self {
+        Self { max: 0.0, negative: false, bins: vec![0.0; BINS] }
+    }
+}
+
+impl Range {
+    fn widen(&mut self, x: &[f32]) {
+        self.max = x.iter().fold(self.max, |m, v| m.max(v.abs()));
+        self.negative |= x.iter().any(|&v| v < 0.0);
+    }
+
+    fn count(&mut self, x: &[f32]) {
+        for v in x {
+            let bin = (v.abs() / self.max * BINS as f32) as usize;
+            self.bins[bin.min(BINS - 1)] += 1.0;
+        }
+    }
+
+    /// The clipping point with the least squared error for `levels` steps: rounding inside costs step^2/12 a value,
+    /// clipping the squared distance.
+    fn clip(&self, levels: f64) -> f32 {
+        let centre = |bin: usize| (bin as f64 + 0.5) / BINS as f64;
+        let error = |limit: f64| -> f64 {
+            let rounding = (limit / levels).powi(2) / 12.0;
+            let cost = |(bin, n): (usize, &f64)| n * if centre(bin) <= limit { rounding } else { (centre(bin) - limit).powi(2) };
+            // Exact zeros stay exact at any scale and lie in the first bin; they shift all candidates alike.
+            self.bins.iter().enumerate().map(cost).sum()
+        };
+        let candidates = (20..=100).map(|i| f64::from(i) / 100.0);
+        let best = candidates.map(|c| (error(c), c)).fold((f64::INFINITY, 1.0), |a, b| if b.0 < a.0 { b } else { a });
+        (best.1 * f64::from(self.max)) as f32
+    }
+}
+
+fn quantise_layer(
+    name: &str,
+    linear: Linear<'_>,
+    config: QuantConfig,
+    range: &Range,
+    known_max: Option<f32>,
+) -> Result<QuantLayer, ModelError> {
+    let all = linear.weights().iter().chain(linear.bias());
+    if let Some(index) = all.clone().position(|w| !w.is_finite()) {
+        return Err(ModelError::NotFinite { what: format!("weights of \"{name}\""), index });
+    }
+    let high = if range.negative { (config.activation_bound() - 1) / 2 } else { config.activation_bound() } as i32;
+    let low = if range.negative { -high } else { 0 };
+    let limit = known_max.unwrap_or_else(|| range.clip(f64::from(high)));
+    // An input that was always zero still needs a usable scale.
+    let input_scale = if limit > 0.0 { limit / high as f32 } else { 1.0 };
+
+    let bound = config.weight_bound() as f32;
+    let (mut weights, mut scales, mut bias) = (vec![], vec![], vec![]);
+    for (row, &b) in linear.weights().chunks_exact(linear.fan_in()).zip(linear.bias()) {
+        let max = row.iter().fold(0f32, |m, w| m.max(w.abs()));
+        let scale = if max > 0.0 { max / bound } else { 1.0 };
+        weights.extend(row.iter().map(|w| (w / scale).round().clamp(-bound, bound) as i32));
+        let unit = f64::from(scale) * f64::from(input_scale);
+        scales.push(unit);
+        // Saturates far above any sum instead of wrapping.
+        bias.push((f64::from(b) / unit).round().clamp(-9e15, 9e15) as i64);
+    }
+    Ok(QuantLayer { weights, scales, bias, input_scale, input_range: (low, high) })
+}

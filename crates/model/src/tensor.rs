@@ -1,0 +1,54 @@
+//! Dense f32 tensors without a batch dimension.
+
+use crate::ModelError;
+
+/// Most elements of one tensor: bounds what a hostile file can make us allocate (1 GiB of f32).
+pub const MAX_ELEMENTS: usize = 1 << 28;
+
+/// Row-major values with their shape: `[channels, height, width]` or `[features]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    /// Extent of every dimension.
+    pub shape: Vec<usize>,
+    /// The values.
+    pub data: Vec<f32>,
+}
+
+/// Number of elements of a shape, if it is within [`MAX_ELEMENTS`].
+pub fn elements(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= MAX_ELEMENTS)
+}
+
+impl Tensor {
+    /// Checks that the number of values fits the shape and that all are finite.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`], [`ModelError::NotFinite`].
+    pub fn new(what: &str, shape: Vec<usize>, data: Vec<f32>) -> Result<Self, ModelError> {
+        if elements(&shape) != Some(data.len()) {
+            return Err(ModelError::Shape {
+                what: what.into(),
+                expected: format!("{shape:?}"),
+                got: format!("{} values", data.len()),
+            });
+        }
+        if let Some(index) = data.iter().position(|v| !v.is_finite()) {
+            return Err(ModelError::NotFinite { what: what.into(), index });
+        }
+        Ok(Self { shape, data })
+    }
+
+    /// Index of the largest value (the first of several).
+    pub fn argmax(&self) -> usize {
+        let best = |best: usize, i: usize| if self.data[i] > self.data[best] { i } else { best };
+        (0..self.data.len()).fold(0, best)
+    }
+
+    /// Probabilities from logits.
+    pub fn softmax(&self) -> Vec<f32> {
+        let top = self.data.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let exp: Vec<f32> = self.data.iter().map(|v| (v - top).exp()).collect();
+        let sum: f32 = exp.iter().sum();
+        exp.into_iter().map(|e| e / sum).collect()
+    }
+}

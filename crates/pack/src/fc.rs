@@ -1,0 +1,106 @@
+//! Fully connected layers `n -> m`: inputs in runs of `k`, outputs in runs of `r`, `r*k <= N`.
+//!
+//! ```text
+//! x_i  at X^i        w[o][i]  at X^(o*k + k-1-i)        y_o = coefficient of X^(o*k + k-1)
+//! ```
+//!
+//! # Why nothing else reaches a wanted coefficient
+//! A product of `w[o'][i']` and `x_i` lands at `o'k + k-1 + (i-i')`. With `|i-i'| < k` that is `ok + k-1` only for
+//! `o' = o`, `i' = i`. The largest index is `rk + k - 2 <= N + k - 2`; minus `N` it is below `k-1`, the first wanted one.
+
+use crate::layout::{Tile, WantedPattern};
+use crate::PackError;
+
+/// How one fully connected layer stands in ring elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FcLayout {
+    degree: usize,
+    inputs: usize,
+    outputs: usize,
+    /// `k`.
+    run: usize,
+    /// `r`.
+    row_outputs: usize,
+}
+
+impl FcLayout {
+    /// A layout with `run` inputs per tile and `row_outputs` outputs per row.
+    ///
+    /// # Errors
+    /// [`PackError::TooLarge`] if `r*k > N`.
+    pub fn new(inputs: usize, outputs: usize, degree: usize, run: usize, row_outputs: usize) -> Result<Self, PackError> {
+        let needed = run.saturating_mul(row_outputs);
+        if needed > degree || needed == 0 {
+            return Err(PackError::TooLarge { what: "a row of the fully connected layer", needed, degree });
+        }
+        Ok(Self { degree, inputs, outputs, run, row_outputs })
+    }
+
+    /// Every useful run length at this degree: one for each number of tiles, with the most outputs per row.
+    pub fn candidates(inputs: usize, outputs: usize, degree: usize) -> Vec<Self> {
+        let mut out: Vec<Self> = vec![];
+        for tiles in inputs.div_ceil(degree)..=inputs.min(256) {
+            let run = inputs.div_ceil(tiles);
+            if out.last().is_some_and(|l| l.run == run) {
+                continue;
+            }
+            out.extend(Self::new(inputs, outputs, degree, run, (degree / run).min(outputs)));
+        }
+        out
+    }
+
+    /// Ring elements of an input.
+    pub fn tiles(&self) -> usize {
+        self.inputs.div_ceil(self.run)
+    }
+
+    /// Rows of the matrix.
+    pub fn rows(&self) -> usize {
+        self.outputs.div_ceil(self.row_outputs)
+    }
+
+    /// Outputs of one row (the last may hold fewer).
+    pub fn row_outputs(&self) -> usize {
+        self.row_outputs
+    }
+
+    /// Where the outputs of a row stand.
+    pub fn wanted(&self) -> WantedPattern {
+        WantedPattern { start: self.run - 1, dims: [(1, 1), (1, 1), (self.row_outputs, self.run)] }
+    }
+
+    /// Inputs to tiles of `N` coefficients.
+    pub fn pack(&self, x: &[i32]) -> Vec<Vec<i64>> {
+        let tile = |run: &[i32]| {
+            let mut tile: Vec<i64> = run.iter().map(|&v| i64::from(v)).collect();
+            tile.resize(self.degree, 0);
+            tile
+        };
+        x.chunks(self.run).map(tile).collect()
+    }
+
+    /// One row of the matrix from weights `[output][input]`.
+    pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
+        let first = row * self.row_outputs;
+        let last = (first + self.row_outputs).min(self.outputs);
+        let tile = |tile: usize| {
+            let inputs = tile * self.run..((tile + 1) * self.run).min(self.inputs);
+            (first..last)
+                .flat_map(|o| {
+                    let row = &weights[o * self.inputs..][..self.inputs];
+                    // Rising indices: the last input of the run comes first.
+                    inputs.clone().rev().filter(|&i| row[i] != 0).map(move |i| {
+                        (((o - first) * self.run + self.run - 1 - (i - tile * self.run)) as u32, row[i])
+                    })
+                })
+                .collect()
+        };
+        (0..self.tiles()).map(tile).collect()
+    }
+
+    /// Wanted values `[row][r]` to outputs.
+    pub fn unpack(&self, mut values: Vec<i64>) -> Vec<i64> {
+        values.truncate(self.outputs);
+        values
+    }
+}
