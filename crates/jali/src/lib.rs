@@ -1,1 +1,41 @@
-//! x
+//! Jali: partially oblivious neural-network inference.
+//!
+//! An untrusted server runs the linear layers of a trained CNN on masked inputs with masked weights; the client, who
+//! holds the keys, runs the rest. The owner chooses which weights stay hidden. Results equal the quantised plaintext
+//! network bit for bit.
+//!
+//! ```
+//! use jali::{Dataset, Network, Session};
+//! # fn main() -> Result<(), jali::JaliError> {
+//! let network = Network::Mnist;
+//! let model = network.quantised(Default::default())?;
+//! let plan = jali::Plan::hide_all(model.graph());
+//! let mut session = Session::start(model, &plan, jali::Kernel::choose(None)?, |_| {})?;
+//! let sample = &network.dataset().bundled_test()?[0];
+//! let run = session.infer(sample.image.clone())?;
+//! assert_eq!(run.output.argmax(), sample.label);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`network`] | the bundled networks, and models from files |
+//! | [`dataset`] | bundled samples and full test sets |
+//! | [`image_file`] | PNG, JPEG and .npy to tensors |
+//! | [`session`] | client and server in one process, talking in encoded messages |
+#![forbid(unsafe_code)]
+
+pub mod dataset;
+pub mod error;
+pub mod image_file;
+pub mod network;
+pub mod session;
+
+pub use dataset::{Dataset, Sample};
+pub use error::JaliError;
+pub use jali_leak::Plan;
+pub use jali_model::{QuantConfig, QuantModel, Tensor};
+pub use jali_ring::Kernel;
+pub use network::Network;
+pub use session::{ImageRun, LayerRun, Session};

@@ -1,1 +1,15 @@
-//! x
+//! Leak plans: which weights *may* be open. No keys here, and no decision what sealing does with a permission.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`plan`] | one permission per weight of every linear layer |
+//! | [`policy`] | how a plan is drawn: random rows (more come with the audit) |
+#![forbid(unsafe_code)]
+
+pub mod error;
+pub mod plan;
+pub mod policy;
+
+pub use error::LeakError;
+pub use plan::Plan;
+pub use policy::random_rows;

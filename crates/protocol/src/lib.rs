@@ -1,1 +1,23 @@
-//! x
+//! Messages and roles, without input or output: bytes go in and come out, somebody else carries them.
+//!
+//! | module | role |
+//! |---|---|
+//! | [`owner`] | chooses rings and layouts, seals a network: server bytes and a client model |
+//! | [`client`] | walks the network for one image: masks, checks, unmasks, runs the non-linear part |
+//! | [`server`] | applies operators to masked inputs; holds only the sealed bytes |
+//! | [`message`] | what travels between the last two |
+#![forbid(unsafe_code)]
+
+pub mod client;
+pub mod error;
+pub mod message;
+pub mod owner;
+pub mod server;
+
+pub use client::{Action, ClientModel, Inference};
+pub use error::ProtocolError;
+pub use owner::{Blueprint, LayerReport, Sealed, seal};
+pub use server::Server;
+
+#[cfg(test)]
+mod tests;

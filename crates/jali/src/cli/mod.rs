@@ -1,0 +1,161 @@
+//! Arguments, exit codes, and what the subcommands share.
+
+mod demo;
+mod evaluate;
+mod infer;
+mod text;
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jali::{JaliError, Kernel, Network, Plan, QuantConfig, QuantModel, Session};
+use jali_protocol::{Blueprint, ProtocolError};
+
+#[derive(Parser)]
+#[command(
+    name = "jali",
+    version,
+    about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali evaluate --network mnist --encrypted 50\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|portable|naive overrides the choice of the server's kernel."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Classify bundled test images with a bundled network and show what every layer costs
+    Demo(demo::DemoArgs),
+    /// Classify image files with an ONNX model
+    Infer(infer::InferArgs),
+    /// Measure float, quantised and encrypted accuracy
+    Evaluate(evaluate::EvaluateArgs),
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NetworkName {
+    /// Three-block VGG for CIFAR-10
+    Vgg3,
+    /// Small CNN for MNIST
+    Mnist,
+}
+
+impl From<NetworkName> for Network {
+    fn from(name: NetworkName) -> Self {
+        match name {
+            NetworkName::Vgg3 => Self::Vgg3,
+            NetworkName::Mnist => Self::Mnist,
+        }
+    }
+}
+
+/// Options that every subcommand takes.
+#[derive(Args)]
+struct Common {
+    /// Bits of weights and activations: weights 2 to 8, activations 2 to 12
+    #[arg(long, value_name = "W,A", default_value = "8,8", value_parser = parse_bits)]
+    bits: QuantConfig,
+    /// Threads to use [default: all cores]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which weights stay hidden.
+#[derive(Args)]
+struct Leak {
+    /// Fraction of the weights to leave open, by random rows; 0 hides everything
+    #[arg(long, value_name = "F", default_value_t = 0.0)]
+    leak: f64,
+    /// Which random rows are open
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+fn parse_bits(text: &str) -> Result<QuantConfig, String> {
+    let form = || format!("\"{text}\" is not of the form W,A, for example 8,8");
+    let (w, a) = text.split_once(',').ok_or_else(form)?;
+    let (w, a) = (w.trim().parse().map_err(|_| form())?, a.trim().parse().map_err(|_| form())?);
+    QuantConfig::new(w, a).map_err(|e| e.to_string())
+}
+
+impl Common {
+    /// Starts the thread pool and chooses the kernel.
+    fn start(&self) -> anyhow::Result<Kernel> {
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.into())
+                .build_global()
+                .context("cannot start the threads")?;
+        }
+        let name = std::env::var("JALI_KERNEL").ok().filter(|n| !n.is_empty());
+        Ok(Kernel::choose(name.as_deref()).context("JALI_KERNEL")?)
+    }
+}
+
+impl Leak {
+    fn plan(&self, model: &QuantModel) -> Result<Plan, JaliError> {
+        let rows = if self.leak > 0.0 && self.leak < 1.0 { Blueprint::rows_of_all(model)? } else { vec![] };
+        Ok(jali_leak::random_rows(model.graph(), &rows, self.leak, self.seed).map_err(ProtocolError::from)?)
+    }
+}
+
+/// Seals with a progress bar.
+fn start_session(model: QuantModel, plan: &Plan, kernel: Kernel) -> anyhow::Result<Session> {
+    let bar = text::progress(model.graph().linear_nodes().count(), "sealing");
+    let session = Session::start(model, plan, kernel, |done| bar.set_position(done as u64))?;
+    bar.finish_and_clear();
+    Ok(session)
+}
+
+/// A failure that carries its own exit code.
+#[derive(Debug)]
+struct Exit(u8);
+
+impl std::fmt::Display for Exit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit code {}", self.0)
+    }
+}
+
+impl std::error::Error for Exit {}
+
+/// Exit code of a library error.
+fn exit_code(error: &JaliError) -> u8 {
+    match error {
+        JaliError::Image { fault, .. } => fault.exit_code(),
+        JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } => 10,
+        JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
+        JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,
+        JaliError::Protocol(ProtocolError::Rejected { .. }) => 4,
+        JaliError::Protocol(ProtocolError::Leak(_)) => 2,
+        _ => 1,
+    }
+}
+
+pub(crate) fn main() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or_else(|| {
+        let _ = text::note("No command given: this is `jali demo`. `jali --help` lists what else there is.");
+        Command::Demo(demo::DemoArgs::parse_from(["demo"]))
+    });
+    let result = match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Infer(args) => infer::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Some(Exit(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<std::io::Error>().is_some_and(closed) {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let _ = text::note(format!("error: {error:#}"));
+    ExitCode::from(error.downcast_ref::<JaliError>().map_or(1, exit_code))
+}

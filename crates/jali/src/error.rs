@@ -1,0 +1,123 @@
+//! Everything that can go wrong in the facade.
+
+use std::path::PathBuf;
+
+use jali_model::ModelError;
+use jali_protocol::ProtocolError;
+use jali_ring::RingError;
+
+/// Errors of the facade.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JaliError {
+    /// From the roles below.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+    /// From the network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// From the ring (the choice of a kernel).
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {why}", path = path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// A file that is larger than anything we expect there.
+    #[error("{path} has {got} bytes, at most {limit} are accepted", path = path.display())]
+    TooLarge {
+        /// Which file.
+        path: PathBuf,
+        /// Its size in bytes.
+        got: u64,
+        /// The limit in bytes.
+        limit: u64,
+    },
+    /// A model file that cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    ModelFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: ModelError,
+    },
+    /// An image that cannot be used.
+    #[error("{path}: {fault}", path = path.display())]
+    Image {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: ImageFault,
+    },
+    /// A data set whose files do not have the published form.
+    #[error("{path}: {why}; run scripts/fetch-data to get the full data sets", path = path.display())]
+    Data {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// What is wrong with an image. Each has its own exit code in the command.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ImageFault {
+    /// The bytes are of no kind that we read.
+    #[error("is not an image: only PNG, JPEG and .npy are read")]
+    NotAnImage,
+    /// It starts like an image but cannot be decoded to its end.
+    #[error("is damaged or truncated: {0}")]
+    Damaged(String),
+    /// Height or width differ from the model's input.
+    #[error("has {got_width}x{got_height} pixels, the model needs {width}x{height}; resize it first")]
+    Size {
+        /// Needed width in pixels.
+        width: usize,
+        /// Needed height in pixels.
+        height: usize,
+        /// Width found.
+        got_width: usize,
+        /// Height found.
+        got_height: usize,
+    },
+    /// Number of channels differs from the model's input.
+    #[error("has {got} channel(s), the model needs {expected}; convert it first{}", if *got == 4 { " (remove the transparency channel)" } else { "" })]
+    Channels {
+        /// Channels needed.
+        expected: usize,
+        /// Channels found.
+        got: usize,
+    },
+    /// Shape of an array that is neither.
+    #[error("has the shape {got:?}, the model needs {expected:?}")]
+    Shape {
+        /// Shape needed.
+        expected: Vec<usize>,
+        /// Shape found.
+        got: Vec<usize>,
+    },
+    /// NaN or infinity.
+    #[error("holds NaN or infinity (value number {index})")]
+    NotFinite {
+        /// Position of the first such value.
+        index: usize,
+    },
+}
+
+impl ImageFault {
+    /// Exit code of the command when this is the first fault.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotAnImage => 11,
+            Self::Damaged(_) => 12,
+            Self::Size { .. } => 13,
+            Self::Channels { .. } => 14,
+            Self::Shape { .. } => 15,
+            Self::NotFinite { .. } => 16,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! Client and server in one process. They share no state: every word between them is encoded to bytes and decoded
+//! again, and the server is loaded from the sealed bytes.
+
+use std::time::{Duration, Instant};
+
+use jali_leak::Plan;
+use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
+use jali_model::{QuantModel, Tensor, integer};
+use jali_protocol::{Action, ClientModel, Inference, LayerReport, ProtocolError, Sealed, Server};
+use jali_ring::Kernel;
+
+use crate::JaliError;
+
+/// A sealed network with both sides at hand.
+#[derive(Debug)]
+pub struct Session {
+    client: ClientModel,
+    server: Server,
+    report: Vec<LayerReport>,
+    sealed_bytes: usize,
+    counter: u64,
+}
+
+/// What one linear layer took for one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerRun {
+    /// Masking (with the non-linear layers in front), checking and unmasking.
+    pub client: Duration,
+    /// From the request's bytes to the answer's bytes.
+    pub server: Duration,
+    /// Length of the request.
+    pub bytes_up: usize,
+    /// Length of the answer.
+    pub bytes_down: usize,
+}
+
+/// One image's inference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ImageRun {
+    /// The network's output.
+    pub output: Tensor,
+    /// From the image to the output.
+    pub latency: Duration,
+    /// Layer by layer.
+    pub layers: Vec<LayerRun>,
+    /// The integer sums of every linear layer.
+    pub trace: Vec<Vec<i64>>,
+}
+
+impl ImageRun {
+    /// Whether every linear layer's sums and the output equal the integer reference's, compared value by value.
+    ///
+    /// # Errors
+    /// [`JaliError::Model`] if the reference cannot run.
+    pub fn is_exact(&self, model: &QuantModel, image: Tensor) -> Result<bool, JaliError> {
+        let reference = integer::run(model, image)?;
+        Ok(self.trace == reference.accumulators && self.output == reference.output)
+    }
+}
+
+impl Session {
+    /// Seals a network with randomness from the operating system and starts both sides. `progress` hears of every layer
+    /// sealed.
+    ///
+    /// # Errors
+    /// [`JaliError::Protocol`].
+    pub fn start(
+        model: QuantModel,
+        plan: &Plan,
+        kernel: Kernel,
+        progress: impl FnMut(usize),
+    ) -> Result<Self, JaliError> {
+        let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
+        let Sealed { server, client, report } = jali_protocol::seal(model, plan, &entropy, progress)?;
+        let sealed_bytes = server.len();
+        // We made these bytes: their size is as large as the owner wants it.
+        let server = Server::load(&server, kernel, usize::MAX).map_err(ProtocolError::from)?;
+        Ok(Self { client, server, report, sealed_bytes, counter: 0 })
+    }
+
+    /// The quantised network.
+    pub fn model(&self) -> &QuantModel {
+        self.client.model()
+    }
+
+    /// What sealing did, layer by layer.
+    pub fn report(&self) -> &[LayerReport] {
+        &self.report
+    }
+
+    /// Length of all that the server got.
+    pub fn sealed_bytes(&self) -> usize {
+        self.sealed_bytes
+    }
+
+    /// Bytes of the client's hints.
+    pub fn hint_bytes(&self) -> usize {
+        self.client.hint_bytes()
+    }
+
+    /// Classifies one image.
+    ///
+    /// # Errors
+    /// [`JaliError::Protocol`], in particular if the ciphertext check rejects an answer.
+    pub fn infer(&mut self, image: Tensor) -> Result<ImageRun, JaliError> {
+        let context = RequestContext { counter: self.counter, image: 0 };
+        self.counter += 1;
+        let start = Instant::now();
+        let mut layers = vec![];
+        let mut inference = Inference::new(&self.client, image, context)?.keep_trace();
+        loop {
+            let began = Instant::now();
+            let entropy = RequestEntropy::from_os().map_err(ProtocolError::from)?;
+            let request = match inference.next(entropy)? {
+                Action::Send { request, .. } => request,
+                Action::Done(output) => {
+                    let latency = start.elapsed();
+                    let trace = inference.into_trace().unwrap_or_default();
+                    return Ok(ImageRun { output, latency, layers, trace });
+                }
+            };
+            let sent = Instant::now();
+            let answer = self.server.handle(&request);
+            let answered = Instant::now();
+            inference.receive(&answer)?;
+            let client = (sent - began) + answered.elapsed();
+            let (bytes_up, bytes_down) = (request.len(), answer.len());
+            layers.push(LayerRun { client, server: answered - sent, bytes_up, bytes_down });
+        }
+    }
+}

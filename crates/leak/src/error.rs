@@ -1,0 +1,23 @@
+//! Everything that can go wrong in this crate.
+
+/// Errors of making and using plans.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeakError {
+    /// A fraction outside 0..=1.
+    #[error("the fraction of weights to leak must be from 0 to 1, got {got}")]
+    Fraction {
+        /// What was given.
+        got: f64,
+    },
+    /// The plan was made for another network.
+    #[error("{what}: the plan has {expected}, the network {got}")]
+    Mismatch {
+        /// Which count differs.
+        what: &'static str,
+        /// In the plan.
+        expected: usize,
+        /// In the network.
+        got: usize,
+    },
+}

@@ -1,0 +1,62 @@
+//! One permission per weight.
+
+use std::ops::Range;
+
+use jali_model::Graph;
+
+use crate::LeakError;
+
+/// For every linear layer, in order, whether each weight may be open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    layers: Vec<Vec<bool>>,
+}
+
+impl Plan {
+    /// Nothing may be open.
+    pub fn hide_all(graph: &Graph) -> Self {
+        Self { layers: graph.linear_nodes().map(|(_, l)| vec![false; l.weights().len()]).collect() }
+    }
+
+    /// Everything may be open.
+    pub fn open_all(graph: &Graph) -> Self {
+        Self { layers: graph.linear_nodes().map(|(_, l)| vec![true; l.weights().len()]).collect() }
+    }
+
+    /// Permits a range of weights of one layer.
+    pub(crate) fn open(&mut self, layer: usize, weights: Range<usize>) {
+        self.layers[layer][weights].fill(true);
+    }
+
+    /// Whether the plan was made for a network of this shape.
+    ///
+    /// # Errors
+    /// [`LeakError::Mismatch`].
+    pub fn validate(&self, graph: &Graph) -> Result<(), LeakError> {
+        let counts: Vec<usize> = graph.linear_nodes().map(|(_, l)| l.weights().len()).collect();
+        let mismatch = |what, expected, got| Err(LeakError::Mismatch { what, expected, got });
+        if counts.len() != self.layers.len() {
+            return mismatch("linear layers", self.layers.len(), counts.len());
+        }
+        match self.layers.iter().zip(&counts).find(|(l, n)| l.len() != **n) {
+            Some((l, &n)) => mismatch("weights of a layer", l.len(), n),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether all weights of a range of a layer may be open.
+    pub fn may_open(&self, layer: usize, weights: Range<usize>) -> bool {
+        self.layers[layer][weights].iter().all(|&open| open)
+    }
+
+    /// Whether the whole layer may be open.
+    pub fn may_open_layer(&self, layer: usize) -> bool {
+        self.may_open(layer, 0..self.layers[layer].len())
+    }
+
+    /// Fraction of all weights that may be open.
+    pub fn fraction_open(&self) -> f64 {
+        let open = self.layers.iter().flatten().filter(|&&o| o).count();
+        open as f64 / self.layers.iter().map(Vec::len).sum::<usize>() as f64
+    }
+}

@@ -1,0 +1,62 @@
+//! Everything that can go wrong in this crate.
+
+use jali_leak::LeakError;
+use jali_mask::MaskError;
+use jali_model::ModelError;
+use jali_operator::OperatorError;
+use jali_pack::PackError;
+use jali_ring::RingError;
+
+/// Errors of the roles.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// From the ring or a decoder.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+    /// From the masked product.
+    #[error(transparent)]
+    Mask(#[from] MaskError),
+    /// From the server's operators.
+    #[error(transparent)]
+    Operator(#[from] OperatorError),
+    /// From the network.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// From the plan.
+    #[error(transparent)]
+    Leak(#[from] LeakError),
+    /// A layer that cannot be lowered, or for which no secure parameters exist at any degree.
+    #[error("layer \"{layer}\": {reason}")]
+    Layer {
+        /// Its name.
+        layer: String,
+        /// Why.
+        reason: String,
+    },
+    /// The exact noise bound is too high.
+    #[error("the sealed network could give a wrong integer with probability 2^{got:.1} per inference, 2^{limit} is allowed")]
+    Noise {
+        /// log2 of the bound.
+        got: f64,
+        /// log2 of what is allowed.
+        limit: f64,
+    },
+    /// The server's answer to a layer failed the ciphertext check, could not be decoded, or was a refusal.
+    #[error("layer \"{layer}\": the server's answer was rejected{}", refusal.map(|r| format!(" (it refused the request: {r})")).unwrap_or_default())]
+    Rejected {
+        /// Name of the layer.
+        layer: String,
+        /// What the server said instead of answering.
+        refusal: Option<crate::message::Refusal>,
+    },
+    /// The caller did not follow the order of next and receive.
+    #[error("the inference is not waiting for {0}")]
+    Order(&'static str),
+}
+
+impl From<PackError> for ProtocolError {
+    fn from(e: PackError) -> Self {
+        Self::Layer { layer: "?".into(), reason: e.to_string() }
+    }
+}

@@ -1,0 +1,182 @@
+//! The owner: chooses a ring and a layout for every layer, and seals the network.
+
+use std::ops::Range;
+
+use jali_leak::Plan;
+use jali_mask::noise::{MAX_FAILURE_LOG2, sum_log2};
+use jali_mask::params::LayerShape;
+use jali_mask::{LayerId, NoiseReport, Parameters, PlainRow, SealEntropy, Wanted};
+use jali_model::{Linear, QuantModel};
+use jali_operator::encode_model;
+use jali_pack::{Costs, Layout};
+
+use crate::ProtocolError;
+use crate::client::{ClientLayer, ClientModel};
+
+/// Degrees tried, smallest first.
+const DEGREES: [usize; 5] = [2048, 4096, 8192, 16384, 32768];
+
+/// Ring and layout of one layer.
+#[derive(Debug, Clone)]
+pub struct Blueprint {
+    /// Checked parameters.
+    pub parameters: Parameters,
+    /// Layout.
+    pub layout: Layout,
+}
+
+impl Blueprint {
+    /// The cheapest choice for one linear node. Depends on shapes and on whether anything is hidden, never on a weight
+    /// (condition 7).
+    ///
+    /// # Errors
+    /// [`ProtocolError::Layer`] if no degree has both room and security.
+    pub fn choose(model: &QuantModel, node: usize, hidden: bool) -> Result<Self, ProtocolError> {
+        let graph = model.graph();
+        let n = &graph.nodes()[node];
+        let fail = |reason: String| ProtocolError::Layer { layer: n.name.clone(), reason };
+        let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
+        let input = graph.shape(n.inputs[0]);
+        let costs = Costs::default();
+        let (mut best, mut why): (Option<(f64, Self)>, _) = (None, String::new());
+        for degree in DEGREES {
+            let attempt = Layout::choose(linear, input, degree, &costs).map_err(|e| e.to_string()).and_then(|layout| {
+                let shape = layer_shape(model, linear, &layout, hidden);
+                let parameters = Parameters::choose(degree, &shape).map_err(|e| e.to_string())?;
+                Ok(Self { parameters, layout })
+            });
+            match attempt {
+                Ok(blueprint) => {
+                    let ring = blueprint.parameters.ring();
+                    let cost = blueprint.layout.cost(&costs) * (degree * ring.limbs()) as f64;
+                    if best.as_ref().is_none_or(|(c, _)| cost < *c) {
+                        best = Some((cost, blueprint));
+                    }
+                }
+                Err(e) => why = e,
+            }
+        }
+        best.map(|(_, blueprint)| blueprint).ok_or_else(|| fail(why))
+    }
+
+    /// Ranges of weights that the rows hold, for policies that open whole rows.
+    pub fn row_weights(&self, linear: Linear<'_>) -> Vec<Range<usize>> {
+        let fan_in = linear.fan_in();
+        let range = |row| {
+            let outputs = self.layout.outputs_of_row(row, linear.outputs());
+            outputs.start * fan_in..outputs.end * fan_in
+        };
+        (0..self.layout.rows()).map(range).collect()
+    }
+
+    /// The row ranges of all layers of a network as they are when everything is hidden.
+    ///
+    /// # Errors
+    /// As [`Blueprint::choose`].
+    pub fn rows_of_all(model: &QuantModel) -> Result<Vec<Vec<Range<usize>>>, ProtocolError> {
+        let rows = |(node, linear)| Ok(Self::choose(model, node, true)?.row_weights(linear));
+        model.graph().linear_nodes().map(rows).collect()
+    }
+}
+
+fn layer_shape(model: &QuantModel, linear: Linear<'_>, layout: &Layout, hidden: bool) -> LayerShape {
+    let config = model.config();
+    let terms = (layout.row_outputs().min(linear.outputs()) * linear.fan_in()) as f64;
+    LayerShape {
+        tiles: layout.tiles(),
+        plaintext_bits: config.plaintext_bits(linear.fan_in()),
+        input_bound: config.activation_bound(),
+        row_norm: config.weight_bound() as f64 * terms.sqrt(),
+        hidden,
+    }
+}
+
+/// What sealing did to one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerReport {
+    /// Node name.
+    pub name: String,
+    /// `conv3x3`, `fc`.
+    pub kind: String,
+    /// `N`.
+    pub ring_degree: usize,
+    /// Size of every prime.
+    pub primes_bits: Vec<u32>,
+    /// Ring elements of an input.
+    pub tiles: usize,
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// Weights of the layer.
+    pub weights: usize,
+    /// How many of them are sealed.
+    pub weights_sealed: usize,
+    /// How many the plan would have allowed to stay open among these.
+    pub weights_allowed_but_sealed: usize,
+    /// Noise bound and room.
+    pub noise: NoiseReport,
+}
+
+/// A sealed network: what each side gets.
+#[derive(Debug)]
+pub struct Sealed {
+    /// For the server, and for anybody's eyes.
+    pub server: Vec<u8>,
+    /// For the client: secret.
+    pub client: ClientModel,
+    /// Layer by layer.
+    pub report: Vec<LayerReport>,
+}
+
+/// Seals a network. Rows are opened only where the plan allows every weight in them; `progress` hears of every layer done.
+///
+/// # Errors
+/// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer cannot be lowered,
+/// [`ProtocolError::Noise`] if the exact failure bound exceeds 2^-64 per inference.
+pub fn seal(
+    model: QuantModel,
+    plan: &Plan,
+    entropy: &SealEntropy,
+    mut progress: impl FnMut(usize),
+) -> Result<Sealed, ProtocolError> {
+    plan.validate(model.graph())?;
+    let id = entropy.model_id();
+    let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
+    for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
+        let Blueprint { parameters, layout } = Blueprint::choose(&model, node, !plan.may_open_layer(layer))?;
+        let weights = &model.layer(node)?.weights;
+        let pattern = layout.wanted();
+        let degree = parameters.ring().degree();
+        let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
+        let rows: Vec<_> = (0..layout.rows()).map(|row| layout.row(weights, row)).collect();
+        let ranges = Blueprint { parameters: parameters.clone(), layout: layout.clone() }.row_weights(linear);
+        let plain: Vec<PlainRow<'_>> = rows
+            .iter()
+            .zip(&ranges)
+            .map(|(tiles, range)| PlainRow { tiles, open: plan.may_open(layer, range.clone()) })
+            .collect();
+        let hidden = || ranges.iter().zip(&plain).filter(|(_, row)| !row.open).map(|(range, _)| range.clone());
+        let layer_id = LayerId { model: id, layer: layer as u32 };
+        let bound = model.config().activation_bound();
+        let (server, key) = jali_mask::seal(&parameters, layer_id, &plain, &wanted, bound, entropy)?;
+        report.push(LayerReport {
+            name: model.graph().nodes()[node].name.clone(),
+            kind: linear.kind(),
+            ring_degree: degree,
+            primes_bits: parameters.literal().prime_bits.clone(),
+            tiles: layout.tiles(),
+            rows: layout.rows(),
+            weights: weights.len(),
+            weights_sealed: hidden().map(|r| r.len()).sum(),
+            weights_allowed_but_sealed: hidden().flatten().filter(|&w| plan.may_open(layer, w..w + 1)).count(),
+            noise: key.noise(),
+        });
+        sealed.push(server);
+        layers.push(ClientLayer { node, layout, key });
+        progress(layer + 1);
+    }
+    let got = sum_log2(report.iter().map(|r| r.noise.log2_failure));
+    if got > MAX_FAILURE_LOG2 {
+        return Err(ProtocolError::Noise { got, limit: MAX_FAILURE_LOG2 });
+    }
+    Ok(Sealed { server: encode_model(id, &sealed), client: ClientModel { id, model, layers }, report })
+}
