@@ -1,0 +1,286 @@
+//! Whole networks through encoded messages against the integer reference, and servers that lie.
+
+use jali_leak::{Plan, random_rows};
+use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
+use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor, integer};
+use jali_ring::Kernel;
+use proptest::prelude::*;
+
+use crate::message::{Refusal, decode_refusal};
+use crate::*;
+
+const NO_LIMIT: usize = usize::MAX;
+
+fn numbers(seed: u64, n: usize) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(2) + 1;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((state >> 40) as f32 / (1 << 24) as f32) * 2.0 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn conv(filters: usize, channels: usize, kernel: [usize; 2], padding: [usize; 4], seed: u64) -> Op {
+    let weight = numbers(seed, filters * channels * kernel[0] * kernel[1]);
+    let bias = numbers(seed + 1, filters);
+    Op::Conv(Conv { weight, bias, filters, channels, kernel, stride: [1, 1], padding, dilation: [1, 1], groups: 1 })
+}
+
+/// Convolutions with a residual, pooling, two fully connected layers.
+fn network(seed: u64) -> Graph {
+    let mut g = Graph::new(vec![3, 10, 9]).unwrap();
+    let a = g.push("a".into(), conv(5, 3, [3, 3], [1; 4], seed), vec![0]).unwrap();
+    let r = g.push("r".into(), Op::Relu, vec![a]).unwrap();
+    let b = g.push("b".into(), conv(5, 5, [1, 5], [0, 2, 0, 2], seed + 2), vec![r]).unwrap();
+    let sum = g.push("sum".into(), Op::Add, vec![a, b]).unwrap();
+    let pool = Pool { kernel: [2, 2], stride: [2, 2], padding: [0; 4], count_padding: false, ceil: false };
+    let p = g.push("p".into(), Op::MaxPool(pool), vec![sum]).unwrap();
+    let f = g.push("f".into(), Op::Flatten, vec![p]).unwrap();
+    let gemm = |inputs, outputs, seed| {
+        Op::Gemm(Gemm { weight: numbers(seed, inputs * outputs), bias: numbers(seed + 1, outputs), inputs, outputs })
+    };
+    let c = g.push("c".into(), gemm(100, 17, seed + 4), vec![f]).unwrap();
+    let s = g.push("s".into(), Op::Relu, vec![c]).unwrap();
+    g.push("d".into(), gemm(17, 4, seed + 6), vec![s]).unwrap();
+    g
+}
+
+fn image(seed: u64) -> Tensor {
+    Tensor::new("image", vec![3, 10, 9], numbers(seed, 270)).unwrap()
+}
+
+fn quantised(seed: u64, bits: (u32, u32)) -> QuantModel {
+    let images: Vec<Tensor> = (0..4).map(|i| image(seed + i)).collect();
+    QuantModel::calibrate(network(seed), QuantConfig::new(bits.0, bits.1).unwrap(), &images, None).unwrap()
+}
+
+fn sealed(model: &QuantModel, leak: f64, entropy: u8) -> Sealed {
+    let rows = Blueprint::rows_of_all(model).unwrap();
+    let plan = random_rows(model.graph(), &rows, leak, 1).unwrap();
+    seal(model.clone(), &plan, &SealEntropy::fixed([entropy; 32]), |_| {}).unwrap()
+}
+
+fn server(sealed: &Sealed) -> Server {
+    Server::load(&sealed.server, Kernel::choose(None).unwrap(), NO_LIMIT).unwrap()
+}
+
+/// Runs one image; `tamper` sees every answer, with the number of its layer, before the client does.
+fn run(
+    client: &ClientModel,
+    server: &Server,
+    image: Tensor,
+    tamper: &mut dyn FnMut(usize, &mut Vec<u8>),
+) -> Result<(Tensor, Vec<Vec<i64>>), ProtocolError> {
+    let mut inference = Inference::new(client, image, RequestContext { counter: 0, image: 0 })?.keep_trace();
+    loop {
+        match inference.next(RequestEntropy::from_os().unwrap())? {
+            Action::Send { layer, request } => {
+                let mut answer = server.handle(&request);
+                tamper(layer, &mut answer);
+                inference.receive(&answer)?;
+            }
+            Action::Done(output) => return Ok((output, inference.into_trace().unwrap())),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+    #[test]
+    fn encrypted_equals_plaintext_on_every_layer(
+        seed in 0u64..1 << 40, leak in prop::sample::select(vec![0.0, 0.3, 0.8, 1.0]),
+        w in 2u32..=8, a in 2u32..=12, entropy: u8,
+    ) {
+        let model = quantised(seed, (w, a));
+        let sealed = sealed(&model, leak, entropy);
+        let server = server(&sealed);
+        for i in 0..2 {
+            // Also an image beyond what calibration saw: saturation must agree as well.
+            let mut x = image(seed + 10 + i);
+            x.data.iter_mut().for_each(|v| *v *= 1.0 + 2.0 * i as f32);
+            let (output, trace) = run(&sealed.client, &server, x.clone(), &mut |_, _| {}).unwrap();
+            let reference = integer::run(&model, x).unwrap();
+            prop_assert_eq!(trace, reference.accumulators);
+            prop_assert_eq!(output, reference.output);
+        }
+    }
+
+    #[test]
+    fn arbitrary_messages_never_panic(noise in prop::collection::vec(any::<u8>(), 0..300), at: usize, value: u8, cut: usize) {
+        let model = quantised(1, (8, 8));
+        let sealed = sealed(&model, 1.0, 1);
+        let server = server(&sealed);
+        prop_assert!(decode_refusal(&server.handle(&noise)).is_some());
+        let mut inference = Inference::new(&sealed.client, image(1), RequestContext { counter: 0, image: 0 }).unwrap();
+        let Action::Send { mut request, .. } = inference.next(RequestEntropy::from_os().unwrap()).unwrap() else { panic!() };
+        let answer = server.handle(&request);
+        let at_request = at % request.len();
+        request[at_request] = value;
+        let _ = server.handle(&request);
+        request.truncate(cut % request.len());
+        prop_assert!(decode_refusal(&server.handle(&request)).is_some());
+        let mut answer = answer;
+        let at = at % answer.len();
+        prop_assume!(answer[at] != value);
+        answer[at] = value;
+        let rejected = inference.receive(&answer);
+        prop_assert!(matches!(rejected, Err(ProtocolError::Rejected { .. })), "any changed byte of an answer is noticed");
+    }
+}
+
+#[test]
+fn every_layer_rejects_every_lie() {
+    let model = quantised(3, (8, 8));
+    let sealed = sealed(&model, 0.4, 3);
+    let server = server(&sealed);
+    let x = image(5);
+    let honest = run(&sealed.client, &server, x.clone(), &mut |_, _| {}).unwrap();
+    // Answers of an earlier run of the same image, to be replayed.
+    let mut old = vec![];
+    run(&sealed.client, &server, x.clone(), &mut |_, answer| old.push(answer.clone())).unwrap();
+    let stale = self::sealed(&model, 0.4, 99);
+    let stale_server = self::server(&stale);
+    for layer in 0..4 {
+        let reject = |lie: &dyn Fn(&mut Vec<u8>)| {
+            let mut tamper = |at: usize, answer: &mut Vec<u8>| {
+                if at == layer {
+                    lie(answer);
+                }
+            };
+            match run(&sealed.client, &server, x.clone(), &mut tamper) {
+                Err(ProtocolError::Rejected { layer: name, .. }) => assert_eq!(name, ["a", "b", "c", "d"][layer]),
+                other => panic!("layer {layer}: {other:?}"),
+            }
+        };
+        reject(&|a| a[7] ^= 1);
+        reject(&|a| *a.last_mut().unwrap() ^= 1);
+        reject(&|a| *a = old[layer].clone());
+        reject(&|a| *a = old[(layer + 1) % 4].clone());
+        reject(&|a| a.truncate(a.len() - 1));
+        reject(&|a| a.push(0));
+        reject(&|a| a.clear());
+        reject(&|a| a[2] = 9);
+        reject(&|a| *a = crate::message::encode_refusal(Refusal::Malformed));
+    }
+    // A model sealed anew is another model: its server refuses, and says so.
+    let error = run(&sealed.client, &stale_server, x.clone(), &mut |_, _| {}).unwrap_err();
+    assert!(matches!(&error, ProtocolError::Rejected { refusal: Some(Refusal::UnknownModel), .. }));
+    assert!(error.to_string().contains("another model"), "{error}");
+    // And nothing of this has spoiled the client.
+    let again = run(&sealed.client, &server, x, &mut |_, _| {}).unwrap();
+    assert_eq!(honest, again);
+}
+
+#[test]
+fn a_finished_or_waiting_inference_says_so() {
+    let sealed = sealed(&quantised(3, (8, 8)), 1.0, 3);
+    let mut inference = Inference::new(&sealed.client, image(1), RequestContext { counter: 0, image: 0 }).unwrap();
+    assert!(matches!(inference.receive(&[]), Err(ProtocolError::Order(_))));
+    inference.next(RequestEntropy::from_os().unwrap()).unwrap();
+    assert!(matches!(inference.next(RequestEntropy::from_os().unwrap()), Err(ProtocolError::Order(_))));
+}
+
+#[test]
+fn only_what_the_plan_allows_is_open() {
+    let model = quantised(4, (8, 8));
+    let rows = Blueprint::rows_of_all(&model).unwrap();
+    for leak in [0.0, 0.2, 0.5, 0.9, 1.0] {
+        let plan = random_rows(model.graph(), &rows, leak, 7).unwrap();
+        let sealed = seal(model.clone(), &plan, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+        let server = server(&sealed);
+        let open: usize = sealed.report.iter().map(|l| l.weights - l.weights_sealed).sum();
+        let allowed = (plan.fraction_open() * model.graph().weights() as f64).round() as usize;
+        // This policy opens whole rows of the hidden layout, so sealing can use all that it allows.
+        assert_eq!(open, allowed, "leak {leak}");
+        for (layer, (report, operator)) in sealed.report.iter().zip(server.model().operators()).enumerate() {
+            let may = rows[layer].iter().filter(|r| plan.may_open(layer, (*r).clone())).count();
+            assert!(report.weights_allowed_but_sealed == 0);
+            if plan.may_open_layer(layer) {
+                assert_eq!((operator.hidden_rows(), report.weights_sealed), (0, 0));
+            } else {
+                assert_eq!(operator.rows() - operator.hidden_rows(), may, "leak {leak}, layer {layer}");
+            }
+        }
+    }
+    // A permission for part of a row opens nothing and is counted.
+    let fan_in = 100;
+    let partial: Vec<_> = rows.iter().map(|_| vec![]).collect::<Vec<_>>();
+    let mut partial = partial;
+    partial[2] = vec![0..fan_in - 1];
+    let plan = random_rows(model.graph(), &partial, 0.04, 1).unwrap();
+    let sealed = seal(model, &plan, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+    assert_eq!(sealed.report[2].weights_allowed_but_sealed, 99);
+    assert!(sealed.report.iter().all(|l| l.weights_sealed == l.weights));
+}
+
+#[test]
+fn choices_do_not_depend_on_weights() {
+    let shape = |model: &QuantModel| {
+        let choice = |(node, _)| {
+            let b = Blueprint::choose(model, node, true).unwrap();
+            (b.parameters.literal().clone(), b.layout)
+        };
+        model.graph().linear_nodes().map(choice).collect::<Vec<_>>()
+    };
+    let zero = {
+        let mut g = Graph::new(vec![3, 10, 9]).unwrap();
+        for node in network(1).nodes() {
+            let op = match node.op.clone() {
+                Op::Conv(c) => Op::Conv(Conv { weight: vec![0.0; c.weight.len()], bias: vec![0.0; c.bias.len()], ..c }),
+                Op::Gemm(f) => Op::Gemm(Gemm { weight: vec![0.0; f.weight.len()], bias: vec![0.0; f.bias.len()], ..f }),
+                other => other,
+            };
+            g.push(node.name.clone(), op, node.inputs.clone()).unwrap();
+        }
+        QuantModel::calibrate(g, QuantConfig::default(), &[image(1)], None).unwrap()
+    };
+    assert_eq!(shape(&quantised(1, (8, 8))), shape(&zero));
+    let (one, other) = (sealed(&quantised(1, (8, 8)), 0.0, 1), sealed(&zero, 0.0, 1));
+    assert_eq!(one.server.len(), other.server.len(), "the length of a hidden model tells nothing about its weights");
+}
+
+#[test]
+fn layers_that_cannot_be_sealed_are_named() {
+    let mut g = Graph::new(vec![1, 8, 8]).unwrap();
+    let Op::Conv(c) = conv(1, 1, [3, 3], [1; 4], 1) else { panic!() };
+    g.push("strided".into(), Op::Conv(Conv { stride: [2, 2], ..c }), vec![0]).unwrap();
+    let x = Tensor::new("x", vec![1, 8, 8], numbers(1, 64)).unwrap();
+    let model = QuantModel::calibrate(g, QuantConfig::default(), &[x], None).unwrap();
+    let plan = Plan::hide_all(model.graph());
+    let error = seal(model.clone(), &plan, &SealEntropy::fixed([1; 32]), |_| {}).unwrap_err().to_string();
+    assert!(error.contains("\"strided\"") && error.contains("stride"), "{error}");
+    let foreign = Plan::hide_all(&network(1));
+    assert!(seal(model, &foreign, &SealEntropy::fixed([1; 32]), |_| {}).is_err());
+}
+
+/// The rigorous bound against noise measured on the shipped network: it holds, and is not loose by more than 6 bits.
+#[test]
+fn noise_of_real_layers_is_under_the_bound_and_near_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/vgg3.onnx");
+    let graph = jali_model::onnx::import(&std::fs::read(path).unwrap()).unwrap();
+    let data = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/cifar10-test-1000.bin")).unwrap();
+    let pixels = data[1..3073].iter().map(|&v| f32::from(v) / 255.0).collect();
+    let x = Tensor::new("image", vec![3, 32, 32], pixels).unwrap();
+    let model = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&x), Some(1.0)).unwrap();
+    for plan in [Plan::hide_all(model.graph()), Plan::open_all(model.graph())] {
+        let sealed = seal(model.clone(), &plan, &SealEntropy::fixed([5; 32]), |_| {}).unwrap();
+        let server = server(&sealed);
+        let mut layer = 0;
+        let output = jali_model::execution::run(model.graph(), x.clone(), |node, x| {
+            let (quant, client) = (model.layer(node)?, &sealed.client.layers()[layer]);
+            let tiles = client.layout.pack(&quant.quantise(&x.data));
+            let context = RequestContext { counter: 0, image: 0 };
+            let (masked, pending) = client.key.mask(&tiles, RequestEntropy::fixed([7; 32]), context).unwrap();
+            let answer = server.model().operators()[layer].apply(Kernel::PORTABLE, &masked).unwrap();
+            let (values, measured) = pending.finish_measuring_noise(Some(answer)).unwrap();
+            let report = client.key.noise();
+            let name = &model.graph().nodes()[node].name;
+            println!("{name}: measured {measured:.1}, bound {:.1} of {:.1} bits", report.bound_bits, report.available_bits);
+            assert!(measured <= report.bound_bits && report.bound_bits <= measured + 6.0, "{name}: {measured} {report:?}");
+            assert!(report.bound_bits <= report.available_bits, "{name}: {report:?}");
+            layer += 1;
+            Ok(quant.dequantise(&client.layout.unpack(values)))
+        });
+        assert_eq!(output.unwrap(), integer::run(&model, x.clone()).unwrap().output);
+    }
+}

@@ -188,7 +188,13 @@ impl Importer<'_> {
                 }
                 graph.push(r.name.clone(), Op::Flatten, vec![self.input(&r, 0)?])?
             }
-            "Reshape" => self.reshape(graph, &r)?,
+            "Reshape" => {
+                if let Some(c) = self.reshaped_constant(&r)? {
+                    self.constants.insert(output.clone(), c);
+                    return Ok(());
+                }
+                self.reshape(graph, &r)?
+            }
             "Conv" => self.conv(graph, &r)?,
             "Gemm" | "MatMul" => self.gemm(graph, &r)?,
             "BatchNormalization" => self.batch_norm(graph, &r)?,
@@ -298,6 +304,17 @@ impl Importer<'_> {
     fn single_use(&self, r: &Reading<'_>) -> bool {
         let computed = r.node.input.iter().filter(|n| self.values.contains_key(*n));
         computed.map(|n| self.uses.get(n.as_str()).copied().unwrap_or(0)).sum::<usize>() == 1
+    }
+
+    /// A constant in another shape, if the node reshapes one (exporters of older operator sets do).
+    fn reshaped_constant(&self, r: &Reading<'_>) -> Result<Option<Constant>, ModelError> {
+        let constant = |i: usize| r.node.input.get(i).and_then(|n| self.constants.get(n));
+        let (Some(c), Some(target)) = (constant(0), constant(1)) else { return Ok(None) };
+        let dims: Option<Vec<usize>> = target.ints.iter().map(|&d| usize::try_from(d).ok()).collect();
+        match dims.filter(|d| elements(d) == Some(c.floats.len())) {
+            Some(dims) => Ok(Some(Constant { dims, floats: c.floats.clone(), ints: vec![] })),
+            None => Err(r.fail(format!("a constant of {:?} cannot take the shape {:?}", c.dims, target.ints))),
+        }
     }
 
     fn reshape(&self, graph: &mut Graph, r: &Reading<'_>) -> Result<ValueId, ModelError> {

@@ -5,6 +5,6 @@
 //! hundred lines.
 
 mod import;
-mod proto;
+pub(crate) mod proto;
 
 pub use import::import;
