@@ -1,0 +1,231 @@
+//! The command as a black box: real arguments, real files, exit codes, JSON fields.
+
+use std::path::{Path, PathBuf};
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+fn jali() -> Command {
+    let mut command = Command::cargo_bin("jali").expect("the binary is built with the tests");
+    command.env_remove("JALI_KERNEL");
+    command
+}
+
+fn asset(name: &str) -> String {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets").join(name).display().to_string()
+}
+
+fn json(args: &[&str]) -> Value {
+    let out = jali().args(args).assert().success();
+    serde_json::from_slice(&out.get_output().stdout).expect("one JSON object on standard output")
+}
+
+fn fails(args: &[&str], code: i32, say: &[&str]) {
+    let out = jali().args(args).assert().code(code);
+    let text = String::from_utf8_lossy(&out.get_output().stderr).into_owned();
+    for part in say {
+        assert!(text.contains(part), "{args:?}: {part:?} is missing in:\n{text}");
+    }
+    assert!(!text.contains("panicked"), "{text}");
+}
+
+#[test]
+fn demo_hides_everything_and_is_exact() {
+    for network in ["vgg3", "mnist"] {
+        let r = json(&["demo", "--network", network, "--images", "2", "--json"]);
+        assert_eq!((&r["network"], &r["exact"], &r["images"]), (&network.into(), &true.into(), &2.into()));
+        assert_eq!(r["weights_hidden"], 1.0);
+        assert_eq!(r["correct"], 2);
+        for field in ["client_ms", "server_ms", "plain_ms", "bytes_up", "bytes_down", "sealed_bytes", "hint_bytes"] {
+            assert!(r[field].as_f64().is_some_and(|v| v > 0.0), "{field}");
+        }
+        for field in ["median", "min", "max"] {
+            assert!(r["latency_ms"][field].as_f64().is_some_and(|v| v > 0.0), "{field}");
+        }
+        // At most 3 MB each way for one image.
+        assert!(r["bytes_up"].as_u64() <= Some(3_000_000) && r["bytes_down"].as_u64() <= Some(3_000_000));
+        let layers = r["layers"].as_array().expect("layers");
+        assert_eq!(layers.len(), if network == "vgg3" { 8 } else { 4 });
+        for layer in layers {
+            for field in [
+                "name", "kind", "ring_degree", "primes_bits", "tiles", "rows", "products", "weights", "weights_hidden",
+                "client_ms", "server_ms", "bytes_up", "bytes_down", "noise_bound_bits", "noise_bits_available",
+            ] {
+                assert!(!layer[field].is_null(), "{field}");
+            }
+            assert!(layer["noise_bound_bits"].as_f64() <= layer["noise_bits_available"].as_f64());
+        }
+    }
+}
+
+#[test]
+fn leaking_opens_weights_and_shrinks_the_sealed_model() {
+    let run = |leak: &str| json(&["demo", "--network", "mnist", "--images", "1", "--json", "--leak", leak]);
+    let (hidden, half, open) = (run("0"), run("0.5"), run("1"));
+    assert_eq!(open["weights_hidden"], 0.0);
+    let part = half["weights_hidden"].as_f64().expect("a fraction");
+    assert!((part - 0.5).abs() < 0.1, "{part}");
+    let size = |r: &Value| r["sealed_bytes"].as_u64().expect("bytes");
+    assert!(size(&open) < size(&half) && size(&half) < size(&hidden));
+    assert!(size(&open) < 4 * 421_408, "open weights are small integers: {}", size(&open));
+    for r in [hidden, half, open] {
+        assert_eq!(r["exact"], true);
+    }
+}
+
+#[test]
+fn every_kernel_and_size_gives_exact_results() {
+    for kernel in ["portable", "naive"] {
+        let out = jali()
+            .args(["demo", "--network", "mnist", "--images", "1", "--json", "--threads", "1", "--bits", "4,6"])
+            .env("JALI_KERNEL", kernel)
+            .assert()
+            .success();
+        let r: Value = serde_json::from_slice(&out.get_output().stdout).expect("JSON");
+        assert_eq!((&r["exact"], &r["kernel"]), (&true.into(), &kernel.into()));
+    }
+    let out = jali().args(["demo", "--images", "1"]).env("JALI_KERNEL", "abacus").assert().code(1);
+    assert!(String::from_utf8_lossy(&out.get_output().stderr).contains("available: "));
+}
+
+#[test]
+fn demo_says_who_holds_what() {
+    let out = jali().args(["demo", "--network", "mnist", "--images", "1"]).assert().success();
+    let text = String::from_utf8_lossy(&out.get_output().stdout).into_owned();
+    for part in ["The server holds", "no key", "The client holds", "noise bound", "encrypted = plaintext: exact on every layer"] {
+        assert!(text.contains(part), "{part:?} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn images_are_classified_with_a_model_file() {
+    let model = asset("vgg3.onnx");
+    let images = ["00-cat.png", "01-ship.png", "04-frog.png"].map(|n| asset(&format!("images/cifar10/{n}")));
+    let mut args = vec!["infer", "--model", &model, "--labels", "cifar10", "--json"];
+    args.extend(images.iter().map(String::as_str));
+    let r = json(&args);
+    let found = r["images"].as_array().expect("images");
+    for (image, label) in found.iter().zip(["cat", "ship", "frog"]) {
+        assert_eq!(image["top"].as_array().map(Vec::len), Some(5));
+        assert_eq!((&image["top"][0]["label"], &image["exact"]), (&label.into(), &true.into()));
+    }
+    // A folder to calibrate on, and one channel.
+    let (model, folder) = (asset("mnist.onnx"), asset("images/mnist"));
+    let image = asset("images/mnist/00-7.png");
+    let r = json(&["infer", "--model", &model, "--labels", "mnist", "--calibrate", &folder, "--json", &image]);
+    assert_eq!(r["images"][0]["top"][0]["label"], "7");
+    assert!(r["calibration"].as_str().is_some_and(|c| c.contains("mnist")));
+}
+
+/// Damaged inputs, each in a file of its own.
+fn damaged(folder: &Path) -> Vec<(PathBuf, i32, &'static str)> {
+    let png = std::fs::read(asset("images/cifar10/00-cat.png")).expect("asset");
+    let npy = |shape: &str, values: usize, value: f32| {
+        let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({shape}), }}\n");
+        let mut out = b"\x93NUMPY\x01\x00".to_vec();
+        out.extend((header.len() as u16).to_le_bytes());
+        out.extend(header.bytes());
+        out.extend((0..values).flat_map(|i| if i == 5 { value } else { 0.5 }.to_le_bytes()));
+        out
+    };
+    let rgba = {
+        let mut bytes = std::io::Cursor::new(vec![]);
+        image::RgbaImage::new(32, 32).write_to(&mut bytes, image::ImageFormat::Png).expect("in memory");
+        bytes.into_inner()
+    };
+    let files: Vec<(&str, Vec<u8>, i32, &'static str)> = vec![
+        ("text.png", b"hello, I am no image".to_vec(), 11, "not an image"),
+        ("empty.png", vec![], 11, "not an image"),
+        ("cut.png", png[..png.len() / 2].to_vec(), 12, "damaged or truncated"),
+        ("size.png", std::fs::read(asset("images/mnist/00-7.png")).expect("asset"), 13, "28x28 pixels"),
+        ("alpha.png", rgba, 14, "4 channel"),
+        ("shape.npy", npy("7, 9, 2, 2, 2", 504, 0.0), 15, "shape"),
+        ("nan.npy", npy("3, 32, 32", 3072, f32::NAN), 16, "NaN"),
+        ("inf.npy", npy("1, 3, 32, 32", 3072, f32::INFINITY), 16, "NaN or infinity"),
+        ("short.npy", npy("3, 32, 32", 100, 0.0), 12, "damaged or truncated"),
+    ];
+    files
+        .into_iter()
+        .map(|(name, bytes, code, say)| {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).expect("temporary folder");
+            (path, code, say)
+        })
+        .collect()
+}
+
+#[test]
+fn every_bad_image_has_its_message_and_code_and_the_others_go_on() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (model, good) = (asset("vgg3.onnx"), asset("images/cifar10/01-ship.png"));
+    let mut cases = damaged(folder.path());
+    cases.push((folder.path().join("missing.png"), 10, "cannot read"));
+    for (path, code, say) in &cases {
+        let path = path.display().to_string();
+        let out = jali().args(["infer", "--model", &model, "--labels", "cifar10", &path, &good]).assert().code(*code);
+        let (out, err) = (String::from_utf8_lossy(&out.get_output().stdout), String::from_utf8_lossy(&out.get_output().stderr));
+        assert!(err.contains(say) && err.contains(&path), "{path}: {err}");
+        assert!(out.contains("ship"), "{path}: the good image is still classified:\n{out}");
+    }
+    // All of them at once, in JSON: the first one decides the exit code.
+    let paths: Vec<String> = cases.iter().map(|c| c.0.display().to_string()).collect();
+    let out = jali().args(["infer", "--model", &model, "--json"]).args(&paths).arg(&good).assert().code(cases[0].1);
+    let r: Value = serde_json::from_slice(&out.get_output().stdout).expect("JSON");
+    for (image, (_, code, say)) in r["images"].as_array().expect("images").iter().zip(&cases) {
+        assert_eq!(image["exit_code"], *code);
+        assert!(image["error"].as_str().is_some_and(|e| e.contains(say)), "{image}");
+    }
+    // Only bad ones: nothing to seal, the same report.
+    fails(&["infer", "--model", &model, &paths[0]], 11, &["not an image"]);
+}
+
+#[test]
+fn bad_models_and_arguments_are_explained() {
+    let good = asset("images/cifar10/01-ship.png");
+    fails(&["infer", "--model", "nowhere.onnx", &good], 10, &["nowhere.onnx"]);
+    fails(&["infer", "--model", &good, &good], 3, &["not a readable ONNX model"]);
+    let model = asset("vgg3.onnx");
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let cut = folder.path().join("cut.onnx");
+    let bytes = std::fs::read(&model).expect("asset");
+    std::fs::write(&cut, &bytes[..bytes.len() / 3]).expect("temporary folder");
+    fails(&["infer", "--model", &cut.display().to_string(), &good], 3, &["cut.onnx"]);
+    let empty = folder.path().join("empty");
+    std::fs::create_dir(&empty).expect("temporary folder");
+    fails(&["infer", "--model", &model, "--calibrate", &empty.display().to_string(), &good], 1, &["no usable image"]);
+    fails(&["infer", "--model", &model, "--calibrate", "nowhere", &good], 10, &["nowhere"]);
+    let labels = folder.path().join("labels.txt");
+    std::fs::write(&labels, "one\ntwo\n").expect("temporary folder");
+    fails(&["infer", "--model", &model, "--labels", &labels.display().to_string(), &good], 1, &["2 names", "10 classes"]);
+    fails(&["infer", "--model", &model], 2, &["IMAGE"]);
+    fails(&["demo", "--bits", "9,8"], 2, &["weight bits must be 2 to 8"]);
+    fails(&["demo", "--bits", "8"], 2, &["W,A"]);
+    fails(&["demo", "--images", "1001"], 2, &["1000"]);
+    fails(&["demo", "--leak", "1.5", "--images", "1"], 2, &["from 0 to 1"]);
+    fails(&["demo", "--leak", "NaN", "--images", "1"], 2, &["from 0 to 1"]);
+    fails(&["demo", "--network", "lenet"], 2, &["vgg3"]);
+    fails(&["evaluate", "--network", "vgg3", "--data", "nowhere"], 10, &["nowhere"]);
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).expect("temporary folder");
+    std::fs::write(data.join("test_batch.bin"), [1, 2, 3]).expect("temporary folder");
+    fails(&["evaluate", "--network", "vgg3", "--data", &data.display().to_string()], 10, &["3073", "fetch-data"]);
+}
+
+#[test]
+fn accuracy_in_float_integers_and_encrypted() {
+    let r = json(&["evaluate", "--network", "mnist", "--encrypted", "5", "--json"]);
+    let of = |field: &str| r[field].as_f64().expect("a number");
+    assert!(of("float_accuracy") >= 98.5 && (of("float_accuracy") - of("quantised_accuracy")).abs() <= 0.5, "{r}");
+    assert!(of("float_quantised_agreement") >= 99.0);
+    assert_eq!((&r["images"], &r["encrypted"]["images"]), (&1000.into(), &5.into()));
+    assert_eq!((&r["encrypted"]["exact"], &r["encrypted"]["quantised_agreement"]), (&true.into(), &100.0.into()));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let binary = assert_cmd::cargo::cargo_bin("jali");
+    let script = format!("'{}' demo --network mnist --images 3 | head -n 1; echo \"code ${{PIPESTATUS[0]}}\"", binary.display());
+    let out = Command::new("bash").args(["-c", &script]).assert().success();
+    let (text, err) = (String::from_utf8_lossy(&out.get_output().stdout), String::from_utf8_lossy(&out.get_output().stderr));
+    assert!(text.contains("code 0") && !err.contains("panicked"), "{text}{err}");
+}
