@@ -9,12 +9,12 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
-use jali_ring::{Coefficient, Ntt, Poly, Ring};
+use jali_ring::{Coefficient, Kernel, Ntt, Poly, Ring, RowStore};
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use crate::wanted::Wanted;
-use crate::{MaskError, seal::SealedRow};
+use crate::MaskError;
 
 /// Independent scalars per limb.
 pub const SCALARS: usize = 2;
@@ -87,8 +87,8 @@ pub(crate) struct Expected(Vec<Vec<Vec<u64>>>);
 pub struct CheckKey {
     /// `[scalar][limb][row]`.
     alphas: Vec<Vec<Vec<u64>>>,
-    /// `[scalar][tile]`.
-    vectors: Vec<Vec<Poly<Ntt>>>,
+    /// `U`, one row per scalar.
+    vectors: RowStore,
     rejects: AtomicU32,
 }
 
@@ -106,30 +106,26 @@ impl Drop for CheckKey {
 }
 
 impl CheckKey {
-    /// `U` for rows and scalars `[scalar][limb][row]`.
-    pub(crate) fn new(ring: &Ring, rows: &[SealedRow], lifted: &[Vec<Poly<Ntt>>], alphas: Vec<Vec<Vec<u64>>>) -> Self {
-        debug_assert_eq!(rows.len(), lifted.len());
-        let tiles = lifted.first().map_or(0, Vec::len);
-        let vectors = alphas
-            .iter()
-            .map(|alpha| {
-                (0..tiles)
-                    .into_par_iter()
-                    .map(|i| {
-                        let mut u = ring.zero();
-                        for (l, m) in ring.moduli().iter().enumerate() {
-                            for (row, &alpha) in lifted.iter().zip(&alpha[l]) {
-                                for (u, &w) in u.limb_mut(l).iter_mut().zip(row[i].limb(l)) {
-                                    *u = m.reduce(u128::from(alpha) * u128::from(w) + u128::from(*u));
-                                }
-                            }
+    /// `U` for the rows `W~` and scalars `[scalar][limb][row]`.
+    pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], alphas: Vec<Vec<Vec<u64>>>) -> Result<Self, MaskError> {
+        let tiles = rows.first().map_or(0, Vec::len);
+        let mut vectors = RowStore::new(ring, SCALARS, tiles)?;
+        for (mut u, alpha) in vectors.rows_mut().zip(&alphas) {
+            let combine = |i: usize| {
+                let mut sum = ring.zero();
+                for (l, m) in ring.moduli().iter().enumerate() {
+                    for (row, &alpha) in rows.iter().zip(&alpha[l]) {
+                        for (u, &w) in sum.limb_mut(l).iter_mut().zip(row[i].limb(l)) {
+                            *u = m.reduce(u128::from(alpha) * u128::from(w) + u128::from(*u));
                         }
-                        u
-                    })
-                    .collect()
-            })
-            .collect();
-        Self { alphas, vectors, rejects: AtomicU32::new(0) }
+                    }
+                }
+                sum
+            };
+            let sums: Vec<Poly<Ntt>> = (0..tiles).into_par_iter().map(combine).collect();
+            sums.iter().enumerate().for_each(|(i, sum)| u.set(i, sum));
+        }
+        Ok(Self { alphas, vectors, rejects: AtomicU32::new(0) })
     }
 
     /// What the answer to `masked` must satisfy.
@@ -141,13 +137,12 @@ impl CheckKey {
         if rejects >= MAX_REJECTS {
             return Err(MaskError::CheckKeyExhausted(rejects));
         }
-        let per_scalar = |u: &Vec<Poly<Ntt>>| {
-            let mut sum = ring.zero();
-            u.iter().zip(masked).for_each(|(u, x)| ring.mul_add(&mut sum, u, x));
-            let sum = ring.inverse(sum);
-            (0..ring.limbs()).map(|l| wanted.indices().iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect()
+        let per_scalar = |scalar| -> Result<Vec<Vec<u64>>, MaskError> {
+            let sum = ring.inverse(self.vectors.product(Kernel::fastest(), ring, scalar, masked)?);
+            let wanted = wanted.indices();
+            Ok((0..ring.limbs()).map(|l| wanted.iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect())
         };
-        Ok(Expected(self.vectors.par_iter().map(per_scalar).collect()))
+        Ok(Expected((0..SCALARS).into_par_iter().map(per_scalar).collect::<Result<_, _>>()?))
     }
 
     /// Accepts the answer or counts a rejection.

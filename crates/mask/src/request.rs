@@ -1,7 +1,7 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, Key, derive_key, stream};
-use jali_ring::{Ntt, Poly};
+use jali_ring::{Kernel, Ntt, Poly};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -75,29 +75,26 @@ impl LayerKey {
 
         let t = self.parameters.t();
         let any_hidden = self.secrets.iter().any(Option::is_some);
-        let (masked, products): (Vec<_>, Vec<_>) = x
-            .par_iter()
-            .zip(&self.a)
-            .enumerate()
-            .map(|(i, (x, a))| {
-                let mut v = Zeroizing::new(vec![0i64; ring.degree()]);
-                let errors = derive_key("jali 1 request: errors", &[&*request, &(i as u64).to_le_bytes()]);
-                sample::centred_binomial(&mut stream(&errors), &mut v);
-                v.iter_mut().zip(x).for_each(|(v, x)| *v = *v * t + x);
-                let mut noisy = ring.forward(ring.lift(&v));
-                let mut product = Zeroizing::new(ring.zero());
-                if any_hidden {
-                    ring.mul_add(&mut product, a, &noisy);
-                }
-                ring.mul_sub(&mut noisy, a, &s);
-                (noisy, product)
-            })
-            .unzip();
-        let z = any_hidden.then(|| {
-            let mut z = ring.zero();
-            products.iter().for_each(|p| ring.add_assign(&mut z, p));
-            z
-        });
+        let noisy: Zeroizing<Vec<Poly<Ntt>>> = Zeroizing::new(
+            x.par_iter()
+                .enumerate()
+                .map(|(i, x)| {
+                    let mut v = Zeroizing::new(vec![0i64; ring.degree()]);
+                    let errors = derive_key("jali 1 request: errors", &[&*request, &(i as u64).to_le_bytes()]);
+                    sample::centred_binomial(&mut stream(&errors), &mut v);
+                    v.iter_mut().zip(x).for_each(|(v, x)| *v = *v * t + x);
+                    ring.forward(ring.lift(&v))
+                })
+                .collect(),
+        );
+        let z = || any_hidden.then(|| self.a_row.product(Kernel::fastest(), ring, 0, &noisy)).transpose();
+        let mask = |(noisy, a): (&Poly<Ntt>, &Poly<Ntt>)| {
+            let mut masked = noisy.clone();
+            ring.mul_sub(&mut masked, a, &s);
+            masked
+        };
+        let (z, masked) = rayon::join(z, || noisy.par_iter().zip(&self.a).map(mask).collect::<Vec<_>>());
+        let z = z?;
         // Only public values from here on: the masked input and the check vectors.
         let expected = self.check.expect(ring, &self.wanted, &masked)?;
         Ok((masked, PendingRequest { key: self, s, z, expected }))

@@ -2,7 +2,7 @@
 
 use jali_ring::sample::{self, Key, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Ntt, Poly};
+use jali_ring::{Ntt, Poly, RowStore};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -63,6 +63,8 @@ pub struct LayerKey {
     pub(crate) input_bound: i64,
     /// The public vector, one element per tile.
     pub(crate) a: Vec<Poly<Ntt>>,
+    /// The same as a row, for `z`.
+    pub(crate) a_row: RowStore,
     /// `s'[o]`, `None` for an open row.
     pub(crate) secrets: Vec<Option<Poly<Ntt>>>,
     /// `H[o]`.
@@ -205,7 +207,9 @@ pub fn seal(
             per_limb.collect()
         })
         .collect();
-    let check = CheckKey::new(ring, &sealed, &lifted, alphas);
+    let check = CheckKey::new(ring, &lifted, alphas)?;
+    let mut a_row = RowStore::new(ring, 1, tiles)?;
+    a_row.rows_mut().for_each(|mut row| a.iter().enumerate().for_each(|(i, a)| row.set(i, a)));
     let noise =
         NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
     let layer =
@@ -216,6 +220,7 @@ pub fn seal(
         wanted: wanted.clone(),
         input_bound,
         a,
+        a_row,
         secrets,
         hints,
         check,

@@ -14,9 +14,8 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
         Op::Relu => x.data.iter().map(|v| v.max(0.0)).collect(),
         Op::Flatten => x.data.clone(),
         Op::Add => x.data.iter().zip(&inputs[1].data).map(|(a, b)| a + b).collect(),
-        Op::MaxPool(p) => pool(p, x, &node.shape, |values, _| values.fold(f32::NEG_INFINITY, f32::max)),
-        Op::AveragePool(p) => pool(p, x, &node.shape, |values, window| {
-            let (sum, inside) = values.fold((0.0, 0u32), |(s, n), v| (s + v, n + 1));
+        Op::MaxPool(p) => pool(p, x, &node.shape, (f32::NEG_INFINITY, |a: f32, v| if v > a { v } else { a }), |max, _, _| max),
+        Op::AveragePool(p) => pool(p, x, &node.shape, (0.0, |a, v| a + v), |sum, inside, window| {
             sum / if p.count_padding { window as f32 } else { inside as f32 }
         }),
         Op::Conv(_) | Op::Gemm(_) => {
@@ -27,29 +26,36 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
     Ok(Tensor { shape: node.shape.clone(), data })
 }
 
-/// Applies `reduce` to the values of every window that lie inside the plane. Its second argument is the number of
-/// positions of the window that lie inside the padded plane.
+/// Folds the values of every window that lie inside the plane from `start` with `step`. `finish` gets the result, the
+/// number of these values, and the number of positions of the window that lie inside the padded plane.
 fn pool(
     p: &Pool,
     x: &Tensor,
     shape: &[usize],
-    reduce: impl Fn(&mut dyn Iterator<Item = f32>, usize) -> f32,
+    (start, step): (f32, impl Fn(f32, f32) -> f32),
+    finish: impl Fn(f32, usize, usize) -> f32,
 ) -> Vec<f32> {
     let (h, w) = (x.shape[1], x.shape[2]);
     let [top, left, bottom, right] = p.padding;
+    // First and last coordinate of a window, clipped to the padded plane, and to the plane itself.
+    let clip = |at: usize, axis: usize, size: usize, before: usize, after: usize| {
+        let first = at * p.stride[axis];
+        let end = (first + p.kernel[axis]).min(size + before + after);
+        (end.saturating_sub(first), first.max(before) - before, end.min(size + before).saturating_sub(before))
+    };
     let mut out = Vec::with_capacity(shape.iter().product());
     for plane in x.data.chunks_exact(h * w) {
         for i in 0..shape[1] {
+            let (rows, i0, i1) = clip(i, 0, h, top, bottom);
             for j in 0..shape[2] {
-                // Window in padded coordinates; with ceil it may reach beyond the padding.
-                let (i0, j0) = (i * p.stride[0], j * p.stride[1]);
-                let (i1, j1) = ((i0 + p.kernel[0]).min(h + top + bottom), (j0 + p.kernel[1]).min(w + left + right));
-                let window = i1.saturating_sub(i0) * j1.saturating_sub(j0);
-                let rows = i0.max(top)..i1.min(h + top);
-                let cols = j0.max(left)..j1.min(w + left);
-                let mut values =
-                    rows.flat_map(|r| cols.clone().map(move |c| plane[(r - top) * w + c - left]));
-                out.push(reduce(&mut values, window));
+                let (cols, j0, j1) = clip(j, 1, w, left, right);
+                let (mut value, mut inside) = (start, 0);
+                for row in i0..i1 {
+                    let part = plane.get(row * w + j0..row * w + j1).unwrap_or_default();
+                    value = part.iter().fold(value, |a, &v| step(a, v));
+                    inside += part.len();
+                }
+                out.push(finish(value, inside, rows * cols));
             }
         }
     }

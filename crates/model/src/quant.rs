@@ -90,10 +90,11 @@ impl QuantLayer {
     /// Sums `[channel][position]` plus bias, scaled back.
     pub fn dequantise(&self, sums: &[i64]) -> Vec<f32> {
         let positions = sums.len() / self.bias.len();
-        let channel = |(part, (&b, &s)): (&[i64], (&i64, &f64))| -> Vec<f32> {
-            part.iter().map(|&v| ((v + b) as f64 * s) as f32).collect()
-        };
-        sums.chunks_exact(positions).zip(self.bias.iter().zip(&self.scales)).flat_map(channel).collect()
+        let mut out = Vec::with_capacity(sums.len());
+        for (part, (&b, &s)) in sums.chunks_exact(positions).zip(self.bias.iter().zip(&self.scales)) {
+            out.extend(part.iter().map(|&v| ((v + b) as f64 * s) as f32));
+        }
+        out
     }
 }
 

@@ -52,22 +52,15 @@ impl Writer {
 
     /// Residues modulo `p`, packed without gaps and padded to a whole byte.
     pub fn residues(&mut self, p: &Modulus, values: &[u64]) {
-        let width = p.bits();
-        self.bytes.reserve((values.len() * width as usize).div_ceil(8));
-        let (mut buffer, mut held) = (0u128, 0);
-        for &v in values {
-            buffer |= u128::from(v) << held;
-            held += width;
-            while held >= 32 {
-                self.u32(buffer as u32);
-                buffer >>= 32;
-                held -= 32;
-            }
+        let (width, start) = (p.bits() as usize, self.bytes.len());
+        // Eight spare bytes let every residue, 57 bits with its shift, be added as one word.
+        self.bytes.resize(start + packed_len(p, values.len()) + 8, 0);
+        for (i, &v) in values.iter().enumerate() {
+            let bit = i * width;
+            let Some(place) = self.bytes[start + bit / 8..].first_chunk_mut::<8>() else { break };
+            *place = (u64::from_le_bytes(*place) | v << (bit % 8)).to_le_bytes();
         }
-        for _ in 0..held.div_ceil(8) {
-            self.u8(buffer as u8);
-            buffer >>= 8;
-        }
+        self.bytes.truncate(self.bytes.len() - 8);
     }
 
     /// A ring element, limb by limb.
@@ -173,26 +166,30 @@ impl<'a> Reader<'a> {
     pub fn residues(&mut self, p: &Modulus, out: &mut [u64]) -> Result<(), RingError> {
         let start = self.offset;
         let bytes = self.raw(packed_len(p, out.len()))?;
-        let (width, mask) = (p.bits(), (1u128 << p.bits()) - 1);
-        let (mut buffer, mut held, mut words) = (0u128, 0, bytes.iter());
+        let (width, mask) = (p.bits() as usize, (1u64 << p.bits()) - 1);
+        // A residue of at most 50 bits that starts inside a byte lies within eight bytes from there.
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            match bytes.get(at..at + 8) {
+                Some(whole) => word.copy_from_slice(whole),
+                None => word[..bytes.len() - at].copy_from_slice(&bytes[at..]),
+            }
+            u64::from_le_bytes(word)
+        };
         // One flag for all residues, so that the time does not tell which one was too large.
         let mut too_large = 0;
-        for o in out.iter_mut() {
-            while held < width {
-                let Some(&b) = words.next() else { return Err(self.malformed("the data ends too early")) };
-                buffer |= u128::from(b) << held;
-                held += 8;
-            }
-            let v = (buffer & mask) as u64;
+        for (i, o) in out.iter_mut().enumerate() {
+            let bit = i * width;
+            let v = (word(bit / 8) >> (bit % 8)) & mask;
             too_large |= 1 ^ (v.wrapping_sub(p.value()) >> 63);
             *o = v;
-            buffer >>= width;
-            held -= width;
         }
+        let used = out.len() * width;
+        let padding = if used % 8 == 0 { 0 } else { bytes[used / 8] >> (used % 8) };
         if too_large != 0 {
             return Err(RingError::Malformed { offset: start, what: "a residue is not below its prime" });
         }
-        if buffer != 0 {
+        if padding != 0 {
             return Err(RingError::Malformed { offset: start, what: "padding bits are not zero" });
         }
         Ok(())

@@ -7,6 +7,7 @@ mod ifma;
 mod lanes;
 mod naive;
 mod portable;
+mod split;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,8 @@ pub struct Kernel(Kind);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Ifma,
+    Avx512,
+    Avx2,
     Portable,
     Naive,
 }
@@ -35,24 +38,41 @@ impl Kernel {
     /// 64 x 64 -> 128 bit products; runs everywhere.
     pub const PORTABLE: Self = Self(Kind::Portable);
 
-    /// AVX-512 IFMA, if this processor has it. No other constructor exists, so holding one proves that it has.
+    /// AVX-512 IFMA, if this processor has it. No other constructor exists (nor for the next two), so
+    /// holding one proves that it has.
     pub fn ifma() -> Option<Self> {
         ifma::available().then_some(Self(Kind::Ifma))
     }
 
-    /// Every kernel of this machine, fastest first.
-    pub fn available() -> Vec<Self> {
-        Self::ifma().into_iter().chain([Self::PORTABLE, Self::NAIVE]).collect()
+    /// AVX-512F without IFMA, if this processor has it.
+    pub fn avx512() -> Option<Self> {
+        split::avx512_available().then_some(Self(Kind::Avx512))
     }
 
-    /// The fastest kernel, or the one named (`ifma`, `portable`, `naive`).
+    /// AVX2, if this processor has it.
+    pub fn avx2() -> Option<Self> {
+        split::avx2_available().then_some(Self(Kind::Avx2))
+    }
+
+    /// The fastest kernel of this machine.
+    pub fn fastest() -> Self {
+        Self::ifma().or_else(Self::avx512).or_else(Self::avx2).unwrap_or(Self::PORTABLE)
+    }
+
+    /// Every kernel of this machine, fastest first.
+    pub fn available() -> Vec<Self> {
+        let vector = [Self::ifma(), Self::avx512(), Self::avx2()];
+        vector.into_iter().flatten().chain([Self::PORTABLE, Self::NAIVE]).collect()
+    }
+
+    /// The fastest kernel, or the one named (`ifma`, `avx512`, `avx2`, `portable`, `naive`).
     ///
     /// # Errors
     /// [`RingError::Kernel`] if the name is unknown or the processor lacks what it needs.
     pub fn choose(name: Option<&str>) -> Result<Self, RingError> {
         let all = Self::available();
         let found = match name {
-            None => all.first(),
+            None => return Ok(Self::fastest()),
             Some(name) => all.iter().find(|k| k.name() == name),
         };
         found.copied().ok_or_else(|| RingError::Kernel {
@@ -65,6 +85,8 @@ impl Kernel {
     pub fn name(&self) -> &'static str {
         match self.0 {
             Kind::Ifma => "ifma",
+            Kind::Avx512 => "avx512",
+            Kind::Avx2 => "avx2",
             Kind::Portable => "portable",
             Kind::Naive => "naive",
         }
@@ -75,6 +97,8 @@ impl Kernel {
     fn row(self, p: &Modulus, w: &[u64], x: &[&[u64]], out: &mut [u64]) {
         match self.0 {
             Kind::Ifma => ifma::row(p, w, x, out),
+            Kind::Avx512 => split::row_avx512(p, w, x, out),
+            Kind::Avx2 => split::row_avx2(p, w, x, out),
             Kind::Portable => portable::row(p, w, x, out),
             Kind::Naive => naive::row(p, w, x, out),
         }

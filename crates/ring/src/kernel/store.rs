@@ -79,6 +79,12 @@ impl RowStore {
     }
 }
 
+impl zeroize::Zeroize for RowStore {
+    fn zeroize(&mut self) {
+        self.words.zeroize();
+    }
+}
+
 /// One row to be filled.
 #[derive(Debug)]
 pub struct RowMut<'a> {
