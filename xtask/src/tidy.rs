@@ -13,10 +13,7 @@ const MAY_USE: [(&str, &[&str]); 8] = [
     ("jali-pack", &["jali-model"]),
     ("jali-leak", &["jali-model", "jali-pack"]),
     ("jali-protocol", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak"]),
-    (
-        "jali",
-        &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak", "jali-protocol"],
-    ),
+    ("jali", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak", "jali-protocol"]),
 ];
 
 /// The only folder where `unsafe` may stand.
@@ -87,8 +84,8 @@ fn source(root: &Path, path: &Path, faults: &mut Vec<String>) -> anyhow::Result<
     let code = |line: &&str| !line.trim_start().starts_with("//");
     for (i, line) in text.lines().enumerate().filter(|(_, l)| code(l)) {
         let words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
-        // Built from two halves, so that this line is not a finding itself.
-        if !kernel && words.clone().any(|w| w == concat!("un", "safe")) {
+        // This tool speaks of it in its messages; the compiler forbids it there.
+        if !kernel && !shown.starts_with("xtask") && words.clone().any(|w| w == "unsafe") {
             faults.push(format!("{shown}:{}: unsafe code belongs to {UNSAFE_FOLDER} alone", i + 1));
         }
         if line.contains(concat!("\"/", "work/")) || line.contains(concat!("\"/", "home/")) {
@@ -130,10 +127,12 @@ mod tests {
         std::fs::write(folder.join("ARCHITECTURE.md"), "\n".repeat(201)).unwrap();
         let manifest = "[package]\nname = \"jali-pack\"\n[dependencies]\njali-mask = { path = \"x\", features = [\"test-doors\"] }\n";
         std::fs::write(folder.join("crates/pack/Cargo.toml"), manifest).unwrap();
-        std::fs::write(src.join("lib.rs"), concat!("pub fn f() { un", "safe {} }\n")).unwrap();
+        std::fs::write(src.join("lib.rs"), "pub fn f() { unsafe {} }\n").unwrap();
         let faults = check(&folder).unwrap().join("\n");
         std::fs::remove_dir_all(&folder).unwrap();
-        for part in ["must not use jali-mask", "test-doors", "lints", "belongs to crates/ring", "must forbid", "201 lines"] {
+        for part in
+            ["must not use jali-mask", "test-doors", "lints", "belongs to crates/ring", "must forbid", "201 lines"]
+        {
             assert!(faults.contains(part), "{part:?} is missing in:\n{faults}");
         }
     }

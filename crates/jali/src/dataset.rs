@@ -97,12 +97,16 @@ impl Dataset {
                 let (images, labels) = (folder.join("t10k-images-idx3-ubyte"), folder.join("t10k-labels-idx1-ubyte"));
                 let (x, y) = (read_bounded(&images, LIMIT)?, read_bounded(&labels, LIMIT)?);
                 // idx: magic, then one big-endian count per dimension.
-                let word = |b: &[u8], i: usize| b.get(i * 4..i * 4 + 4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
+                let word =
+                    |b: &[u8], i: usize| b.get(i * 4..i * 4 + 4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
                 let header = [word(&x, 0), word(&x, 2), word(&x, 3), word(&y, 0)];
                 let count = word(&x, 1).filter(|&n| word(&y, 1) == Some(n) && n > 0).map(|n| n as usize);
                 let good = count.filter(|&n| x.len() == 16 + n * 784 && y.len() == 8 + n);
                 let (Some(_), [Some(0x803), Some(28), Some(28), Some(0x801)]) = (good, header) else {
-                    return Err(JaliError::Data { path: images, why: "not the idx files of 28x28 images with labels".into() });
+                    return Err(JaliError::Data {
+                        path: images,
+                        why: "not the idx files of 28x28 images with labels".into(),
+                    });
                 };
                 let records: Vec<u8> =
                     x[16..].chunks_exact(784).zip(&y[8..]).flat_map(|(x, &y)| [&[y], x].concat()).collect();

@@ -111,7 +111,8 @@ fn decode_npy(bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ImageFault> {
     }
     let dims = field("shape").and_then(|s| s.strip_prefix('(')).and_then(|s| s.split_once(')'));
     let dims = dims.ok_or_else(|| damaged("its header has no shape"))?.0;
-    let dims: Result<Vec<usize>, _> = dims.split(',').map(str::trim).filter(|d| !d.is_empty()).map(str::parse).collect();
+    let dims: Result<Vec<usize>, _> =
+        dims.split(',').map(str::trim).filter(|d| !d.is_empty()).map(str::parse).collect();
     let dims = dims.map_err(|_| damaged("its shape is not a list of numbers"))?;
     // With or without a batch of one; a single channel may be left out.
     let squeezed: Vec<usize> = dims.iter().copied().skip_while(|&d| d == 1).collect();
@@ -133,7 +134,12 @@ fn decode_npy(bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ImageFault> {
         Some("|u1") => 1,
         Some("<f4") => 4,
         Some("<f8") => 8,
-        other => return Err(damaged(&format!("its type is {}; save float32, float64 or uint8", other.unwrap_or("missing")))),
+        other => {
+            return Err(damaged(&format!(
+                "its type is {}; save float32, float64 or uint8",
+                other.unwrap_or("missing")
+            )));
+        }
     };
     let data = &bytes[start + length..];
     if data.len() != count * size {

@@ -1,5 +1,7 @@
 //! The command as a black box: real arguments, real files, exit codes, JSON fields.
 
+#![allow(clippy::expect_used)]
+
 use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
@@ -48,8 +50,21 @@ fn demo_hides_everything_and_is_exact() {
         assert_eq!(layers.len(), if network == "vgg3" { 8 } else { 4 });
         for layer in layers {
             for field in [
-                "name", "kind", "ring_degree", "primes_bits", "tiles", "rows", "products", "weights", "weights_hidden",
-                "client_ms", "server_ms", "bytes_up", "bytes_down", "noise_bound_bits", "noise_bits_available",
+                "name",
+                "kind",
+                "ring_degree",
+                "primes_bits",
+                "tiles",
+                "rows",
+                "products",
+                "weights",
+                "weights_hidden",
+                "client_ms",
+                "server_ms",
+                "bytes_up",
+                "bytes_down",
+                "noise_bound_bits",
+                "noise_bits_available",
             ] {
                 assert!(!layer[field].is_null(), "{field}");
             }
@@ -92,7 +107,9 @@ fn every_kernel_and_size_gives_exact_results() {
 fn demo_says_who_holds_what() {
     let out = jali().args(["demo", "--network", "mnist", "--images", "1"]).assert().success();
     let text = String::from_utf8_lossy(&out.get_output().stdout).into_owned();
-    for part in ["The server holds", "no key", "The client holds", "noise bound", "encrypted = plaintext: exact on every layer"] {
+    for part in
+        ["The server holds", "no key", "The client holds", "noise bound", "encrypted = plaintext: exact on every layer"]
+    {
         assert!(text.contains(part), "{part:?} is missing in:\n{text}");
     }
 }
@@ -163,7 +180,8 @@ fn every_bad_image_has_its_message_and_code_and_the_others_go_on() {
     for (path, code, say) in &cases {
         let path = path.display().to_string();
         let out = jali().args(["infer", "--model", &model, "--labels", "cifar10", &path, &good]).assert().code(*code);
-        let (out, err) = (String::from_utf8_lossy(&out.get_output().stdout), String::from_utf8_lossy(&out.get_output().stderr));
+        let (out, err) =
+            (String::from_utf8_lossy(&out.get_output().stdout), String::from_utf8_lossy(&out.get_output().stderr));
         assert!(err.contains(say) && err.contains(&path), "{path}: {err}");
         assert!(out.contains("ship"), "{path}: the good image is still classified:\n{out}");
     }
@@ -196,7 +214,11 @@ fn bad_models_and_arguments_are_explained() {
     fails(&["infer", "--model", &model, "--calibrate", "nowhere", &good], 10, &["nowhere"]);
     let labels = folder.path().join("labels.txt");
     std::fs::write(&labels, "one\ntwo\n").expect("temporary folder");
-    fails(&["infer", "--model", &model, "--labels", &labels.display().to_string(), &good], 1, &["2 names", "10 classes"]);
+    fails(
+        &["infer", "--model", &model, "--labels", &labels.display().to_string(), &good],
+        1,
+        &["2 names", "10 classes"],
+    );
     fails(&["infer", "--model", &model], 2, &["IMAGE"]);
     fails(&["demo", "--bits", "9,8"], 2, &["weight bits must be 2 to 8"]);
     fails(&["demo", "--bits", "8"], 2, &["W,A"]);
@@ -224,8 +246,10 @@ fn accuracy_in_float_integers_and_encrypted() {
 #[test]
 fn a_closed_pipe_is_no_error() {
     let binary = assert_cmd::cargo::cargo_bin("jali");
-    let script = format!("'{}' demo --network mnist --images 3 | head -n 1; echo \"code ${{PIPESTATUS[0]}}\"", binary.display());
+    let script =
+        format!("'{}' demo --network mnist --images 3 | head -n 1; echo \"code ${{PIPESTATUS[0]}}\"", binary.display());
     let out = Command::new("bash").args(["-c", &script]).assert().success();
-    let (text, err) = (String::from_utf8_lossy(&out.get_output().stdout), String::from_utf8_lossy(&out.get_output().stderr));
+    let (text, err) =
+        (String::from_utf8_lossy(&out.get_output().stdout), String::from_utf8_lossy(&out.get_output().stderr));
     assert!(text.contains("code 0") && !err.contains("panicked"), "{text}{err}");
 }

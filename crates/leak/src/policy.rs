@@ -61,7 +61,11 @@ mod tests {
     }
 
     fn rows() -> Vec<Vec<Range<usize>>> {
-        vec![(0..20).map(|r| r * 20..(r + 1) * 20).collect(), (0..4).map(|r| r * 100..(r + 1) * 100).collect(), vec![0..400]]
+        vec![
+            (0..20).map(|r| r * 20..(r + 1) * 20).collect(),
+            (0..4).map(|r| r * 100..(r + 1) * 100).collect(),
+            vec![0..400],
+        ]
     }
 
     #[test]

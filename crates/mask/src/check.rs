@@ -13,8 +13,8 @@ use jali_ring::{Coefficient, Kernel, Ntt, Poly, Ring, RowStore};
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use crate::wanted::Wanted;
 use crate::MaskError;
+use crate::wanted::Wanted;
 
 /// Independent scalars per limb.
 pub const SCALARS: usize = 2;
@@ -52,7 +52,9 @@ impl Answer {
         let limbs = rows.first().map_or(0, Poly::limbs);
         let residues = rows
             .iter()
-            .flat_map(|row| (0..limbs).flat_map(move |l| wanted.indices().iter().map(move |&k| row.limb(l)[k as usize])))
+            .flat_map(|row| {
+                (0..limbs).flat_map(move |l| wanted.indices().iter().map(move |&k| row.limb(l)[k as usize]))
+            })
             .collect();
         Self { rows: rows.len(), limbs, residues }
     }

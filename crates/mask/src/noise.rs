@@ -100,8 +100,7 @@ pub(crate) fn needed_modulus_bits(degree: usize, shape: &LayerShape) -> u32 {
         (shape.row_norm, 0.0)
     };
     let sigmas = (2.0 * (1.0 - MAX_FAILURE_LOG2 + 24.0) * std::f64::consts::LN_2).sqrt();
-    let half_q =
-        t / 2.0 + t * shape.input_bound as f64 * l1 + sigmas * BINOMIAL_VARIANCE.sqrt() * t * norm;
+    let half_q = t / 2.0 + t * shape.input_bound as f64 * l1 + sigmas * BINOMIAL_VARIANCE.sqrt() * t * norm;
     // Primes lie a little below their power of two.
     (half_q.log2() + 1.02).ceil() as u32
 }

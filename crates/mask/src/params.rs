@@ -133,7 +133,9 @@ mod tests {
 
     #[test]
     fn the_128_bit_table_is_a_wall() {
-        for (degree, largest) in [(1024, vec![26]), (2048, vec![27, 26]), (4096, vec![36, 35, 35]), (8192, vec![43, 43, 43, 43, 42])] {
+        for (degree, largest) in
+            [(1024, vec![26]), (2048, vec![27, 26]), (4096, vec![36, 35, 35]), (8192, vec![43, 43, 43, 43, 42])]
+        {
             let sum: u32 = largest.iter().sum();
             assert_eq!(Some(sum), max_log2_q(degree));
             assert!(Parameters::try_from(literal(degree, &largest)).is_ok(), "{degree}");

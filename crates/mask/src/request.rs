@@ -146,8 +146,7 @@ impl PendingRequest<'_> {
         let crt = self.key.parameters.ring().crt();
         let bits = self.key.parameters.plaintext_bits();
         let noise = self.unmask(&verified, |residues, _| crt.centred_f64(residues).abs());
-        let values =
-            self.unmask(&verified, |residues, digits| crt.centred_mod_power_of_two(residues, bits, digits));
+        let values = self.unmask(&verified, |residues, digits| crt.centred_mod_power_of_two(residues, bits, digits));
         Ok((values, noise.into_iter().fold(0.0, f64::max).log2()))
     }
 

@@ -210,10 +210,8 @@ pub fn seal(
     let check = CheckKey::new(ring, &lifted, alphas)?;
     let mut a_row = RowStore::new(ring, 1, tiles)?;
     a_row.rows_mut().for_each(|mut row| a.iter().enumerate().for_each(|(i, a)| row.set(i, a)));
-    let noise =
-        NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
-    let layer =
-        SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
+    let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
+    let layer = SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
     let key = LayerKey {
         id,
         parameters: parameters.clone(),

@@ -27,10 +27,20 @@ fn random_rows(ring_degree: usize, tiles: usize, open: &[bool], rng: &mut impl R
         let mut next = || rng.next_u64();
         ((0..tiles).map(|_| tile(&mut next)).collect(), open)
     };
-    open.iter().map({ let mut row = row; move |&o| row(o) }).collect()
+    open.iter()
+        .map({
+            let mut row = row;
+            move |&o| row(o)
+        })
+        .collect()
 }
 
-fn seal_rows(parameters: &Parameters, rows: &[(Vec<Tile>, bool)], layer: u32, entropy: &SealEntropy) -> (SealedLayer, LayerKey) {
+fn seal_rows(
+    parameters: &Parameters,
+    rows: &[(Vec<Tile>, bool)],
+    layer: u32,
+    entropy: &SealEntropy,
+) -> (SealedLayer, LayerKey) {
     let wanted = Wanted::new(parameters.ring().degree(), 70, [(3, 100), (5, 10), (7, 1)]).unwrap();
     let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
     let id = LayerId { model: entropy.model_id(), layer };
@@ -363,9 +373,7 @@ fn a_modulus_too_small_shows_in_the_report() {
 #[test]
 fn unfit_inputs_and_rows_are_errors() {
     let fixture = Fixture::new(2048, &[45], 2, &[true], 1);
-    let ask = |x: &[Vec<i64>]| {
-        fixture.key.mask(x, RequestEntropy::fixed([1; 32]), context(0)).map(|_| ()).unwrap_err()
-    };
+    let ask = |x: &[Vec<i64>]| fixture.key.mask(x, RequestEntropy::fixed([1; 32]), context(0)).map(|_| ()).unwrap_err();
     let mut x = fixture.input(1);
     assert!(matches!(ask(&x[..1]), MaskError::Shape { .. }));
     x[1].pop();

@@ -46,7 +46,8 @@ fn conv(c: &Conv, x: &Tensor, shape: &[usize]) -> Option<Vec<f32>> {
     let mut y: Vec<f32> = c.bias.iter().flat_map(|&b| std::iter::repeat_n(b, out_plane)).collect();
     for g in 0..c.groups {
         let columns = im2col(c, x, g, shape);
-        let w = ArrayView2::from_shape((filters, fan_in), &c.weight[g * filters * fan_in..][..filters * fan_in]).ok()?;
+        let w =
+            ArrayView2::from_shape((filters, fan_in), &c.weight[g * filters * fan_in..][..filters * fan_in]).ok()?;
         let columns = ArrayView2::from_shape((fan_in, out_plane), &columns).ok()?;
         let y = &mut y[g * filters * out_plane..][..filters * out_plane];
         general_mat_mul(1.0, &w, &columns, 1.0, &mut ArrayViewMut2::from_shape((filters, out_plane), y).ok()?);

@@ -293,7 +293,9 @@ pub(crate) fn window(
             let room = padded - reach;
             Ok(if ceil { room.div_ceil(stride) } else { room / stride } + 1)
         }
-        _ => Err(format!("a window of {kernel} (stride {stride}, dilation {dilation}) does not fit {size} plus {pads}")),
+        _ => {
+            Err(format!("a window of {kernel} (stride {stride}, dilation {dilation}) does not fit {size} plus {pads}"))
+        }
     }
 }
 

@@ -14,7 +14,9 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
         Op::Relu => x.data.iter().map(|v| v.max(0.0)).collect(),
         Op::Flatten => x.data.clone(),
         Op::Add => x.data.iter().zip(&inputs[1].data).map(|(a, b)| a + b).collect(),
-        Op::MaxPool(p) => pool(p, x, &node.shape, (f32::NEG_INFINITY, |a: f32, v| if v > a { v } else { a }), |max, _, _| max),
+        Op::MaxPool(p) => {
+            pool(p, x, &node.shape, (f32::NEG_INFINITY, |a: f32, v| if v > a { v } else { a }), |max, _, _| max)
+        }
         Op::AveragePool(p) => pool(p, x, &node.shape, (0.0, |a, v| a + v), |sum, inside, window| {
             sum / if p.count_padding { window as f32 } else { inside as f32 }
         }),

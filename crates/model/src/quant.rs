@@ -201,7 +201,9 @@ impl Range {
         let centre = |bin: usize| (bin as f64 + 0.5) / BINS as f64;
         let error = |limit: f64| -> f64 {
             let rounding = (limit / levels).powi(2) / 12.0;
-            let cost = |(bin, n): (usize, &f64)| n * if centre(bin) <= limit { rounding } else { (centre(bin) - limit).powi(2) };
+            let cost = |(bin, n): (usize, &f64)| {
+                n * if centre(bin) <= limit { rounding } else { (centre(bin) - limit).powi(2) }
+            };
             // Exact zeros stay exact at any scale and lie in the first bin; they shift all candidates alike.
             self.bins.iter().enumerate().map(cost).sum()
         };

@@ -1,7 +1,7 @@
 //! Both references against each other and against values worked out by hand; ONNX reading on good and hostile bytes.
 
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 
 use crate::graph::window;
 use crate::quant::QuantModel;
@@ -41,7 +41,13 @@ const PLAIN: Conv = Conv {
 #[test]
 fn convolution_by_hand() {
     // 2x3 plane, 2x2 kernel, padding only on the left and the bottom.
-    let c = Conv { weight: vec![1.0, 10.0, 100.0, 1000.0], bias: vec![0.5], kernel: [2, 2], padding: [0, 1, 1, 0], ..PLAIN };
+    let c = Conv {
+        weight: vec![1.0, 10.0, 100.0, 1000.0],
+        bias: vec![0.5],
+        kernel: [2, 2],
+        padding: [0, 1, 1, 0],
+        ..PLAIN
+    };
     let mut g = Graph::new(vec![1, 2, 3]).unwrap();
     g.push("c".into(), Op::Conv(c), vec![0]).unwrap();
     let x = Tensor::new("x", vec![1, 2, 3], vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0]).unwrap();
@@ -131,7 +137,7 @@ proptest! {
         g.push("c".into(), Op::Conv(c), vec![0]).unwrap();
         let mut x = image(&shape, seed >> 2);
         x.data.iter_mut().for_each(|v| *v = (*v * 255.0).round());
-        let q = QuantModel::calibrate(g.clone(), QuantConfig::default(), &[x.clone()], Some(255.0)).unwrap();
+        let q = QuantModel::calibrate(g.clone(), QuantConfig::default(), std::slice::from_ref(&x), Some(255.0)).unwrap();
         let trace = integer::run(&q, x.clone()).unwrap();
         let sums: Vec<f32> = trace.accumulators[0].iter().map(|&v| v as f32).collect();
         prop_assert_eq!(&float::run(&g, x).unwrap().data, &sums);
@@ -161,7 +167,7 @@ fn residuals_and_shared_values_run() {
     g.push("flat".into(), Op::Flatten, vec![sum]).unwrap();
     let x = image(&[2, 4, 4], 1);
     assert_eq!(float::run(&g, x.clone()).unwrap().shape, [32]);
-    let q = QuantModel::calibrate(g, QuantConfig::new(8, 12).unwrap(), &[x.clone()], None).unwrap();
+    let q = QuantModel::calibrate(g, QuantConfig::new(8, 12).unwrap(), std::slice::from_ref(&x), None).unwrap();
     let (float, integer) = (float::run(q.graph(), x.clone()).unwrap(), integer::run(&q, x).unwrap());
     assert_eq!(integer.accumulators.len(), 2);
     for (f, i) in float.data.iter().zip(&integer.output.data) {
@@ -209,7 +215,13 @@ fn small_onnx() -> Vec<u8> {
         let tensor_type = Some(TensorType { shape: Some(Shape { dim }) });
         ValueInfo { name: name.into(), r#type: Some(Type { tensor_type }) }
     };
-    let target = TensorData { dims: vec![2], data_type: 7, int64_data: vec![0, -1], name: "target".into(), ..Default::default() };
+    let target = TensorData {
+        dims: vec![2],
+        data_type: 7,
+        int64_data: vec![0, -1],
+        name: "target".into(),
+        ..Default::default()
+    };
     let same = Attribute { name: "auto_pad".into(), s: b"SAME_UPPER".to_vec(), ..Default::default() };
     let graph = Graph {
         node: vec![

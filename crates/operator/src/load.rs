@@ -5,8 +5,8 @@ use jali_ring::wire::{Reader, poly_len};
 use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
 use rayon::prelude::*;
 
-use crate::encode::{MAGIC, ROW_HIDDEN, ROW_OPEN, VERSION};
 use crate::OperatorError;
+use crate::encode::{MAGIC, ROW_HIDDEN, ROW_OPEN, VERSION};
 
 /// Most operators of one model.
 const MAX_OPERATORS: usize = 4096;

@@ -10,8 +10,7 @@ use crate::*;
 const NO_LIMIT: usize = usize::MAX;
 
 fn sample(degree: usize, prime_bits: Vec<u32>, rows: &[(Vec<Tile>, bool)]) -> (SealedLayer, LayerKey) {
-    let parameters: Parameters =
-        ParametersLiteral { degree, prime_bits, plaintext_bits: 20 }.try_into().unwrap();
+    let parameters: Parameters = ParametersLiteral { degree, prime_bits, plaintext_bits: 20 }.try_into().unwrap();
     let entropy = SealEntropy::fixed([1; 32]);
     let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
     let wanted = Wanted::new(degree, 3, [(1, 1), (4, 9), (2, 1)]).unwrap();

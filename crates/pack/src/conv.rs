@@ -30,8 +30,8 @@
 
 use jali_model::Conv;
 
-use crate::layout::{Tile, WantedPattern};
 use crate::PackError;
+use crate::layout::{Tile, WantedPattern};
 
 /// How one convolution stands in ring elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -193,8 +193,8 @@ impl ConvLayout {
         for m in 0..self.row_filters.min(self.filters - row * self.row_filters) {
             for channel in 0..self.input[0] {
                 let tile = &mut tiles[channel / self.tile_channels];
-                let base = m * self.tile_channels * self.plane + self.offset()
-                    - channel % self.tile_channels * self.plane;
+                let base =
+                    m * self.tile_channels * self.plane + self.offset() - channel % self.tile_channels * self.plane;
                 for di in 0..kh {
                     for dj in 0..kw.min(self.row_stride) {
                         let filter = row * self.row_filters + m;

@@ -8,8 +8,8 @@
 //! A product of `w[o'][i']` and `x_i` lands at `o'k + k-1 + (i-i')`. With `|i-i'| < k` that is `ok + k-1` only for
 //! `o' = o`, `i' = i`. The largest index is `rk + k - 2 <= N + k - 2`; minus `N` it is below `k-1`, the first wanted one.
 
-use crate::layout::{Tile, WantedPattern};
 use crate::PackError;
+use crate::layout::{Tile, WantedPattern};
 
 /// How one fully connected layer stands in ring elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,13 @@ impl FcLayout {
     ///
     /// # Errors
     /// [`PackError::TooLarge`] if `r*k > N`.
-    pub fn new(inputs: usize, outputs: usize, degree: usize, run: usize, row_outputs: usize) -> Result<Self, PackError> {
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        degree: usize,
+        run: usize,
+        row_outputs: usize,
+    ) -> Result<Self, PackError> {
         let needed = run.saturating_mul(row_outputs);
         if needed > degree || needed == 0 {
             return Err(PackError::TooLarge { what: "a row of the fully connected layer", needed, degree });
@@ -83,18 +89,19 @@ impl FcLayout {
     pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
         let first = row * self.row_outputs;
         let last = (first + self.row_outputs).min(self.outputs);
-        let tile = |tile: usize| {
-            let inputs = tile * self.run..((tile + 1) * self.run).min(self.inputs);
-            (first..last)
-                .flat_map(|o| {
-                    let row = &weights[o * self.inputs..][..self.inputs];
-                    // Rising indices: the last input of the run comes first.
-                    inputs.clone().rev().filter(|&i| row[i] != 0).map(move |i| {
-                        (((o - first) * self.run + self.run - 1 - (i - tile * self.run)) as u32, row[i])
+        let tile =
+            |tile: usize| {
+                let inputs = tile * self.run..((tile + 1) * self.run).min(self.inputs);
+                (first..last)
+                    .flat_map(|o| {
+                        let row = &weights[o * self.inputs..][..self.inputs];
+                        // Rising indices: the last input of the run comes first.
+                        inputs.clone().rev().filter(|&i| row[i] != 0).map(move |i| {
+                            (((o - first) * self.run + self.run - 1 - (i - tile * self.run)) as u32, row[i])
+                        })
                     })
-                })
-                .collect()
-        };
+                    .collect()
+            };
         (0..self.tiles()).map(tile).collect()
     }
 

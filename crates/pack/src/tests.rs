@@ -48,7 +48,8 @@ fn multiply(layout: &Layout, weights: &[i32], x: &[i32], degree: usize) -> Vec<i
 
 fn plain_conv(c: &Conv, [channels, h, w]: [usize; 3], weights: &[i32], x: &[i32]) -> Vec<i64> {
     let [top, left, bottom, right] = c.padding.map(|p| p as i64);
-    let (rows, cols) = (h as i64 + top + bottom - c.kernel[0] as i64 + 1, w as i64 + left + right - c.kernel[1] as i64 + 1);
+    let (rows, cols) =
+        (h as i64 + top + bottom - c.kernel[0] as i64 + 1, w as i64 + left + right - c.kernel[1] as i64 + 1);
     let mut out = vec![];
     for m in 0..c.filters {
         for i in 0..rows {
@@ -156,7 +157,8 @@ fn the_cheapest_layouts_of_vgg3_are_small() {
 
 #[test]
 fn what_is_not_lowered_yet_says_so() {
-    let choose = |c: &Conv| Layout::choose(Linear::Conv(c), &[4, 8, 8], 4096, &Costs::default()).unwrap_err().to_string();
+    let choose =
+        |c: &Conv| Layout::choose(Linear::Conv(c), &[4, 8, 8], 4096, &Costs::default()).unwrap_err().to_string();
     let base = conv(4, 4, [3, 3], [1; 4]);
     assert!(choose(&Conv { stride: [2, 2], ..base.clone() }).contains("stride"));
     assert!(choose(&Conv { dilation: [2, 1], ..base.clone() }).contains("dilation"));

@@ -103,12 +103,8 @@ impl<'m> Inference<'m> {
             Step::Done(output) => return Ok(Action::Done(output)),
             Step::Linear { node, input } => (node, input),
         };
-        let layer = self
-            .client
-            .layers
-            .get(self.layer)
-            .filter(|l| l.node == node)
-            .ok_or(ProtocolError::Order("this layer"))?;
+        let layer =
+            self.client.layers.get(self.layer).filter(|l| l.node == node).ok_or(ProtocolError::Order("this layer"))?;
         let x = self.client.model.layer(node)?.quantise(&input.data);
         let (masked, pending) = layer.key.mask(&layer.layout.pack(&x), entropy, self.context)?;
         self.pending = Some(pending);
@@ -125,8 +121,7 @@ impl<'m> Inference<'m> {
         let pending = self.pending.take().ok_or(ProtocolError::Order("an answer"))?;
         let layer = &self.client.layers[self.layer];
         let (key, node) = (&layer.key, layer.node);
-        let decoded =
-            decode_answer(answer, self.layer as u32, key.parameters().ring(), key.wanted(), key.rows());
+        let decoded = decode_answer(answer, self.layer as u32, key.parameters().ring(), key.wanted(), key.rows());
         // One path for malformed, missing and wrong answers. The refusal is the server's own public word.
         let values = pending.finish(decoded).map_err(|_| ProtocolError::Rejected {
             layer: self.client.model.graph().nodes()[node].name.clone(),

@@ -35,7 +35,9 @@ pub enum ProtocolError {
         reason: String,
     },
     /// The exact noise bound is too high.
-    #[error("the sealed network could give a wrong integer with probability 2^{got:.1} per inference, 2^{limit} is allowed")]
+    #[error(
+        "the sealed network could give a wrong integer with probability 2^{got:.1} per inference, 2^{limit} is allowed"
+    )]
     Noise {
         /// log2 of the bound.
         got: f64,

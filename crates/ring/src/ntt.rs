@@ -67,7 +67,8 @@ mod tests {
             let m = plan.modulus;
             // Largest residues everywhere, then a pattern.
             for seed in [m.value() - 1, 12_345] {
-                let gen_at = |i: usize| if seed == 12_345 { m.reduce(u128::from(seed).pow(3) * i as u128) } else { seed };
+                let gen_at =
+                    |i: usize| if seed == 12_345 { m.reduce(u128::from(seed).pow(3) * i as u128) } else { seed };
                 let (a, b): (Vec<u64>, Vec<u64>) = (0..degree).map(|i| (gen_at(i), gen_at(i + 7))).unzip();
                 let mut naive = vec![0; degree];
                 for i in 0..degree {

@@ -185,7 +185,7 @@ impl<'a> Reader<'a> {
             *o = v;
         }
         let used = out.len() * width;
-        let padding = if used % 8 == 0 { 0 } else { bytes[used / 8] >> (used % 8) };
+        let padding = if used.is_multiple_of(8) { 0 } else { bytes[used / 8] >> (used % 8) };
         if too_large != 0 {
             return Err(RingError::Malformed { offset: start, what: "a residue is not below its prime" });
         }

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-
 use jali::{ImageRun, Network, Session};
 use jali_model::float;
 use jali_protocol::LayerReport;
@@ -111,7 +110,9 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             let (label, guess) = (dataset.classes()[sample.label], dataset.classes()[predicted]);
             let mark = if predicted == sample.label { ' ' } else { 'x' };
             let latency = ms(run.latency);
-            bar.suspend(|| say(format!("{mark} image {i:4}  {label:>10}: {guess:<10} {confidence:5.1} %  {latency:7.1} ms")))?;
+            bar.suspend(|| {
+                say(format!("{mark} image {i:4}  {label:>10}: {guess:<10} {confidence:5.1} %  {latency:7.1} ms"))
+            })?;
         }
         runs.push(run);
         bar.inc(1);
@@ -148,7 +149,10 @@ fn introduce(network: Network, session: &Session, hidden: f64) -> anyhow::Result
         "The client holds the keys and {} of hints; it masks, checks every answer, unmasks, and does the rest.",
         bytes(session.hint_bytes())
     ))?;
-    say(format!("Photographs and digits are {} test images that the network has not seen.\n", network.dataset().name()))?;
+    say(format!(
+        "Photographs and digits are {} test images that the network has not seen.\n",
+        network.dataset().name()
+    ))?;
     Ok(())
 }
 
@@ -209,7 +213,19 @@ fn summarise(
 
 fn print(r: &Report, exact: usize) -> anyhow::Result<()> {
     let header = [
-        "layer", "kind", "N", "primes", "tiles", "rows", "products", "hidden", "client ms", "server ms", "up", "down", "noise bound",
+        "layer",
+        "kind",
+        "N",
+        "primes",
+        "tiles",
+        "rows",
+        "products",
+        "hidden",
+        "client ms",
+        "server ms",
+        "up",
+        "down",
+        "noise bound",
     ];
     let rows = r.layers.iter().map(|l| {
         let primes: Vec<String> = l.primes_bits.iter().map(u32::to_string).collect();
@@ -234,7 +250,10 @@ fn print(r: &Report, exact: usize) -> anyhow::Result<()> {
     say(if r.exact {
         "correctness    encrypted = plaintext: exact on every layer".to_string()
     } else {
-        format!("correctness    ENCRYPTED AND PLAINTEXT DIFFER: only {exact} of {} images are exact on every layer", r.images)
+        format!(
+            "correctness    ENCRYPTED AND PLAINTEXT DIFFER: only {exact} of {} images are exact on every layer",
+            r.images
+        )
     })?;
     say(format!(
         "latency        {:.1} ms median ({:.1} to {:.1}): client {:.1}, server {:.1}; kernel {}, {} thread(s)",
@@ -242,6 +261,10 @@ fn print(r: &Report, exact: usize) -> anyhow::Result<()> {
     ))?;
     say(format!("unencrypted    {:.1} ms for the same network in the clear (float, one thread)", r.plain_ms))?;
     say(format!("traffic        {} up, {} down per image", bytes(r.bytes_up), bytes(r.bytes_down)))?;
-    say(format!("sealed model   {} on the server, {} of hints with the client", bytes(r.sealed_bytes), bytes(r.hint_bytes)))?;
+    say(format!(
+        "sealed model   {} on the server, {} of hints with the client",
+        bytes(r.sealed_bytes),
+        bytes(r.hint_bytes)
+    ))?;
     Ok(())
 }

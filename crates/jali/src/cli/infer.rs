@@ -95,7 +95,9 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
             None => (good.into_iter().cloned().collect(), "the given images themselves".to_string()),
         };
         if args.calibrate.is_none() {
-            note("note: no --calibrate folder, so the given images set the quantisation scales; name a folder of typical images for results that do not depend on what is classified")?;
+            note(
+                "note: no --calibrate folder, so the given images set the quantisation scales; name a folder of typical images for results that do not depend on what is classified",
+            )?;
         }
         let model = QuantModel::calibrate(graph, args.common.bits, &calibration, None)?;
         let plan = args.leak.plan(&model)?;
@@ -149,11 +151,8 @@ fn classified(path: &Path, output: &Tensor, labels: Option<&[String]>, latency: 
     let probabilities = output.softmax();
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
     order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-    let guess = |&class: &usize| Guess {
-        class,
-        label: labels.map(|l| l[class].clone()),
-        probability: probabilities[class],
-    };
+    let guess =
+        |&class: &usize| Guess { class, label: labels.map(|l| l[class].clone()), probability: probabilities[class] };
     Outcome {
         file: path.display().to_string(),
         latency_ms: Some(latency),

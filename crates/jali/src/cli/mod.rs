@@ -93,7 +93,7 @@ impl Common {
                 .context("cannot start the threads")?;
         }
         let name = std::env::var("JALI_KERNEL").ok().filter(|n| !n.is_empty());
-        Ok(Kernel::choose(name.as_deref()).context("JALI_KERNEL")?)
+        Kernel::choose(name.as_deref()).context("JALI_KERNEL")
     }
 }
 

@@ -52,7 +52,9 @@ pub fn import(bytes: &[u8]) -> Result<Graph, ModelError> {
         importer.node(&mut graph, node)?;
     }
     let value = importer.values.get(&output.name);
-    graph.set_output(*value.ok_or_else(|| ModelError::Onnx(format!("nothing computes its output \"{}\"", output.name)))?);
+    graph.set_output(
+        *value.ok_or_else(|| ModelError::Onnx(format!("nothing computes its output \"{}\"", output.name)))?,
+    );
     if graph.linear_nodes().next().is_none() {
         return Err(bad("it has no convolution and no fully connected layer: there is nothing to outsource"));
     }
@@ -100,6 +102,9 @@ fn constant(t: &proto::TensorData) -> Result<Constant, ModelError> {
     }
     Ok(Constant { dims, floats, ints })
 }
+
+/// Shape and values of a float constant.
+type Weights<'a> = (&'a [usize], &'a [f32]);
 
 struct Importer<'a> {
     values: HashMap<String, ValueId>,
@@ -158,7 +163,10 @@ impl Reading<'_> {
         let [_, h, w] = *input else { return Err(self.fail("needs an input [channels, height, width]")) };
         let total = |size: usize, axis: usize| {
             let reach = kernel[axis].saturating_sub(1).saturating_mul(dilation[axis]).saturating_add(1);
-            (size.div_ceil(stride[axis].max(1)) - 1).saturating_mul(stride[axis]).saturating_add(reach).saturating_sub(size)
+            (size.div_ceil(stride[axis].max(1)) - 1)
+                .saturating_mul(stride[axis])
+                .saturating_add(reach)
+                .saturating_sub(size)
         };
         let split = |total: usize| if lower { (total.div_ceil(2), total / 2) } else { (total / 2, total.div_ceil(2)) };
         let ((top, bottom), (left, right)) = (split(total(h, 0)), split(total(w, 1)));
@@ -215,20 +223,23 @@ impl Importer<'_> {
     fn input(&self, r: &Reading<'_>, i: usize) -> Result<ValueId, ModelError> {
         let name = r.node.input.get(i).ok_or_else(|| r.fail(format!("input {i} is missing")))?;
         self.values.get(name).copied().ok_or_else(|| {
-            let why = if self.constants.contains_key(name) { "is a constant" } else { "is computed by no earlier node" };
+            let why =
+                if self.constants.contains_key(name) { "is a constant" } else { "is computed by no earlier node" };
             r.fail(format!("input \"{name}\" {why}"))
         })
     }
 
     /// The float constant behind the `i`-th input.
-    fn weights(&self, r: &Reading<'_>, i: usize) -> Result<Option<(&[usize], &[f32])>, ModelError> {
+    fn weights(&self, r: &Reading<'_>, i: usize) -> Result<Option<Weights<'_>>, ModelError> {
         let Some(name) = r.node.input.get(i).filter(|n| !n.is_empty()) else { return Ok(None) };
         match self.constants.get(name) {
             Some(c) if c.floats.len() == c.dims.iter().product() && !c.floats.is_empty() => {
                 Ok(Some((&c.dims, &c.floats)))
             }
             Some(_) => Err(r.fail(format!("constant \"{name}\" is not float32"))),
-            None => Err(r.fail(format!("input \"{name}\" must be a constant: weights computed at run time are not supported"))),
+            None => Err(
+                r.fail(format!("input \"{name}\" must be a constant: weights computed at run time are not supported"))
+            ),
         }
     }
 
@@ -236,7 +247,9 @@ impl Importer<'_> {
         let x = self.input(r, 0)?;
         let (dims, weight) = self.weights(r, 1)?.ok_or_else(|| r.fail("has no weights"))?;
         let [filters, channels, kh, kw] = *dims else {
-            return Err(r.fail(format!("weights must have four dimensions, got {dims:?}; only 2-D convolution is supported")));
+            return Err(
+                r.fail(format!("weights must have four dimensions, got {dims:?}; only 2-D convolution is supported"))
+            );
         };
         let kernel = r.sizes("kernel_shape", [kh, kw])?;
         if kernel != [kh, kw] {

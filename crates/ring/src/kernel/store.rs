@@ -25,7 +25,11 @@ impl RowStore {
         let mut words = Vec::new();
         let total = row_words.saturating_mul(rows);
         if words.try_reserve_exact(total).is_err() {
-            return Err(RingError::Length { what: "words of memory for the rows", expected: words.capacity(), got: total });
+            return Err(RingError::Length {
+                what: "words of memory for the rows",
+                expected: words.capacity(),
+                got: total,
+            });
         }
         words.resize(total, 0);
         Ok(Self { tiles, row_words, words })
