@@ -19,7 +19,7 @@ pub struct SealEntropy(pub(crate) Zeroizing<[u8; 32]>);
 
 /// Randomness for one request; consumed by [`crate::LayerKey::mask`], so it cannot serve twice.
 ///
-/// ```compile_fail
+/// ```compile_fail,E0382
 /// # fn f(key: &jali_mask::LayerKey, context: jali_mask::RequestContext) -> Result<(), jali_mask::MaskError> {
 /// let entropy = jali_mask::RequestEntropy::from_os()?;
 /// key.mask(&[], entropy, context)?;

@@ -20,7 +20,7 @@
 //! | [`entropy`] | where randomness comes from: the operating system, used once |
 //! | [`wanted`] | which coefficients of an answer are asked for |
 //! | [`noise`] | the rigorous failure bound |
-//! | [`seal`] | the owner: rows to sealed rows, hints and check vectors |
+//! | [`mod@seal`] | the owner: rows to sealed rows, hints and check vectors |
 //! | [`check`] | the ciphertext check and the evidence that it ran |
 //! | [`request`] | the client: mask, then finish once |
 //!

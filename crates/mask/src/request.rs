@@ -19,7 +19,7 @@ pub struct RequestContext {
 
 /// A request under way: holds its secrets, is consumed by finishing, and is neither cloned nor serialised (condition 2).
 ///
-/// ```compile_fail
+/// ```compile_fail,E0599
 /// fn twice(pending: jali_mask::PendingRequest<'_>) {
 ///     let other = pending.clone(); // no such method
 /// }

@@ -1,6 +1,6 @@
 //! Row multiply-accumulate: `r = sum_i x[i] * w[i]` in the NTT domain, all that the server ever does.
 //!
-//! Every kernel computes the same canonical residues; [`Kernel::Naive`] is the oracle that the others are compared
+//! Every kernel computes the same canonical residues; [`Kernel::NAIVE`] is the oracle that the others are compared
 //! with. Nothing is reduced until a row ends: [`crate::modulus::MAX_LAZY_PRODUCTS`] products fit.
 
 mod ifma;
