@@ -3,7 +3,7 @@
 //! `r[o] = sum_i W~[o][i]*x~[i]` is a deterministic function of what the server holds, so the client compares
 //! `sum_o alpha[o]*r[o]` with `sum_i U[i]*x~[i]`, `U[i] = sum_o alpha[o]*W~[o][i]`, on every returned coefficient and
 //! limb. The scalars are secret; a deviation passes with probability `1/p` per scalar and limb it touches, two scalars
-//! per limb are used (about 2^-66). Whether it deviated the server knows already: accepting or rejecting tells nothing.
+//! per limb are used (at most 2^-64 with the primes that sealing takes). Whether it deviated the server knows already: accepting or rejecting tells nothing.
 //! Nothing here depends on `s`, `s'`, `z` or `V` (condition 5).
 
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -18,7 +18,7 @@ use crate::wanted::Wanted;
 
 /// Independent scalars per limb.
 pub const SCALARS: usize = 2;
-/// Rejections after which the scalars must be drawn anew: each costs an attacker one guess in about 2^66.
+/// Rejections after which the scalars must be drawn anew: each costs an attacker one guess in at least 2^64.
 pub const MAX_REJECTS: u32 = 1 << 16;
 
 /// A decoded answer: the wanted residues of every row. Residues are below their primes, which the decoder has checked.

@@ -20,8 +20,8 @@ pub fn max_log2_q(degree: usize) -> Option<u32> {
 const PLAINTEXT_BITS: (u32, u32) = (2, 48);
 /// Largest size of one prime when parameters are chosen here.
 const LARGEST_PRIME: u32 = 49;
-/// Smallest: below it the check's soundness (1/p per scalar) gets thin and primes get rare at large degrees.
-const SMALLEST_PRIME: u32 = 30;
+/// Smallest: two check scalars per limb let a lie in one limb pass with probability `p^-2`, at most 2^-64.
+const SMALLEST_PRIME: u32 = 33;
 
 /// Unchecked numbers, as they come from a file or a user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,8 +96,9 @@ impl Parameters {
     /// [`MaskError::NoParameters`] if noise and security leave no room.
     pub fn choose(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
         let limit = max_log2_q(degree).ok_or(RingError::Degree { min: 1024, max: 32768, got: degree })?;
-        let needed = noise::needed_modulus_bits(degree, shape).max(SMALLEST_PRIME);
+        let needed = noise::needed_modulus_bits(degree, shape);
         let count = needed.div_ceil(LARGEST_PRIME);
+        let needed = needed.max(count * SMALLEST_PRIME);
         // Split into near-equal sizes, larger ones first.
         let prime_bits: Vec<u32> = (0..count).map(|i| needed / count + u32::from(i < needed % count)).collect();
         if needed > limit {
@@ -163,6 +164,9 @@ mod tests {
         shape.hidden = false;
         let open = Parameters::choose(2048, &shape).unwrap();
         assert!(open.literal().prime_bits.len() == 1 && (43..=47).contains(&open.literal().prime_bits[0]));
+        // However little a layer needs, no prime is so small that the check gets thin.
+        let small = LayerShape { tiles: 1, plaintext_bits: 12, hidden: true, ..shape.clone() };
+        assert!(Parameters::choose(4096, &small).unwrap().literal().prime_bits.iter().all(|&b| b >= SMALLEST_PRIME));
         // Hidden weights do not fit N = 2048.
         shape.hidden = true;
         assert!(matches!(Parameters::choose(2048, &shape), Err(MaskError::NoParameters { limit: 53, .. })));
