@@ -12,13 +12,18 @@ use jali_ring::Kernel;
 use crate::JaliError;
 
 /// A sealed network with both sides at hand.
-#[derive(Debug)]
 pub struct Session {
     client: ClientModel,
     server: Server,
     report: Vec<LayerReport>,
     sealed_bytes: usize,
     counter: u64,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Session(withheld)")
+    }
 }
 
 /// What one linear layer took for one image.
@@ -103,6 +108,11 @@ impl Session {
     /// # Errors
     /// [`JaliError::Protocol`], in particular if the ciphertext check rejects an answer.
     pub fn infer(&mut self, image: Tensor) -> Result<ImageRun, JaliError> {
+        // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
+        rayon::scope(|_| self.infer_in_pool(image))
+    }
+
+    fn infer_in_pool(&mut self, image: Tensor) -> Result<ImageRun, JaliError> {
         let context = RequestContext { counter: self.counter, image: 0 };
         self.counter += 1;
         let start = Instant::now();

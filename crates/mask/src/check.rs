@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::{Coefficient, Kernel, Ntt, Poly, Ring, RowStore};
 use rayon::prelude::*;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::MaskError;
 use crate::wanted::Wanted;
@@ -82,8 +82,8 @@ impl Verified {
 }
 
 /// What one request's answer must satisfy: `sum_i U[i]*x~[i]` at the wanted coefficients, `[scalar][limb][wanted]`.
-#[derive(Debug)]
-pub(crate) struct Expected(Vec<Vec<Vec<u64>>>);
+/// As secret as the scalars: the server knows the rows, so enough of these values would give the scalars away.
+pub(crate) struct Expected(Zeroizing<Vec<Vec<Vec<u64>>>>);
 
 /// Secret scalars and the vectors `U`; the same for all requests until the model is sealed again.
 pub struct CheckKey {
@@ -124,7 +124,7 @@ impl CheckKey {
                 }
                 sum
             };
-            let sums: Vec<Poly<Ntt>> = (0..tiles).into_par_iter().map(combine).collect();
+            let sums: Zeroizing<Vec<Poly<Ntt>>> = Zeroizing::new((0..tiles).into_par_iter().map(combine).collect());
             sums.iter().enumerate().for_each(|(i, sum)| u.set(i, sum));
         }
         Ok(Self { alphas, vectors, rejects: AtomicU32::new(0) })
@@ -135,20 +135,25 @@ impl CheckKey {
     /// # Errors
     /// [`MaskError::CheckKeyExhausted`] after 2^16 rejected answers.
     pub(crate) fn expect(&self, ring: &Ring, wanted: &Wanted, masked: &[Poly<Ntt>]) -> Result<Expected, MaskError> {
-        let rejects = self.rejects.load(Ordering::Relaxed);
-        if rejects >= MAX_REJECTS {
-            return Err(MaskError::CheckKeyExhausted(rejects));
-        }
+        self.usable()?;
         let per_scalar = |scalar| -> Result<Vec<Vec<u64>>, MaskError> {
-            let sum = ring.inverse(self.vectors.product(Kernel::fastest(), ring, scalar, masked)?);
+            let sum = Zeroizing::new(ring.inverse(self.vectors.product(Kernel::fastest(), ring, scalar, masked)?));
             let wanted = wanted.indices();
             Ok((0..ring.limbs()).map(|l| wanted.iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect())
         };
-        Ok(Expected((0..SCALARS).into_par_iter().map(per_scalar).collect::<Result<_, _>>()?))
+        Ok(Expected(Zeroizing::new((0..SCALARS).into_par_iter().map(per_scalar).collect::<Result<_, _>>()?)))
+    }
+
+    /// Whether the scalars may still be used.
+    pub(crate) fn usable(&self) -> Result<(), MaskError> {
+        let rejects = self.rejects.load(Ordering::Relaxed);
+        if rejects >= MAX_REJECTS { Err(MaskError::CheckKeyExhausted(rejects)) } else { Ok(()) }
     }
 
     /// Accepts the answer or counts a rejection.
     pub(crate) fn verify(&self, ring: &Ring, expected: &Expected, answer: Answer) -> Result<Verified, MaskError> {
+        // Requests may have been under way when the limit was reached.
+        self.usable()?;
         if answer.rows != self.alphas[0][0].len() || answer.limbs != ring.limbs() {
             return Err(self.reject());
         }
@@ -157,7 +162,7 @@ impl CheckKey {
             .into_par_iter()
             .map(|(c, l)| {
                 let (m, want) = (&ring.moduli()[l], &expected.0[c][l]);
-                let mut sums = vec![0u128; want.len()];
+                let mut sums = Zeroizing::new(vec![0u128; want.len()]);
                 for (row, &alpha) in self.alphas[c][l].iter().enumerate() {
                     if row > 0 && row % (MAX_LAZY_PRODUCTS - 1) == 0 {
                         sums.iter_mut().for_each(|s| *s = u128::from(m.reduce(*s)));

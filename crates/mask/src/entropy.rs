@@ -15,7 +15,13 @@ fn from_os() -> Result<Zeroizing<[u8; 32]>, MaskError> {
 
 /// The owner's sealing secret. Everything that a seal draws is derived from it together with what is sealed, so an
 /// unchanged row stays byte-identical when a model is sealed again, and a changed one is drawn anew.
-pub struct SealEntropy(pub(crate) Zeroizing<[u8; 32]>);
+///
+/// The check scalars are drawn from a second part that is fresh for every sealing, so that sealing again always gives new
+/// ones.
+pub struct SealEntropy {
+    pub(crate) rows: Zeroizing<[u8; 32]>,
+    pub(crate) check: Zeroizing<[u8; 32]>,
+}
 
 /// Randomness for one request; consumed by [`crate::LayerKey::mask`], so it cannot serve twice.
 ///
@@ -35,19 +41,19 @@ impl SealEntropy {
     /// # Errors
     /// [`MaskError::Entropy`] if it has none.
     pub fn from_os() -> Result<Self, MaskError> {
-        from_os().map(Self)
+        Ok(Self { rows: from_os()?, check: from_os()? })
     }
 
     /// Fixed bytes, for tests.
     #[cfg(any(test, feature = "test-doors"))]
     pub fn fixed(bytes: [u8; 32]) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self { rows: Zeroizing::new(bytes), check: Zeroizing::new(bytes) }
     }
 
     /// A public name for the sealed model. Random: a hash of the model would let the server confirm guesses of hidden
     /// weights.
     pub fn model_id(&self) -> [u8; 16] {
-        let key = jali_ring::sample::derive_key("jali 1 model id", &[&*self.0]);
+        let key = jali_ring::sample::derive_key("jali 1 model id", &[&*self.rows]);
         let mut id = [0; 16];
         id.copy_from_slice(&key[..16]);
         id

@@ -55,6 +55,14 @@ pub enum MaskError {
         /// What was given.
         got: usize,
     },
+    /// A prime too small for the ciphertext check.
+    #[error("a prime of {got} bits is too small for the ciphertext check, at least {min} are needed")]
+    SmallPrime {
+        /// Its size.
+        got: u32,
+        /// Smallest size.
+        min: u32,
+    },
     /// An input outside the range that the failure bound assumes.
     #[error("an input value lies outside the declared range -{bound}..={bound}")]
     InputRange {

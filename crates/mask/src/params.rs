@@ -21,7 +21,7 @@ const PLAINTEXT_BITS: (u32, u32) = (2, 48);
 /// Largest size of one prime when parameters are chosen here.
 const LARGEST_PRIME: u32 = 49;
 /// Smallest: two check scalars per limb let a lie in one limb pass with probability `p^-2`, at most 2^-64.
-const SMALLEST_PRIME: u32 = 33;
+pub const SMALLEST_PRIME: u32 = 33;
 
 /// Unchecked numbers, as they come from a file or a user.
 #[derive(Debug, Clone, PartialEq, Eq)]

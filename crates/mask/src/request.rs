@@ -3,7 +3,7 @@
 use jali_ring::sample::{self, Key, derive_key, stream};
 use jali_ring::{Kernel, Ntt, Poly};
 use rayon::prelude::*;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::check::{Answer, Expected, Verified};
 use crate::{LayerKey, MaskError, RequestEntropy};
@@ -26,24 +26,15 @@ pub struct RequestContext {
 /// ```
 pub struct PendingRequest<'k> {
     key: &'k LayerKey,
-    pub(crate) s: Poly<Ntt>,
+    pub(crate) s: Zeroizing<Poly<Ntt>>,
     /// `sum_i a[i]*(x[i] + t*e[i])`; absent when no row is hidden.
-    z: Option<Poly<Ntt>>,
+    z: Option<Zeroizing<Poly<Ntt>>>,
     expected: Expected,
 }
 
 impl std::fmt::Debug for PendingRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PendingRequest(layer {}, secrets withheld)", self.key.id.layer)
-    }
-}
-
-impl Drop for PendingRequest<'_> {
-    fn drop(&mut self) {
-        self.s.zeroize();
-        if let Some(z) = &mut self.z {
-            z.zeroize();
-        }
     }
 }
 
@@ -68,10 +59,11 @@ impl LayerKey {
         if x.iter().flatten().any(|v| !(-self.input_bound..=self.input_bound).contains(v)) {
             return Err(MaskError::InputRange { bound: self.input_bound });
         }
+        self.check.usable()?;
         let request = self.request_key(x, entropy, context);
         let mut s = Zeroizing::new(vec![0; ring.degree()]);
         sample::ternary(&mut stream(&derive_key("jali 1 request: secret", &[&*request])), &mut s);
-        let s = ring.forward(ring.lift(&s));
+        let s = Zeroizing::new(ring.forward(ring.lift(&s)));
 
         let t = self.parameters.t();
         let any_hidden = self.secrets.iter().any(Option::is_some);
@@ -94,8 +86,8 @@ impl LayerKey {
             masked
         };
         let (z, masked) = rayon::join(z, || noisy.par_iter().zip(&self.a).map(mask).collect::<Vec<_>>());
-        let z = z?;
-        // Only public values from here on: the masked input and the check vectors.
+        let z = z?.map(Zeroizing::new);
+        // Of the request only what the server sees; no secret of this request goes into the check.
         let expected = self.check.expect(ring, &self.wanted, &masked)?;
         Ok((masked, PendingRequest { key: self, s, z, expected }))
     }

@@ -4,10 +4,11 @@ use jali_ring::sample::{self, Key, derive_key, stream};
 use jali_ring::wire::Writer;
 use jali_ring::{Ntt, Poly, RowStore};
 use rayon::prelude::*;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::check::{CheckKey, SCALARS};
 use crate::noise::{NoiseReport, RowNorms};
+use crate::params::SMALLEST_PRIME;
 use crate::{MaskError, Parameters, SealEntropy, Wanted};
 
 /// A plain ring element with few non-zero coefficients: (index, value), indices rising.
@@ -66,7 +67,7 @@ pub struct LayerKey {
     /// The same as a row, for `z`.
     pub(crate) a_row: RowStore,
     /// `s'[o]`, `None` for an open row.
-    pub(crate) secrets: Vec<Option<Poly<Ntt>>>,
+    pub(crate) secrets: Vec<Option<Zeroizing<Poly<Ntt>>>>,
     /// `H[o]`.
     pub(crate) hints: Vec<Poly<Ntt>>,
     pub(crate) check: CheckKey,
@@ -76,12 +77,6 @@ pub struct LayerKey {
 impl std::fmt::Debug for LayerKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("LayerKey").field("id", &self.id).field("rows", &self.secrets.len()).finish_non_exhaustive()
-    }
-}
-
-impl Drop for LayerKey {
-    fn drop(&mut self) {
-        self.secrets.iter_mut().flatten().for_each(Zeroize::zeroize);
     }
 }
 
@@ -122,7 +117,7 @@ struct SealedWork {
     row: SealedRow,
     /// `W~` in the NTT domain, hidden or open.
     lifted: Vec<Poly<Ntt>>,
-    secret: Option<Poly<Ntt>>,
+    secret: Option<Zeroizing<Poly<Ntt>>>,
     hint: Poly<Ntt>,
     norms: RowNorms,
 }
@@ -140,7 +135,7 @@ impl Scope<'_> {
     /// Domain-separated key for this layer (condition 3); `domain` names protocol version and role.
     fn key(&self, domain: &'static str, more: &[&[u8]]) -> Key {
         let layer = self.id.layer.to_le_bytes();
-        let mut fields: Vec<&[u8]> = vec![&*self.entropy.0, &self.identity, &self.id.model, &layer];
+        let mut fields: Vec<&[u8]> = vec![&*self.entropy.rows, &self.identity, &self.id.model, &layer];
         fields.extend(more);
         derive_key(domain, &fields)
     }
@@ -151,8 +146,11 @@ impl Scope<'_> {
 /// The same entropy, parameters, layer and row always give the same sealed row; any change of the row or of its plan
 /// draws a new secret and new errors (condition 1).
 ///
+/// The caller's layout answers for `t`: every wanted sum of products must lie in `[-t/2, t/2)`.
+///
 /// # Errors
-/// [`MaskError::Shape`] if rows differ in length, are empty, or name an index outside the ring.
+/// [`MaskError::Shape`] if rows differ in length, are empty, or their indices do not rise or leave the ring;
+/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a negative bound.
 pub fn seal(
     parameters: &Parameters,
     id: LayerId,
@@ -166,7 +164,16 @@ pub fn seal(
     if tiles == 0 {
         return Err(MaskError::Shape { what: "rows and tiles of a layer", expected: 1, got: 0 });
     }
+    if let Some(&got) = parameters.literal().prime_bits.iter().find(|&&b| b < SMALLEST_PRIME) {
+        return Err(MaskError::SmallPrime { got, min: SMALLEST_PRIME });
+    }
+    if input_bound < 0 {
+        return Err(MaskError::InputRange { bound: input_bound });
+    }
     for row in rows {
+        if row.tiles.iter().any(|tile| !tile.is_sorted_by(|a, b| a.0 < b.0)) {
+            return Err(MaskError::Shape { what: "rising coefficient indices", expected: 1, got: 0 });
+        }
         if row.tiles.len() != tiles {
             return Err(MaskError::Shape { what: "tiles of a row", expected: tiles, got: row.tiles.len() });
         }
@@ -196,7 +203,7 @@ pub fn seal(
         norms.push(w.norms);
     }
 
-    let mut alpha_stream = stream(&scope.key("jali 1 seal: check scalars", &[&row_bytes(rows)]));
+    let mut alpha_stream = stream(&scope.key("jali 1 seal: check scalars", &[&*entropy.check, &row_bytes(rows)]));
     let alphas = (0..SCALARS)
         .map(|_| {
             let per_limb = ring.moduli().iter().map(|m| {
@@ -254,7 +261,7 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
     let secret = (!row.open).then(|| {
         let mut s = Zeroizing::new(vec![0; ring.degree()]);
         sample::ternary(&mut stream(&scope.key("jali 1 seal: row secret", &fields)), &mut s);
-        ring.forward(ring.lift(&s))
+        Zeroizing::new(ring.forward(ring.lift(&s)))
     });
     let mut errors = stream(&scope.key("jali 1 seal: row errors", &fields));
     let lifted: Vec<Poly<Ntt>> = row

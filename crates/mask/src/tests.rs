@@ -141,6 +141,19 @@ fn is_small(ring: &Ring, difference: Poly<Ntt>) -> bool {
     largest < q_half / 1024.0
 }
 
+/// `t` times the error of every tile of a hidden row, modulo the first prime: what is left without secret and message.
+fn row_errors(layer: &SealedLayer, key: &LayerKey, row: usize, plain: &[Tile]) -> Vec<Vec<u64>> {
+    let ring = layer.parameters.ring();
+    let SealedRow::Hidden(sealed) = &layer.rows[row] else { panic!("row {row} is open") };
+    let error = |((w, a), tile): ((&Poly<Ntt>, &Poly<Ntt>), &Tile)| {
+        let mut v = w.clone();
+        ring.mul_add(&mut v, a, key.secrets[row].as_ref().unwrap());
+        let v = subtract(ring, &v, &ring.forward(ring.lift(&dense(tile, ring.degree()))));
+        ring.inverse(v).limb(0).to_vec()
+    };
+    sealed.iter().zip(&key.a).zip(plain).map(error).collect()
+}
+
 fn subtract(ring: &Ring, a: &Poly<Ntt>, b: &Poly<Ntt>) -> Poly<Ntt> {
     let mut out = a.clone();
     for (l, m) in ring.moduli().iter().enumerate() {
@@ -155,7 +168,7 @@ proptest! {
     fn results_are_exact(tiles in 1usize..5, open in prop::collection::vec(any::<bool>(), 1..4), seed: u8, two in any::<bool>()) {
         // N = 4096 carries hidden rows; N = 2048 with one prime only open ones.
         let fixture = if two {
-            Fixture::new(4096, &[33, 32], tiles, &open, seed)
+            Fixture::new(4096, &[33, 33], tiles, &open, seed)
         } else {
             Fixture::new(2048, &[47], tiles, &vec![true; open.len()], seed)
         };
@@ -180,7 +193,7 @@ fn extreme_inputs_are_exact() {
 
 #[test]
 fn a_lying_server_is_caught() {
-    let fixture = Fixture::new(4096, &[33, 32], 2, &[false, true, false], 2);
+    let fixture = Fixture::new(4096, &[33, 33], 2, &[false, true, false], 2);
     let honest = fixture.attack(|_, _| {});
     assert_eq!(honest.unwrap(), fixture.expected(&fixture.input(1)));
     let t = fixture.layer.parameters.t() as u128;
@@ -208,7 +221,7 @@ fn a_lying_server_is_caught() {
 
 #[test]
 fn every_wanted_position_is_checked() {
-    let fixture = Fixture::new(4096, &[33, 32], 1, &[false, false], 4);
+    let fixture = Fixture::new(4096, &[33, 33], 1, &[false, false], 4);
     for (n, &k) in fixture.layer.wanted.indices().iter().enumerate() {
         let lie = |ring: &Ring, rows: &mut Vec<Poly<Coefficient>>| {
             let (l, m) = (n % 2, ring.moduli()[n % 2]);
@@ -221,7 +234,7 @@ fn every_wanted_position_is_checked() {
 
 #[test]
 fn replayed_missing_and_malformed_answers_take_the_same_path() {
-    let fixture = Fixture::new(4096, &[33, 32], 2, &[false], 5);
+    let fixture = Fixture::new(4096, &[33, 33], 2, &[false], 5);
     let x = fixture.input(1);
     let (first, pending) = fixture.mask(&x, 1);
     let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&first));
@@ -252,22 +265,29 @@ fn check_scalars_wear_out() {
 
 #[test]
 fn request_secrets_are_never_reused() {
-    let fixture = Fixture::new(4096, &[33, 32], 1, &[false], 7);
+    let fixture = Fixture::new(4096, &[33, 33], 1, &[false], 7);
+    let ring = fixture.ring();
     let (x, other) = (fixture.input(1), fixture.input(2));
+    // The masked tile, and its error: x~ + a*s - x = t*e.
     let mask = |x: &[Vec<i64>], entropy: u8, counter: u64, image: u64| {
         let context = RequestContext { counter, image };
-        fixture.key.mask(x, RequestEntropy::fixed([entropy; 32]), context).unwrap().0.remove(0)
+        let (mut masked, pending) = fixture.key.mask(x, RequestEntropy::fixed([entropy; 32]), context).unwrap();
+        let masked = masked.remove(0);
+        let mut noisy = masked.clone();
+        ring.mul_add(&mut noisy, &fixture.key.a[0], &pending.s);
+        (masked, ring.inverse(subtract(ring, &noisy, &ring.forward(ring.lift(&x[0])))))
     };
-    let base = mask(&x, 1, 0, 0);
+    let (base, errors) = mask(&x, 1, 0, 0);
     // Under one secret the a*s parts cancel and a small difference is left.
-    assert!(is_small(fixture.ring(), subtract(fixture.ring(), &base, &mask(&x, 1, 0, 0))), "the test can see reuse");
+    assert!(is_small(ring, subtract(ring, &base, &mask(&x, 1, 0, 0).0)), "the test can see reuse");
     for (what, masked) in [
         ("fresh randomness", mask(&x, 2, 0, 0)),
         ("counter", mask(&x, 1, 1, 0)),
         ("image", mask(&x, 1, 0, 1)),
         ("content", mask(&other, 1, 0, 0)),
     ] {
-        assert!(!is_small(fixture.ring(), subtract(fixture.ring(), &base, &masked)), "{what}");
+        assert!(!is_small(ring, subtract(ring, &base, &masked.0)), "{what}: same secret");
+        assert_ne!(errors, masked.1, "{what}: same errors");
     }
     // At the public edge the operating system provides the randomness: two requests for one image differ.
     let fresh = || fixture.key.mask(&x, RequestEntropy::from_os().unwrap(), context(0)).unwrap().0.remove(0);
@@ -276,7 +296,7 @@ fn request_secrets_are_never_reused() {
 
 #[test]
 fn masked_tiles_of_one_request_have_different_errors() {
-    let fixture = Fixture::new(4096, &[33, 32], 2, &[true], 7);
+    let fixture = Fixture::new(4096, &[33, 33], 2, &[true], 7);
     let x = vec![vec![0; 4096]; 2];
     let (masked, pending) = fixture.mask(&x, 1);
     // x~ + a*s = t*e: recover both error vectors with the secret and compare.
@@ -293,7 +313,7 @@ fn masked_tiles_of_one_request_have_different_errors() {
 
 #[test]
 fn sealing_again_redraws_exactly_what_changed() {
-    let parameters = parameters(4096, &[33, 32], 22);
+    let parameters = parameters(4096, &[33, 33], 22);
     let ring = parameters.ring();
     let entropy = SealEntropy::fixed([8; 32]);
     let mut rng = stream(&derive_key("jali mask test", &[&[8]]));
@@ -301,15 +321,21 @@ fn sealing_again_redraws_exactly_what_changed() {
     let mut changed = rows.clone();
     changed[1].0[0][0].1 += 1; // a weight of a hidden row
     changed[2].1 = false; // the plan of an open row
-    let (old, _) = seal_rows(&parameters, &rows, 3, &entropy);
+    let (old, old_key) = seal_rows(&parameters, &rows, 3, &entropy);
     let (same, _) = seal_rows(&parameters, &rows, 3, &entropy);
-    let (new, _) = seal_rows(&parameters, &changed, 3, &entropy);
+    let (new, new_key) = seal_rows(&parameters, &changed, 3, &entropy);
     assert_eq!(old.rows, same.rows, "an unchanged model stays byte-identical");
     assert_eq!((&old.rows[0], &old.rows[3]), (&new.rows[0], &new.rows[3]), "so does an unchanged row");
     let (SealedRow::Hidden(before), SealedRow::Hidden(after)) = (&old.rows[1], &new.rows[1]) else { panic!() };
     for (b, a) in before.iter().zip(after) {
         assert!(!is_small(ring, subtract(ring, b, a)), "same secret or error under new content opens both");
     }
+    // A fresh secret alone would not do: with the same errors the difference is free of noise.
+    let before = row_errors(&old, &old_key, 1, &rows[1].0);
+    let after = row_errors(&new, &new_key, 1, &changed[1].0);
+    assert!(before.iter().zip(&after).all(|(b, a)| b != a), "errors are drawn anew as well");
+    assert_ne!(before[0], before[1], "tiles do not share errors");
+    assert_ne!(row_errors(&old, &old_key, 0, &rows[0].0), before, "nor do rows");
     assert!(matches!(new.rows[2], SealedRow::Hidden(_)));
     // Another layer, another sealing secret: nothing is shared, not even the public vector.
     let (elsewhere, _) = seal_rows(&parameters, &rows, 4, &entropy);
@@ -319,7 +345,7 @@ fn sealing_again_redraws_exactly_what_changed() {
 
 #[test]
 fn rows_of_equal_content_have_secrets_of_their_own() {
-    let parameters = parameters(4096, &[33, 32], 22);
+    let parameters = parameters(4096, &[33, 33], 22);
     let ring = parameters.ring();
     let tiles: Vec<Tile> = vec![vec![(5, 7)], vec![]];
     let (layer, _) = seal_rows(&parameters, &[(tiles.clone(), false), (tiles, false)], 0, &SealEntropy::fixed([1; 32]));
@@ -331,11 +357,20 @@ fn rows_of_equal_content_have_secrets_of_their_own() {
 
 #[test]
 fn hidden_tiles_of_zeros_are_sealed_and_open_rows_are_plain() {
-    let parameters = parameters(4096, &[33, 32], 22);
+    let parameters = parameters(4096, &[33, 33], 22);
     let zero = vec![vec![], vec![]];
     let open: Vec<Tile> = vec![vec![(5, -7)], vec![(9, 120)]];
-    let (layer, _) = seal_rows(&parameters, &[(zero, false), (open.clone(), true)], 0, &SealEntropy::fixed([1; 32]));
+    let (layer, key) = seal_rows(&parameters, &[(zero, false), (open.clone(), true)], 0, &SealEntropy::fixed([1; 32]));
     let SealedRow::Hidden(sealed) = &layer.rows[0] else { panic!() };
+    // W~ + a*s' = t*e': every tile has errors of its own under the secret.
+    let ring = parameters.ring();
+    let errors = sealed.iter().zip(&key.a).map(|(w, a)| {
+        let mut v = w.clone();
+        ring.mul_add(&mut v, a, key.secrets[0].as_ref().unwrap());
+        ring.inverse(v).limb(0).to_vec()
+    });
+    let errors: Vec<Vec<u64>> = errors.collect();
+    assert!(errors.iter().all(|e| e.iter().filter(|&&v| v != 0).count() > 3000) && errors[0] != errors[1]);
     for tile in sealed {
         let zeros = tile.limb(0).iter().filter(|&&v| v == 0).count();
         assert!(zeros < 3, "a sealed zero tile looks uniform, {zeros} zeros");
@@ -362,10 +397,10 @@ fn measured_noise_is_under_the_bound_and_near_it() {
 
 #[test]
 fn a_modulus_too_small_shows_in_the_report() {
-    let fixture = Fixture::new(4096, &[31, 30], 4, &[false], 3);
+    let fixture = Fixture::new(4096, &[33, 33], 4, &[false], 3);
     let report = fixture.key.noise();
     assert!(report.bound_bits < report.available_bits && report.log2_failure < -64.0);
-    let parameters = parameters(4096, &[27, 27], 22);
+    let parameters = parameters(4096, &[33, 33], 27);
     let (_, key) = seal_rows(&parameters, &fixture.rows, 3, &SealEntropy::fixed([3; 32]));
     assert!(key.noise().log2_failure > -64.0 && key.noise().bound_bits > key.noise().available_bits);
 }
@@ -394,5 +429,10 @@ fn unfit_inputs_and_rows_are_errors() {
     assert!(try_seal(&[&[]]));
     assert!(try_seal(&[&[vec![]], &[vec![], vec![]]]));
     assert!(try_seal(&[&[vec![(2048, 1)]]]));
+    assert!(try_seal(&[&[vec![(5, 1), (5, 1)]]]), "two values at one place");
+    let thin = parameters(2048, &[32], 12);
+    let rows = [PlainRow { tiles: &[vec![(1, 1)]], open: true }];
+    let refused = seal(&thin, id, &rows, wanted, BOUND, &entropy).map(|_| ()).unwrap_err();
+    assert_eq!(refused, MaskError::SmallPrime { got: 32, min: 33 });
     assert!(!try_seal(&[&[vec![(2047, 1)]]]));
 }

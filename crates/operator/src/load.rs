@@ -1,6 +1,7 @@
 //! A sealed model in the server's memory.
 
 use jali_mask::{Answer, Wanted};
+use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
 use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
 use rayon::prelude::*;
@@ -92,15 +93,20 @@ impl Operator {
             return Err(r.malformed("number of primes").into());
         }
         let prime_bits: Vec<u32> = r.raw(limbs)?.iter().map(|&b| u32::from(b)).collect();
-        let ring = Ring::new(degree, &prime_bits)?;
         let tiles = r.count(jali_ring::modulus::MAX_LAZY_PRODUCTS, "tiles of a row")?;
         let rows = r.count(MAX_ROWS, "rows")?;
+        if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) || rows == 0 || tiles == 0 {
+            return Err(r.malformed("shape of an operator").into());
+        }
+        // Four tables of roots per prime, the wanted indices, and the matrix: claimed before any of it is built.
+        let tables = 4 * limbs * degree * 8 + degree * 8;
+        claim(rows.saturating_mul(tiles).saturating_mul(limbs * degree * 8).saturating_add(tables))?;
+        let ring = Ring::new(degree, &prime_bits)?;
         let wanted = Wanted::decode(r, &ring)?;
         // A row takes at least its kind and, open, one byte per tile: refuse before asking for memory.
         if r.remaining() < rows.saturating_mul(tiles + 1) {
             return Err(r.malformed("the data ends too early").into());
         }
-        claim(rows.saturating_mul(tiles).saturating_mul(limbs * degree * 8))?;
         let mut store = RowStore::new(&ring, rows, tiles)?;
         let mut hidden_rows = 0;
         for mut row in store.rows_mut() {

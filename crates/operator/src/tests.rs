@@ -26,7 +26,7 @@ fn rows() -> Vec<(Vec<Tile>, bool)> {
 }
 
 fn sealed() -> (Vec<u8>, LayerKey) {
-    let (layer, key) = sample(4096, vec![33, 32], &rows());
+    let (layer, key) = sample(4096, vec![33, 33], &rows());
     (encode_model(layer.id.model, &[layer]), key)
 }
 
@@ -76,7 +76,7 @@ fn open_weights_stand_in_the_bytes_and_hidden_ones_do_not() {
     // The first term has index step 0, the others 2.
     let pattern = &terms[terms.len() / 2..];
     let find = |open: bool| {
-        let (layer, _) = sample(4096, vec![33, 32], &[(vec![tile.clone()], open)]);
+        let (layer, _) = sample(4096, vec![33, 33], &[(vec![tile.clone()], open)]);
         let bytes = encode_model(layer.id.model, &[layer]);
         (bytes.windows(pattern.len()).any(|w| w == pattern), bytes.len())
     };
@@ -101,6 +101,17 @@ fn damaged_models_are_refused_with_a_reason() {
     version[8] = 9;
     assert!(text(&version).contains("version 9"));
     assert!(matches!(ServerModel::load(&bytes, 1000), Err(OperatorError::Memory { limit: 1000, .. })));
+    // Many operators without rows: their rings alone would take the memory.
+    let mut empty = bytes[..8 + 1 + 16].to_vec();
+    empty.extend(4096u32.to_le_bytes());
+    for _ in 0..4096 {
+        empty.extend(32768u32.to_le_bytes());
+        empty.push(1);
+        empty.push(40);
+        empty.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+        empty.extend([0; 28]);
+    }
+    assert!(ServerModel::load(&empty, 1 << 24).is_err());
     // A small file that claims a huge matrix: tiles and rows at their largest.
     let mut huge = bytes[..8 + 1 + 16 + 4 + 4 + 1 + 2].to_vec();
     huge.extend(4096u32.to_le_bytes());

@@ -1,7 +1,7 @@
 //! Convolutions of stride 1.
 //!
 //! A plane of `H x W` with padding `pt, pl, pb, pr` and a kernel of `kh x kw` is laid out with row stride
-//! `S = W + max(pl, pr)` (the zero columns serve the right edge of one row and the left edge of the next) in
+//! `S = W + max(pl, pr)`, or the output width if that is larger (the zero columns serve the right edge of one row and the left edge of the next) in
 //! `P = (H + pt + pb) * S` coefficients. A tile holds `C_t` channels, a row `M_t` filters:
 //!
 //! ```text
@@ -75,7 +75,8 @@ fn geometry(conv: &Conv, input: [usize; 3]) -> Result<Geometry, PackError> {
     }
     let [_, h, w] = input;
     let [top, left, bottom, right] = conv.padding;
-    let row_stride = w + left.max(right);
+    // Wider than the zero columns need where a small kernel slides over much padding: outputs must not share a place.
+    let row_stride = (w + left.max(right)).max(w + left + right + 1 - conv.kernel[1]);
     let plane = (h + top + bottom) * row_stride;
     Ok(Geometry {
         row_stride,

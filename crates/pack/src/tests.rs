@@ -21,6 +21,11 @@ fn multiply(layout: &Layout, weights: &[i32], x: &[i32], degree: usize) -> Vec<i
     assert_eq!(tiles.len(), layout.tiles());
     assert!(tiles.iter().all(|t| t.len() == degree));
     let WantedPattern { start, dims } = layout.wanted();
+    let indices = (0..dims[0].0).flat_map(|a| {
+        (0..dims[1].0).flat_map(move |b| (0..dims[2].0).map(move |c| a * dims[0].1 + b * dims[1].1 + c * dims[2].1))
+    });
+    let distinct: std::collections::BTreeSet<usize> = indices.clone().collect();
+    assert_eq!(distinct.len(), indices.count(), "no two outputs share a coefficient");
     let mut out = vec![];
     for row in 0..layout.rows() {
         let mut y = vec![0i64; degree];

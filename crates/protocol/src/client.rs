@@ -20,11 +20,16 @@ pub struct ClientLayer {
 }
 
 /// All that a client holds for one sealed network.
-#[derive(Debug)]
 pub struct ClientModel {
     pub(crate) id: [u8; 16],
     pub(crate) model: QuantModel,
     pub(crate) layers: Vec<ClientLayer>,
+}
+
+impl std::fmt::Debug for ClientModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientModel(withheld)")
+    }
 }
 
 impl ClientModel {
@@ -59,7 +64,6 @@ pub enum Action {
 }
 
 /// One image on its way through the network.
-#[derive(Debug)]
 pub struct Inference<'m> {
     client: &'m ClientModel,
     execution: Execution<'m>,
@@ -67,6 +71,12 @@ pub struct Inference<'m> {
     layer: usize,
     pending: Option<PendingRequest<'m>>,
     trace: Option<Vec<Vec<i64>>>,
+}
+
+impl std::fmt::Debug for Inference<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inference(withheld)")
+    }
 }
 
 impl<'m> Inference<'m> {

@@ -117,7 +117,6 @@ pub struct LayerReport {
 }
 
 /// A sealed network: what each side gets.
-#[derive(Debug)]
 pub struct Sealed {
     /// For the server, and for anybody's eyes.
     pub server: Vec<u8>,
@@ -125,6 +124,12 @@ pub struct Sealed {
     pub client: ClientModel,
     /// Layer by layer.
     pub report: Vec<LayerReport>,
+}
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sealed(withheld)")
+    }
 }
 
 /// Seals a network. Rows are opened only where the plan allows every weight in them; `progress` hears of every layer done.

@@ -25,7 +25,9 @@ pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
         hasher.update(&(field.len() as u64).to_le_bytes());
         hasher.update(field);
     }
-    let key = Zeroizing::new(*hasher.finalize().as_bytes());
+    let mut hash = hasher.finalize();
+    let key = Zeroizing::new(*hash.as_bytes());
+    hash.zeroize();
     hasher.zeroize();
     key
 }
