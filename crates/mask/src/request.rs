@@ -1,6 +1,6 @@
 //! The client masks an input, and finishes the request once.
 
-use jali_ring::sample::{self, Key, derive_key, stream};
+use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::{Kernel, Ntt, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
@@ -63,9 +63,10 @@ impl LayerKey {
         let request = self.request_key(x, entropy, context);
         let mut s = Zeroizing::new(vec![0; ring.degree()]);
         sample::ternary(&mut stream(&derive_key("jali 1 request: secret", &[&*request])), &mut s);
-        let s = Zeroizing::new(ring.forward(ring.lift(&s)));
+        let s = Zeroizing::new(ring.forward(ring.lift(&s, 1)));
 
         let t = self.parameters.t();
+        let bound = t * BINOMIAL_MAX + self.input_bound;
         let any_hidden = self.secrets.iter().any(Option::is_some);
         let noisy: Zeroizing<Vec<Poly<Ntt>>> = Zeroizing::new(
             x.par_iter()
@@ -75,7 +76,7 @@ impl LayerKey {
                     let errors = derive_key("jali 1 request: errors", &[&*request, &(i as u64).to_le_bytes()]);
                     sample::centred_binomial(&mut stream(&errors), &mut v);
                     v.iter_mut().zip(x).for_each(|(v, x)| *v = *v * t + x);
-                    ring.forward(ring.lift(&v))
+                    ring.forward(ring.lift(&v, bound))
                 })
                 .collect(),
         );

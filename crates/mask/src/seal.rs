@@ -1,6 +1,6 @@
 //! The owner seals a layer: hidden rows under ring-LWE, open rows as they are.
 
-use jali_ring::sample::{self, Key, derive_key, stream};
+use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::wire::Writer;
 use jali_ring::{Ntt, Poly, RowStore};
 use rayon::prelude::*;
@@ -253,6 +253,7 @@ fn row_bytes(rows: &[PlainRow<'_>]) -> Zeroizing<Vec<u8>> {
 fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> SealedWork {
     let ring = scope.parameters.ring();
     let t = scope.parameters.t();
+    let bound = t * BINOMIAL_MAX + (1 << 31);
     let mut norms = RowNorms { squared: 0, error_l1: 0 };
     // Keyed by the row's content and plan: new content under an old secret would open both.
     let content = row_bytes(std::slice::from_ref(row));
@@ -261,7 +262,7 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
     let secret = (!row.open).then(|| {
         let mut s = Zeroizing::new(vec![0; ring.degree()]);
         sample::ternary(&mut stream(&scope.key("jali 1 seal: row secret", &fields)), &mut s);
-        Zeroizing::new(ring.forward(ring.lift(&s)))
+        Zeroizing::new(ring.forward(ring.lift(&s, 1)))
     });
     let mut errors = stream(&scope.key("jali 1 seal: row errors", &fields));
     let lifted: Vec<Poly<Ntt>> = row
@@ -279,7 +280,7 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
                 v[index as usize] += i64::from(value);
             }
             norms.squared += v.iter().map(|v| u128::from(v.unsigned_abs()).pow(2)).sum::<u128>();
-            let mut w = ring.forward(ring.lift(&v));
+            let mut w = ring.forward(ring.lift(&v, bound));
             if let Some(s) = &secret {
                 ring.mul_sub(&mut w, a, s);
             }

@@ -79,7 +79,7 @@ impl Fixture {
             for (i, x) in x.iter().enumerate() {
                 let w = match row {
                     SealedRow::Hidden(w) => w[i].clone(),
-                    SealedRow::Open(w) => ring.forward(ring.lift(&dense(&w[i], ring.degree()))),
+                    SealedRow::Open(w) => ring.forward(ring.lift(&dense(&w[i], ring.degree()), 127)),
                 };
                 ring.mul_add(&mut sum, &w, x);
             }
@@ -148,7 +148,7 @@ fn row_errors(layer: &SealedLayer, key: &LayerKey, row: usize, plain: &[Tile]) -
     let error = |((w, a), tile): ((&Poly<Ntt>, &Poly<Ntt>), &Tile)| {
         let mut v = w.clone();
         ring.mul_add(&mut v, a, key.secrets[row].as_ref().unwrap());
-        let v = subtract(ring, &v, &ring.forward(ring.lift(&dense(tile, ring.degree()))));
+        let v = subtract(ring, &v, &ring.forward(ring.lift(&dense(tile, ring.degree()), 127)));
         ring.inverse(v).limb(0).to_vec()
     };
     sealed.iter().zip(&key.a).zip(plain).map(error).collect()
@@ -275,7 +275,7 @@ fn request_secrets_are_never_reused() {
         let masked = masked.remove(0);
         let mut noisy = masked.clone();
         ring.mul_add(&mut noisy, &fixture.key.a[0], &pending.s);
-        (masked, ring.inverse(subtract(ring, &noisy, &ring.forward(ring.lift(&x[0])))))
+        (masked, ring.inverse(subtract(ring, &noisy, &ring.forward(ring.lift(&x[0], BOUND)))))
     };
     let (base, errors) = mask(&x, 1, 0, 0);
     // Under one secret the a*s parts cancel and a small difference is left.

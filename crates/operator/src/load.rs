@@ -182,5 +182,5 @@ fn read_tile(r: &mut Reader<'_>, ring: &Ring) -> Result<Poly<Ntt>, OperatorError
         *slot = i64::from((value >> 1) as i32 ^ -((value & 1) as i32));
         next = index + 1;
     }
-    Ok(ring.forward(ring.lift(&coefficients)))
+    Ok(ring.forward(ring.lift(&coefficients, 1 << 31)))
 }

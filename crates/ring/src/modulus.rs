@@ -93,6 +93,13 @@ impl Modulus {
         self.reduce((i128::from(x) + offset) as u128)
     }
 
+    /// The residue of a signed integer whose absolute value is below `p`.
+    #[inline(always)]
+    pub fn lift_small(&self, x: i64) -> u64 {
+        debug_assert!(x.unsigned_abs() < self.value);
+        x.wrapping_add((self.value as i64) & (x >> 63)) as u64
+    }
+
     /// `a^e mod p`. Time depends on `e`, which must be public.
     pub fn pow_vartime(&self, a: u64, mut e: u64) -> u64 {
         let (mut base, mut r) = (a, 1);
@@ -134,6 +141,8 @@ mod tests {
             prop_assert_eq!(u128::from(m.mul(a, b)), u128::from(a) * u128::from(b) % p);
             prop_assert_eq!(u128::from(m.add(a, b)), (u128::from(a) + u128::from(b)) % p);
             prop_assert_eq!(m.add(m.sub(a, b), b), a);
+            let small = y % m.value() as i64;
+            prop_assert_eq!(m.lift_small(small), m.lift(small));
             prop_assert_eq!(i128::from(m.lift(y)), i128::from(y).rem_euclid(p as i128));
             if a != 0 { prop_assert_eq!(m.mul(a, m.invert(a)), 1); }
         }

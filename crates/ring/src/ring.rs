@@ -80,13 +80,18 @@ impl Ring {
         p.degree() == self.degree && p.limbs() == self.limbs()
     }
 
-    /// Signed integer coefficients as a ring element. Missing high coefficients are zero.
+    /// Signed integer coefficients as a ring element. Missing high coefficients are zero. `bound` is a public bound of
+    /// their absolute values: below the prime, the cheap way is taken for all of them.
     ///
     /// # Panics
     /// If there are more coefficients than the degree (a programming error).
-    pub fn lift(&self, coefficients: &[i64]) -> Poly<Coefficient> {
+    pub fn lift(&self, coefficients: &[i64], bound: i64) -> Poly<Coefficient> {
         let mut out = self.zero();
         for (l, m) in self.moduli.iter().enumerate() {
+            if (bound as u64) < m.value() {
+                out.limb_mut(l).iter_mut().zip(coefficients).for_each(|(o, &c)| *o = m.lift_small(c));
+                continue;
+            }
             for (o, &c) in out.limb_mut(l)[..coefficients.len()].iter_mut().zip(coefficients) {
                 *o = m.lift(c);
             }

@@ -8,7 +8,7 @@ use jali_protocol::LayerReport;
 use serde::Serialize;
 
 use super::text::{bytes, median, ms, percent, progress, say, table};
-use super::{Common, Exit, Leak, NetworkName, start_session};
+use super::{Common, DIFFERENT, Leak, NetworkName, conclude, start_session};
 
 /// Classify bundled test images with a bundled network and show what every layer costs.
 ///
@@ -110,9 +110,10 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
             let (label, guess) = (dataset.classes()[sample.label], dataset.classes()[predicted]);
             let mark = if predicted == sample.label { ' ' } else { 'x' };
             let latency = ms(run.latency);
-            bar.suspend(|| {
-                say(format!("{mark} image {i:4}  {label:>10}: {guess:<10} {confidence:5.1} %  {latency:7.1} ms"))
-            })?;
+            let line = format!("{mark} image {i:4}  {label:>10}: {guess:<10} {confidence:5.1} %  {latency:7.1} ms");
+            if let Err(e) = bar.suspend(|| say(line)) {
+                return conclude(Err(e.into()), (exact <= i).then_some(DIFFERENT));
+            }
         }
         runs.push(run);
         bar.inc(1);
@@ -120,12 +121,12 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     let report = summarise(network, &session, &runs, &plain, (correct, exact == runs.len(), hidden), kernel.name());
-    if text {
-        print(&report, exact)?;
+    let printed = if text {
+        print(&report, exact)
     } else {
-        say(serde_json::to_string_pretty(&report)?)?;
-    }
-    if report.exact { Ok(()) } else { Err(Exit(5).into()) }
+        serde_json::to_string_pretty(&report).map_err(Into::into).and_then(|json| Ok(say(json)?))
+    };
+    conclude(printed, (!report.exact).then_some(DIFFERENT))
 }
 
 fn hidden_fraction(layers: &[LayerReport]) -> f64 {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::text::{note, percent, progress, say, table};
-use super::{Common, Exit, NetworkName, start_session};
+use super::{Common, DIFFERENT, NetworkName, conclude, start_session};
 
 /// Measure float, quantised and encrypted accuracy of a bundled network, and how often they agree.
 #[derive(Args)]
@@ -107,15 +107,12 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             exact: exact == n,
         });
     }
-    if args.common.json {
-        say(serde_json::to_string_pretty(&report)?)?;
+    let printed = if args.common.json {
+        serde_json::to_string_pretty(&report).map_err(Into::into).and_then(|json| Ok(say(json)?))
     } else {
-        print(&report)?;
-    }
-    match &report.encrypted {
-        Some(e) if !e.exact => Err(Exit(5).into()),
-        _ => Ok(()),
-    }
+        print(&report)
+    };
+    conclude(printed, report.encrypted.filter(|e| !e.exact).map(|_| DIFFERENT))
 }
 
 fn print(r: &Report) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use jali::{Dataset, JaliError, QuantModel, Tensor};
 use serde::Serialize;
 
 use super::text::{ms, note, progress, say};
-use super::{Common, Exit, Leak, exit_code, start_session};
+use super::{Common, DIFFERENT, Leak, conclude, exit_code, start_session};
 
 /// Classify image files with an ONNX model; client and server run in this process.
 ///
@@ -117,14 +117,16 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
         });
         let outcome = result.unwrap_or_else(|e| {
             let code = exit_code(&e);
-            failure.get_or_insert(code);
+            failure = graver(failure, code);
             failed(path, &e, code)
         });
         if outcome.exact == Some(false) {
-            failure.get_or_insert(5);
+            failure = graver(failure, DIFFERENT);
         }
-        if !args.common.json {
-            bar.suspend(|| print(&outcome))?;
+        if !args.common.json
+            && let Err(e) = bar.suspend(|| print(&outcome))
+        {
+            return conclude(Err(e.into()), failure);
         }
         images.push(outcome);
         bar.inc(1);
@@ -137,9 +139,20 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
         });
         let weights_hidden = if all == 0 { 1.0 } else { sealed as f64 / all as f64 };
         let model = args.model.display().to_string();
-        say(serde_json::to_string_pretty(&Report { model, calibration, weights_hidden, images })?)?;
+        let report = Report { model, calibration, weights_hidden, images };
+        let printed = serde_json::to_string_pretty(&report).map_err(Into::into).and_then(|json| Ok(say(json)?));
+        return conclude(printed, failure);
     }
-    failure.map_or(Ok(()), |code| Err(Exit(code).into()))
+    conclude(Ok(()), failure)
+}
+
+/// Of two failures the one to exit with: wrong or rejected results before anything else, then the first.
+fn graver(first: Option<u8>, new: u8) -> Option<u8> {
+    const RESULTS: [u8; 2] = [4, DIFFERENT];
+    match first {
+        Some(code) if RESULTS.contains(&code) || !RESULTS.contains(&new) => Some(code),
+        _ => Some(new),
+    }
 }
 
 /// A readable image always has a session; kept as an error so that no panic is reachable.

@@ -112,6 +112,9 @@ fn start_session(model: QuantModel, plan: &Plan, kernel: Kernel) -> anyhow::Resu
     Ok(session)
 }
 
+/// Exit code when encrypted and plaintext results differ.
+const DIFFERENT: u8 = 5;
+
 /// A failure that carries its own exit code.
 #[derive(Debug)]
 struct Exit(u8);
@@ -123,6 +126,15 @@ impl std::fmt::Display for Exit {
 }
 
 impl std::error::Error for Exit {}
+
+/// The end of a subcommand: a failure of the work itself comes before any trouble with printing, so that a reader who
+/// has gone away never turns a failure into success.
+fn conclude(printed: anyhow::Result<()>, failure: Option<u8>) -> anyhow::Result<()> {
+    match failure {
+        Some(code) => Err(Exit(code).into()),
+        None => printed,
+    }
+}
 
 /// Exit code of a library error.
 fn exit_code(error: &JaliError) -> u8 {
