@@ -150,10 +150,7 @@ fn introduce(network: Network, session: &Session, hidden: f64) -> anyhow::Result
         "The client holds the keys and {} of hints; it masks, checks every answer, unmasks, and does the rest.",
         bytes(session.hint_bytes())
     ))?;
-    say(format!(
-        "Photographs and digits are {} test images that the network has not seen.\n",
-        network.dataset().name()
-    ))?;
+    say(format!("The images are from the {} test set: the network has not seen them.\n", network.dataset().name()))?;
     Ok(())
 }
 
