@@ -147,13 +147,14 @@ pub fn seal(
     let id = entropy.model_id();
     let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
     for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
-        let Blueprint { parameters, layout } = Blueprint::choose(&model, node, !plan.may_open_layer(layer))?;
+        let blueprint = Blueprint::choose(&model, node, !plan.may_open_layer(layer))?;
+        let ranges = blueprint.row_weights(linear);
+        let Blueprint { parameters, layout } = blueprint;
         let weights = &model.layer(node)?.weights;
         let pattern = layout.wanted();
         let degree = parameters.ring().degree();
         let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
         let rows: Vec<_> = (0..layout.rows()).map(|row| layout.row(weights, row)).collect();
-        let ranges = Blueprint { parameters: parameters.clone(), layout: layout.clone() }.row_weights(linear);
         let plain: Vec<PlainRow<'_>> = rows
             .iter()
             .zip(&ranges)

@@ -7,7 +7,7 @@ use jali_model::float;
 use jali_protocol::LayerReport;
 use serde::Serialize;
 
-use super::text::{bytes, median, ms, percent, progress, say, table};
+use super::text::{bytes, median, ms, percent, progress, say, say_json, table};
 use super::{Common, DIFFERENT, Leak, NetworkName, conclude, start_session};
 
 /// Classify bundled test images with a bundled network and show what every layer costs.
@@ -121,11 +121,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
 
     let report = summarise(network, &session, &runs, &plain, (correct, exact == runs.len(), hidden), kernel.name());
-    let printed = if text {
-        print(&report, exact)
-    } else {
-        serde_json::to_string_pretty(&report).map_err(Into::into).and_then(|json| Ok(say(json)?))
-    };
+    let printed = if text { print(&report, exact) } else { say_json(&report) };
     conclude(printed, (!report.exact).then_some(DIFFERENT))
 }
 

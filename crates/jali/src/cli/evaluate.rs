@@ -8,7 +8,7 @@ use jali_model::{float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::text::{note, percent, progress, say, table};
+use super::text::{note, percent, progress, say, say_json, table};
 use super::{Common, DIFFERENT, NetworkName, conclude, start_session};
 
 /// Measure float, quantised and encrypted accuracy of a bundled network, and how often they agree.
@@ -107,11 +107,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             exact: exact == n,
         });
     }
-    let printed = if args.common.json {
-        serde_json::to_string_pretty(&report).map_err(Into::into).and_then(|json| Ok(say(json)?))
-    } else {
-        print(&report)
-    };
+    let printed = if args.common.json { say_json(&report) } else { print(&report) };
     conclude(printed, report.encrypted.filter(|e| !e.exact).map(|_| DIFFERENT))
 }
 

@@ -9,7 +9,7 @@ use jali::network::read_model;
 use jali::{Dataset, JaliError, QuantModel, Tensor};
 use serde::Serialize;
 
-use super::text::{ms, note, progress, say};
+use super::text::{ms, note, progress, say, say_json};
 use super::{Common, DIFFERENT, Leak, conclude, exit_code, start_session};
 
 /// Classify image files with an ONNX model; client and server run in this process.
@@ -140,7 +140,7 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
         let weights_hidden = if all == 0 { 1.0 } else { sealed as f64 / all as f64 };
         let model = args.model.display().to_string();
         let report = Report { model, calibration, weights_hidden, images };
-        let printed = serde_json::to_string_pretty(&report).map_err(Into::into).and_then(|json| Ok(say(json)?));
+        let printed = say_json(&report);
         return conclude(printed, failure);
     }
     conclude(Ok(()), failure)

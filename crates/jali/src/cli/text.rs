@@ -12,6 +12,11 @@ pub(super) fn say(line: impl Display) -> std::io::Result<()> {
     writeln!(std::io::stdout(), "{line}")
 }
 
+/// A result as one JSON object.
+pub(super) fn say_json(result: &impl serde::Serialize) -> anyhow::Result<()> {
+    Ok(say(serde_json::to_string_pretty(result)?)?)
+}
+
 /// A line for the person who watches.
 pub(super) fn note(line: impl Display) -> std::io::Result<()> {
     writeln!(std::io::stderr(), "{line}")
