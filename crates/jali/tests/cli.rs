@@ -90,7 +90,7 @@ fn leaking_opens_weights_and_shrinks_the_sealed_model() {
 
 #[test]
 fn every_kernel_and_size_gives_exact_results() {
-    for kernel in ["portable", "naive"] {
+    for kernel in ["portable", jali::Kernel::fastest().name()] {
         let out = jali()
             .args(["demo", "--network", "mnist", "--images", "1", "--json", "--threads", "1", "--bits", "4,6"])
             .env("JALI_KERNEL", kernel)

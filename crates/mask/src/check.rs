@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
-use jali_ring::{Coefficient, Kernel, Ntt, Poly, Ring, RowStore};
+use jali_ring::{Coefficient, Ntt, Poly, Ring, RowStore};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -112,20 +112,18 @@ impl CheckKey {
     pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], alphas: Vec<Vec<Vec<u64>>>) -> Result<Self, MaskError> {
         let tiles = rows.first().map_or(0, Vec::len);
         let mut vectors = RowStore::new(ring, SCALARS, tiles)?;
-        for (mut u, alpha) in vectors.rows_mut().zip(&alphas) {
+        for (scalar, alpha) in alphas.iter().enumerate() {
             let combine = |i: usize| {
                 let mut sum = ring.zero();
-                for (l, m) in ring.moduli().iter().enumerate() {
+                for l in 0..ring.limbs() {
                     for (row, &alpha) in rows.iter().zip(&alpha[l]) {
-                        for (u, &w) in sum.limb_mut(l).iter_mut().zip(row[i].limb(l)) {
-                            *u = m.reduce(u128::from(alpha) * u128::from(w) + u128::from(*u));
-                        }
+                        ring.add_scaled(l, sum.limb_mut(l), row[i].limb(l), alpha);
                     }
                 }
                 sum
             };
             let sums: Zeroizing<Vec<Poly<Ntt>>> = Zeroizing::new((0..tiles).into_par_iter().map(combine).collect());
-            sums.iter().enumerate().for_each(|(i, sum)| u.set(i, sum));
+            sums.iter().enumerate().for_each(|(i, sum)| vectors.set(scalar, i, sum));
         }
         Ok(Self { alphas, vectors, rejects: AtomicU32::new(0) })
     }
@@ -136,12 +134,15 @@ impl CheckKey {
     /// [`MaskError::CheckKeyExhausted`] after 2^16 rejected answers.
     pub(crate) fn expect(&self, ring: &Ring, wanted: &Wanted, masked: &[Poly<Ntt>]) -> Result<Expected, MaskError> {
         self.usable()?;
-        let per_scalar = |scalar| -> Result<Vec<Vec<u64>>, MaskError> {
-            let sum = Zeroizing::new(ring.inverse(self.vectors.product(Kernel::fastest(), ring, scalar, masked)?));
+        // The masked input is no secret, its products with U are.
+        let batch = self.vectors.prepare(ring, &[masked])?;
+        let products = Zeroizing::new(self.vectors.products(ring, &batch, 0..SCALARS)?);
+        let per_scalar = |scalar| -> Vec<Vec<u64>> {
+            let sum = Zeroizing::new(ring.inverse(products.poly(ring, scalar, 0)));
             let wanted = wanted.indices();
-            Ok((0..ring.limbs()).map(|l| wanted.iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect())
+            (0..ring.limbs()).map(|l| wanted.iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect()
         };
-        Ok(Expected(Zeroizing::new((0..SCALARS).into_par_iter().map(per_scalar).collect::<Result<_, _>>()?)))
+        Ok(Expected(Zeroizing::new((0..SCALARS).into_par_iter().map(per_scalar).collect())))
     }
 
     /// Whether the scalars may still be used.

@@ -1,7 +1,7 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{Kernel, Ntt, Poly};
+use jali_ring::{Ntt, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -80,14 +80,21 @@ impl LayerKey {
                 })
                 .collect(),
         );
-        let z = || any_hidden.then(|| self.a_row.product(Kernel::fastest(), ring, 0, &noisy)).transpose();
+        let z = || -> Result<_, MaskError> {
+            if !any_hidden {
+                return Ok(None);
+            }
+            let batch = Zeroizing::new(self.a_row.prepare(ring, &[&noisy[..]])?);
+            let product = Zeroizing::new(self.a_row.products(ring, &batch, 0..1)?);
+            Ok(Some(Zeroizing::new(product.poly(ring, 0, 0))))
+        };
         let mask = |(noisy, a): (&Poly<Ntt>, &Poly<Ntt>)| {
             let mut masked = noisy.clone();
             ring.mul_sub(&mut masked, a, &s);
             masked
         };
         let (z, masked) = rayon::join(z, || noisy.par_iter().zip(&self.a).map(mask).collect::<Vec<_>>());
-        let z = z?.map(Zeroizing::new);
+        let z = z?;
         // Of the request only what the server sees; no secret of this request goes into the check.
         let expected = self.check.expect(ring, &self.wanted, &masked)?;
         Ok((masked, PendingRequest { key: self, s, z, expected }))

@@ -216,7 +216,7 @@ pub fn seal(
         .collect();
     let check = CheckKey::new(ring, &lifted, alphas)?;
     let mut a_row = RowStore::new(ring, 1, tiles)?;
-    a_row.rows_mut().for_each(|mut row| a.iter().enumerate().for_each(|(i, a)| row.set(i, a)));
+    a.iter().enumerate().for_each(|(i, a)| a_row.set(0, i, a));
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
     let layer = SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
     let key = LayerKey {

@@ -13,7 +13,7 @@ use jali_ring::wire::Writer;
 /// First bytes of a sealed model.
 pub const MAGIC: [u8; 8] = *b"JALIMODL";
 /// Version that this build writes and reads.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 pub(crate) const ROW_HIDDEN: u8 = 0;
 pub(crate) const ROW_OPEN: u8 = 1;

@@ -15,6 +15,8 @@ const MAX_OPERATORS: usize = 4096;
 const MAX_LIMBS: usize = 32;
 /// Most rows of one operator.
 const MAX_ROWS: usize = 1 << 20;
+/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
+const TABLE_BYTES: usize = 2 * (16 + 14);
 
 /// One linear layer, ready to be applied.
 #[derive(Debug)]
@@ -38,7 +40,7 @@ impl ServerModel {
     ///
     /// # Errors
     /// [`OperatorError::Format`] for foreign bytes, [`OperatorError::Memory`] beyond the limit, and the decoder's errors.
-    pub fn load(bytes: &[u8], max_memory: usize) -> Result<Self, OperatorError> {
+    pub fn load(bytes: &[u8], kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
         let mut r = Reader::new(bytes);
         let foreign = |got: &str| OperatorError::Format { expected: VERSION, got: got.into() };
         if r.array::<8>().map_err(|_| foreign("the file is too short"))? != MAGIC {
@@ -52,7 +54,7 @@ impl ServerModel {
         let count = r.count(MAX_OPERATORS, "operators")?;
         let (mut operators, mut used) = (Vec::new(), 0usize);
         for index in 0..count {
-            let operator = Operator::read(&mut r, |more| {
+            let operator = Operator::read(&mut r, kernel, |more| {
                 let needed = used.saturating_add(more);
                 if needed > max_memory {
                     return Err(OperatorError::Memory { index, needed, limit: max_memory });
@@ -85,6 +87,7 @@ impl ServerModel {
 impl Operator {
     fn read(
         r: &mut Reader<'_>,
+        kernel: Kernel,
         mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
     ) -> Result<Self, OperatorError> {
         let degree = r.u32()? as usize;
@@ -98,10 +101,11 @@ impl Operator {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) || rows == 0 || tiles == 0 {
             return Err(r.malformed("shape of an operator").into());
         }
-        // Four tables of roots per prime, the wanted indices, and the matrix: claimed before any of it is built.
-        let tables = 4 * limbs * degree * 8 + degree * 8;
-        claim(rows.saturating_mul(tiles).saturating_mul(limbs * degree * 8).saturating_add(tables))?;
-        let ring = Ring::new(degree, &prime_bits)?;
+        // The tables of roots are needed to know the sizes of the primes; they and the matrix are claimed before the
+        // matrix is built.
+        claim(limbs.saturating_mul(TABLE_BYTES * degree) + degree * 8)?;
+        let ring = Ring::with_kernel(degree, &prime_bits, kernel)?;
+        claim(RowStore::bytes_needed(&ring, rows, tiles))?;
         let wanted = Wanted::decode(r, &ring)?;
         // A row takes at least its kind and, open, one byte per tile: refuse before asking for memory.
         if r.remaining() < rows.saturating_mul(tiles + 1) {
@@ -109,7 +113,7 @@ impl Operator {
         }
         let mut store = RowStore::new(&ring, rows, tiles)?;
         let mut hidden_rows = 0;
-        for mut row in store.rows_mut() {
+        for row in 0..rows {
             match r.u8()? {
                 ROW_HIDDEN => {
                     hidden_rows += 1;
@@ -117,12 +121,12 @@ impl Operator {
                         return Err(r.malformed("the data ends too early").into());
                     }
                     for i in 0..tiles {
-                        row.set(i, &r.poly(&ring)?);
+                        store.set(row, i, &r.poly(&ring)?);
                     }
                 }
                 ROW_OPEN => {
                     for i in 0..tiles {
-                        row.set(i, &read_tile(r, &ring)?);
+                        store.set(row, i, &read_tile(r, &ring)?);
                     }
                 }
                 _ => return Err(r.malformed("kind of a row").into()),
@@ -135,11 +139,11 @@ impl Operator {
     ///
     /// # Errors
     /// [`OperatorError::Ring`] if the input's shape does not fit.
-    pub fn apply(&self, kernel: Kernel, x: &[Poly<Ntt>]) -> Result<Answer, OperatorError> {
-        let rows: Vec<_> = (0..self.store.rows())
-            .into_par_iter()
-            .map(|row| self.store.product(kernel, &self.ring, row, x).map(|r| self.ring.inverse(r)))
-            .collect::<Result<_, _>>()?;
+    pub fn apply(&self, x: &[Poly<Ntt>]) -> Result<Answer, OperatorError> {
+        let batch = self.store.prepare(&self.ring, &[x])?;
+        let products = self.store.products(&self.ring, &batch, 0..self.rows())?;
+        let rows: Vec<_> =
+            (0..self.rows()).into_par_iter().map(|row| self.ring.inverse(products.poly(&self.ring, row, 0))).collect();
         Ok(Answer::collect(&self.wanted, &rows))
     }
 

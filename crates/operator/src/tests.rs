@@ -25,6 +25,10 @@ fn rows() -> Vec<(Vec<Tile>, bool)> {
     ]
 }
 
+fn load(bytes: &[u8], max_memory: usize) -> Result<ServerModel, OperatorError> {
+    ServerModel::load(bytes, Kernel::fastest(), max_memory)
+}
+
 fn sealed() -> (Vec<u8>, LayerKey) {
     let (layer, key) = sample(4096, vec![33, 33], &rows());
     (encode_model(layer.id.model, &[layer]), key)
@@ -33,9 +37,6 @@ fn sealed() -> (Vec<u8>, LayerKey) {
 #[test]
 fn a_loaded_operator_answers_exactly_with_every_kernel() {
     let (bytes, key) = sealed();
-    let model = ServerModel::load(&bytes, NO_LIMIT).unwrap();
-    let operator = &model.operators()[0];
-    assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2, 1));
     let x: Vec<Vec<i64>> = (0..2).map(|i| (0..4096).map(|j| (i * 31 + j * 7) % 511 - 255).collect()).collect();
     let want: Vec<i64> = rows()
         .iter()
@@ -55,9 +56,12 @@ fn a_loaded_operator_answers_exactly_with_every_kernel() {
     for kernel in Kernel::available() {
         let context = RequestContext { counter: 0, image: 0 };
         let (masked, pending) = key.mask(&x, RequestEntropy::fixed([2; 32]), context).unwrap();
-        let answer = operator.apply(kernel, &masked).unwrap();
+        let model = ServerModel::load(&bytes, kernel, NO_LIMIT).unwrap();
+        let operator = &model.operators()[0];
+        assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2, 1));
+        let answer = operator.apply(&masked).unwrap();
         assert_eq!(pending.finish(Some(answer)).unwrap(), want, "{}", kernel.name());
-        assert!(operator.apply(kernel, &masked[..1]).is_err());
+        assert!(operator.apply(&masked[..1]).is_err());
     }
 }
 
@@ -90,17 +94,17 @@ fn open_weights_stand_in_the_bytes_and_hidden_ones_do_not() {
 fn damaged_models_are_refused_with_a_reason() {
     let (bytes, _) = sealed();
     for len in (0..bytes.len()).step_by(97).chain([bytes.len() - 1]) {
-        assert!(ServerModel::load(&bytes[..len], NO_LIMIT).is_err(), "cut to {len}");
+        assert!(load(&bytes[..len], NO_LIMIT).is_err(), "cut to {len}");
     }
     let mut longer = bytes.clone();
     longer.push(0);
-    assert!(ServerModel::load(&longer, NO_LIMIT).is_err());
-    let text = |bytes: &[u8]| ServerModel::load(bytes, NO_LIMIT).unwrap_err().to_string();
+    assert!(load(&longer, NO_LIMIT).is_err());
+    let text = |bytes: &[u8]| load(bytes, NO_LIMIT).unwrap_err().to_string();
     assert!(text(b"PK\x03\x04 something else").contains("not a sealed Jali model"));
     let mut version = bytes.clone();
     version[8] = 9;
     assert!(text(&version).contains("version 9"));
-    assert!(matches!(ServerModel::load(&bytes, 1000), Err(OperatorError::Memory { limit: 1000, .. })));
+    assert!(matches!(load(&bytes, 1000), Err(OperatorError::Memory { limit: 1000, .. })));
     // Many operators without rows: their rings alone would take the memory.
     let mut empty = bytes[..8 + 1 + 16].to_vec();
     empty.extend(4096u32.to_le_bytes());
@@ -111,13 +115,13 @@ fn damaged_models_are_refused_with_a_reason() {
         empty.extend([1, 0, 0, 0, 0, 0, 0, 0]);
         empty.extend([0; 28]);
     }
-    assert!(ServerModel::load(&empty, 1 << 24).is_err());
+    assert!(load(&empty, 1 << 24).is_err());
     // A small file that claims a huge matrix: tiles and rows at their largest.
     let mut huge = bytes[..8 + 1 + 16 + 4 + 4 + 1 + 2].to_vec();
     huge.extend(4096u32.to_le_bytes());
     huge.extend((1u32 << 20).to_le_bytes());
     huge.extend([0; 64]);
-    assert!(ServerModel::load(&huge, NO_LIMIT).is_err());
+    assert!(load(&huge, NO_LIMIT).is_err());
 }
 
 proptest! {
@@ -125,12 +129,12 @@ proptest! {
     fn arbitrary_changes_never_panic(at in 0usize..200, value: u8, noise in prop::collection::vec(any::<u8>(), 0..300)) {
         let (layer, _) = sample(2048, vec![45], &[(vec![vec![(0, 127), (5, -127)], vec![(3, -1)]], true)]);
         let mut bytes = encode_model(layer.id.model, &[layer]);
-        let _ = ServerModel::load(&noise, 1 << 24);
+        let _ = load(&noise, 1 << 24);
         let at = at % bytes.len();
         bytes[at] = value;
-        let _ = ServerModel::load(&bytes, 1 << 24);
+        let _ = load(&bytes, 1 << 24);
         bytes.truncate(at);
         bytes.extend(noise);
-        let _ = ServerModel::load(&bytes, 1 << 24);
+        let _ = load(&bytes, 1 << 24);
     }
 }

@@ -15,7 +15,7 @@ use jali_ring::wire::{Reader, Writer, packed_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 
 /// Version of all messages.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 const REQUEST: [u8; 2] = *b"JQ";
 const ANSWER: [u8; 2] = *b"JA";
 const REFUSAL: [u8; 2] = *b"JR";

@@ -9,16 +9,15 @@ use crate::message::{Refusal, decode_request, encode_answer, encode_refusal};
 #[derive(Debug)]
 pub struct Server {
     model: ServerModel,
-    kernel: Kernel,
 }
 
 impl Server {
-    /// Loads sealed bytes; `max_memory` bounds what loading may take.
+    /// Loads sealed bytes to be computed with `kernel`; `max_memory` bounds what loading may take.
     ///
     /// # Errors
     /// [`OperatorError`] for bytes that are not a sealed model.
     pub fn load(bytes: &[u8], kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
-        Ok(Self { model: ServerModel::load(bytes, max_memory)?, kernel })
+        Ok(Self { model: ServerModel::load(bytes, kernel, max_memory)? })
     }
 
     /// What it holds.
@@ -37,7 +36,7 @@ impl Server {
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
         let (index, masked) = decode_request(request, &self.model)?;
         let operator = &self.model.operators()[index];
-        let answer = operator.apply(self.kernel, &masked).map_err(|_| Refusal::Malformed)?;
+        let answer = operator.apply(&masked).map_err(|_| Refusal::Malformed)?;
         Ok(encode_answer(index as u32, operator.ring(), &answer))
     }
 }

@@ -269,7 +269,7 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
             let tiles = client.layout.pack(&quant.quantise(&x.data));
             let context = RequestContext { counter: 0, image: 0 };
             let (masked, pending) = client.key.mask(&tiles, RequestEntropy::fixed([7; 32]), context).unwrap();
-            let answer = server.model().operators()[layer].apply(Kernel::PORTABLE, &masked).unwrap();
+            let answer = server.model().operators()[layer].apply(&masked).unwrap();
             let (values, measured) = pending.finish_measuring_noise(Some(answer)).unwrap();
             let report = client.key.noise();
             let name = &model.graph().nodes()[node].name;

@@ -7,12 +7,13 @@
 //! | [`ntt`] | the negacyclic number-theoretic transform |
 //! | [`poly`] | polynomials typed by their domain (coefficient or NTT) |
 //! | [`ring`] | degree, moduli and transforms together; pointwise products |
-//! | [`kernel`] | row multiply-accumulate, the server's hot loop (the only place with `unsafe`) |
+//! | [`kernel`] | the hot loops for every vector unit: transforms, rows, pointwise products (the only place with `unsafe`) |
 //! | [`crt`] | residues back to centred integers |
 //! | [`sample`] | uniform, ternary and centred binomial sampling from a seeded stream |
 //! | [`wire`] | length-checked reading and writing, residues packed to their bit width |
 #![deny(unsafe_code)]
 
+mod aligned;
 pub mod crt;
 pub mod error;
 pub mod kernel;
@@ -25,7 +26,7 @@ pub mod sample;
 pub mod wire;
 
 pub use error::RingError;
-pub use kernel::{Kernel, RowStore};
+pub use kernel::{Batch, Kernel, Products, RowStore};
 pub use modulus::Modulus;
 pub use poly::{Coefficient, Domain, Ntt, Poly};
 pub use ring::Ring;

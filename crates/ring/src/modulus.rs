@@ -14,12 +14,26 @@ pub const MAX_BITS: u32 = 50;
 /// Products of residues that may be summed before one reduction ([`Modulus::reduce`]).
 pub const MAX_LAZY_PRODUCTS: usize = 4096;
 
-/// An odd prime `p` of 13 to 50 bits with its precomputed reciprocal.
+/// An odd prime `p` of 13 to 50 bits with its precomputed reciprocals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Modulus {
     value: u64,
     bits: u32,
     reciprocal: u64,
+    constants: Constants,
+}
+
+/// What the kernels take from a modulus, computed once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Constants {
+    /// `floor(2^64 / p)`.
+    pub(crate) barrett64: u64,
+    /// `floor(2^52 / p)`.
+    pub(crate) barrett52: u64,
+    /// `c = 2^52 mod p` and `floor(c * 2^52 / p)`.
+    pub(crate) pow52: [u64; 2],
+    /// The same for `2^104 mod p`.
+    pub(crate) pow104: [u64; 2],
 }
 
 /// `x - p` if `x >= p`, else `x`, without a branch. Needs `x, p < 2^63`.
@@ -42,13 +56,25 @@ impl Modulus {
         if !crate::primes::is_prime(p) {
             return Err(RingError::Modulus { got: p, why: "must be prime" });
         }
-        Ok(Self { value: p, bits, reciprocal: ((1u128 << (bits + 63)) / u128::from(p)) as u64 })
+        let power = |e: u32| ((1u128 << e) % u128::from(p)) as u64;
+        let pair = |v: u64| [v, ((u128::from(v) << 52) / u128::from(p)) as u64];
+        let constants = Constants {
+            barrett64: ((1u128 << 64) / u128::from(p)) as u64,
+            barrett52: (1u64 << 52) / p,
+            pow52: pair(power(52)),
+            pow104: pair(power(104)),
+        };
+        Ok(Self { value: p, bits, reciprocal: ((1u128 << (bits + 63)) / u128::from(p)) as u64, constants })
     }
 
     /// The prime itself.
     #[inline]
     pub fn value(&self) -> u64 {
         self.value
+    }
+
+    pub(crate) fn constants(&self) -> &Constants {
+        &self.constants
     }
 
     /// Its bit length, the width of a packed residue.

@@ -1,70 +1,88 @@
 //! The negacyclic number-theoretic transform for one prime.
 //!
-//! The transform itself is `tfhe-ntt` 0.7.1 behind this type. Two of its habits are kept out: for primes from 2^50.4
-//! on its results can be wrong ([`Modulus`] ends at 2^50), and what it returns may be unreduced (reduced here).
 //! The order of the values is part of our wire format (masked inputs travel in the NTT domain), so it is pinned by a
-//! test against direct evaluation: position `i` holds the value at `psi^(2*rev(i) + 1)`, `rev` the bit reversal.
+//! test against direct evaluation. With `rev` the bit reversal, bit-reversed order has at `i` the value at
+//! `psi^(2*rev(i) + 1)`; ours is that with every 64 values, seen as eight rows of eight, turned to columns
+//! (`kernel/transform.rs` says why).
 
-use tfhe_ntt::prime64::Plan;
-
-use crate::{Modulus, RingError};
+use crate::kernel::transform::{Forward, Inverse, Tables};
+use crate::kernel::{Job, lanes::Lanes};
+use crate::{Kernel, Modulus, RingError};
 
 /// Forward and inverse transform for one degree and prime.
+#[derive(Debug)]
 pub(crate) struct NttPlan {
-    plan: Plan,
-    modulus: Modulus,
+    tables: Tables,
+    kernel: Kernel,
 }
 
-impl std::fmt::Debug for NttPlan {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NttPlan").field("modulus", &self.modulus).finish_non_exhaustive()
+/// Makes tables in the form that the lanes take.
+pub(crate) struct MakeTables {
+    pub(crate) modulus: Modulus,
+    pub(crate) log_degree: u32,
+    pub(crate) psi: u64,
+}
+
+impl Job for MakeTables {
+    type Out = Tables;
+
+    fn run<V: Lanes>(self) -> Tables {
+        Tables::new::<V>(self.modulus, self.log_degree, self.psi)
     }
 }
 
 impl NttPlan {
     /// Precomputes the roots of unity. Needs `p = 1 (mod 2 * degree)`.
-    pub(crate) fn new(degree: usize, modulus: Modulus) -> Result<Self, RingError> {
-        let plan = Plan::try_new(degree, modulus.value())
+    pub(crate) fn new(degree: usize, modulus: Modulus, kernel: Kernel) -> Result<Self, RingError> {
+        let psi = primitive_root(degree as u64, &modulus)
             .ok_or(RingError::Modulus { got: modulus.value(), why: "must be 1 modulo twice the degree" })?;
-        Ok(Self { plan, modulus })
+        let kernel = kernel.for_modulus(&modulus);
+        let tables = kernel.run(MakeTables { modulus, log_degree: degree.ilog2(), psi });
+        Ok(Self { tables, kernel })
     }
 
     /// Coefficients to NTT values, in place.
     pub(crate) fn forward(&self, values: &mut [u64]) {
-        self.plan.fwd(values);
-        self.reduce(values);
+        self.kernel.run(Forward { tables: &self.tables, values });
     }
 
     /// NTT values to coefficients, in place, scaled by `1/N`.
     pub(crate) fn inverse(&self, values: &mut [u64]) {
-        self.plan.inv(values);
-        self.plan.normalize(values);
-        self.reduce(values);
+        self.kernel.run(Inverse { tables: &self.tables, values });
     }
 
-    fn reduce(&self, values: &mut [u64]) {
-        let p = self.modulus.value();
-        for v in values {
-            let d = v.wrapping_sub(p);
-            *v = d.wrapping_add(p & (d >> 63).wrapping_neg());
-        }
+    pub(crate) fn table_bytes(&self) -> usize {
+        self.tables.bytes()
     }
+}
+
+/// A primitive `2N`-th root of unity: the first of 2, 3, 4, .. whose `(p-1)/(2N)`-th power is one, so that every build
+/// finds the same.
+fn primitive_root(degree: u64, m: &Modulus) -> Option<u64> {
+    let order = 2 * degree;
+    if !(m.value() - 1).is_multiple_of(order) {
+        return None;
+    }
+    // The power has order 2N exactly if its N-th power is -1; half of all bases do.
+    let candidates = (2..256).map(|g| m.pow_vartime(g, (m.value() - 1) / order));
+    candidates.into_iter().find(|&psi| m.pow_vartime(psi, degree) == m.value() - 1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::tests::place;
     use crate::primes::ntt_primes;
 
-    fn plan(degree: usize, bits: u32) -> NttPlan {
-        NttPlan::new(degree, Modulus::new(ntt_primes(degree, bits, 1).unwrap()[0]).unwrap()).unwrap()
+    fn plan(degree: usize, bits: u32, kernel: Kernel) -> NttPlan {
+        NttPlan::new(degree, Modulus::new(ntt_primes(degree, bits, 1).unwrap()[0]).unwrap(), kernel).unwrap()
     }
 
     #[test]
     fn product_is_the_negacyclic_convolution() {
         for (degree, bits) in [(1024, 13 + 7), (1024, 26), (2048, 45), (4096, 33), (4096, 36), (4096, 50)] {
-            let plan = plan(degree, bits);
-            let m = plan.modulus;
+            let plan = plan(degree, bits, Kernel::fastest());
+            let m = Modulus::new(ntt_primes(degree, bits, 1).unwrap()[0]).unwrap();
             // Largest residues everywhere, then a pattern.
             for seed in [m.value() - 1, 12_345] {
                 let gen_at =
@@ -90,20 +108,22 @@ mod tests {
 
     #[test]
     fn order_of_values_is_pinned() {
-        let plan = plan(1024, 26);
-        let m = plan.modulus;
-        // The transform of X is the list of the roots themselves.
-        let mut roots = vec![0; 1024];
-        roots[1] = 1;
-        plan.forward(&mut roots);
-        let psi = roots[0];
-        assert_eq!(m.pow_vartime(psi, 1024), m.value() - 1, "psi is a primitive 2N-th root");
-        for (i, &root) in roots.iter().enumerate() {
-            let rev = (i as u64).reverse_bits() >> (64 - 10);
-            assert_eq!(root, m.pow_vartime(psi, 2 * rev + 1), "position {i}");
+        for kernel in Kernel::available() {
+            let plan = plan(1024, 26, kernel);
+            let m = Modulus::new(ntt_primes(1024, 26, 1).unwrap()[0]).unwrap();
+            // The transform of X is the list of the roots themselves.
+            let mut roots = vec![0; 1024];
+            roots[1] = 1;
+            plan.forward(&mut roots);
+            let psi = roots[0];
+            assert_eq!(m.pow_vartime(psi, 1024), m.value() - 1, "psi is a primitive 2N-th root");
+            for i in 0..1024u64 {
+                let rev = i.reverse_bits() >> (64 - 10);
+                assert_eq!(roots[place(i as usize)], m.pow_vartime(psi, 2 * rev + 1), "position {i}");
+            }
+            // Which root psi is matters as well: known answer for p = 67104769, N = 1024.
+            assert_eq!((m.value(), psi), (67_104_769, KNOWN_ROOT));
         }
-        // Which root psi is matters as well: known answer for p = 67104769, N = 1024.
-        assert_eq!((m.value(), psi), (67_104_769, KNOWN_ROOT));
     }
 
     const KNOWN_ROOT: u64 = 53_465_886;

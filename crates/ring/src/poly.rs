@@ -4,6 +4,8 @@ use std::marker::PhantomData;
 
 use zeroize::Zeroize;
 
+use crate::aligned::AlignedWords;
+
 /// Marker of a polynomial's domain.
 pub trait Domain: Copy + Send + Sync + std::fmt::Debug + 'static {}
 
@@ -23,7 +25,7 @@ impl Domain for Ntt {}
 /// Deliberately without `Debug` of its content: a polynomial may be secret.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Poly<D: Domain> {
-    residues: Vec<u64>,
+    residues: AlignedWords,
     degree: usize,
     domain: PhantomData<D>,
 }
@@ -43,7 +45,7 @@ impl<D: Domain> Zeroize for Poly<D> {
 impl<D: Domain> Poly<D> {
     /// The zero element with `limbs` limbs of `degree` coefficients.
     pub fn zero(limbs: usize, degree: usize) -> Self {
-        Self { residues: vec![0; limbs * degree], degree, domain: PhantomData }
+        Self { residues: AlignedWords::zero(limbs * degree), degree, domain: PhantomData }
     }
 
     /// The ring degree `N`.

@@ -3,10 +3,11 @@
 use rand_core::Rng;
 
 use crate::crt::Crt;
+use crate::kernel::pointwise::{AddScaled, MulAdd, TwoProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
 use crate::primes::ntt_primes;
-use crate::{Modulus, RingError, sample};
+use crate::{Kernel, Modulus, RingError, sample};
 
 /// Smallest supported degree.
 pub const MIN_DEGREE: usize = 1024;
@@ -20,6 +21,7 @@ pub struct Ring {
     moduli: Vec<Modulus>,
     plans: Vec<NttPlan>,
     crt: Crt,
+    kernel: Kernel,
 }
 
 impl Ring {
@@ -29,6 +31,14 @@ impl Ring {
     /// # Errors
     /// [`RingError::Degree`], [`RingError::NoPrimes`], [`RingError::Modulus`], or [`RingError::Length`] without primes.
     pub fn new(degree: usize, prime_bits: &[u32]) -> Result<Self, RingError> {
+        Self::with_kernel(degree, prime_bits, Kernel::fastest())
+    }
+
+    /// The same, computing with a given kernel. Results do not depend on it.
+    ///
+    /// # Errors
+    /// As [`Ring::new`].
+    pub fn with_kernel(degree: usize, prime_bits: &[u32], kernel: Kernel) -> Result<Self, RingError> {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) {
             return Err(RingError::Degree { min: MIN_DEGREE, max: MAX_DEGREE, got: degree });
         }
@@ -41,13 +51,23 @@ impl Ring {
             let primes = ntt_primes(degree, bits, earlier + 1)?;
             moduli.push(Modulus::new(primes[earlier])?);
         }
-        let plans = moduli.iter().map(|&m| NttPlan::new(degree, m)).collect::<Result<_, _>>()?;
-        Ok(Self { degree, crt: Crt::new(&moduli), moduli, plans })
+        let plans = moduli.iter().map(|&m| NttPlan::new(degree, m, kernel)).collect::<Result<_, _>>()?;
+        Ok(Self { degree, crt: Crt::new(&moduli), moduli, plans, kernel })
     }
 
     /// The degree `N`.
     pub fn degree(&self) -> usize {
         self.degree
+    }
+
+    /// The kernel that everything here is computed with.
+    pub fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    /// Bytes of memory that the tables of roots take.
+    pub fn table_bytes(&self) -> usize {
+        self.plans.iter().map(NttPlan::table_bytes).sum()
     }
 
     /// The primes, limb by limb.
@@ -101,17 +121,25 @@ impl Ring {
 
     /// To the NTT domain.
     pub fn forward(&self, mut p: Poly<Coefficient>) -> Poly<Ntt> {
-        for (l, plan) in self.plans.iter().enumerate() {
-            plan.forward(p.limb_mut(l));
-        }
+        self.forward_in_place(&mut p);
         p.retype()
+    }
+
+    /// The residues of the transform, in the same memory and under the old type: for benchmarks.
+    #[doc(hidden)]
+    pub fn forward_in_place<D: Domain>(&self, p: &mut Poly<D>) {
+        self.plans.iter().enumerate().for_each(|(l, plan)| plan.forward(p.limb_mut(l)));
+    }
+
+    /// As [`Ring::forward_in_place`], backwards.
+    #[doc(hidden)]
+    pub fn inverse_in_place<D: Domain>(&self, p: &mut Poly<D>) {
+        self.plans.iter().enumerate().for_each(|(l, plan)| plan.inverse(p.limb_mut(l)));
     }
 
     /// Back to coefficients.
     pub fn inverse(&self, mut p: Poly<Ntt>) -> Poly<Coefficient> {
-        for (l, plan) in self.plans.iter().enumerate() {
-            plan.inverse(p.limb_mut(l));
-        }
+        self.inverse_in_place(&mut p);
         p.retype()
     }
 
@@ -135,30 +163,38 @@ impl Ring {
 
     /// `acc += a * b`, coefficient by coefficient in the NTT domain.
     pub fn mul_add(&self, acc: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>) {
-        for (l, m) in self.moduli.iter().enumerate() {
-            for ((r, &x), &y) in acc.limb_mut(l).iter_mut().zip(a.limb(l)).zip(b.limb(l)) {
-                *r = m.reduce(u128::from(x) * u128::from(y) + u128::from(*r));
-            }
-        }
+        self.mul_and_add(acc, a, b, false);
     }
 
     /// `acc -= a * b`, coefficient by coefficient in the NTT domain.
     pub fn mul_sub(&self, acc: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>) {
-        for (l, m) in self.moduli.iter().enumerate() {
-            for ((r, &x), &y) in acc.limb_mut(l).iter_mut().zip(a.limb(l)).zip(b.limb(l)) {
-                *r = m.sub(*r, m.mul(x, y));
-            }
+        self.mul_and_add(acc, a, b, true);
+    }
+
+    fn mul_and_add(&self, acc: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>, subtract: bool) {
+        for (l, modulus) in self.moduli.iter().enumerate() {
+            self.kernel.for_modulus(modulus).run(MulAdd {
+                modulus,
+                acc: acc.limb_mut(l),
+                a: a.limb(l),
+                b: b.limb(l),
+                subtract,
+            });
         }
     }
 
-    /// `a * b + c * d` in the NTT domain with one reduction per coefficient.
+    /// `acc += scalar * a` in one limb, the scalar below that limb's prime.
+    pub fn add_scaled(&self, limb: usize, acc: &mut [u64], a: &[u64], scalar: u64) {
+        let modulus = &self.moduli[limb];
+        self.kernel.for_modulus(modulus).run(AddScaled { modulus, acc, a, scalar });
+    }
+
+    /// `a * b + c * d` in the NTT domain.
     pub fn sum_of_two_products(&self, a: &Poly<Ntt>, b: &Poly<Ntt>, c: &Poly<Ntt>, d: &Poly<Ntt>) -> Poly<Ntt> {
         let mut out = self.zero();
-        for (l, m) in self.moduli.iter().enumerate() {
-            let factors = a.limb(l).iter().zip(b.limb(l)).zip(c.limb(l).iter().zip(d.limb(l)));
-            for (o, ((&a, &b), (&c, &d))) in out.limb_mut(l).iter_mut().zip(factors) {
-                *o = m.reduce(u128::from(a) * u128::from(b) + u128::from(c) * u128::from(d));
-            }
+        for (l, modulus) in self.moduli.iter().enumerate() {
+            let factors = [a.limb(l), b.limb(l), c.limb(l), d.limb(l)];
+            self.kernel.for_modulus(modulus).run(TwoProducts { modulus, out: out.limb_mut(l), factors });
         }
         out
     }

@@ -1,45 +1,125 @@
-//! The 52-bit multiply-add kernel, written once over "eight lanes" so that its logic is tested on every machine: with
-//! lanes of AVX-512 IFMA where there are any (`ifma.rs`), with plain integers in the tests.
+//! What every vector unit gives: residues in lanes. The transforms and products are written once over this trait
+//! (`transform.rs`, `rows.rs`, `pointwise.rs`) and compiled for each implementation.
+//!
+//! Values in lanes are *lazy*: congruent to the residue, not reduced. The bounds, with `b` the bit length of `p`:
+//!
+//! | after | `u64` lanes (IFMA, portable) | `f64` lanes (AVX-512, AVX2) |
+//! |---|---|---|
+//! | `enter` | `[0, p)` | `[0, p)` |
+//! | `mul_constant`, `settle` | `[0, 2p)` | `[-p, p]` |
+//! | `mul` | `[0, 4p)` | `[-p, p]` |
+//! | `sub(y, bias)` | `x - y + bias`, `bias` a multiple of `p` not below `y` | `x - y` |
+//!
+//! Every value must stay below `2^CAPACITY` in absolute value.
+#![allow(unsafe_code)]
 
-use super::BLOCK;
 use crate::Modulus;
 
-/// Eight 64-bit lanes with the two IFMA operations.
-pub(super) trait Lanes: Copy {
-    /// All zero.
-    fn zero() -> Self;
-    /// The next eight words.
-    fn load(words: &[u64; 8]) -> Self;
-    /// Into eight words.
-    fn store(self, words: &mut [u64; 8]);
-    /// `self + (a * b mod 2^52)`, factors taken modulo 2^52.
-    fn add_low(self, a: Self, b: Self) -> Self;
-    /// `self + floor(a * b / 2^52)`, factors taken modulo 2^52.
-    fn add_high(self, a: Self, b: Self) -> Self;
+/// `64` words: eight rows of eight, turned into columns by the last pass of a transform.
+pub(crate) type Block64 = [u64; 64];
+
+/// Bytes that unpacking may read from the start of a group of packed residues.
+pub(crate) const UNPACK_READS: usize = 64;
+
+/// Residues in lanes. Methods (and jobs) must be inlined into the function that is compiled for the vector unit, and hold
+/// no closures around instructions: a closure is compiled without the unit's features, and every instruction in it
+/// becomes a call.
+pub(crate) trait Lanes: Copy {
+    /// Number of lanes.
+    const LANES: usize;
+    /// Levels of a transform that one pass over memory takes, 2 or 3: as many as there are registers for.
+    const LEVELS: u32;
+    /// Lazy values stay below two to this.
+    const CAPACITY: u32;
+    /// `[u64; LANES]`.
+    type Words: Copy;
+    /// A modulus, broadcast.
+    type Prime: Copy;
+    /// A sum of products.
+    type Sum: Copy;
+    /// How packed residues are spread over lanes.
+    type Spread: Copy;
+
+    /// Broadcasts a modulus.
+    fn prime(m: &Modulus) -> Self::Prime;
+    /// A slice as groups of lanes; a rest is left out.
+    fn split(words: &[u64]) -> &[Self::Words];
+    /// The same, mutable.
+    fn split_mut(words: &mut [u64]) -> &mut [Self::Words];
+    /// The same word in every lane, not interpreted.
+    fn splat(word: u64) -> Self;
+    /// Words as they were stored.
+    fn load(words: &Self::Words) -> Self;
+    /// Lazy values in this unit's own form.
+    fn store(self, words: &mut Self::Words);
+    /// Residues below `p`.
+    fn enter(words: &Self::Words) -> Self;
+    /// Canonical residues.
+    fn leave(self, p: &Self::Prime, words: &mut Self::Words);
+
+    /// `self + other`.
+    fn add(self, other: Self) -> Self;
+    /// `self - other + bias`.
+    fn sub(self, other: Self, bias: Self) -> Self;
+    /// `2p * 2^doublings`, the bias that makes a difference positive where lanes are unsigned.
+    fn bias(p: &Self::Prime, doublings: u32) -> Self;
+    /// A constant factor and its quotient, as words for [`Lanes::splat`] and [`Lanes::load`].
+    fn constant(m: &Modulus, value: u64) -> [u64; 2];
+    /// `self * factor` for a prepared constant (Shoup's method).
+    fn mul_constant(self, factor: Self, quotient: Self, p: &Self::Prime) -> Self;
+    /// The same residue, smaller.
+    fn settle(self, p: &Self::Prime) -> Self;
+    /// `self * other`; one of the two below `2p`, the other below `2^50`.
+    fn mul(self, other: Self, p: &Self::Prime) -> Self;
+
+    /// The empty sum.
+    fn no_products() -> Self::Sum;
+    /// Products that may be added before [`Lanes::fold`].
+    fn products_between_folds(m: &Modulus) -> usize;
+    /// Makes room for more products.
+    fn fold(sum: Self::Sum, p: &Self::Prime) -> Self::Sum;
+    /// Adds `x * w`, both from [`Lanes::enter`] or [`Lanes::unpack`].
+    fn accumulate(sum: Self::Sum, x: Self, w: Self, p: &Self::Prime) -> Self::Sum;
+    /// The sum as canonical residues.
+    fn finish(sum: Self::Sum, p: &Self::Prime, words: &mut Self::Words);
+
+    /// The eight columns of a block, lanes `part * LANES..` of them.
+    fn columns(block: &Block64, part: usize) -> [Self; 8];
+    /// Columns back to rows `part * LANES..` of the block.
+    fn rows(columns: [Self; 8], part: usize, block: &mut Block64);
+
+    /// The pattern for residues of `width` bytes each, 5 to 8.
+    fn spread(width: usize) -> Self::Spread;
+    /// Packed residues from the front of `bytes`, which holds at least [`UNPACK_READS`].
+    fn unpack(bytes: &[u8; UNPACK_READS], spread: &Self::Spread) -> Self;
 }
 
-/// One row. With residues below 2^50 the high parts stay below 2^48: 4096 of either fit a lane.
+/// `value * 2^bits / p`, rounded down: the quotient of a constant for lanes that multiply 52 or 64 bits.
+pub(crate) fn quotient(value: u64, m: &Modulus, bits: u32) -> u64 {
+    ((u128::from(value) << bits) / u128::from(m.value())) as u64
+}
+
+/// `items[at]` in a hot loop, where a bounds check costs as much as the work.
 #[inline(always)]
-pub(super) fn row<V: Lanes>(p: &Modulus, w: &[u64], x: &[&[u64]], out: &mut [u64]) {
-    const GROUPS: usize = BLOCK / 8;
-    let blocks = w.chunks_exact(x.len() * BLOCK).zip(out.as_chunks_mut::<BLOCK>().0);
-    for (block, (w, out)) in blocks.enumerate() {
-        let (mut low, mut high) = ([V::zero(); GROUPS], [V::zero(); GROUPS]);
-        for (w, x) in w.as_chunks::<BLOCK>().0.iter().zip(x) {
-            let x = &x[block * BLOCK..][..BLOCK];
-            for (g, (w, x)) in w.as_chunks::<8>().0.iter().zip(x.as_chunks::<8>().0).enumerate() {
-                let (w, x) = (V::load(w), V::load(x));
-                low[g] = low[g].add_low(x, w);
-                high[g] = high[g].add_high(x, w);
-            }
-        }
-        for (g, out) in out.as_chunks_mut::<8>().0.iter_mut().enumerate() {
-            let (mut l, mut h) = ([0; 8], [0; 8]);
-            low[g].store(&mut l);
-            high[g].store(&mut h);
-            for (o, (&l, &h)) in out.iter_mut().zip(l.iter().zip(&h)) {
-                *o = p.reduce(u128::from(l) + (u128::from(h) << 52));
-            }
-        }
-    }
+pub(crate) fn item_at<T>(items: &[T], at: usize) -> &T {
+    debug_assert!(at < items.len());
+    // SAFETY: callers compute `at` from the lengths that they have checked before their loop (`RowBlock::run`,
+    // `forward_pass`, `inverse_pass`); the tests run with debug assertions.
+    unsafe { items.get_unchecked(at) }
+}
+
+/// As [`item_at`], mutable.
+#[inline(always)]
+pub(crate) fn item_at_mut<T>(items: &mut [T], at: usize) -> &mut T {
+    debug_assert!(at < items.len());
+    // SAFETY: as in `item_at`.
+    unsafe { items.get_unchecked_mut(at) }
+}
+
+/// The bytes from `at` on that unpacking may read.
+#[inline(always)]
+pub(crate) fn array_at(bytes: &[u8], at: usize) -> &[u8; UNPACK_READS] {
+    debug_assert!(at + UNPACK_READS <= bytes.len());
+    // SAFETY: as in `item_at`; an array of bytes has no alignment.
+    unsafe { &*bytes.as_ptr().add(at).cast() }
 }

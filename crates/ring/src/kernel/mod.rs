@@ -1,25 +1,38 @@
-//! Row multiply-accumulate: `r = sum_i x[i] * w[i]` in the NTT domain, all that the server ever does.
+//! The hot loops: transforms, products of rows, pointwise products. Written once over lanes ([`lanes`]), compiled for
+//! every vector unit, chosen at run time. This folder is the only place with `unsafe`.
 //!
-//! Every kernel computes the same canonical residues; [`Kernel::NAIVE`] is the oracle that the others are compared
-//! with. Nothing is reduced until a row ends: [`crate::modulus::MAX_LAZY_PRODUCTS`] products fit.
+//! Every kernel computes the same canonical residues. Rows are compared with one product and one division at a time,
+//! transforms with the definition and with another implementation (tests).
 
-mod ifma;
-mod lanes;
-mod naive;
-mod portable;
-mod split;
-mod store;
 #[cfg(test)]
-mod tests;
+mod emulated;
+pub(crate) mod lanes;
+pub(crate) mod pointwise;
+mod rows;
+#[cfg(test)]
+pub(crate) mod tests;
+pub(crate) mod transform;
+mod word;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-pub use store::RowStore;
+pub use rows::{Batch, Products, RowStore};
 
 use crate::{Modulus, RingError};
+use lanes::Lanes;
 
-/// Coefficients that a kernel handles together; a row is stored as blocks of so many per tile.
+/// Coefficients that are stored together; a row is stored as blocks of so many per tile.
 pub const BLOCK: usize = 32;
 
-/// A way to compute rows, available on this machine.
+/// Work that is written over lanes. `run` has to be inlined into the function that is compiled for the vector unit.
+pub(crate) trait Job {
+    /// What it gives.
+    type Out;
+    /// Does it with these lanes.
+    fn run<V: Lanes>(self) -> Self::Out;
+}
+
+/// A vector unit of this machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Kernel(Kind);
 
@@ -29,43 +42,62 @@ enum Kind {
     Avx512,
     Avx2,
     Portable,
-    Naive,
+    /// IFMA in plain integers, every bound asserted.
+    #[cfg(test)]
+    Emulated,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn available(kind: Kind) -> bool {
+    match kind {
+        Kind::Ifma => x86::ifma_available(),
+        Kind::Avx512 => x86::avx512_available(),
+        Kind::Avx2 => x86::avx2_available(),
+        Kind::Portable => true,
+        #[cfg(test)]
+        Kind::Emulated => true,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn available(kind: Kind) -> bool {
+    !matches!(kind, Kind::Ifma | Kind::Avx512 | Kind::Avx2)
 }
 
 impl Kernel {
-    /// The reference: one product and one division at a time.
-    pub const NAIVE: Self = Self(Kind::Naive);
-    /// 64 x 64 -> 128 bit products; runs everywhere.
+    /// General registers, 64 x 64 -> 128 bit products; runs everywhere.
     pub const PORTABLE: Self = Self(Kind::Portable);
 
-    /// AVX-512 IFMA, if this processor has it. No other constructor exists (nor for the next two), so
-    /// holding one proves that it has.
+    /// If this processor has what it needs. No other constructor exists (but for the portable one), so holding a kernel
+    /// proves that it may run.
+    fn of(kind: Kind) -> Option<Self> {
+        available(kind).then_some(Self(kind))
+    }
+
+    /// AVX-512 IFMA, if this processor has it.
     pub fn ifma() -> Option<Self> {
-        ifma::available().then_some(Self(Kind::Ifma))
-    }
-
-    /// AVX-512F without IFMA, if this processor has it.
-    pub fn avx512() -> Option<Self> {
-        split::avx512_available().then_some(Self(Kind::Avx512))
-    }
-
-    /// AVX2, if this processor has it.
-    pub fn avx2() -> Option<Self> {
-        split::avx2_available().then_some(Self(Kind::Avx2))
+        Self::of(Kind::Ifma)
     }
 
     /// The fastest kernel of this machine.
     pub fn fastest() -> Self {
-        Self::ifma().or_else(Self::avx512).or_else(Self::avx2).unwrap_or(Self::PORTABLE)
+        Self::available().first().copied().unwrap_or(Self::PORTABLE)
     }
 
     /// Every kernel of this machine, fastest first.
     pub fn available() -> Vec<Self> {
-        let vector = [Self::ifma(), Self::avx512(), Self::avx2()];
-        vector.into_iter().flatten().chain([Self::PORTABLE, Self::NAIVE]).collect()
+        let kinds = [
+            Kind::Ifma,
+            Kind::Avx512,
+            Kind::Avx2,
+            Kind::Portable,
+            #[cfg(test)]
+            Kind::Emulated,
+        ];
+        kinds.into_iter().filter_map(Self::of).collect()
     }
 
-    /// The fastest kernel, or the one named (`ifma`, `avx512`, `avx2`, `portable`, `naive`).
+    /// The fastest kernel, or the one named (`ifma`, `avx512`, `avx2`, `portable`).
     ///
     /// # Errors
     /// [`RingError::Kernel`] if the name is unknown or the processor lacks what it needs.
@@ -88,19 +120,37 @@ impl Kernel {
             Kind::Avx512 => "avx512",
             Kind::Avx2 => "avx2",
             Kind::Portable => "portable",
-            Kind::Naive => "naive",
+            #[cfg(test)]
+            Kind::Emulated => "emulated",
         }
     }
 
-    /// One row modulo one prime. `w` is stored `[N / BLOCK][tiles][BLOCK]`, `x` holds one slice of `N` residues per
-    /// tile, `out` receives `N` residues. The lengths are checked by [`RowStore`], the only caller.
-    fn row(self, p: &Modulus, w: &[u64], x: &[&[u64]], out: &mut [u64]) {
+    /// This kernel, or the portable one for primes so large that lazy values would not fit vector lanes.
+    pub(crate) fn for_modulus(self, m: &Modulus) -> Self {
+        if m.bits() > transform::MAX_LANE_BITS { Self::PORTABLE } else { self }
+    }
+
+    /// Runs a job in this kernel's lanes.
+    #[cfg(target_arch = "x86_64")]
+    #[allow(unsafe_code)]
+    pub(crate) fn run<J: Job>(self, job: J) -> J::Out {
         match self.0 {
-            Kind::Ifma => ifma::row(p, w, x, out),
-            Kind::Avx512 => split::row_avx512(p, w, x, out),
-            Kind::Avx2 => split::row_avx2(p, w, x, out),
-            Kind::Portable => portable::row(p, w, x, out),
-            Kind::Naive => naive::row(p, w, x, out),
+            // SAFETY: `Kernel::of` is the only constructor and has seen that the processor has every feature that the
+            // function is compiled for; so for the next two.
+            Kind::Ifma => unsafe { x86::run_ifma(job) },
+            // SAFETY: as above.
+            Kind::Avx512 => unsafe { x86::run_avx512(job) },
+            // SAFETY: as above.
+            Kind::Avx2 => unsafe { x86::run_avx2(job) },
+            Kind::Portable => job.run::<word::Word>(),
+            #[cfg(test)]
+            Kind::Emulated => job.run::<emulated::Emulated>(),
         }
+    }
+
+    /// Runs a job in this kernel's lanes.
+    #[cfg(not(target_arch = "x86_64"))]
+    pub(crate) fn run<J: Job>(self, job: J) -> J::Out {
+        job.run::<word::Word>()
     }
 }

@@ -1,83 +1,176 @@
-//! Every kernel against the naive one, on random and on the largest residues.
+//! Every kernel against oracles, on random and on the largest residues: rows against one division per product,
+//! transforms against tfhe-ntt and the definition (`ntt.rs`), pointwise products against wide integers.
 
-use super::lanes::{self, Lanes};
+use super::pointwise::{AddScaled, MulAdd, TwoProducts};
+use super::transform::{Forward, Inverse};
 use super::*;
+use crate::ntt::MakeTables;
+use crate::primes::ntt_primes;
 use crate::sample::{derive_key, stream};
-use crate::{Ntt, Poly, Ring};
+use crate::{Modulus, Ntt, Poly, Ring};
 use proptest::prelude::*;
+use tfhe_ntt::prime64::Plan;
 
-/// IFMA in plain integers.
-#[derive(Clone, Copy)]
-struct Emulated([u64; 8]);
-
-const MASK: u64 = (1 << 52) - 1;
-
-impl Lanes for Emulated {
-    fn zero() -> Self {
-        Self([0; 8])
-    }
-    fn load(words: &[u64; 8]) -> Self {
-        Self(*words)
-    }
-    fn store(self, words: &mut [u64; 8]) {
-        *words = self.0;
-    }
-    fn add_low(self, a: Self, b: Self) -> Self {
-        let product = |i: usize| u128::from(a.0[i] & MASK) * u128::from(b.0[i] & MASK);
-        Self(std::array::from_fn(|i| self.0[i].checked_add(product(i) as u64 & MASK).expect("lane overflow")))
-    }
-    fn add_high(self, a: Self, b: Self) -> Self {
-        let product = |i: usize| u128::from(a.0[i] & MASK) * u128::from(b.0[i] & MASK);
-        Self(std::array::from_fn(|i| self.0[i].checked_add((product(i) >> 52) as u64).expect("lane overflow")))
+fn compare_rows(degree: usize, bits: &[u32], rows: &[Vec<Poly<Ntt>>], batch: &[Vec<Poly<Ntt>>]) {
+    for kernel in Kernel::available() {
+        let ring = Ring::with_kernel(degree, bits, kernel).unwrap();
+        let mut store = RowStore::new(&ring, rows.len(), rows[0].len()).unwrap();
+        assert!(store.bytes() <= RowStore::bytes_needed(&ring, rows.len(), rows[0].len()));
+        for (row, tiles) in rows.iter().enumerate() {
+            tiles.iter().enumerate().for_each(|(tile, p)| store.set(row, tile, p));
+        }
+        let batch_of = store.prepare(&ring, batch).unwrap();
+        let products = store.products(&ring, &batch_of, 0..rows.len()).unwrap();
+        let last = store.products(&ring, &batch_of, rows.len() - 1..rows.len()).unwrap();
+        for (image, x) in batch.iter().enumerate() {
+            for (row, tiles) in rows.iter().enumerate() {
+                let want = store.product_naive(&ring, row, x);
+                // The store's order is part of what is tested: some coefficients from the elements themselves.
+                for (l, m) in ring.moduli().iter().enumerate() {
+                    for k in [0, 1, 31, 32, degree / 2 + 5, degree - 1] {
+                        let by_hand = tiles.iter().zip(x).fold(0u128, |s, (w, x)| {
+                            (s + u128::from(w.limb(l)[k]) * u128::from(x.limb(l)[k])) % u128::from(m.value())
+                        });
+                        assert_eq!(u128::from(want.limb(l)[k]), by_hand);
+                    }
+                }
+                let got = products.poly(&ring, row, image);
+                assert!(row + 1 < rows.len() || last.poly(&ring, 0, image) == got, "{}, one row alone", kernel.name());
+                assert!(got == want, "{}, row {row}, image {image}", kernel.name());
+            }
+        }
     }
 }
 
-fn compare(ring: &Ring, rows: &[Vec<Poly<Ntt>>], x: &[Poly<Ntt>]) {
-    let mut store = RowStore::new(ring, rows.len(), x.len()).unwrap();
-    for (mut slot, row) in store.rows_mut().zip(rows) {
-        row.iter().enumerate().for_each(|(i, p)| slot.set(i, p));
+fn random_polys(ring: &Ring, count: usize, seed: u8) -> Vec<Poly<Ntt>> {
+    let mut rng = stream(&derive_key("jali kernel test", &[&[seed]]));
+    (0..count).map(|_| ring.uniform(&mut rng)).collect()
+}
+
+/// All residues the largest.
+fn top(ring: &Ring) -> Poly<Ntt> {
+    let mut top = ring.zero::<Ntt>();
+    for (l, m) in ring.moduli().iter().enumerate() {
+        top.limb_mut(l).fill(m.value() - 1);
     }
-    let limb_words = x.len() * ring.degree();
-    for row in 0..rows.len() {
-        let want = store.product(Kernel::NAIVE, ring, row, x).unwrap();
-        // The store's order is part of what is tested: the first coefficient by hand.
-        let by_hand = rows[row].iter().zip(x).fold(0u128, |s, (w, x)| {
-            (s + u128::from(w.limb(0)[0]) * u128::from(x.limb(0)[0])) % u128::from(ring.moduli()[0].value())
-        });
-        assert_eq!(u128::from(want.limb(0)[0]), by_hand);
-        for kernel in Kernel::available() {
-            assert!(store.product(kernel, ring, row, x).unwrap() == want, "{}", kernel.name());
-        }
-        for (l, m) in ring.moduli().iter().enumerate() {
-            let w = &store.words_for_tests()[row * limb_words * ring.limbs() + l * limb_words..][..limb_words];
-            let xs: Vec<&[u64]> = x.iter().map(|p| p.limb(l)).collect();
-            let mut out = vec![0; ring.degree()];
-            lanes::row::<Emulated>(m, w, &xs, &mut out);
-            assert!(out == want.limb(l), "emulated 52-bit lanes");
-        }
-    }
+    top
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
     #[test]
-    fn all_kernels_agree(log_n in 10usize..13, bits in 28u32..=50, limbs in 1usize..3, rows in 1usize..3, tiles in 1usize..9, seed: u8) {
-        let ring = Ring::new(1 << log_n, &vec![bits; limbs]).unwrap();
-        let mut rng = stream(&derive_key("jali kernel test", &[&[seed]]));
-        let rows: Vec<Vec<_>> = (0..rows).map(|_| (0..tiles).map(|_| ring.uniform(&mut rng)).collect()).collect();
-        let x: Vec<_> = (0..tiles).map(|_| ring.uniform(&mut rng)).collect();
-        compare(&ring, &rows, &x);
+    fn all_kernels_agree_on_rows(
+        log_n in 10usize..12, bits in prop::collection::vec(28u32..=50, 1..3), rows in 1usize..4, tiles in 1usize..9,
+        images in 1usize..12, seed: u8,
+    ) {
+        let ring = Ring::new(1 << log_n, &bits).unwrap();
+        let rows: Vec<_> = (0..rows).map(|r| random_polys(&ring, tiles, seed.wrapping_add(r as u8))).collect();
+        let batch: Vec<_> = (0..images).map(|i| random_polys(&ring, tiles, seed.wrapping_add(100 + i as u8))).collect();
+        compare_rows(1 << log_n, &bits, &rows, &batch);
     }
 }
 
 #[test]
 fn worst_case_residues_do_not_overflow() {
-    for (bits, tiles) in [(50, 4096), (28, 4096), (50, 1)] {
+    for (bits, tiles) in [(50, 4096), (40, 600), (50, 1)] {
         let ring = Ring::new(1024, &[bits]).unwrap();
-        let mut top = ring.zero::<Ntt>();
-        top.limb_mut(0).fill(ring.moduli()[0].value() - 1);
-        let x = vec![top; tiles];
-        compare(&ring, std::slice::from_ref(&x), &x);
+        let x = vec![top(&ring); tiles];
+        compare_rows(1024, &[bits], std::slice::from_ref(&x), &[x.clone(), x.clone()]);
+        compare_rows(1024, &[bits], std::slice::from_ref(&x), std::slice::from_ref(&x));
+    }
+}
+
+/// Where our order has what bit-reversed order has at `i`.
+pub(crate) fn place(i: usize) -> usize {
+    i / 64 * 64 + i % 8 * 8 + i / 8 % 8
+}
+
+#[test]
+fn all_transforms_agree_with_another_implementation() {
+    for (degree, bits) in [
+        (1024, 22),
+        (1024, 26),
+        (1024, 50),
+        (2048, 33),
+        (2048, 44),
+        (2048, 47),
+        (2048, 48),
+        (4096, 33),
+        (4096, 36),
+        (4096, 47),
+        (4096, 49),
+        (8192, 35),
+        (16384, 47),
+        (32768, 47),
+        (32768, 34),
+        (32768, 50),
+    ] {
+        let m = Modulus::new(ntt_primes(degree, bits, 1).unwrap()[0]).unwrap();
+        let other = Plan::try_new(degree, m.value()).unwrap();
+        let reduce = |v: &mut Vec<u64>| v.iter_mut().for_each(|v| *v %= m.value());
+        // The other implementation's root: the value that the transform of X has first.
+        let mut roots = vec![0; degree];
+        roots[1] = 1;
+        other.fwd(&mut roots);
+        reduce(&mut roots);
+        let psi = roots[0];
+        let mut random = vec![0; degree];
+        crate::sample::uniform_mod(&mut stream(&derive_key("jali ntt test", &[&[bits as u8]])), &m, &mut random);
+        for input in [
+            random,
+            vec![m.value() - 1; degree],
+            (0..degree).map(|i| if i % 3 == 0 { m.value() - 1 } else { 0 }).collect(),
+        ] {
+            let mut want = input.clone();
+            other.fwd(&mut want);
+            reduce(&mut want);
+            for kernel in Kernel::available().into_iter().filter(|k| k.for_modulus(&m) == *k) {
+                let tables = kernel.run(MakeTables { modulus: m, log_degree: degree.ilog2(), psi });
+                let mut got = input.clone();
+                kernel.run(Forward { tables: &tables, values: &mut got });
+                let name = kernel.name();
+                assert!((0..degree).all(|i| got[place(i)] == want[i]), "{name} forward, degree {degree}, {bits} bits");
+                kernel.run(Inverse { tables: &tables, values: &mut got });
+                assert!(got == input, "{name} inverse, degree {degree}, {bits} bits");
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn pointwise_products_agree_with_wide_integers(bits in 20u32..=50, seed: u8, scalar: u64, top in any::<bool>()) {
+        let m = Modulus::new(ntt_primes(1024, bits, 1).unwrap()[0]).unwrap();
+        let p = u128::from(m.value());
+        let mut v = vec![m.value() - 1; 5 * 64];
+        if !top {
+            crate::sample::uniform_mod(&mut stream(&derive_key("jali pointwise test", &[&[seed]])), &m, &mut v);
+        }
+        let part = |i: usize| &v[64 * i..64 * (i + 1)];
+        let wide = |i: usize, k: usize| u128::from(part(i)[k]);
+        let scalar = scalar % m.value();
+        for kernel in Kernel::available().into_iter().filter(|k| k.for_modulus(&m) == *k) {
+            for subtract in [false, true] {
+                let mut acc = part(0).to_vec();
+                kernel.run(MulAdd { modulus: &m, acc: &mut acc, a: part(1), b: part(2), subtract });
+                for k in 0..64 {
+                    let product = wide(1, k) * wide(2, k) % p;
+                    let want = (wide(0, k) + if subtract { p - product } else { product }) % p;
+                    prop_assert_eq!(u128::from(acc[k]), want);
+                }
+            }
+            let mut out = vec![0; 64];
+            kernel.run(TwoProducts { modulus: &m, out: &mut out, factors: [part(1), part(2), part(3), part(4)] });
+            for k in 0..64 {
+                prop_assert_eq!(u128::from(out[k]), (wide(1, k) * wide(2, k) + wide(3, k) * wide(4, k)) % p);
+            }
+            let mut acc = part(0).to_vec();
+            kernel.run(AddScaled { modulus: &m, acc: &mut acc, a: part(1), scalar });
+            for k in 0..64 {
+                prop_assert_eq!(u128::from(acc[k]), (wide(0, k) + u128::from(scalar) * wide(1, k)) % p);
+            }
+        }
     }
 }
 
@@ -96,11 +189,17 @@ fn wrong_shapes_and_names_are_errors() {
     assert!(RowStore::new(&ring, 1, 0).is_err());
     assert!(RowStore::new(&ring, 1, 4097).is_err());
     assert!(RowStore::new(&ring, usize::MAX / 1024, 4096).is_err());
-    let store = RowStore::new(&ring, 2, 3).unwrap();
+    let mut store = RowStore::new(&ring, 2, 3).unwrap();
+    store.set(2, 0, &ring.zero());
+    store.set(0, 3, &ring.zero());
     let x = vec![ring.zero(); 3];
-    assert!(store.product(Kernel::NAIVE, &ring, 2, &x).is_err());
-    assert!(store.product(Kernel::NAIVE, &ring, 0, &x[..2]).is_err());
+    assert!(store.prepare(&ring, &[&x[..2]]).is_err() && store.prepare(&ring, &[] as &[Vec<Poly<Ntt>>]).is_err());
     let other = Ring::new(2048, &[28]).unwrap();
-    assert!(store.product(Kernel::NAIVE, &ring, 0, &vec![other.zero(); 3]).is_err());
+    assert!(store.prepare(&ring, &[vec![other.zero(); 3]]).is_err());
+    let batch = store.prepare(&ring, &[&x]).unwrap();
+    assert!(store.products(&ring, &batch, 0..2).is_ok());
+    assert!(store.products(&ring, &batch, 0..3).is_err() && store.products(&ring, &batch, 1..1).is_err());
+    let smaller = RowStore::new(&ring, 2, 2).unwrap();
+    assert!(smaller.products(&ring, &batch, 0..2).is_err());
     assert!(Kernel::choose(Some("sse9")).unwrap_err().to_string().contains("portable"));
 }

@@ -1,0 +1,398 @@
+//! Rows of ring elements in the order in which they are read, and their product with masked inputs.
+//!
+//! `W~` is stored `[limb][block of 32 coefficients][row][tile][32 residues]`, residues in as many whole bytes as their prime
+//! needs. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level
+//! cache; `W~` streams past them once, in storage order, whatever the batch. Accumulators stay in registers until a
+//! row ends.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use zeroize::Zeroize;
+
+use super::lanes::{Lanes, UNPACK_READS, array_at, item_at};
+use super::{BLOCK, Job};
+use crate::aligned::AlignedWords;
+use crate::modulus::MAX_LAZY_PRODUCTS;
+use crate::{Ntt, Poly, Ring, RingError};
+
+/// The matrix `W~`: rows of `tiles` ring elements.
+#[derive(Clone)]
+pub struct RowStore {
+    tiles: usize,
+    rows: usize,
+    limbs: Vec<LimbRows>,
+}
+
+/// All rows modulo one prime.
+#[derive(Clone)]
+struct LimbRows {
+    /// Bytes per residue.
+    width: usize,
+    /// `[block][row][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
+    bytes: Vec<u8>,
+}
+
+impl std::fmt::Debug for RowStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "RowStore<{} rows of {} tiles, content withheld>", self.rows, self.tiles)
+    }
+}
+
+/// Bytes of memory that one residue takes.
+fn width_of(bits: u32) -> usize {
+    (bits.div_ceil(8) as usize).max(5)
+}
+
+impl RowStore {
+    /// Bytes of memory that so many rows of so many tiles take.
+    pub fn bytes_needed(ring: &Ring, rows: usize, tiles: usize) -> usize {
+        let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);
+        let limb = |bits: u32| residues.saturating_mul(width_of(bits)).saturating_add(UNPACK_READS);
+        ring.moduli().iter().fold(0, |sum, m| sum.saturating_add(limb(m.bits())))
+    }
+
+    /// Room for `rows` rows; the content is zero.
+    ///
+    /// # Errors
+    /// [`RingError::Length`] for 0 or more than 4096 tiles, or if the memory cannot be had.
+    pub fn new(ring: &Ring, rows: usize, tiles: usize) -> Result<Self, RingError> {
+        if !(1..=MAX_LAZY_PRODUCTS).contains(&tiles) {
+            return Err(RingError::Length { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
+        }
+        let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);
+        let limb = |bits: u32| {
+            let (mut bytes, width) = (Vec::new(), width_of(bits));
+            let got = residues.saturating_mul(width).saturating_add(UNPACK_READS);
+            if bytes.try_reserve_exact(got).is_err() {
+                return Err(RingError::Length { what: "bytes of memory for the rows", expected: 0, got });
+            }
+            bytes.resize(got, 0);
+            Ok(LimbRows { width, bytes })
+        };
+        let limbs = ring.moduli().iter().map(|m| limb(m.bits())).collect::<Result<_, _>>()?;
+        Ok(Self { tiles, rows, limbs })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Ring elements per row.
+    pub fn tiles(&self) -> usize {
+        self.tiles
+    }
+
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        self.limbs.iter().map(|l| l.bytes.len()).sum()
+    }
+
+    /// Puts a ring element into place. Nothing happens outside the matrix.
+    pub fn set(&mut self, row: usize, tile: usize, p: &Poly<Ntt>) {
+        if row >= self.rows || tile >= self.tiles {
+            return;
+        }
+        for (l, limb) in self.limbs.iter_mut().enumerate() {
+            let run = BLOCK * limb.width;
+            for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
+                let at = ((b * self.rows + row) * self.tiles + tile) * run;
+                for (place, v) in limb.bytes[at..at + run].chunks_exact_mut(limb.width).zip(source) {
+                    place.copy_from_slice(&v.to_le_bytes()[..limb.width]);
+                }
+            }
+        }
+    }
+
+    /// Inputs in the order in which rows read them; an input has `tiles` elements.
+    ///
+    /// # Errors
+    /// [`RingError::Length`] if the shape of an input does not fit, or for an empty batch.
+    pub fn prepare(&self, ring: &Ring, batch: &[impl AsRef<[Poly<Ntt>]> + Sync]) -> Result<Batch, RingError> {
+        let unfit = |x: &[Poly<Ntt>]| x.len() != self.tiles || !x.iter().all(|p| ring.holds(p));
+        if let Some(x) = batch.iter().map(AsRef::as_ref).find(|x| unfit(x)) {
+            return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got: x.len() });
+        }
+        let images = batch.len();
+        if images == 0 {
+            return Err(RingError::Length { what: "images of a batch", expected: 1, got: 0 });
+        }
+        let blocks = ring.degree() / BLOCK;
+        let run = self.tiles * images * BLOCK;
+        let mut words = AlignedWords::zero(ring.limbs() * blocks * run);
+        words.par_chunks_exact_mut(run).with_min_len(least(run)).enumerate().for_each(|(index, out)| {
+            let (limb, block) = (index / blocks, index % blocks);
+            ring.kernel().run(PrepareBlock { batch, limb, block, out });
+        });
+        Ok(Batch { images, words })
+    }
+
+    /// Some rows times every input of a batch.
+    ///
+    /// # Errors
+    /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape.
+    pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Products, RingError> {
+        let images = batch.images;
+        let blocks = ring.degree() / BLOCK;
+        let inputs = self.tiles * images * BLOCK;
+        if rows.is_empty() || rows.end > self.rows {
+            return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
+        }
+        if batch.words.len() != ring.limbs() * blocks * inputs || self.limbs.len() != ring.limbs() {
+            let got = batch.words.len() / (ring.limbs() * blocks * images * BLOCK);
+            return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
+        }
+        let run = rows.len() * images * BLOCK;
+        let mut words = AlignedWords::zero(ring.limbs() * blocks * run);
+        let least = least(run * self.tiles);
+        words.par_chunks_exact_mut(run).with_min_len(least).enumerate().for_each(|(index, out)| {
+            let (limb, block) = (index / blocks, index % blocks);
+            let LimbRows { width, bytes } = &self.limbs[limb];
+            let row_bytes = self.tiles * BLOCK * width;
+            let at = |row: usize| (block * self.rows + row) * row_bytes;
+            let w = &bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
+            let shape = Shape { tiles: self.tiles, width: *width, images };
+            let x = &batch.words[index * inputs..(index + 1) * inputs];
+            ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, x, out });
+        });
+        Ok(Products { rows: rows.len(), images, words })
+    }
+}
+
+/// Blocks that one thread takes at least, for work of so many products each: less is not worth fetching a thread for.
+fn least(products: usize) -> usize {
+    (65_536 / products).max(1)
+}
+
+impl Zeroize for RowStore {
+    fn zeroize(&mut self) {
+        self.limbs.iter_mut().for_each(|l| l.bytes.zeroize());
+    }
+}
+
+/// Some rows times inputs, `[limb][block][row][image][32]`.
+pub struct Products {
+    rows: usize,
+    images: usize,
+    words: AlignedWords,
+}
+
+impl std::fmt::Debug for Products {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Products<{} rows, {} images, content withheld>", self.rows, self.images)
+    }
+}
+
+impl Products {
+    /// The product of one row, counted from the first of these, and one image.
+    pub fn poly(&self, ring: &Ring, row: usize, image: usize) -> Poly<Ntt> {
+        let mut out = ring.zero();
+        let blocks = ring.degree() / BLOCK;
+        for l in 0..ring.limbs() {
+            for (b, out) in out.limb_mut(l).as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                let at = (((l * blocks + b) * self.rows + row) * self.images + image) * BLOCK;
+                out.copy_from_slice(&self.words[at..at + BLOCK]);
+            }
+        }
+        out
+    }
+}
+
+impl Zeroize for Products {
+    fn zeroize(&mut self) {
+        self.words.zeroize();
+    }
+}
+
+/// The inputs of a batch in lanes' own form, `[limb][block][group of lanes][tile][image][lanes]`.
+pub struct Batch {
+    images: usize,
+    words: AlignedWords,
+}
+
+impl std::fmt::Debug for Batch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Batch<{} images, content withheld>", self.images)
+    }
+}
+
+impl Batch {
+    /// Number of images.
+    pub fn images(&self) -> usize {
+        self.images
+    }
+}
+
+impl Zeroize for Batch {
+    fn zeroize(&mut self) {
+        self.words.zeroize();
+    }
+}
+
+/// Puts one block of one limb of all inputs into the order of a [`Batch`].
+struct PrepareBlock<'a, X> {
+    batch: &'a [X],
+    limb: usize,
+    block: usize,
+    out: &'a mut [u64],
+}
+
+impl<X: AsRef<[Poly<Ntt>]>> Job for PrepareBlock<'_, X> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let images = self.batch.len();
+        let (tiles, out) = (self.out.len() / (images * BLOCK), V::split_mut(self.out));
+        for (image, input) in self.batch.iter().enumerate() {
+            for (tile, poly) in input.as_ref().iter().enumerate() {
+                let words = &poly.limb(self.limb)[self.block * BLOCK..][..BLOCK];
+                for (g, words) in V::split(words).iter().enumerate() {
+                    V::enter(words).store(&mut out[(g * tiles + tile) * images + image]);
+                }
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Shape {
+    tiles: usize,
+    width: usize,
+    images: usize,
+}
+
+/// One block of coefficients of one limb, some rows, all images.
+struct RowBlock<'a> {
+    modulus: &'a crate::Modulus,
+    shape: Shape,
+    w: &'a [u8],
+    x: &'a [u64],
+    out: &'a mut [u64],
+}
+
+/// Coefficients `BLOCK` at a time in groups of lanes.
+const fn groups<V: Lanes>() -> usize {
+    BLOCK / V::LANES
+}
+
+impl Job for RowBlock<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let (p, spread) = (V::prime(self.modulus), V::spread(self.shape.width));
+        let Shape { tiles, width, images } = self.shape;
+        let (row_bytes, fold_every) = (tiles * BLOCK * width, V::products_between_folds(self.modulus));
+        // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by `RowStore::products`.
+        let job = |row: usize| {
+            let w = &self.w[row * row_bytes..(row + 1) * row_bytes + UNPACK_READS];
+            RowJob::<V> { shape: self.shape, w, x: V::split(self.x), spread, p, fold_every }
+        };
+        let rows = self.out.chunks_exact_mut(images * BLOCK).enumerate();
+        if images == 1 {
+            for (row, out) in rows {
+                // As many sums at once as hide the latency of a multiply-add.
+                match groups::<V>() {
+                    4 => job(row).compute::<4, true>(0, 0, out),
+                    _ => {
+                        for g in 0..groups::<V>() / 8 {
+                            job(row).compute::<8, true>(8 * g, 0, out);
+                        }
+                    }
+                }
+            }
+            return;
+        }
+        // One group of lanes after the other: its inputs, of all images, stay in the first-level cache for all rows.
+        let mut rows: Vec<_> = rows.collect();
+        for g in 0..groups::<V>() {
+            for (row, out) in &mut rows {
+                let (job, mut image) = (job(*row), 0);
+                while image + 8 <= images {
+                    job.compute::<8, false>(g, image, out);
+                    image += 8;
+                }
+                while image + 2 <= images {
+                    job.compute::<2, false>(g, image, out);
+                    image += 2;
+                }
+                if image < images {
+                    job.compute::<1, false>(g, image, out);
+                }
+            }
+        }
+    }
+}
+
+struct RowJob<'a, V: Lanes> {
+    shape: Shape,
+    w: &'a [u8],
+    x: &'a [V::Words],
+    fold_every: usize,
+    spread: V::Spread,
+    p: V::Prime,
+}
+
+impl<V: Lanes> RowJob<'_, V> {
+    #[inline(always)]
+    fn weights(&self, tile: usize, group: usize) -> V {
+        V::unpack(array_at(self.w, (tile * BLOCK + group * V::LANES) * self.shape.width), &self.spread)
+    }
+
+    #[inline(always)]
+    fn input(&self, group: usize, tile: usize, image: usize) -> V {
+        V::load(item_at(self.x, (group * self.shape.tiles + tile) * self.shape.images + image))
+    }
+
+    /// Sums over all tiles and puts them into place, `[image][32]`: `S` groups of one image (`SINGLE`) or one group of
+    /// `S` images. The tiles come in runs between which sums are folded.
+    #[inline(always)]
+    fn compute<const S: usize, const SINGLE: bool>(&self, group: usize, image: usize, out: &mut [u64]) {
+        let (mut sums, p, tiles) = ([V::no_products(); S], self.p, self.shape.tiles);
+        let mut first = 0;
+        loop {
+            let end = tiles.min(first + self.fold_every);
+            for tile in first..end {
+                for (n, sum) in sums.iter_mut().enumerate() {
+                    let (g, i) = if SINGLE { (group + n, image) } else { (group, image + n) };
+                    *sum = V::accumulate(*sum, self.input(g, tile, i), self.weights(tile, g), &p);
+                }
+            }
+            if end == tiles {
+                break;
+            }
+            first = end;
+            for s in &mut sums {
+                *s = V::fold(*s, &p);
+            }
+        }
+        let out = V::split_mut(out);
+        for (n, sum) in sums.into_iter().enumerate() {
+            let (g, i) = if SINGLE { (group + n, image) } else { (group, image + n) };
+            V::finish(sum, &p, &mut out[i * groups::<V>() + g]);
+        }
+    }
+}
+
+/// The oracle: no blocking, no lazy reduction, the machine's own division.
+impl RowStore {
+    /// One row times one input, one product and one division at a time.
+    pub fn product_naive(&self, ring: &Ring, row: usize, x: &[Poly<Ntt>]) -> Poly<Ntt> {
+        let mut out = ring.zero();
+        for (l, m) in ring.moduli().iter().enumerate() {
+            let (p, limb) = (u128::from(m.value()), &self.limbs[l]);
+            for (k, o) in out.limb_mut(l).iter_mut().enumerate() {
+                for (tile, x) in x.iter().enumerate() {
+                    let at = ((k / BLOCK * self.rows + row) * self.tiles + tile) * BLOCK + k % BLOCK;
+                    let mut w = [0; 8];
+                    w[..limb.width].copy_from_slice(&limb.bytes[at * limb.width..][..limb.width]);
+                    let product = u128::from(x.limb(l)[k]) * u128::from(u64::from_le_bytes(w));
+                    *o = ((u128::from(*o) + product) % p) as u64;
+                }
+            }
+        }
+        out
+    }
+}

@@ -1,0 +1,373 @@
+//! The negacyclic number-theoretic transform over lanes.
+//!
+//! Forward: Cooley-Tukey, natural order in, roots in bit-reversed order (Longa, Naehrig, ePrint 2016/504), two or three
+//! levels at a time so that every value is loaded and stored once for them. The last three levels work inside groups of
+//! eight neighbours; 64 values are turned from rows to columns for them and stay so: position `64*g + 8*l + j` holds
+//! what bit-reversed order has at `64*g + 8*j + l`. Inverse: Gentleman-Sande, the same steps backwards, with `1/N` in the last.
+//!
+//! Nothing is reduced between the levels. Forward, a value grows by at most `2p` a level: `2p*(1 + 15) <= 2^52` for the 47
+//! bits that [`MAX_LANE_BITS`] allows. Inverse, sums double: values are settled after every pass where `p`,
+//! doubled that often, would not fit.
+
+use super::Job;
+use super::lanes::{Block64, Lanes, item_at, item_at_mut};
+use crate::Modulus;
+
+/// Largest prime, in bits, whose transforms run in vector lanes; larger ones take the portable lane.
+pub(crate) const MAX_LANE_BITS: u32 = 47;
+
+/// Roots of unity as one kind of lanes takes them.
+#[derive(Debug)]
+pub(crate) struct Tables {
+    modulus: Modulus,
+    log_degree: u32,
+    forward: Direction,
+    inverse: Direction,
+    /// `1/N`.
+    scale: [u64; 2],
+}
+
+#[derive(Debug)]
+struct Direction {
+    /// Root and quotient of node `m + b`: block `b` of the level with `m` blocks.
+    roots: Vec<[u64; 2]>,
+    /// For every 64 values, the roots of the three innermost levels lane by lane: `[node 1..8][root, quotient][lane]`.
+    inner: Vec<InnerRoots>,
+}
+
+#[derive(Debug)]
+#[repr(align(64))]
+struct InnerRoots([[[u64; 8]; 2]; 7]);
+
+impl Direction {
+    /// `powers[i]` is the root of node `i`.
+    fn new<V: Lanes>(m: &Modulus, powers: &[u64]) -> Self {
+        let roots: Vec<[u64; 2]> = powers.iter().map(|&w| V::constant(m, w)).collect();
+        let blocks = powers.len() / 8;
+        let inner = (0..blocks / 8).map(|group| {
+            InnerRoots(std::array::from_fn(|node| {
+                let (level, index) = split_node(node + 1);
+                std::array::from_fn(|part| {
+                    std::array::from_fn(|lane| roots[((blocks + 8 * group + lane) << level) + index][part])
+                })
+            }))
+        });
+        Self { inner: inner.collect(), roots }
+    }
+}
+
+/// Level and position of a node counted through a small tree: 1 | 2 3 | 4 5 6 7.
+#[inline(always)]
+fn split_node(node: usize) -> (u32, usize) {
+    let level = node.ilog2();
+    (level, node - (1 << level))
+}
+
+impl Tables {
+    /// `psi` is a primitive `2N`-th root of unity modulo the prime.
+    pub(crate) fn new<V: Lanes>(modulus: Modulus, log_degree: u32, psi: u64) -> Self {
+        let degree = 1usize << log_degree;
+        let powers = |root: u64| {
+            let mut out = vec![0; degree];
+            let mut power = 1;
+            for i in 0..degree {
+                out[i.reverse_bits() >> (usize::BITS - log_degree)] = power;
+                power = modulus.mul(power, root);
+            }
+            out
+        };
+        let scale = modulus.invert(degree as u64 % modulus.value());
+        let mut inverse = powers(modulus.invert(psi));
+        // The outermost level ends the inverse: its root carries 1/N for the differences.
+        inverse[1] = modulus.mul(inverse[1], scale);
+        Self {
+            modulus,
+            log_degree,
+            forward: Direction::new::<V>(&modulus, &powers(psi)),
+            inverse: Direction::new::<V>(&modulus, &inverse),
+            scale: V::constant(&modulus, scale),
+        }
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn bytes(&self) -> usize {
+        2 * (self.forward.roots.len() * 16 + self.forward.inner.len() * 14 * 64)
+    }
+}
+
+/// Coefficients (canonical) to values (canonical), in place.
+pub(crate) struct Forward<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) values: &'a mut [u64],
+}
+
+/// Values (canonical) to coefficients (canonical), scaled by `1/N`, in place.
+pub(crate) struct Inverse<'a> {
+    pub(crate) tables: &'a Tables,
+    pub(crate) values: &'a mut [u64],
+}
+
+/// Roots of one block, nodes 1 to `S - 1`, in lanes.
+#[inline(always)]
+fn block_roots<V: Lanes, const S: usize>(roots: &[[u64; 2]], first: usize) -> [(V, V); S] {
+    let mut out = [(V::splat(0), V::splat(0)); S];
+    for node in 1..S {
+        let (level, index) = split_node(node);
+        let [root, quotient] = roots[(first << level) + index];
+        out[node] = (V::splat(root), V::splat(quotient));
+    }
+    out
+}
+
+#[inline(always)]
+fn inner_roots<V: Lanes>(InnerRoots(inner): &InnerRoots, part: usize) -> [(V, V); 8] {
+    let mut out = [(V::splat(0), V::splat(0)); 8];
+    for node in 1..8 {
+        let [root, quotient] = &inner[node - 1];
+        out[node] = (V::load(&V::split(root)[part]), V::load(&V::split(quotient)[part]));
+    }
+    out
+}
+
+/// One level of a forward pass: pairs `HALF` apart. The trip counts are constants, so that everything is unrolled and
+/// stays in registers.
+#[inline(always)]
+fn forward_level<V: Lanes, const S: usize, const HALF: usize>(
+    x: &mut [V; S],
+    roots: &[(V, V); S],
+    bias: V,
+    p: &V::Prime,
+) {
+    for block in 0..S / (2 * HALF) {
+        let (root, quotient) = roots[S / (2 * HALF) + block];
+        for j in 0..HALF {
+            let i = 2 * HALF * block + j;
+            let y = x[i + HALF].mul_constant(root, quotient, p);
+            x[i + HALF] = x[i].sub(y, bias);
+            x[i] = x[i].add(y);
+        }
+    }
+}
+
+#[inline(always)]
+fn forward_butterflies<V: Lanes, const S: usize>(x: &mut [V; S], roots: &[(V, V); S], bias: V, p: &V::Prime) {
+    if S == 8 {
+        forward_level::<V, S, 4>(x, roots, bias, p);
+    }
+    if S >= 4 {
+        forward_level::<V, S, 2>(x, roots, bias, p);
+    }
+    forward_level::<V, S, 1>(x, roots, bias, p);
+}
+
+/// One level of an inverse pass.
+#[inline(always)]
+fn inverse_level<V: Lanes, const S: usize, const HALF: usize>(
+    x: &mut [V; S],
+    roots: &[(V, V); S],
+    doublings: u32,
+    p: &V::Prime,
+) {
+    let bias = V::bias(p, doublings);
+    for block in 0..S / (2 * HALF) {
+        let (root, quotient) = roots[S / (2 * HALF) + block];
+        for j in 0..HALF {
+            let i = 2 * HALF * block + j;
+            let difference = x[i].sub(x[i + HALF], bias);
+            x[i] = x[i].add(x[i + HALF]);
+            x[i + HALF] = difference.mul_constant(root, quotient, p);
+        }
+    }
+}
+
+#[inline(always)]
+fn inverse_butterflies<V: Lanes, const S: usize>(x: &mut [V; S], roots: &[(V, V); S], doublings: u32, p: &V::Prime) {
+    inverse_level::<V, S, 1>(x, roots, doublings, p);
+    if S >= 4 {
+        inverse_level::<V, S, 2>(x, roots, doublings + 1, p);
+    }
+    if S == 8 {
+        inverse_level::<V, S, 4>(x, roots, doublings + 2, p);
+    }
+}
+
+/// The slices that a pass combines: `S` runs of `run` groups of lanes, one after the other.
+#[inline(always)]
+fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, run: usize, enter: bool) -> [V; S] {
+    let mut x = [V::splat(0); S];
+    for k in 0..S {
+        let words = item_at(words, k * run + i);
+        x[k] = if enter { V::enter(words) } else { V::load(words) };
+    }
+    x
+}
+
+#[inline(always)]
+fn store_runs<V: Lanes, const S: usize>(words: &mut [V::Words], i: usize, run: usize, x: &[V; S]) {
+    for k in 0..S {
+        x[k].store(item_at_mut(words, k * run + i));
+    }
+}
+
+#[inline(always)]
+fn forward_pass<V: Lanes, const S: usize>(t: &Tables, values: &mut [u64], blocks: usize, p: &V::Prime) {
+    let bias = V::bias(p, 0);
+    let block_len = values.len() / blocks;
+    for (b, block) in values.chunks_exact_mut(block_len).enumerate() {
+        let roots = block_roots::<V, S>(&t.forward.roots, blocks + b);
+        let words = V::split_mut(block);
+        let run = words.len() / S;
+        let words = &mut words[..S * run];
+        if blocks == 1 {
+            for i in 0..run {
+                let mut x = load_runs::<V, S>(words, i, run, true);
+                forward_butterflies(&mut x, &roots, bias, p);
+                store_runs(words, i, run, &x);
+            }
+        } else {
+            for i in 0..run {
+                let mut x = load_runs::<V, S>(words, i, run, false);
+                forward_butterflies(&mut x, &roots, bias, p);
+                store_runs(words, i, run, &x);
+            }
+        }
+    }
+}
+
+/// The three innermost levels of eight columns, to canonical values.
+#[inline(always)]
+fn forward_inner<V: Lanes>(mut x: [V; 8], inner: &InnerRoots, part: usize, out: &mut Block64, bias: V, p: &V::Prime) {
+    forward_butterflies(&mut x, &inner_roots::<V>(inner, part), bias, p);
+    let out = V::split_mut(out);
+    for l in 0..8 {
+        x[l].leave(p, &mut out[8 / V::LANES * l + part]);
+    }
+}
+
+/// The same backwards, from canonical values.
+#[inline(always)]
+fn inverse_inner<V: Lanes>(columns: &Block64, inner: &InnerRoots, part: usize, settle: bool, p: &V::Prime) -> [V; 8] {
+    let words = V::split(columns);
+    let mut x = [V::splat(0); 8];
+    for l in 0..8 {
+        x[l] = V::enter(&words[8 / V::LANES * l + part]);
+    }
+    inverse_butterflies(&mut x, &inner_roots::<V>(inner, part), 0, p);
+    if settle {
+        for v in &mut x {
+            *v = v.settle(p);
+        }
+    }
+    x
+}
+
+impl Job for Forward<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let (t, p) = (self.tables, V::prime(&self.tables.modulus));
+        let levels = t.log_degree - 3;
+        let mut done = 0;
+        while done < levels {
+            // The first pass takes what is left over, so that the others are whole.
+            let now = if done == 0 && !levels.is_multiple_of(V::LEVELS) { levels % V::LEVELS } else { V::LEVELS };
+            match now {
+                1 => forward_pass::<V, 2>(t, self.values, 1 << done, &p),
+                2 => forward_pass::<V, 4>(t, self.values, 1 << done, &p),
+                _ => forward_pass::<V, 8>(t, self.values, 1 << done, &p),
+            }
+            done += now;
+        }
+        let bias = V::bias(&p, 0);
+        for (block, inner) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.forward.inner) {
+            if V::LANES == 8 {
+                // All of the block is in registers before anything is written; a copy would only be in the way.
+                let x = V::columns(block, 0);
+                forward_inner(x, inner, 0, block, bias, &p);
+                continue;
+            }
+            let rows = *block;
+            for part in 0..8 / V::LANES {
+                let x = V::columns(&rows, part);
+                forward_inner(x, inner, part, block, bias, &p);
+            }
+        }
+    }
+}
+
+/// One pass of the inverse that combines `S` runs.
+#[inline(always)]
+fn inverse_pass<V: Lanes, const S: usize>(
+    t: &Tables,
+    values: &mut [u64],
+    blocks: usize,
+    (doublings, settle): (u32, bool),
+    p: &V::Prime,
+) {
+    let block_len = values.len() / blocks;
+    let [scale, quotient] = [V::splat(t.scale[0]), V::splat(t.scale[1])];
+    for (b, block) in values.chunks_exact_mut(block_len).enumerate() {
+        let roots = block_roots::<V, S>(&t.inverse.roots, blocks + b);
+        let words = V::split_mut(block);
+        let run = words.len() / S;
+        let words = &mut words[..S * run];
+        if blocks == 1 {
+            // The last pass: differences were scaled by their root, sums are scaled here.
+            for i in 0..run {
+                let mut x = load_runs::<V, S>(words, i, run, false);
+                inverse_butterflies(&mut x, &roots, doublings, p);
+                for k in 0..S {
+                    let v = if k < S / 2 { x[k].mul_constant(scale, quotient, p) } else { x[k] };
+                    v.leave(p, item_at_mut(words, k * run + i));
+                }
+            }
+        } else {
+            for i in 0..run {
+                let mut x = load_runs::<V, S>(words, i, run, false);
+                inverse_butterflies(&mut x, &roots, doublings, p);
+                if settle {
+                    for v in &mut x {
+                        *v = v.settle(p);
+                    }
+                }
+                store_runs(words, i, run, &x);
+            }
+        }
+    }
+}
+
+impl Job for Inverse<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let (t, p) = (self.tables, V::prime(&self.tables.modulus));
+        // Values start below 2p and double at every level; a difference adds its bias once more.
+        let settle = t.modulus.bits() + t.log_degree + 2 > V::CAPACITY;
+        for (block, inner) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.inverse.inner) {
+            if V::LANES == 8 {
+                let x = inverse_inner::<V>(block, inner, 0, settle, &p);
+                V::rows(x, 0, block);
+                continue;
+            }
+            let columns = *block;
+            for part in 0..8 / V::LANES {
+                let x = inverse_inner::<V>(&columns, inner, part, settle, &p);
+                V::rows(x, part, block);
+            }
+        }
+        let mut left = t.log_degree - 3;
+        while left > 0 {
+            let levels = left.min(V::LEVELS);
+            let growth = (if settle { 0 } else { t.log_degree - left }, settle);
+            let blocks = 1 << (left - levels);
+            match levels {
+                1 => inverse_pass::<V, 2>(t, self.values, blocks, growth, &p),
+                2 => inverse_pass::<V, 4>(t, self.values, blocks, growth, &p),
+                _ => inverse_pass::<V, 8>(t, self.values, blocks, growth, &p),
+            }
+            left -= levels;
+        }
+    }
+}
