@@ -9,7 +9,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
-use jali_ring::{Coefficient, Ntt, Poly, Ring, RowStore};
+use jali_ring::{Coefficient, Ntt, Poly, Ring};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -64,9 +64,19 @@ impl Answer {
         self.rows
     }
 
+    /// Wanted coefficients per row.
+    pub fn wanted(&self) -> usize {
+        self.residues.len() / (self.rows * self.limbs)
+    }
+
+    /// All residues, `[row][limb][wanted]`.
+    pub fn residues(&self) -> &[u64] {
+        &self.residues
+    }
+
     /// The wanted residues of one row and limb.
     pub fn part(&self, row: usize, limb: usize) -> &[u64] {
-        let width = self.residues.len() / (self.rows * self.limbs);
+        let width = self.wanted();
         &self.residues[(row * self.limbs + limb) * width..][..width]
     }
 }
@@ -88,9 +98,9 @@ pub(crate) struct Expected(Zeroizing<Vec<Vec<Vec<u64>>>>);
 /// Secret scalars and the vectors `U`; the same for all requests until the model is sealed again.
 pub struct CheckKey {
     /// `[scalar][limb][row]`.
-    alphas: Vec<Vec<Vec<u64>>>,
-    /// `U`, one row per scalar.
-    vectors: RowStore,
+    alphas: [Vec<Vec<u64>>; SCALARS],
+    /// `U`, one element per tile, for either scalar.
+    vectors: [Vec<Poly<Ntt>>; SCALARS],
     rejects: AtomicU32,
 }
 
@@ -109,11 +119,10 @@ impl Drop for CheckKey {
 
 impl CheckKey {
     /// `U` for the rows `W~` and scalars `[scalar][limb][row]`.
-    pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], alphas: Vec<Vec<Vec<u64>>>) -> Result<Self, MaskError> {
+    pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], alphas: [Vec<Vec<u64>>; SCALARS]) -> Self {
         let tiles = rows.first().map_or(0, Vec::len);
-        let mut vectors = RowStore::new(ring, SCALARS, tiles)?;
-        for (scalar, alpha) in alphas.iter().enumerate() {
-            let combine = |i: usize| {
+        let combine = |alpha: &[Vec<u64>]| -> Vec<Poly<Ntt>> {
+            let one = |i: usize| {
                 let mut sum = ring.zero();
                 for l in 0..ring.limbs() {
                     for (row, &alpha) in rows.iter().zip(&alpha[l]) {
@@ -122,27 +131,36 @@ impl CheckKey {
                 }
                 sum
             };
-            let sums: Zeroizing<Vec<Poly<Ntt>>> = Zeroizing::new((0..tiles).into_par_iter().map(combine).collect());
-            sums.iter().enumerate().for_each(|(i, sum)| vectors.set(scalar, i, sum));
-        }
-        Ok(Self { alphas, vectors, rejects: AtomicU32::new(0) })
+            (0..tiles).into_par_iter().map(one).collect()
+        };
+        let vectors = [combine(&alphas[0]), combine(&alphas[1])];
+        Self { alphas, vectors, rejects: AtomicU32::new(0) }
     }
 
-    /// What the answer to `masked` must satisfy.
+    /// `U`, what a request's masking pass sums the masked tiles with.
+    pub(crate) fn vectors(&self) -> [&[Poly<Ntt>]; SCALARS] {
+        [&self.vectors[0], &self.vectors[1]]
+    }
+
+    /// What the answer must satisfy, from the sums `sum_i U[i]*x~[i]`.
     ///
     /// # Errors
     /// [`MaskError::CheckKeyExhausted`] after 2^16 rejected answers.
-    pub(crate) fn expect(&self, ring: &Ring, wanted: &Wanted, masked: &[Poly<Ntt>]) -> Result<Expected, MaskError> {
+    pub(crate) fn expect(
+        &self,
+        ring: &Ring,
+        wanted: &Wanted,
+        sums: [Zeroizing<Poly<Ntt>>; SCALARS],
+    ) -> Result<Expected, MaskError> {
         self.usable()?;
-        // The masked input is no secret, its products with U are.
-        let batch = self.vectors.prepare(ring, &[masked])?;
-        let products = Zeroizing::new(self.vectors.products(ring, &batch, 0..SCALARS)?);
-        let per_scalar = |scalar| -> Vec<Vec<u64>> {
-            let sum = Zeroizing::new(ring.inverse(products.poly(ring, scalar, 0)));
+        let one = |mut sum: Zeroizing<Poly<Ntt>>| -> Vec<Vec<u64>> {
+            let sum = Zeroizing::new(ring.inverse(std::mem::replace(&mut *sum, Poly::zero(0, 1))));
             let wanted = wanted.indices();
             (0..ring.limbs()).map(|l| wanted.iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect()
         };
-        Ok(Expected(Zeroizing::new((0..SCALARS).into_par_iter().map(per_scalar).collect())))
+        let [first, second] = sums;
+        let (first, second) = rayon::join(|| one(first), || one(second));
+        Ok(Expected(Zeroizing::new(vec![first, second])))
     }
 
     /// Whether the scalars may still be used.

@@ -67,46 +67,36 @@ impl LayerKey {
 
         let t = self.parameters.t();
         let bound = t * BINOMIAL_MAX + self.input_bound;
-        let any_hidden = self.secrets.iter().any(Option::is_some);
-        let noisy: Zeroizing<Vec<Poly<Ntt>>> = Zeroizing::new(
-            x.par_iter()
-                .enumerate()
-                .map(|(i, x)| {
-                    let mut v = Zeroizing::new(vec![0i64; ring.degree()]);
+        let mut tiles: Vec<Poly<Ntt>> = x
+            .par_iter()
+            .enumerate()
+            .map_init(
+                || Zeroizing::new(vec![0i64; ring.degree()]),
+                |v, (i, x)| {
                     let errors = derive_key("jali 1 request: errors", &[&*request, &(i as u64).to_le_bytes()]);
-                    sample::centred_binomial(&mut stream(&errors), &mut v);
+                    sample::centred_binomial(&mut stream(&errors), v);
                     v.iter_mut().zip(x).for_each(|(v, x)| *v = *v * t + x);
-                    ring.forward(ring.lift(&v, bound))
-                })
-                .collect(),
-        );
-        let z = || -> Result<_, MaskError> {
-            if !any_hidden {
-                return Ok(None);
-            }
-            let batch = Zeroizing::new(self.a_row.prepare(ring, &[&noisy[..]])?);
-            let product = Zeroizing::new(self.a_row.products(ring, &batch, 0..1)?);
-            Ok(Some(Zeroizing::new(product.poly(ring, 0, 0))))
-        };
-        let mask = |(noisy, a): (&Poly<Ntt>, &Poly<Ntt>)| {
-            let mut masked = noisy.clone();
-            ring.mul_sub(&mut masked, a, &s);
-            masked
-        };
-        let (z, masked) = rayon::join(z, || noisy.par_iter().zip(&self.a).map(mask).collect::<Vec<_>>());
-        let z = z?;
-        // Of the request only what the server sees; no secret of this request goes into the check.
-        let expected = self.check.expect(ring, &self.wanted, &masked)?;
-        Ok((masked, PendingRequest { key: self, s, z, expected }))
+                    ring.forward(ring.lift(v, bound))
+                },
+            )
+            .collect();
+        // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
+        // check's sums.
+        let sums = ring.mask(&mut tiles, &self.a, &s, self.check.vectors())?;
+        let expected = self.check.expect(ring, &self.wanted, sums.checks)?;
+        let z = self.secrets.iter().any(Option::is_some).then_some(sums.z);
+        Ok((tiles, PendingRequest { key: self, s, z, expected }))
     }
 
     /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,
     /// so that even a stuck generator would not reuse a secret for another input (condition 2).
     fn request_key(&self, x: &[Vec<i64>], entropy: RequestEntropy, context: RequestContext) -> Key {
-        let mut content = Zeroizing::new(Vec::with_capacity(x.len() * self.parameters.ring().degree() * 4));
-        for v in x.iter().flatten() {
-            content.extend_from_slice(&(*v as i32).to_le_bytes());
-        }
+        let digest = |x: &Vec<i64>| {
+            let bytes = Zeroizing::new(x.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect::<Vec<u8>>());
+            derive_key("jali 1 request: content of a tile", &[&bytes])
+        };
+        let digests: Vec<Key> = x.par_iter().map(digest).collect();
+        let content = Zeroizing::new(digests.iter().flat_map(|d| **d).collect::<Vec<u8>>());
         let fields: [&[u8]; 7] = [
             &*entropy.0,
             &self.parameters.identity(),
@@ -136,7 +126,7 @@ impl PendingRequest<'_> {
         let verified = self.verify(answer)?;
         let crt = self.key.parameters.ring().crt();
         let bits = self.key.parameters.plaintext_bits();
-        Ok(self.unmask(&verified, |residues, digits| crt.centred_mod_power_of_two(residues, bits, digits)))
+        Ok(self.unmask(&verified, |residues, out| crt.centred_all_mod_power_of_two(residues, bits, out)))
     }
 
     /// log2 of the largest `|V|` of an accepted answer: for tests of the noise bound only.
@@ -145,8 +135,12 @@ impl PendingRequest<'_> {
         let verified = self.verify(answer)?;
         let crt = self.key.parameters.ring().crt();
         let bits = self.key.parameters.plaintext_bits();
-        let noise = self.unmask(&verified, |residues, _| crt.centred_f64(residues).abs());
-        let values = self.unmask(&verified, |residues, digits| crt.centred_mod_power_of_two(residues, bits, digits));
+        let noise: Vec<f64> = self.unmask(&verified, |residues, out| {
+            for (j, out) in out.iter_mut().enumerate() {
+                *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
+            }
+        });
+        let values = self.unmask(&verified, |residues, out| crt.centred_all_mod_power_of_two(residues, bits, out));
         Ok((values, noise.into_iter().fold(0.0, f64::max).log2()))
     }
 
@@ -155,40 +149,36 @@ impl PendingRequest<'_> {
         self.key.check.verify(self.key.parameters.ring(), &self.expected, answer)
     }
 
-    /// `V = r + s*H + s'*z` at the wanted coefficients, each turned into a number by `read`. Taking [`Verified`] is what
-    /// keeps this behind the check.
-    fn unmask<T: Send>(&self, answer: &Verified, read: impl Fn(&[u64], &mut [u64]) -> T + Sync) -> Vec<T> {
+    /// `V = r + s*H + s'*z` at the wanted coefficients, `[limb][wanted]`, turned into numbers by `read` row by row. Taking
+    /// [`Verified`] is what keeps this behind the check.
+    fn unmask<T>(&self, answer: &Verified, read: impl Fn(&[&[u64]], &mut [T]) + Sync) -> Vec<T>
+    where
+        T: Default + Copy + Send,
+    {
         let (key, ring) = (self.key, self.key.parameters.ring());
         let wanted = key.wanted.indices();
-        key.hints
-            .par_iter()
-            .zip(&key.secrets)
-            .enumerate()
-            .flat_map_iter(|(o, (hint, secret))| {
-                let sum = match (secret, &self.z) {
-                    (Some(secret), Some(z)) => ring.sum_of_two_products(&self.s, hint, secret, z),
-                    _ => {
-                        let mut sum = ring.zero();
-                        ring.mul_add(&mut sum, &self.s, hint);
-                        sum
-                    }
-                };
-                let pads = Zeroizing::new(ring.inverse(sum));
-                let parts: Vec<&[u64]> = (0..ring.limbs()).map(|l| answer.answer().part(o, l)).collect();
-                let mut residues = Zeroizing::new(vec![0; ring.limbs()]);
-                let mut digits = Zeroizing::new(vec![0; ring.limbs()]);
-                let values: Vec<T> = wanted
-                    .iter()
-                    .enumerate()
-                    .map(|(j, &k)| {
-                        for (l, m) in ring.moduli().iter().enumerate() {
-                            residues[l] = m.add(parts[l][j], pads.limb(l)[k as usize]);
-                        }
-                        read(&residues, &mut digits)
-                    })
-                    .collect();
-                values
-            })
-            .collect()
+        let mut values = vec![T::default(); key.hints.len() * wanted.len()];
+        let rows = key.hints.par_iter().zip(&key.secrets).zip(values.par_chunks_exact_mut(wanted.len()));
+        let scratch = || Zeroizing::new(vec![vec![0; wanted.len()]; ring.limbs()]);
+        rows.enumerate().for_each_init(scratch, |residues, (o, ((hint, secret), out))| {
+            let sum = match (secret, &self.z) {
+                (Some(secret), Some(z)) => ring.sum_of_two_products(&self.s, hint, secret, z),
+                _ => {
+                    let mut sum = ring.zero();
+                    ring.mul_add(&mut sum, &self.s, hint);
+                    sum
+                }
+            };
+            let pads = Zeroizing::new(ring.inverse(sum));
+            for (l, m) in ring.moduli().iter().enumerate() {
+                let (pads, part) = (pads.limb(l), answer.answer().part(o, l));
+                for ((r, &k), &answer) in residues[l].iter_mut().zip(wanted).zip(part) {
+                    *r = m.add(answer, pads[k as usize]);
+                }
+            }
+            let residues: Vec<&[u64]> = residues.iter().map(|r| &r[..]).collect();
+            read(&residues, out);
+        });
+        values
     }
 }

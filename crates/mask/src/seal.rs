@@ -2,7 +2,7 @@
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Ntt, Poly, RowStore};
+use jali_ring::{Ntt, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -64,8 +64,6 @@ pub struct LayerKey {
     pub(crate) input_bound: i64,
     /// The public vector, one element per tile.
     pub(crate) a: Vec<Poly<Ntt>>,
-    /// The same as a row, for `z`.
-    pub(crate) a_row: RowStore,
     /// `s'[o]`, `None` for an open row.
     pub(crate) secrets: Vec<Option<Zeroizing<Poly<Ntt>>>>,
     /// `H[o]`.
@@ -204,19 +202,15 @@ pub fn seal(
     }
 
     let mut alpha_stream = stream(&scope.key("jali 1 seal: check scalars", &[&*entropy.check, &row_bytes(rows)]));
-    let alphas = (0..SCALARS)
-        .map(|_| {
-            let per_limb = ring.moduli().iter().map(|m| {
-                let mut alpha = vec![0; rows.len()];
-                sample::uniform_mod(&mut alpha_stream, m, &mut alpha);
-                alpha
-            });
-            per_limb.collect()
-        })
-        .collect();
-    let check = CheckKey::new(ring, &lifted, alphas)?;
-    let mut a_row = RowStore::new(ring, 1, tiles)?;
-    a.iter().enumerate().for_each(|(i, a)| a_row.set(0, i, a));
+    let alphas = [(); SCALARS].map(|()| {
+        let per_limb = ring.moduli().iter().map(|m| {
+            let mut alpha = vec![0; rows.len()];
+            sample::uniform_mod(&mut alpha_stream, m, &mut alpha);
+            alpha
+        });
+        per_limb.collect()
+    });
+    let check = CheckKey::new(ring, &lifted, alphas);
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
     let layer = SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
     let key = LayerKey {
@@ -225,7 +219,6 @@ pub fn seal(
         wanted: wanted.clone(),
         input_bound,
         a,
-        a_row,
         secrets,
         hints,
         check,

@@ -48,7 +48,7 @@ pub fn encode_request(model: [u8; 16], operator: u32, ring: &Ring, masked: &[Pol
     w.u8(VERSION);
     w.raw(&model);
     w.u32(operator);
-    masked.iter().for_each(|p| w.poly(ring, p));
+    w.polys(ring, masked);
     w.finish()
 }
 
@@ -65,7 +65,7 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Vec<P
     }
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
-    let tiles = (0..operator.tiles()).map(|_| r.poly(operator.ring())).collect::<Result<_, _>>().map_err(malformed)?;
+    let tiles = r.polys(operator.ring(), operator.tiles()).map_err(malformed)?;
     r.finish().map_err(malformed)?;
     Ok((index, tiles))
 }
@@ -76,11 +76,7 @@ pub fn encode_answer(operator: u32, ring: &Ring, answer: &Answer) -> Vec<u8> {
     w.raw(&ANSWER);
     w.u8(VERSION);
     w.u32(operator);
-    for row in 0..answer.rows() {
-        for (l, m) in ring.moduli().iter().enumerate() {
-            w.residues(m, answer.part(row, l));
-        }
-    }
+    w.residue_runs(ring.moduli(), answer.wanted(), answer.residues());
     w.finish()
 }
 
@@ -115,9 +111,7 @@ pub fn decode_answer(bytes: &[u8], operator: u32, ring: &Ring, wanted: &Wanted, 
         return None;
     }
     let mut residues = vec![0; rows * ring.limbs() * wanted.count()];
-    for (part, out) in residues.chunks_exact_mut(wanted.count()).enumerate() {
-        r.residues(&ring.moduli()[part % ring.limbs()], out).ok()?;
-    }
+    r.residue_runs(ring.moduli(), wanted.count(), &mut residues).ok()?;
     r.finish().ok()?;
     Answer::new(ring, wanted, rows, residues).ok()
 }

@@ -2,7 +2,10 @@
 //!
 //! Centring compares digits with those of `(q-1)/2`; nothing branches on the value.
 
-use crate::Modulus;
+use zeroize::Zeroize;
+
+use crate::kernel::recompose::RecomposeTwo;
+use crate::{Kernel, Modulus};
 
 /// Precomputed constants for one list of primes.
 #[derive(Debug)]
@@ -16,6 +19,7 @@ pub struct Crt {
     products_f64: Vec<f64>,
     /// Digits of `(q-1)/2`.
     half: Vec<u64>,
+    kernel: Kernel,
 }
 
 /// 1 if `a < b` else 0, without a branch. Needs both below 2^63.
@@ -25,7 +29,7 @@ fn less(a: u64, b: u64) -> u64 {
 
 impl Crt {
     /// Prepares recomposition for distinct odd primes.
-    pub(crate) fn new(moduli: &[Modulus]) -> Self {
+    pub(crate) fn new(moduli: &[Modulus], kernel: Kernel) -> Self {
         let inverses = moduli
             .iter()
             .enumerate()
@@ -38,7 +42,7 @@ impl Crt {
         }
         // (q-1)/2 = (p_0 - 1)/2 + p_0 * ((p_1 - 1)/2 + ..): every digit is (p_i - 1)/2, since q is odd.
         let half = moduli.iter().map(|m| (m.value() - 1) / 2).collect();
-        Self { moduli: moduli.to_vec(), inverses, products, products_f64, half }
+        Self { moduli: moduli.to_vec(), inverses, products, products_f64, half, kernel }
     }
 
     /// Digits of the value with the given residues, and whether it exceeds `(q-1)/2` (1) or not (0).
@@ -69,6 +73,25 @@ impl Crt {
         }
         v = v.wrapping_sub(self.products[self.moduli.len()] & above.wrapping_neg());
         ((v << (64 - bits)) as i64) >> (64 - bits)
+    }
+
+    /// As [`Crt::centred_mod_power_of_two`] for many values: `residues[limb][i]`, all of the same length.
+    pub fn centred_all_mod_power_of_two(&self, residues: &[&[u64]], bits: u32, out: &mut [i64]) {
+        let mut done = 0;
+        if let ([p0, p1], [r0, r1]) = (&*self.moduli, residues) {
+            // Whole groups of lanes at once.
+            done = out.len() / 8 * 8;
+            let (residues, out) = ([&r0[..done], &r1[..done]], &mut out[..done]);
+            let job = RecomposeTwo { moduli: [p0, p1], inverse: self.inverses[1][0], bits, residues, out };
+            self.kernel.for_modulus(p0).for_modulus(p1).run(job);
+        }
+        let (mut one, mut digits) = (vec![0; self.moduli.len()], vec![0; self.moduli.len()]);
+        for (i, out) in out.iter_mut().enumerate().skip(done) {
+            one.iter_mut().zip(residues).for_each(|(o, r)| *o = r[i]);
+            *out = self.centred_mod_power_of_two(&one, bits, &mut digits);
+        }
+        one.zeroize();
+        digits.zeroize();
     }
 
     /// The centred value, rounded to a floating-point number: for measuring noise, never for results.
@@ -107,6 +130,14 @@ mod tests {
             let want = (v + t / 2).rem_euclid(t) - t / 2;
             let got = ring.crt().centred_mod_power_of_two(&residues, bits, &mut vec![0; limbs]);
             prop_assert_eq!(i128::from(got), want);
+            for kernel in crate::Kernel::available() {
+                let ring = Ring::with_kernel(1024, &vec![34; limbs], kernel).unwrap();
+                let columns: Vec<Vec<u64>> = residues.iter().map(|&r| vec![r; 19]).collect();
+                let columns: Vec<&[u64]> = columns.iter().map(|c| &c[..]).collect();
+                let mut all = vec![0; 19];
+                ring.crt().centred_all_mod_power_of_two(&columns, bits, &mut all);
+                prop_assert!(all.iter().all(|&v| v == got), "{}", kernel.name());
+            }
             let float = ring.crt().centred_f64(&residues);
             prop_assert!((float - v as f64).abs() <= v.abs() as f64 * 1e-12);
         }
@@ -119,6 +150,9 @@ mod tests {
         for (v, want) in [((q - 1) / 2, (q - 1) / 2), ((q + 1) / 2, (q + 1) / 2 - q), (q - 1, -1), (0, 0)] {
             let residues: Vec<u64> = ring.moduli().iter().map(|m| (v % i128::from(m.value())) as u64).collect();
             assert_eq!(i128::from(ring.crt().centred_mod_power_of_two(&residues, 60, &mut [0; 2])), want);
+            let (first, second, mut all) = ([residues[0]; 8], [residues[1]; 8], [0; 8]);
+            ring.crt().centred_all_mod_power_of_two(&[&first, &second], 60, &mut all);
+            assert_eq!(all.map(i128::from), [want; 8]);
         }
     }
 }

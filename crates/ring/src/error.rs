@@ -59,3 +59,13 @@ pub enum RingError {
         what: &'static str,
     },
 }
+
+impl RingError {
+    /// The same error of bytes that start at `start` of something larger.
+    pub(crate) fn moved(self, start: usize) -> Self {
+        match self {
+            Self::Malformed { offset, what } => Self::Malformed { offset: start + offset, what },
+            other => other,
+        }
+    }
+}

@@ -68,6 +68,11 @@ impl<D: Domain> Poly<D> {
         &mut self.residues[limb * self.degree..][..self.degree]
     }
 
+    /// All residues in equal chunks, limb after limb.
+    pub(crate) fn chunks_mut(&mut self, size: usize) -> std::slice::ChunksExactMut<'_, u64> {
+        self.residues.chunks_exact_mut(size)
+    }
+
     /// Same residues, other domain: only the transforms may say so.
     pub(crate) fn retype<E: Domain>(self) -> Poly<E> {
         Poly { residues: self.residues, degree: self.degree, domain: PhantomData }

@@ -3,6 +3,7 @@
 use rand_core::Rng;
 
 use crate::crt::Crt;
+use crate::kernel::masking::{self, MaskSums};
 use crate::kernel::pointwise::{AddScaled, MulAdd, TwoProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
@@ -52,7 +53,7 @@ impl Ring {
             moduli.push(Modulus::new(primes[earlier])?);
         }
         let plans = moduli.iter().map(|&m| NttPlan::new(degree, m, kernel)).collect::<Result<_, _>>()?;
-        Ok(Self { degree, crt: Crt::new(&moduli), moduli, plans, kernel })
+        Ok(Self { degree, crt: Crt::new(&moduli, kernel), moduli, plans, kernel })
     }
 
     /// The degree `N`.
@@ -181,6 +182,21 @@ impl Ring {
                 subtract,
             });
         }
+    }
+
+    /// `x[i] -= a[i]*s` for all tiles, with `z = sum_i a[i]*x[i]` of the values before and `sum_i u[c][i]*x[i]` of the
+    /// values after.
+    ///
+    /// # Errors
+    /// [`RingError::Length`] if the numbers of tiles differ or an element belongs to another ring.
+    pub fn mask(
+        &self,
+        x: &mut [Poly<Ntt>],
+        a: &[Poly<Ntt>],
+        s: &Poly<Ntt>,
+        u: [&[Poly<Ntt>]; 2],
+    ) -> Result<MaskSums, RingError> {
+        masking::mask(self, x, a, s, u)
     }
 
     /// `acc += scalar * a` in one limb, the scalar below that limb's prime.

@@ -2,6 +2,8 @@
 //!
 //! [`Reader`] never allocates more than its input justifies: every element that it returns was paid for by bytes.
 
+use rayon::prelude::*;
+
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
 /// Appends values to a byte buffer.
@@ -52,15 +54,37 @@ impl Writer {
 
     /// Residues modulo `p`, packed without gaps and padded to a whole byte.
     pub fn residues(&mut self, p: &Modulus, values: &[u64]) {
-        let (width, start) = (p.bits() as usize, self.bytes.len());
-        // Eight spare bytes let every residue, 57 bits with its shift, be added as one word.
-        self.bytes.resize(start + packed_len(p, values.len()) + 8, 0);
-        for (i, &v) in values.iter().enumerate() {
-            let bit = i * width;
-            let Some(place) = self.bytes[start + bit / 8..].first_chunk_mut::<8>() else { break };
-            *place = (u64::from_le_bytes(*place) | v << (bit % 8)).to_le_bytes();
-        }
-        self.bytes.truncate(self.bytes.len() - 8);
+        let start = self.bytes.len();
+        self.bytes.resize(start + packed_len(p, values.len()), 0);
+        pack_residues(p, values, &mut self.bytes[start..]);
+    }
+
+    /// Ring elements one after the other, packed in parallel.
+    pub fn polys(&mut self, ring: &Ring, polys: &[Poly<Ntt>]) {
+        let (start, len) = (self.bytes.len(), poly_len(ring));
+        self.bytes.resize(start + len * polys.len(), 0);
+        self.bytes[start..].par_chunks_exact_mut(len).zip(polys).for_each(|(mut out, p)| {
+            for (l, m) in ring.moduli().iter().enumerate() {
+                let (part, rest) = out.split_at_mut(packed_len(m, ring.degree()));
+                pack_residues(m, p.limb(l), part);
+                out = rest;
+            }
+        });
+    }
+
+    /// Equal runs of residues modulo the given primes in turn (`[run][limb][count]`), packed in parallel.
+    pub fn residue_runs(&mut self, moduli: &[Modulus], count: usize, values: &[u64]) {
+        let len: usize = moduli.iter().map(|m| packed_len(m, count)).sum();
+        let start = self.bytes.len();
+        self.bytes.resize(start + len * (values.len() / (count * moduli.len())), 0);
+        let runs = values.par_chunks_exact(count * moduli.len());
+        self.bytes[start..].par_chunks_exact_mut(len).zip(runs).for_each(|(mut out, values)| {
+            for (m, values) in moduli.iter().zip(values.chunks_exact(count)) {
+                let (part, rest) = out.split_at_mut(packed_len(m, count));
+                pack_residues(m, values, part);
+                out = rest;
+            }
+        });
     }
 
     /// A ring element, limb by limb.
@@ -69,6 +93,27 @@ impl Writer {
             self.residues(m, p.limb(l));
         }
     }
+}
+
+/// Packs residues into exactly [`packed_len`] bytes.
+fn pack_residues(p: &Modulus, values: &[u64], out: &mut [u8]) {
+    let width = p.bits();
+    let (mut word, mut used, mut at) = (0u64, 0, 0);
+    for &v in values {
+        word |= v << used;
+        used += width;
+        if used >= 64 {
+            if let Some(place) = out[at..].first_chunk_mut() {
+                *place = word.to_le_bytes();
+            }
+            at += 8;
+            used -= 64;
+            // What of `v` did not fit; a shift by `width` gives 0, as `v < 2^width`.
+            word = v >> (width - used);
+        }
+    }
+    let rest = out.len() - at;
+    out[at..].copy_from_slice(&word.to_le_bytes()[..rest]);
 }
 
 /// Bytes that `count` packed residues take.
@@ -168,13 +213,13 @@ impl<'a> Reader<'a> {
         let bytes = self.raw(packed_len(p, out.len()))?;
         let (width, mask) = (p.bits() as usize, (1u64 << p.bits()) - 1);
         // A residue of at most 50 bits that starts inside a byte lies within eight bytes from there.
-        let word = |at: usize| {
-            let mut word = [0; 8];
-            match bytes.get(at..at + 8) {
-                Some(whole) => word.copy_from_slice(whole),
-                None => word[..bytes.len() - at].copy_from_slice(&bytes[at..]),
+        let word = |at: usize| match bytes[at..].first_chunk() {
+            Some(whole) => u64::from_le_bytes(*whole),
+            None => {
+                let mut word = [0; 8];
+                word[..bytes.len() - at].copy_from_slice(&bytes[at..]);
+                u64::from_le_bytes(word)
             }
-            u64::from_le_bytes(word)
         };
         // One flag for all residues, so that the time does not tell which one was too large.
         let mut too_large = 0;
@@ -205,6 +250,30 @@ impl<'a> Reader<'a> {
             self.residues(m, out.limb_mut(l))?;
         }
         Ok(out)
+    }
+
+    /// As many ring elements as asked for, unpacked in parallel.
+    pub fn polys(&mut self, ring: &Ring, count: usize) -> Result<Vec<Poly<Ntt>>, RingError> {
+        let (start, len) = (self.offset, poly_len(ring));
+        let bytes = self.raw(len.saturating_mul(count))?;
+        let one = |(i, bytes): (usize, &[u8])| {
+            let shift = |e: RingError| e.moved(start + i * len);
+            Reader::new(bytes).poly(ring).map_err(shift)
+        };
+        bytes.par_chunks_exact(len).enumerate().map(one).collect()
+    }
+
+    /// The inverse of [`Writer::residue_runs`].
+    pub fn residue_runs(&mut self, moduli: &[Modulus], count: usize, out: &mut [u64]) -> Result<(), RingError> {
+        let len: usize = moduli.iter().map(|m| packed_len(m, count)).sum();
+        let (start, runs) = (self.offset, out.len() / (count * moduli.len()));
+        let bytes = self.raw(len.saturating_mul(runs))?;
+        let outs = out.par_chunks_exact_mut(count * moduli.len());
+        bytes.par_chunks_exact(len).zip(outs).enumerate().try_for_each(|(i, (bytes, out))| {
+            let mut r = Reader::new(bytes);
+            let mut parts = moduli.iter().zip(out.chunks_exact_mut(count));
+            parts.try_for_each(|(m, out)| r.residues(m, out)).map_err(|e| e.moved(start + i * len))
+        })
     }
 
     /// Nothing may follow.

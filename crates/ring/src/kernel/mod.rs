@@ -7,7 +7,9 @@
 #[cfg(test)]
 mod emulated;
 pub(crate) mod lanes;
+pub(crate) mod masking;
 pub(crate) mod pointwise;
+pub(crate) mod recompose;
 mod rows;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -16,6 +18,7 @@ mod word;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use masking::MaskSums;
 pub use rows::{Batch, Products, RowStore};
 
 use crate::{Modulus, RingError};

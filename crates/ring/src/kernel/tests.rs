@@ -11,8 +11,14 @@ use crate::{Modulus, Ntt, Poly, Ring};
 use proptest::prelude::*;
 use tfhe_ntt::prime64::Plan;
 
+/// The kernels to compare: all, or the one that the environment names (an emulated processor may get others wrong).
+fn kernels() -> Vec<Kernel> {
+    let only = std::env::var("JALI_KERNEL").ok();
+    Kernel::available().into_iter().filter(|k| only.as_ref().is_none_or(|name| k.name() == name)).collect()
+}
+
 fn compare_rows(degree: usize, bits: &[u32], rows: &[Vec<Poly<Ntt>>], batch: &[Vec<Poly<Ntt>>]) {
-    for kernel in Kernel::available() {
+    for kernel in kernels() {
         let ring = Ring::with_kernel(degree, bits, kernel).unwrap();
         let mut store = RowStore::new(&ring, rows.len(), rows[0].len()).unwrap();
         assert!(store.bytes() <= RowStore::bytes_needed(&ring, rows.len(), rows[0].len()));
@@ -124,7 +130,7 @@ fn all_transforms_agree_with_another_implementation() {
             let mut want = input.clone();
             other.fwd(&mut want);
             reduce(&mut want);
-            for kernel in Kernel::available().into_iter().filter(|k| k.for_modulus(&m) == *k) {
+            for kernel in kernels().into_iter().filter(|k| k.for_modulus(&m) == *k) {
                 let tables = kernel.run(MakeTables { modulus: m, log_degree: degree.ilog2(), psi });
                 let mut got = input.clone();
                 kernel.run(Forward { tables: &tables, values: &mut got });
@@ -150,7 +156,7 @@ proptest! {
         let part = |i: usize| &v[64 * i..64 * (i + 1)];
         let wide = |i: usize, k: usize| u128::from(part(i)[k]);
         let scalar = scalar % m.value();
-        for kernel in Kernel::available().into_iter().filter(|k| k.for_modulus(&m) == *k) {
+        for kernel in kernels().into_iter().filter(|k| k.for_modulus(&m) == *k) {
             for subtract in [false, true] {
                 let mut acc = part(0).to_vec();
                 kernel.run(MulAdd { modulus: &m, acc: &mut acc, a: part(1), b: part(2), subtract });
