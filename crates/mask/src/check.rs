@@ -47,16 +47,18 @@ impl Answer {
         if too_large { Err(MaskError::AnswerRejected) } else { Ok(Self { rows, limbs, residues }) }
     }
 
-    /// The wanted coefficients of computed rows.
-    pub fn collect(wanted: &Wanted, rows: &[Poly<Coefficient>]) -> Self {
-        let limbs = rows.first().map_or(0, Poly::limbs);
-        let residues = rows
-            .iter()
-            .flat_map(|row| {
-                (0..limbs).flat_map(move |l| wanted.indices().iter().map(move |&k| row.limb(l)[k as usize]))
-            })
-            .collect();
-        Self { rows: rows.len(), limbs, residues }
+    /// The wanted coefficients of `rows` rows, each computed by `row`, in parallel.
+    pub fn collect(ring: &Ring, wanted: &Wanted, rows: usize, row: impl Fn(usize) -> Poly<Coefficient> + Sync) -> Self {
+        let (limbs, count) = (ring.limbs(), wanted.count());
+        let mut residues = vec![0; rows * limbs * count];
+        residues.par_chunks_exact_mut(limbs * count).enumerate().for_each(|(o, out)| {
+            let row = row(o);
+            for (l, out) in out.chunks_exact_mut(count).enumerate() {
+                let row = row.limb(l);
+                out.iter_mut().zip(wanted.indices()).for_each(|(o, &k)| *o = row[k as usize]);
+            }
+        });
+        Self { rows, limbs, residues }
     }
 
     /// Number of rows.

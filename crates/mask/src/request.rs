@@ -91,11 +91,12 @@ impl LayerKey {
     /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,
     /// so that even a stuck generator would not reuse a secret for another input (condition 2).
     fn request_key(&self, x: &[Vec<i64>], entropy: RequestEntropy, context: RequestContext) -> Key {
-        let digest = |x: &Vec<i64>| {
-            let bytes = Zeroizing::new(x.iter().flat_map(|v| (*v as i32).to_le_bytes()).collect::<Vec<u8>>());
-            derive_key("jali 1 request: content of a tile", &[&bytes])
+        let digest = |bytes: &mut Zeroizing<Vec<u8>>, x: &Vec<i64>| {
+            bytes.resize(x.len() * 4, 0);
+            bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i32).to_le_bytes());
+            derive_key("jali 1 request: content of a tile", &[&**bytes])
         };
-        let digests: Vec<Key> = x.par_iter().map(digest).collect();
+        let digests: Vec<Key> = x.par_iter().map_init(|| Zeroizing::new(vec![]), digest).collect();
         let content = Zeroizing::new(digests.iter().flat_map(|d| **d).collect::<Vec<u8>>());
         let fields: [&[u8]; 7] = [
             &*entropy.0,

@@ -72,6 +72,10 @@ impl Fixture {
     }
 
     /// The server's product, computed without any kernel.
+    fn answer(&self, rows: &[Poly<Coefficient>]) -> Answer {
+        Answer::collect(self.ring(), &self.layer.wanted, rows.len(), |row| rows[row].clone())
+    }
+
     fn serve(&self, x: &[Poly<Ntt>]) -> Vec<Poly<Coefficient>> {
         let ring = self.ring();
         let product = |row: &SealedRow| {
@@ -117,7 +121,7 @@ impl Fixture {
         let (masked, pending) = self.mask(&x, 1);
         let mut rows = self.serve(&masked);
         alter(self.ring(), &mut rows);
-        pending.finish(Some(Answer::collect(&self.layer.wanted, &rows)))
+        pending.finish(Some(self.answer(&rows)))
     }
 }
 
@@ -175,7 +179,7 @@ proptest! {
         prop_assert!(fixture.key.noise().log2_failure < -64.0);
         let x = fixture.input(seed);
         let (masked, pending) = fixture.mask(&x, seed);
-        let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&masked));
+        let answer = fixture.answer(&fixture.serve(&masked));
         prop_assert_eq!(pending.finish(Some(answer)).unwrap(), fixture.expected(&x));
     }
 }
@@ -186,7 +190,7 @@ fn extreme_inputs_are_exact() {
     for value in [BOUND, -BOUND, 0] {
         let x = vec![vec![value; 4096]; 3];
         let (masked, pending) = fixture.mask(&x, 1);
-        let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&masked));
+        let answer = fixture.answer(&fixture.serve(&masked));
         assert_eq!(pending.finish(Some(answer)).unwrap(), fixture.expected(&x));
     }
 }
@@ -237,7 +241,7 @@ fn replayed_missing_and_malformed_answers_take_the_same_path() {
     let fixture = Fixture::new(4096, &[33, 33], 2, &[false], 5);
     let x = fixture.input(1);
     let (first, pending) = fixture.mask(&x, 1);
-    let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&first));
+    let answer = fixture.answer(&fixture.serve(&first));
     pending.finish(Some(answer.clone())).unwrap();
     // The same image again: the old answer belongs to the old secret.
     let (_, pending) = fixture.mask(&x, 2);
@@ -387,7 +391,7 @@ fn measured_noise_is_under_the_bound_and_near_it() {
         let report = fixture.key.noise();
         let x = fixture.input(3);
         let (masked, pending) = fixture.mask(&x, 3);
-        let answer = Answer::collect(&fixture.layer.wanted, &fixture.serve(&masked));
+        let answer = fixture.answer(&fixture.serve(&masked));
         let (values, measured) = pending.finish_measuring_noise(Some(answer)).unwrap();
         assert_eq!(values, fixture.expected(&x));
         assert!(measured <= report.bound_bits && report.bound_bits <= measured + 6.0, "{name}: {measured} {report:?}");

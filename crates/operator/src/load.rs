@@ -4,7 +4,6 @@ use jali_mask::{Answer, Wanted};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
 use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
-use rayon::prelude::*;
 
 use crate::OperatorError;
 use crate::encode::{MAGIC, ROW_HIDDEN, ROW_OPEN, VERSION};
@@ -142,9 +141,8 @@ impl Operator {
     pub fn apply(&self, x: &[Poly<Ntt>]) -> Result<Answer, OperatorError> {
         let batch = self.store.prepare(&self.ring, &[x])?;
         let products = self.store.products(&self.ring, &batch, 0..self.rows())?;
-        let rows: Vec<_> =
-            (0..self.rows()).into_par_iter().map(|row| self.ring.inverse(products.poly(&self.ring, row, 0))).collect();
-        Ok(Answer::collect(&self.wanted, &rows))
+        let row = |row| self.ring.inverse(products.poly(&self.ring, row, 0));
+        Ok(Answer::collect(&self.ring, &self.wanted, self.rows(), row))
     }
 
     /// The ring.

@@ -21,6 +21,17 @@ impl AlignedWords {
         let start = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
         Self { words, start, len }
     }
+
+    /// `len` words that `fill` appends: nothing is written twice. Missing words are zero, surplus ones are cut off.
+    pub(crate) fn build(len: usize, fill: impl FnOnce(&mut Vec<u64>)) -> Self {
+        let mut words: Vec<u64> = Vec::with_capacity(len + LINE - 1);
+        let start = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
+        words.resize(start, 0);
+        fill(&mut words);
+        // A vector that grew may have moved; then only alignment is lost.
+        words.resize(start + len, 0);
+        Self { words, start, len }
+    }
 }
 
 impl std::ops::Deref for AlignedWords {
@@ -39,9 +50,7 @@ impl std::ops::DerefMut for AlignedWords {
 
 impl Clone for AlignedWords {
     fn clone(&self) -> Self {
-        let mut out = Self::zero(self.len);
-        out.copy_from_slice(self);
-        out
+        Self::build(self.len, |words| words.extend_from_slice(self))
     }
 }
 
@@ -55,11 +64,8 @@ impl Eq for AlignedWords {}
 
 impl Zeroize for AlignedWords {
     fn zeroize(&mut self) {
-        let (start, len) = (self.start, self.len);
-        self.words.zeroize();
-        // `Vec::zeroize` empties the vector as well.
-        self.words.resize(len + LINE - 1, 0);
-        self.start = start;
+        // The slice, not the vector, which would be emptied.
+        self.words.as_mut_slice().zeroize();
     }
 }
 
@@ -73,6 +79,9 @@ mod tests {
             let mut a = AlignedWords::zero(len);
             assert!(a.as_ptr().addr().is_multiple_of(64) && a.len() == len);
             a.fill(7);
+            let built = AlignedWords::build(len, |v| v.extend(std::iter::repeat_n(7, len)));
+            assert!(built == a && built.as_ptr().addr().is_multiple_of(64));
+            assert!(AlignedWords::build(len, |v| v.push(7)).len() == len);
             let b = a.clone();
             assert!(a == b && b.as_ptr().addr().is_multiple_of(64));
             a.zeroize();

@@ -48,6 +48,11 @@ impl<D: Domain> Poly<D> {
         Self { residues: AlignedWords::zero(limbs * degree), degree, domain: PhantomData }
     }
 
+    /// An element whose residues, limb after limb, `fill` appends.
+    pub(crate) fn build(limbs: usize, degree: usize, fill: impl FnOnce(&mut Vec<u64>)) -> Self {
+        Self { residues: AlignedWords::build(limbs * degree, fill), degree, domain: PhantomData }
+    }
+
     /// The ring degree `N`.
     pub fn degree(&self) -> usize {
         self.degree

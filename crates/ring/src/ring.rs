@@ -107,17 +107,16 @@ impl Ring {
     /// # Panics
     /// If there are more coefficients than the degree (a programming error).
     pub fn lift(&self, coefficients: &[i64], bound: i64) -> Poly<Coefficient> {
-        let mut out = self.zero();
-        for (l, m) in self.moduli.iter().enumerate() {
-            if (bound as u64) < m.value() {
-                out.limb_mut(l).iter_mut().zip(coefficients).for_each(|(o, &c)| *o = m.lift_small(c));
-                continue;
+        let missing = self.degree - coefficients.len();
+        Poly::build(self.limbs(), self.degree, |out| {
+            for m in &self.moduli {
+                match (bound as u64) < m.value() {
+                    true => out.extend(coefficients.iter().map(|&c| m.lift_small(c))),
+                    false => out.extend(coefficients.iter().map(|&c| m.lift(c))),
+                }
+                out.extend(std::iter::repeat_n(0, missing));
             }
-            for (o, &c) in out.limb_mut(l)[..coefficients.len()].iter_mut().zip(coefficients) {
-                *o = m.lift(c);
-            }
-        }
-        out
+        })
     }
 
     /// To the NTT domain.

@@ -245,11 +245,18 @@ impl<'a> Reader<'a> {
         if self.remaining() < poly_len(ring) {
             return Err(self.malformed("the data ends too early"));
         }
-        let mut out = ring.zero();
-        for (l, m) in ring.moduli().iter().enumerate() {
-            self.residues(m, out.limb_mut(l))?;
-        }
-        Ok(out)
+        let mut result = Ok(());
+        let out = Poly::build(ring.limbs(), ring.degree(), |out| {
+            for m in ring.moduli() {
+                let start = out.len();
+                // Zeroes that stay in the cache until they are overwritten.
+                out.resize(start + ring.degree(), 0);
+                if result.is_ok() {
+                    result = self.residues(m, &mut out[start..]);
+                }
+            }
+        });
+        result.map(|()| out)
     }
 
     /// As many ring elements as asked for, unpacked in parallel.

@@ -187,15 +187,13 @@ impl std::fmt::Debug for Products {
 impl Products {
     /// The product of one row, counted from the first of these, and one image.
     pub fn poly(&self, ring: &Ring, row: usize, image: usize) -> Poly<Ntt> {
-        let mut out = ring.zero();
-        let blocks = ring.degree() / BLOCK;
-        for l in 0..ring.limbs() {
-            for (b, out) in out.limb_mut(l).as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                let at = (((l * blocks + b) * self.rows + row) * self.images + image) * BLOCK;
-                out.copy_from_slice(&self.words[at..at + BLOCK]);
+        let blocks = ring.degree() / BLOCK * ring.limbs();
+        Poly::build(ring.limbs(), ring.degree(), |out| {
+            for b in 0..blocks {
+                let at = ((b * self.rows + row) * self.images + image) * BLOCK;
+                out.extend_from_slice(&self.words[at..at + BLOCK]);
             }
-        }
-        out
+        })
     }
 }
 
