@@ -38,4 +38,4 @@ pub use jali_leak::Plan;
 pub use jali_model::{QuantConfig, QuantModel, Tensor};
 pub use jali_ring::Kernel;
 pub use network::Network;
-pub use session::{ImageRun, LayerRun, Session};
+pub use session::{BatchRun, ImageRun, LayerRun, Session};

@@ -39,6 +39,19 @@ pub struct LayerRun {
     pub bytes_down: usize,
 }
 
+/// A batch's inference.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchRun {
+    /// The network's outputs, image by image.
+    pub outputs: Vec<Tensor>,
+    /// From the images to the outputs.
+    pub latency: Duration,
+    /// Layer by layer, for the whole batch.
+    pub layers: Vec<LayerRun>,
+    /// The integer sums, `[image][layer]`.
+    pub traces: Vec<Vec<Vec<i64>>>,
+}
+
 /// One image's inference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageRun {
@@ -108,25 +121,36 @@ impl Session {
     /// # Errors
     /// [`JaliError::Protocol`], in particular if the ciphertext check rejects an answer.
     pub fn infer(&mut self, image: Tensor) -> Result<ImageRun, JaliError> {
-        // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
-        rayon::scope(|_| self.infer_in_pool(image))
+        let BatchRun { outputs, latency, layers, traces } = self.infer_batch(vec![image])?;
+        let (output, trace) = (outputs.into_iter().next(), traces.into_iter().next());
+        let output = output.ok_or(ProtocolError::Order("an answer"))?;
+        Ok(ImageRun { output, latency, layers, trace: trace.unwrap_or_default() })
     }
 
-    fn infer_in_pool(&mut self, image: Tensor) -> Result<ImageRun, JaliError> {
+    /// Classifies a batch of images together: the server reads its matrices once for all of them.
+    ///
+    /// # Errors
+    /// As [`Session::infer`]; also for an empty batch or one of more than 4096 images.
+    pub fn infer_batch(&mut self, images: Vec<Tensor>) -> Result<BatchRun, JaliError> {
+        // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
+        rayon::scope(|_| self.infer_in_pool(images))
+    }
+
+    fn infer_in_pool(&mut self, images: Vec<Tensor>) -> Result<BatchRun, JaliError> {
         let context = RequestContext { counter: self.counter, image: 0 };
         self.counter += 1;
         let start = Instant::now();
         let mut layers = vec![];
-        let mut inference = Inference::new(&self.client, image, context)?.keep_trace();
+        let mut inference = Inference::new(&self.client, images, context)?.keep_trace();
         loop {
             let began = Instant::now();
             let entropy = RequestEntropy::from_os().map_err(ProtocolError::from)?;
             let request = match inference.next(entropy)? {
                 Action::Send { request, .. } => request,
-                Action::Done(output) => {
+                Action::Done(outputs) => {
                     let latency = start.elapsed();
-                    let trace = inference.into_trace().unwrap_or_default();
-                    return Ok(ImageRun { output, latency, layers, trace });
+                    let traces = inference.into_trace().unwrap_or_default();
+                    return Ok(BatchRun { outputs, latency, layers, traces });
                 }
             };
             let sent = Instant::now();

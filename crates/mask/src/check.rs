@@ -6,6 +6,7 @@
 //! per limb are used (at most 2^-64 with the primes that sealing takes). Whether it deviated the server knows already: accepting or rejecting tells nothing.
 //! Nothing here depends on `s`, `s'`, `z` or `V` (condition 5).
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
@@ -47,18 +48,31 @@ impl Answer {
         if too_large { Err(MaskError::AnswerRejected) } else { Ok(Self { rows, limbs, residues }) }
     }
 
-    /// The wanted coefficients of `rows` rows, each computed by `row`, in parallel.
-    pub fn collect(ring: &Ring, wanted: &Wanted, rows: usize, row: impl Fn(usize) -> Poly<Coefficient> + Sync) -> Self {
+    /// Room for the wanted coefficients of so many rows.
+    pub fn empty(ring: &Ring, wanted: &Wanted, rows: usize) -> Self {
+        Self { rows, limbs: ring.limbs(), residues: vec![0; rows * ring.limbs() * wanted.count()] }
+    }
+
+    /// Fills in some rows of the answers of a batch, each computed by `row(index within the range, image)`, in parallel.
+    pub fn fill(
+        answers: &mut [Self],
+        ring: &Ring,
+        wanted: &Wanted,
+        rows: Range<usize>,
+        row: impl Fn(usize, usize) -> Poly<Coefficient> + Sync,
+    ) {
         let (limbs, count) = (ring.limbs(), wanted.count());
-        let mut residues = vec![0; rows * limbs * count];
-        residues.par_chunks_exact_mut(limbs * count).enumerate().for_each(|(o, out)| {
-            let row = row(o);
-            for (l, out) in out.chunks_exact_mut(count).enumerate() {
-                let row = row.limb(l);
-                out.iter_mut().zip(wanted.indices()).for_each(|(o, &k)| *o = row[k as usize]);
-            }
+        let run = limbs * count;
+        answers.par_iter_mut().enumerate().for_each(|(image, answer)| {
+            let out = &mut answer.residues[rows.start * run..rows.end * run];
+            out.par_chunks_exact_mut(run).enumerate().for_each(|(o, out)| {
+                let row = row(o, image);
+                for (l, out) in out.chunks_exact_mut(count).enumerate() {
+                    let row = row.limb(l);
+                    out.iter_mut().zip(wanted.indices()).for_each(|(o, &k)| *o = row[k as usize]);
+                }
+            });
         });
-        Self { rows, limbs, residues }
     }
 
     /// Number of rows.

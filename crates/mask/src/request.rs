@@ -38,6 +38,9 @@ impl std::fmt::Debug for PendingRequest<'_> {
     }
 }
 
+/// Masked tiles for the server, and what stays.
+pub type Masked<'k> = (Vec<Poly<Ntt>>, PendingRequest<'k>);
+
 impl LayerKey {
     /// Masks one input: `x` holds the coefficients of every tile. Returns what goes to the server and what stays.
     ///
@@ -48,7 +51,34 @@ impl LayerKey {
         x: &[Vec<i64>],
         entropy: RequestEntropy,
         context: RequestContext,
-    ) -> Result<(Vec<Poly<Ntt>>, PendingRequest<'_>), MaskError> {
+    ) -> Result<Masked<'_>, MaskError> {
+        self.mask_one(x, &entropy, context)
+    }
+
+    /// Masks the inputs of a batch in parallel, each with its own secrets: `context` names the first image, the others
+    /// follow.
+    ///
+    /// # Errors
+    /// As [`LayerKey::mask`].
+    pub fn mask_batch(
+        &self,
+        batch: &[Vec<Vec<i64>>],
+        entropy: RequestEntropy,
+        context: RequestContext,
+    ) -> Result<Vec<Masked<'_>>, MaskError> {
+        let image = |(i, x): (usize, &Vec<Vec<i64>>)| {
+            self.mask_one(x, &entropy, RequestContext { image: context.image + i as u64, ..context })
+        };
+        batch.par_iter().enumerate().map(image).collect()
+    }
+
+    /// The image index and the content in `context` and `x` keep the secrets of a batch apart.
+    fn mask_one(
+        &self,
+        x: &[Vec<i64>],
+        entropy: &RequestEntropy,
+        context: RequestContext,
+    ) -> Result<Masked<'_>, MaskError> {
         let ring = self.parameters.ring();
         if x.len() != self.tiles() {
             return Err(MaskError::Shape { what: "tiles of an input", expected: self.tiles(), got: x.len() });
@@ -90,7 +120,7 @@ impl LayerKey {
 
     /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,
     /// so that even a stuck generator would not reuse a secret for another input (condition 2).
-    fn request_key(&self, x: &[Vec<i64>], entropy: RequestEntropy, context: RequestContext) -> Key {
+    fn request_key(&self, x: &[Vec<i64>], entropy: &RequestEntropy, context: RequestContext) -> Key {
         let digest = |bytes: &mut Zeroizing<Vec<u8>>, x: &Vec<i64>| {
             bytes.resize(x.len() * 4, 0);
             bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i32).to_le_bytes());

@@ -17,6 +17,9 @@ const MAX_ROWS: usize = 1 << 20;
 /// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
 const TABLE_BYTES: usize = 2 * (16 + 14);
 
+/// Products held at once while a batch is computed, in bytes: about what a second-level cache keeps.
+const PRODUCT_BYTES: usize = 4 << 20;
+
 /// One linear layer, ready to be applied.
 #[derive(Debug)]
 pub struct Operator {
@@ -134,15 +137,25 @@ impl Operator {
         Ok(Self { ring, wanted, store, hidden_rows })
     }
 
-    /// Rows times masked input, cut to the wanted coefficients: all that a server ever computes.
+    /// Rows times the masked inputs of a batch, cut to the wanted coefficients: all that a server ever computes. The
+    /// matrix is read once, whatever the batch.
     ///
     /// # Errors
-    /// [`OperatorError::Ring`] if the input's shape does not fit.
-    pub fn apply(&self, x: &[Poly<Ntt>]) -> Result<Answer, OperatorError> {
-        let batch = self.store.prepare(&self.ring, &[x])?;
-        let products = self.store.products(&self.ring, &batch, 0..self.rows())?;
-        let row = |row| self.ring.inverse(products.poly(&self.ring, row, 0));
-        Ok(Answer::collect(&self.ring, &self.wanted, self.rows(), row))
+    /// [`OperatorError::Ring`] if an input's shape does not fit or there is none.
+    pub fn apply(&self, batch: &[impl AsRef<[Poly<Ntt>]> + Sync]) -> Result<Vec<Answer>, OperatorError> {
+        let (rows, images) = (self.rows(), batch.len());
+        let prepared = self.store.prepare(&self.ring, batch)?;
+        let mut answers = vec![Answer::empty(&self.ring, &self.wanted, rows); images];
+        // So many rows that their products are still in the cache when they are transformed back.
+        let bytes = self.ring.limbs() * self.ring.degree() * 8 * images;
+        let step = (PRODUCT_BYTES / bytes).clamp(1, rows);
+        for first in (0..rows).step_by(step) {
+            let part = first..rows.min(first + step);
+            let products = self.store.products(&self.ring, &prepared, part.clone())?;
+            let row = |row, image| self.ring.inverse(products.poly(&self.ring, row, image));
+            Answer::fill(&mut answers, &self.ring, &self.wanted, part, row);
+        }
+        Ok(answers)
     }
 
     /// The ring.

@@ -1,12 +1,13 @@
 //! The client: holds the keys, sees activations and results, and can recover the model. It belongs to the owner's
 //! trust domain.
 
-use jali_mask::{LayerKey, PendingRequest, RequestContext, RequestEntropy};
-use jali_model::{Execution, QuantModel, Step, Tensor};
+use jali_mask::{LayerKey, MaskError, PendingRequest, RequestContext, RequestEntropy};
+use jali_model::{Execution, ModelError, QuantModel, Step, Tensor};
 use jali_pack::Layout;
+use rayon::prelude::*;
 
 use crate::ProtocolError;
-use crate::message::{decode_answer, decode_refusal, encode_request};
+use crate::message::{MAX_IMAGES, decode_answer, decode_refusal, encode_request};
 
 /// One linear layer as the client knows it.
 #[derive(Debug)]
@@ -59,18 +60,18 @@ pub enum Action {
         /// The request.
         request: Vec<u8>,
     },
-    /// The network's output.
-    Done(Tensor),
+    /// The network's outputs, image by image.
+    Done(Vec<Tensor>),
 }
 
-/// One image on its way through the network.
+/// A batch of images on its way through the network, one or many.
 pub struct Inference<'m> {
     client: &'m ClientModel,
-    execution: Execution<'m>,
+    executions: Vec<Execution<'m>>,
     context: RequestContext,
     layer: usize,
-    pending: Option<PendingRequest<'m>>,
-    trace: Option<Vec<Vec<i64>>>,
+    pending: Vec<PendingRequest<'m>>,
+    trace: Option<Vec<Vec<Vec<i64>>>>,
 }
 
 impl std::fmt::Debug for Inference<'_> {
@@ -80,44 +81,57 @@ impl std::fmt::Debug for Inference<'_> {
 }
 
 impl<'m> Inference<'m> {
-    /// Starts with an image. `context` numbers the inference and the image within its batch.
+    /// Starts with images. `context` numbers the inference and the first image; the others follow.
     ///
     /// # Errors
-    /// [`ProtocolError::Model`] if the image does not have the network's input shape.
-    pub fn new(client: &'m ClientModel, image: Tensor, context: RequestContext) -> Result<Self, ProtocolError> {
-        let execution = Execution::new(client.model.graph(), image)?;
-        Ok(Self { client, execution, context, layer: 0, pending: None, trace: None })
+    /// [`ProtocolError::Model`] if an image does not have the network's input shape, [`ProtocolError::Order`] without
+    /// images or for more than [`MAX_IMAGES`].
+    pub fn new(client: &'m ClientModel, images: Vec<Tensor>, context: RequestContext) -> Result<Self, ProtocolError> {
+        if images.is_empty() || images.len() > MAX_IMAGES {
+            return Err(ProtocolError::Order("a batch of this size"));
+        }
+        let start = |image| Execution::new(client.model.graph(), image);
+        let executions = images.into_iter().map(start).collect::<Result<_, _>>()?;
+        Ok(Self { client, executions, context, layer: 0, pending: vec![], trace: None })
     }
 
     /// Keeps the integer sums of every linear layer for comparison with the reference. They are activations: secret
     /// to the client's side.
     pub fn keep_trace(mut self) -> Self {
-        self.trace = Some(vec![]);
+        self.trace = Some(vec![vec![]; self.executions.len()]);
         self
     }
 
-    /// The sums kept so far, `[layer][channel][position]`.
-    pub fn into_trace(self) -> Option<Vec<Vec<i64>>> {
+    /// The sums kept so far, `[image][layer][channel][position]`.
+    pub fn into_trace(self) -> Option<Vec<Vec<Vec<i64>>>> {
         self.trace
     }
 
-    /// Runs on to the next linear layer and masks its input, or to the end. `entropy` is used for this request alone.
+    /// Runs on to the next linear layer and masks its inputs, or to the end. `entropy` is used for this request alone.
     ///
     /// # Errors
     /// [`ProtocolError::Order`] while an answer is outstanding.
     pub fn next(&mut self, entropy: RequestEntropy) -> Result<Action, ProtocolError> {
-        if self.pending.is_some() {
+        if !self.pending.is_empty() {
             return Err(ProtocolError::Order("a new step: an answer is outstanding"));
         }
-        let (node, input) = match self.execution.step()? {
-            Step::Done(output) => return Ok(Action::Done(output)),
-            Step::Linear { node, input } => (node, input),
-        };
-        let layer =
-            self.client.layers.get(self.layer).filter(|l| l.node == node).ok_or(ProtocolError::Order("this layer"))?;
-        let x = self.client.model.layer(node)?.quantise(&input.data);
-        let (masked, pending) = layer.key.mask(&layer.layout.pack(&x), entropy, self.context)?;
-        self.pending = Some(pending);
+        // Where the network goes does not depend on the image: all stop at the same node.
+        let layer = self.client.layers.get(self.layer);
+        let (mut outputs, mut tiles) = (vec![], vec![]);
+        let steps: Vec<_> = self.executions.par_iter_mut().map(|e| self.client.advance(e, layer)).collect();
+        for step in steps {
+            match step? {
+                Advance::Done(output) => outputs.push(output),
+                Advance::Linear(x) => tiles.push(x),
+            }
+        }
+        let Some(layer) = layer.filter(|_| !tiles.is_empty()) else { return Ok(Action::Done(outputs)) };
+        let (mut masked, mut pending) = (vec![], vec![]);
+        for (x, request) in layer.key.mask_batch(&tiles, entropy, self.context)? {
+            masked.push(x);
+            pending.push(request);
+        }
+        self.pending = pending;
         let ring = layer.key.parameters().ring();
         let request = encode_request(self.client.id, self.layer as u32, ring, &masked);
         Ok(Action::Send { layer: self.layer, request })
@@ -126,23 +140,64 @@ impl<'m> Inference<'m> {
     /// Takes the server's answer, whatever it is. The request's secrets are gone afterwards.
     ///
     /// # Errors
-    /// [`ProtocolError::Rejected`] unless the ciphertext check accepts; the inference cannot go on then.
+    /// [`ProtocolError::Rejected`] unless the ciphertext check accepts for every image; the inference cannot go on then.
     pub fn receive(&mut self, answer: &[u8]) -> Result<(), ProtocolError> {
-        let pending = self.pending.take().ok_or(ProtocolError::Order("an answer"))?;
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Err(ProtocolError::Order("an answer"));
+        }
         let layer = &self.client.layers[self.layer];
         let (key, node) = (&layer.key, layer.node);
-        let decoded = decode_answer(answer, self.layer as u32, key.parameters().ring(), key.wanted(), key.rows());
-        // One path for malformed, missing and wrong answers. The refusal is the server's own public word.
-        let values = pending.finish(decoded).map_err(|_| ProtocolError::Rejected {
-            layer: self.client.model.graph().nodes()[node].name.clone(),
-            refusal: decode_refusal(answer),
-        })?;
-        let sums = layer.layout.unpack(values);
-        self.execution.provide(self.client.model.layer(node)?.dequantise(&sums))?;
+        let (ring, shape) = (key.parameters().ring(), (key.rows(), pending.len()));
+        // One path for malformed, missing and wrong answers.
+        let decoded: Vec<Option<_>> = match decode_answer(answer, self.layer as u32, ring, key.wanted(), shape) {
+            Some(answers) => answers.into_iter().map(Some).collect(),
+            None => pending.iter().map(|_| None).collect(),
+        };
+        // Every request is finished, so that its secrets go, before the first failure counts.
+        let finished: Vec<Result<Vec<i64>, MaskError>> =
+            pending.into_par_iter().zip(decoded).map(|(request, answer)| request.finish(answer)).collect();
+        let mut values = Vec::with_capacity(finished.len());
+        for result in finished {
+            // The refusal is the server's own public word.
+            values.push(result.map_err(|_| ProtocolError::Rejected {
+                layer: self.client.model.graph().nodes()[node].name.clone(),
+                refusal: decode_refusal(answer),
+            })?);
+        }
+        let quant = self.client.model.layer(node)?;
+        let provide = |(execution, values): (&mut Execution<'m>, Vec<i64>)| -> Result<Vec<i64>, ModelError> {
+            let sums = layer.layout.unpack(values);
+            execution.provide(quant.dequantise(&sums))?;
+            Ok(sums)
+        };
+        let sums: Vec<Vec<i64>> = self.executions.par_iter_mut().zip(values).map(provide).collect::<Result<_, _>>()?;
         if let Some(trace) = &mut self.trace {
-            trace.push(sums);
+            trace.iter_mut().zip(sums).for_each(|(trace, sums)| trace.push(sums));
         }
         self.layer += 1;
         Ok(())
+    }
+}
+
+/// One image's next stop.
+enum Advance {
+    /// A linear layer's input, packed.
+    Linear(Vec<Vec<i64>>),
+    /// The output.
+    Done(Tensor),
+}
+
+impl ClientModel {
+    /// Runs one image on to `layer` and packs its input, or to the end.
+    fn advance(&self, execution: &mut Execution<'_>, layer: Option<&ClientLayer>) -> Result<Advance, ProtocolError> {
+        match execution.step()? {
+            Step::Done(output) => Ok(Advance::Done(output)),
+            Step::Linear { node, input } => {
+                let layer = layer.filter(|l| l.node == node).ok_or(ProtocolError::Order("this layer"))?;
+                let x = self.model.layer(node)?.quantise(&input.data);
+                Ok(Advance::Linear(layer.layout.pack(&x)))
+            }
+        }
     }
 }

@@ -1,21 +1,21 @@
 //! What travels: one request and one answer per linear layer.
 //!
 //! ```text
-//! request = "JQ" | version u8 | model id [16] | operator u32 | tiles x limbs x N packed residues
-//! answer  = "JA" | version u8 | operator u32 | rows x limbs x wanted packed residues
+//! request = "JQ" | version u8 | model id [16] | operator u32 | images u32 | images x tiles x limbs x N packed residues
+//! answer  = "JA" | version u8 | operator u32 | images u32 | images x rows x limbs x wanted packed residues
 //! refusal = "JR" | version u8 | code u8
 //! ```
 //!
-//! Lengths follow from the operator, which both sides know; nothing in a message can make a reader allocate more than
+//! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a reader allocate more than
 //! the operator's own size.
 
 use jali_mask::{Answer, Wanted};
 use jali_operator::ServerModel;
-use jali_ring::wire::{Reader, Writer, packed_len};
+use jali_ring::wire::{Reader, Writer, packed_len, poly_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 
 /// Version of all messages.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 const REQUEST: [u8; 2] = *b"JQ";
 const ANSWER: [u8; 2] = *b"JA";
 const REFUSAL: [u8; 2] = *b"JR";
@@ -41,22 +41,29 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Encodes a request.
-pub fn encode_request(model: [u8; 16], operator: u32, ring: &Ring, masked: &[Poly<Ntt>]) -> Vec<u8> {
+/// The masked tiles of every image.
+pub type MaskedBatch = Vec<Vec<Poly<Ntt>>>;
+
+/// Most images of one request.
+pub const MAX_IMAGES: usize = 4096;
+
+/// Encodes a request: the masked tiles of every image.
+pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, ring: &Ring, batch: &[X]) -> Vec<u8> {
     let mut w = Writer::new();
     w.raw(&REQUEST);
     w.u8(VERSION);
     w.raw(&model);
     w.u32(operator);
-    w.polys(ring, masked);
+    w.u32(batch.len() as u32);
+    batch.iter().for_each(|masked| w.polys(ring, masked.as_ref()));
     w.finish()
 }
 
-/// Reads a request against the server's model.
+/// Reads a request against the server's model: index of the operator and the masked tiles of every image.
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Vec<Poly<Ntt>>), Refusal> {
+pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, MaskedBatch), Refusal> {
     let malformed = |_: RingError| Refusal::Malformed;
     let mut r = Reader::new(bytes);
     header(&mut r, REQUEST).map_err(malformed)?;
@@ -65,18 +72,25 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Vec<P
     }
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
-    let tiles = r.polys(operator.ring(), operator.tiles()).map_err(malformed)?;
+    let images = r.count(MAX_IMAGES, "images of a request").map_err(malformed)?;
+    // All lengths are known now: nothing is read, and no memory asked for, unless they agree.
+    if images == 0 || r.remaining() != images * operator.tiles() * poly_len(operator.ring()) {
+        return Err(Refusal::Malformed);
+    }
+    let image = |_| r.polys(operator.ring(), operator.tiles());
+    let batch = (0..images).map(image).collect::<Result<_, _>>().map_err(malformed)?;
     r.finish().map_err(malformed)?;
-    Ok((index, tiles))
+    Ok((index, batch))
 }
 
-/// Encodes an answer.
-pub fn encode_answer(operator: u32, ring: &Ring, answer: &Answer) -> Vec<u8> {
+/// Encodes the answers of a batch.
+pub fn encode_answer(operator: u32, ring: &Ring, answers: &[Answer]) -> Vec<u8> {
     let mut w = Writer::new();
     w.raw(&ANSWER);
     w.u8(VERSION);
     w.u32(operator);
-    w.residue_runs(ring.moduli(), answer.wanted(), answer.residues());
+    w.u32(answers.len() as u32);
+    answers.iter().for_each(|answer| w.residue_runs(ring.moduli(), answer.wanted(), answer.residues()));
     w.finish()
 }
 
@@ -98,22 +112,32 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
     [Refusal::UnknownModel, Refusal::UnknownOperator, Refusal::Malformed].into_iter().find(|&c| c as u8 == code)
 }
 
-/// Reads an answer; `None` for anything but a well-formed answer of the expected shape with residues below their
-/// primes.
-pub fn decode_answer(bytes: &[u8], operator: u32, ring: &Ring, wanted: &Wanted, rows: usize) -> Option<Answer> {
+/// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape with residues below
+/// their primes. `shape` is (rows, images).
+pub fn decode_answer(
+    bytes: &[u8],
+    operator: u32,
+    ring: &Ring,
+    wanted: &Wanted,
+    (rows, images): (usize, usize),
+) -> Option<Vec<Answer>> {
     let mut r = Reader::new(bytes);
     header(&mut r, ANSWER).ok()?;
-    if r.u32().ok()? != operator {
+    if r.u32().ok()? != operator || r.u32().ok()? as usize != images {
         return None;
     }
     let row_bytes: usize = ring.moduli().iter().map(|m| packed_len(m, wanted.count())).sum();
-    if r.remaining() != row_bytes * rows {
+    if r.remaining() != row_bytes * rows * images {
         return None;
     }
-    let mut residues = vec![0; rows * ring.limbs() * wanted.count()];
-    r.residue_runs(ring.moduli(), wanted.count(), &mut residues).ok()?;
+    let mut answers = Vec::with_capacity(images);
+    for _ in 0..images {
+        let mut residues = vec![0; rows * ring.limbs() * wanted.count()];
+        r.residue_runs(ring.moduli(), wanted.count(), &mut residues).ok()?;
+        answers.push(Answer::new(ring, wanted, rows, residues).ok()?);
+    }
     r.finish().ok()?;
-    Answer::new(ring, wanted, rows, residues).ok()
+    Some(answers)
 }
 
 fn header(r: &mut Reader<'_>, kind: [u8; 2]) -> Result<(), RingError> {

@@ -34,9 +34,9 @@ impl Server {
     }
 
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let (index, masked) = decode_request(request, &self.model)?;
+        let (index, batch) = decode_request(request, &self.model)?;
         let operator = &self.model.operators()[index];
-        let answer = operator.apply(&masked).map_err(|_| Refusal::Malformed)?;
-        Ok(encode_answer(index as u32, operator.ring(), &answer))
+        let answers = operator.apply(&batch).map_err(|_| Refusal::Malformed)?;
+        Ok(encode_answer(index as u32, operator.ring(), &answers))
     }
 }

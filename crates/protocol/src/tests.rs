@@ -71,7 +71,18 @@ fn run(
     image: Tensor,
     tamper: &mut dyn FnMut(usize, &mut Vec<u8>),
 ) -> Result<(Tensor, Vec<Vec<i64>>), ProtocolError> {
-    let mut inference = Inference::new(client, image, RequestContext { counter: 0, image: 0 })?.keep_trace();
+    run_batch(client, server, vec![image], tamper).map(|mut all| all.remove(0))
+}
+
+/// Runs a batch; output and sums of every image.
+#[allow(clippy::type_complexity)]
+fn run_batch(
+    client: &ClientModel,
+    server: &Server,
+    images: Vec<Tensor>,
+    tamper: &mut dyn FnMut(usize, &mut Vec<u8>),
+) -> Result<Vec<(Tensor, Vec<Vec<i64>>)>, ProtocolError> {
+    let mut inference = Inference::new(client, images, RequestContext { counter: 0, image: 0 })?.keep_trace();
     loop {
         match inference.next(RequestEntropy::from_os().unwrap())? {
             Action::Send { layer, request } => {
@@ -79,7 +90,7 @@ fn run(
                 tamper(layer, &mut answer);
                 inference.receive(&answer)?;
             }
-            Action::Done(output) => return Ok((output, inference.into_trace().unwrap())),
+            Action::Done(outputs) => return Ok(outputs.into_iter().zip(inference.into_trace().unwrap()).collect()),
         }
     }
 }
@@ -89,11 +100,18 @@ proptest! {
     #[test]
     fn encrypted_equals_plaintext_on_every_layer(
         seed in 0u64..1 << 40, leak in prop::sample::select(vec![0.0, 0.3, 0.8, 1.0]),
-        w in 2u32..=8, a in 2u32..=12, entropy: u8,
+        w in 2u32..=8, a in 2u32..=12, entropy: u8, images in 2u64..6,
     ) {
         let model = quantised(seed, (w, a));
         let sealed = sealed(&model, leak, entropy);
         let server = server(&sealed);
+        let batch: Vec<Tensor> = (0..images).map(|i| image(seed + 20 + i)).collect();
+        let results = run_batch(&sealed.client, &server, batch.clone(), &mut |_, _| {}).unwrap();
+        for (x, (output, trace)) in batch.into_iter().zip(results) {
+            let reference = integer::run(&model, x).unwrap();
+            prop_assert_eq!(trace, reference.accumulators);
+            prop_assert_eq!(output, reference.output);
+        }
         for i in 0..2 {
             // Also an image beyond what calibration saw: saturation must agree as well.
             let mut x = image(seed + 10 + i);
@@ -111,7 +129,7 @@ proptest! {
         let sealed = sealed(&model, 1.0, 1);
         let server = server(&sealed);
         prop_assert!(decode_refusal(&server.handle(&noise)).is_some());
-        let mut inference = Inference::new(&sealed.client, image(1), RequestContext { counter: 0, image: 0 }).unwrap();
+        let mut inference = Inference::new(&sealed.client, vec![image(1)], RequestContext { counter: 0, image: 0 }).unwrap();
         let Action::Send { mut request, .. } = inference.next(RequestEntropy::from_os().unwrap()).unwrap() else { panic!() };
         let answer = server.handle(&request);
         let at_request = at % request.len();
@@ -174,7 +192,8 @@ fn every_layer_rejects_every_lie() {
 #[test]
 fn a_finished_or_waiting_inference_says_so() {
     let sealed = sealed(&quantised(3, (8, 8)), 1.0, 3);
-    let mut inference = Inference::new(&sealed.client, image(1), RequestContext { counter: 0, image: 0 }).unwrap();
+    let mut inference =
+        Inference::new(&sealed.client, vec![image(1)], RequestContext { counter: 0, image: 0 }).unwrap();
     assert!(matches!(inference.receive(&[]), Err(ProtocolError::Order(_))));
     inference.next(RequestEntropy::from_os().unwrap()).unwrap();
     assert!(matches!(inference.next(RequestEntropy::from_os().unwrap()), Err(ProtocolError::Order(_))));
@@ -269,7 +288,7 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
             let tiles = client.layout.pack(&quant.quantise(&x.data));
             let context = RequestContext { counter: 0, image: 0 };
             let (masked, pending) = client.key.mask(&tiles, RequestEntropy::fixed([7; 32]), context).unwrap();
-            let answer = server.model().operators()[layer].apply(&masked).unwrap();
+            let answer = server.model().operators()[layer].apply(&[masked]).unwrap().remove(0);
             let (values, measured) = pending.finish_measuring_noise(Some(answer)).unwrap();
             let report = client.key.noise();
             let name = &model.graph().nodes()[node].name;
