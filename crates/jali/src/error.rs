@@ -10,6 +10,9 @@ use jali_ring::RingError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JaliError {
+    /// Requests and answers could not be carried between the two sides.
+    #[error("the connection between client and server failed")]
+    Carry(#[source] std::io::Error),
     /// From the roles below.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),

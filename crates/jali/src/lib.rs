@@ -21,11 +21,13 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`network`] | the bundled networks, and models from files |
+//! | [`calibration`] | the cost model of this machine |
 //! | [`dataset`] | bundled samples and full test sets |
 //! | [`image_file`] | PNG, JPEG and .npy to tensors |
 //! | [`session`] | client and server in one process, talking in encoded messages |
 #![forbid(unsafe_code)]
 
+pub mod calibration;
 pub mod dataset;
 pub mod error;
 pub mod image_file;
@@ -36,6 +38,7 @@ pub use dataset::{Dataset, Sample};
 pub use error::JaliError;
 pub use jali_leak::Plan;
 pub use jali_model::{QuantConfig, QuantModel, Tensor};
+pub use jali_pack::{Costs, Link};
 pub use jali_ring::Kernel;
 pub use network::Network;
 pub use session::{BatchRun, ImageRun, LayerRun, Session};

@@ -1,11 +1,13 @@
 //! Client and server in one process. They share no state: every word between them is encoded to bytes and decoded
 //! again, and the server is loaded from the sealed bytes.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jali_leak::Plan;
 use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{QuantModel, Tensor, integer};
+use jali_pack::Costs;
 use jali_protocol::{Action, ClientModel, Inference, LayerReport, ProtocolError, Sealed, Server};
 use jali_ring::Kernel;
 
@@ -14,7 +16,7 @@ use crate::JaliError;
 /// A sealed network with both sides at hand.
 pub struct Session {
     client: ClientModel,
-    server: Server,
+    server: Arc<Server>,
     report: Vec<LayerReport>,
     sealed_bytes: usize,
     counter: u64,
@@ -77,8 +79,8 @@ impl ImageRun {
 }
 
 impl Session {
-    /// Seals a network with randomness from the operating system and starts both sides. `progress` hears of every layer
-    /// sealed.
+    /// Seals a network with randomness from the operating system and starts both sides. Rings and layouts are chosen by the
+    /// built-in costs. `progress` hears of every layer sealed.
     ///
     /// # Errors
     /// [`JaliError::Protocol`].
@@ -88,11 +90,25 @@ impl Session {
         kernel: Kernel,
         progress: impl FnMut(usize),
     ) -> Result<Self, JaliError> {
+        Self::start_with(model, plan, &Costs::default(), kernel, progress)
+    }
+
+    /// As [`Session::start`], with costs of one's own: see [`crate::calibration`].
+    ///
+    /// # Errors
+    /// [`JaliError::Protocol`].
+    pub fn start_with(
+        model: QuantModel,
+        plan: &Plan,
+        costs: &Costs,
+        kernel: Kernel,
+        progress: impl FnMut(usize),
+    ) -> Result<Self, JaliError> {
         let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
-        let Sealed { server, client, report } = jali_protocol::seal(model, plan, &entropy, progress)?;
+        let Sealed { server, client, report } = jali_protocol::seal(model, plan, costs, &entropy, progress)?;
         let sealed_bytes = server.len();
         // We made these bytes: their size is as large as the owner wants it.
-        let server = Server::load(&server, kernel, usize::MAX).map_err(ProtocolError::from)?;
+        let server = Arc::new(Server::load(&server, kernel, usize::MAX).map_err(ProtocolError::from)?);
         Ok(Self { client, server, report, sealed_bytes, counter: 0 })
     }
 
@@ -104,6 +120,11 @@ impl Session {
     /// What sealing did, layer by layer.
     pub fn report(&self) -> &[LayerReport] {
         &self.report
+    }
+
+    /// Bytes of memory that the server's matrices take.
+    pub fn server_memory(&self) -> usize {
+        self.server.model().memory()
     }
 
     /// Length of all that the server got.
@@ -133,10 +154,33 @@ impl Session {
     /// As [`Session::infer`]; also for an empty batch or one of more than 4096 images.
     pub fn infer_batch(&mut self, images: Vec<Tensor>) -> Result<BatchRun, JaliError> {
         // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
-        rayon::scope(|_| self.infer_in_pool(images))
+        let server = self.server();
+        self.infer_through(images, |request| Ok(server.handle(request)))
     }
 
-    fn infer_in_pool(&mut self, images: Vec<Tensor>) -> Result<BatchRun, JaliError> {
+    /// As [`Session::infer_batch`], with requests and answers carried by `carry`; a layer's server time is then all that
+    /// it takes.
+    ///
+    /// # Errors
+    /// As [`Session::infer_batch`], and [`JaliError::Carry`] for what `carry` returns.
+    pub fn infer_through(
+        &mut self,
+        images: Vec<Tensor>,
+        carry: impl FnMut(&[u8]) -> std::io::Result<Vec<u8>> + Send,
+    ) -> Result<BatchRun, JaliError> {
+        rayon::scope(|_| self.infer_in_pool(images, carry))
+    }
+
+    /// The server's side, for carrying messages to it by other means.
+    pub fn server(&self) -> Arc<Server> {
+        self.server.clone()
+    }
+
+    fn infer_in_pool(
+        &mut self,
+        images: Vec<Tensor>,
+        mut carry: impl FnMut(&[u8]) -> std::io::Result<Vec<u8>>,
+    ) -> Result<BatchRun, JaliError> {
         let context = RequestContext { counter: self.counter, image: 0 };
         self.counter += 1;
         let start = Instant::now();
@@ -154,7 +198,7 @@ impl Session {
                 }
             };
             let sent = Instant::now();
-            let answer = self.server.handle(&request);
+            let answer = carry(&request).map_err(JaliError::Carry)?;
             let answered = Instant::now();
             inference.receive(&answer)?;
             let client = (sent - began) + answered.elapsed();

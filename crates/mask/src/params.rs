@@ -95,6 +95,16 @@ impl Parameters {
     /// # Errors
     /// [`MaskError::NoParameters`] if noise and security leave no room.
     pub fn choose(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
+        ParametersLiteral::choose(degree, shape)?.try_into()
+    }
+}
+
+impl ParametersLiteral {
+    /// The numbers of [`Parameters::choose`], without building the ring.
+    ///
+    /// # Errors
+    /// As [`Parameters::choose`].
+    pub fn choose(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
         let limit = max_log2_q(degree).ok_or(RingError::Degree { min: 1024, max: 32768, got: degree })?;
         let needed = noise::needed_modulus_bits(degree, shape);
         let count = needed.div_ceil(LARGEST_PRIME);
@@ -105,7 +115,7 @@ impl Parameters {
             let plaintext_bits = shape.plaintext_bits;
             return Err(MaskError::NoParameters { degree, tiles: shape.tiles, plaintext_bits, needed, limit });
         }
-        ParametersLiteral { degree, prime_bits, plaintext_bits: shape.plaintext_bits }.try_into()
+        Ok(Self { degree, prime_bits, plaintext_bits: shape.plaintext_bits })
     }
 }
 

@@ -141,6 +141,11 @@ impl ConvLayout {
         Ok(out)
     }
 
+    /// Input channels of one tile.
+    pub fn tile_channels(&self) -> usize {
+        self.tile_channels
+    }
+
     /// Ring elements of an input.
     pub fn tiles(&self) -> usize {
         self.input[0].div_ceil(self.tile_channels)

@@ -55,6 +55,11 @@ impl FcLayout {
         out
     }
 
+    /// Inputs of one tile.
+    pub fn run(&self) -> usize {
+        self.run
+    }
+
     /// Ring elements of an input.
     pub fn tiles(&self) -> usize {
         self.inputs.div_ceil(self.run)

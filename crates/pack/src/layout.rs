@@ -18,24 +18,6 @@ pub struct WantedPattern {
     pub dims: [(usize, usize); 3],
 }
 
-/// What the choice of a layout weighs, in nanoseconds per coefficient and prime. The values were fitted by hand on the
-/// development machine; a calibrated model replaces them in the speed issue. They influence speed and traffic only.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Costs {
-    /// One product of the server.
-    pub product: f64,
-    /// One row: inverse transforms on both sides, unmasking, memory of hint and row secret.
-    pub row: f64,
-    /// One tile: sampling, transform and masking by the client, and its bytes on the wire.
-    pub tile: f64,
-}
-
-impl Default for Costs {
-    fn default() -> Self {
-        Self { product: 1.0, row: 16.0, tile: 24.0 }
-    }
-}
-
 /// Layout of one linear layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
@@ -46,12 +28,12 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// The cheapest layout at this degree. Depends on shapes only.
+    /// All layouts worth considering at this degree, none if no tile of the layer fits. They depend on shapes only.
     ///
     /// # Errors
-    /// [`PackError`] if none fits or the layer's kind is not supported.
-    pub fn choose(linear: Linear<'_>, input: &[usize], degree: usize, costs: &Costs) -> Result<Self, PackError> {
-        let candidates: Vec<Self> = match linear {
+    /// [`PackError`] if the layer's kind is not supported.
+    pub fn candidates(linear: Linear<'_>, input: &[usize], degree: usize) -> Result<Vec<Self>, PackError> {
+        Ok(match linear {
             Linear::Conv(c) => {
                 let input: [usize; 3] = input.try_into().map_err(|_| PackError::Unsupported {
                     what: "a convolution of anything but planes",
@@ -60,16 +42,7 @@ impl Layout {
                 ConvLayout::candidates(c, input, degree)?.into_iter().map(Self::Conv).collect()
             }
             Linear::Gemm(g) => FcLayout::candidates(g.inputs, g.outputs, degree).into_iter().map(Self::Fc).collect(),
-        };
-        let needed = linear.fan_in();
-        let none = PackError::TooLarge { what: "a tile of the layer", needed, degree };
-        candidates.into_iter().min_by(|a, b| a.cost(costs).total_cmp(&b.cost(costs))).ok_or(none)
-    }
-
-    /// Estimated cost per coefficient and prime.
-    pub fn cost(&self, costs: &Costs) -> f64 {
-        let (tiles, rows) = (self.tiles() as f64, self.rows() as f64);
-        costs.product * tiles * rows + costs.row * rows + costs.tile * tiles
+        })
     }
 
     /// Ring elements of an input.
@@ -93,6 +66,14 @@ impl Layout {
         match self {
             Self::Conv(l) => l.row_outputs(),
             Self::Fc(l) => l.row_outputs(),
+        }
+    }
+
+    /// What one tile holds: input channels times planes, or a run of inputs; and what a row computes.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Conv(l) => format!("{} ch x {} filters", l.tile_channels(), l.row_outputs()),
+            Self::Fc(l) => format!("{} in x {} out", l.run(), l.row_outputs()),
         }
     }
 

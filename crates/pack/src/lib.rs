@@ -11,14 +11,16 @@
 #![forbid(unsafe_code)]
 
 pub mod conv;
+pub mod costs;
 pub mod error;
 pub mod fc;
-pub mod layout;
+mod layout;
 
 pub use conv::ConvLayout;
+pub use costs::{Costs, LayerCounts, Link, Prediction, Work};
 pub use error::PackError;
 pub use fc::FcLayout;
-pub use layout::{Costs, Layout, Tile, WantedPattern};
+pub use layout::{Layout, Tile, WantedPattern};
 
 #[cfg(test)]
 mod tests;

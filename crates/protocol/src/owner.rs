@@ -5,10 +5,10 @@ use std::ops::Range;
 use jali_leak::Plan;
 use jali_mask::noise::{MAX_FAILURE_LOG2, sum_log2};
 use jali_mask::params::LayerShape;
-use jali_mask::{LayerId, NoiseReport, Parameters, PlainRow, SealEntropy, Wanted};
+use jali_mask::{LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted};
 use jali_model::{Linear, QuantModel};
 use jali_operator::encode_model;
-use jali_pack::{Costs, Layout};
+use jali_pack::{Costs, LayerCounts, Layout, Prediction};
 
 use crate::ProtocolError;
 use crate::client::{ClientLayer, ClientModel};
@@ -23,40 +23,72 @@ pub struct Blueprint {
     pub parameters: Parameters,
     /// Layout.
     pub layout: Layout,
+    /// What the costs that chose it expect.
+    pub prediction: Prediction,
+    /// Numbers that go into and come out of the layer.
+    values: usize,
+}
+
+fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize) -> LayerCounts {
+    let wanted = layout.wanted().dims.iter().map(|d| d.0).product();
+    LayerCounts {
+        degree: literal.degree,
+        modulus_bits: literal.prime_bits.iter().sum(),
+        limbs: literal.prime_bits.len(),
+        tiles: layout.tiles(),
+        rows: layout.rows(),
+        wanted,
+        values,
+    }
 }
 
 impl Blueprint {
-    /// The cheapest choice for one linear node. Depends on shapes and on whether anything is hidden, never on a weight
-    /// (condition 7).
+    /// The cheapest choice for one linear node under the given costs. Besides these it depends on shapes and on whether
+    /// anything is hidden, never on a weight (condition 7).
     ///
     /// # Errors
     /// [`ProtocolError::Layer`] if no degree has both room and security.
-    pub fn choose(model: &QuantModel, node: usize, hidden: bool) -> Result<Self, ProtocolError> {
+    pub fn choose(model: &QuantModel, node: usize, hidden: bool, costs: &Costs) -> Result<Self, ProtocolError> {
         let graph = model.graph();
         let n = &graph.nodes()[node];
         let fail = |reason: String| ProtocolError::Layer { layer: n.name.clone(), reason };
         let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
         let input = graph.shape(n.inputs[0]);
-        let costs = Costs::default();
-        let (mut best, mut why): (Option<(f64, Self)>, _) = (None, String::new());
+        let values = input.iter().product::<usize>() + graph.shape(node + 1).iter().product::<usize>();
+        let mut best: Option<(f64, ParametersLiteral, Layout, Prediction)> = None;
+        let mut why = String::from("no ring is large enough for one tile of the layer");
         for degree in DEGREES {
-            let attempt = Layout::choose(linear, input, degree, &costs).map_err(|e| e.to_string()).and_then(|layout| {
-                let shape = layer_shape(model, linear, &layout, hidden);
-                let parameters = Parameters::choose(degree, &shape).map_err(|e| e.to_string())?;
-                Ok(Self { parameters, layout })
-            });
-            match attempt {
-                Ok(blueprint) => {
-                    let ring = blueprint.parameters.ring();
-                    let cost = blueprint.layout.cost(&costs) * (degree * ring.limbs()) as f64;
-                    if best.as_ref().is_none_or(|(c, _)| cost < *c) {
-                        best = Some((cost, blueprint));
-                    }
+            let candidates = match Layout::candidates(linear, input, degree) {
+                Ok(candidates) => candidates,
+                Err(e) => {
+                    why = e.to_string();
+                    continue;
                 }
-                Err(e) => why = e,
+            };
+            for layout in candidates {
+                let shape = layer_shape(model, linear, &layout, hidden);
+                let literal = match ParametersLiteral::choose(degree, &shape) {
+                    Ok(literal) => literal,
+                    Err(e) => {
+                        why = e.to_string();
+                        continue;
+                    }
+                };
+                let prediction = costs.predict(&counts(&literal, &layout, values), hidden);
+                let total = prediction.total_ms();
+                if best.as_ref().is_none_or(|b| total < b.0) {
+                    best = Some((total, literal, layout, prediction));
+                }
             }
         }
-        best.map(|(_, blueprint)| blueprint).ok_or_else(|| fail(why))
+        let (_, literal, layout, prediction) = best.ok_or_else(|| fail(why))?;
+        let parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
+        Ok(Self { parameters, layout, prediction, values })
+    }
+
+    /// The counts that the layer's cost follows from.
+    pub fn counts(&self) -> LayerCounts {
+        counts(self.parameters.literal(), &self.layout, self.values)
     }
 
     /// Ranges of weights that the rows hold, for policies that open whole rows.
@@ -73,8 +105,8 @@ impl Blueprint {
     ///
     /// # Errors
     /// As [`Blueprint::choose`].
-    pub fn rows_of_all(model: &QuantModel) -> Result<Vec<Vec<Range<usize>>>, ProtocolError> {
-        let rows = |(node, linear)| Ok(Self::choose(model, node, true)?.row_weights(linear));
+    pub fn rows_of_all(model: &QuantModel, costs: &Costs) -> Result<Vec<Vec<Range<usize>>>, ProtocolError> {
+        let rows = |(node, linear)| Ok(Self::choose(model, node, true, costs)?.row_weights(linear));
         model.graph().linear_nodes().map(rows).collect()
     }
 }
@@ -114,6 +146,12 @@ pub struct LayerReport {
     pub weights_allowed_but_sealed: usize,
     /// Noise bound and room.
     pub noise: NoiseReport,
+    /// What a tile and a row hold.
+    pub layout: String,
+    /// What the layer's cost follows from.
+    pub counts: LayerCounts,
+    /// What the costs that chose ring and layout expect.
+    pub prediction: Prediction,
 }
 
 /// A sealed network: what each side gets.
@@ -132,7 +170,7 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// Seals a network. Rows are opened only where the plan allows every weight in them; `progress` hears of every layer done.
+/// Seals a network. `costs` choose rings and layouts. Rows are opened only where the plan allows every weight in them; `progress` hears of every layer done.
 ///
 /// # Errors
 /// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer cannot be lowered,
@@ -140,6 +178,7 @@ impl std::fmt::Debug for Sealed {
 pub fn seal(
     model: QuantModel,
     plan: &Plan,
+    costs: &Costs,
     entropy: &SealEntropy,
     mut progress: impl FnMut(usize),
 ) -> Result<Sealed, ProtocolError> {
@@ -147,9 +186,10 @@ pub fn seal(
     let id = entropy.model_id();
     let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
     for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
-        let blueprint = Blueprint::choose(&model, node, !plan.may_open_layer(layer))?;
+        let blueprint = Blueprint::choose(&model, node, !plan.may_open_layer(layer), costs)?;
         let ranges = blueprint.row_weights(linear);
-        let Blueprint { parameters, layout } = blueprint;
+        let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
+        let Blueprint { parameters, layout, .. } = blueprint;
         let weights = &model.layer(node)?.weights;
         let pattern = layout.wanted();
         let degree = parameters.ring().degree();
@@ -175,6 +215,9 @@ pub fn seal(
             weights_sealed: hidden().map(|r| r.len()).sum(),
             weights_allowed_but_sealed: hidden().flatten().filter(|&w| plan.may_open(layer, w..w + 1)).count(),
             noise: key.noise(),
+            layout: layout.describe(),
+            counts,
+            prediction,
         });
         sealed.push(server);
         layers.push(ClientLayer { node, layout, key });

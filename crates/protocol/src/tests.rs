@@ -3,6 +3,7 @@
 use jali_leak::{Plan, random_rows};
 use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor, integer};
+use jali_pack::Costs;
 use jali_ring::Kernel;
 use proptest::prelude::*;
 
@@ -55,9 +56,9 @@ fn quantised(seed: u64, bits: (u32, u32)) -> QuantModel {
 }
 
 fn sealed(model: &QuantModel, leak: f64, entropy: u8) -> Sealed {
-    let rows = Blueprint::rows_of_all(model).unwrap();
+    let rows = Blueprint::rows_of_all(model, &Costs::default()).unwrap();
     let plan = random_rows(model.graph(), &rows, leak, 1).unwrap();
-    seal(model.clone(), &plan, &SealEntropy::fixed([entropy; 32]), |_| {}).unwrap()
+    seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([entropy; 32]), |_| {}).unwrap()
 }
 
 fn server(sealed: &Sealed) -> Server {
@@ -202,10 +203,10 @@ fn a_finished_or_waiting_inference_says_so() {
 #[test]
 fn only_what_the_plan_allows_is_open() {
     let model = quantised(4, (8, 8));
-    let rows = Blueprint::rows_of_all(&model).unwrap();
+    let rows = Blueprint::rows_of_all(&model, &Costs::default()).unwrap();
     for leak in [0.0, 0.2, 0.5, 0.9, 1.0] {
         let plan = random_rows(model.graph(), &rows, leak, 7).unwrap();
-        let sealed = seal(model.clone(), &plan, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+        let sealed = seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
         let server = server(&sealed);
         let open: usize = sealed.report.iter().map(|l| l.weights - l.weights_sealed).sum();
         let allowed = (plan.fraction_open() * model.graph().weights() as f64).round() as usize;
@@ -225,7 +226,7 @@ fn only_what_the_plan_allows_is_open() {
     let mut partial = vec![vec![]; rows.len()];
     partial[2].push(0..99);
     let plan = random_rows(model.graph(), &partial, 0.04, 1).unwrap();
-    let sealed = seal(model, &plan, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+    let sealed = seal(model, &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
     assert_eq!(sealed.report[2].weights_allowed_but_sealed, 99);
     assert!(sealed.report.iter().all(|l| l.weights_sealed == l.weights));
 }
@@ -234,7 +235,7 @@ fn only_what_the_plan_allows_is_open() {
 fn choices_do_not_depend_on_weights() {
     let shape = |model: &QuantModel| {
         let choice = |(node, _)| {
-            let b = Blueprint::choose(model, node, true).unwrap();
+            let b = Blueprint::choose(model, node, true, &Costs::default()).unwrap();
             (b.parameters.literal().clone(), b.layout)
         };
         model.graph().linear_nodes().map(choice).collect::<Vec<_>>()
@@ -264,10 +265,11 @@ fn layers_that_cannot_be_sealed_are_named() {
     let x = Tensor::new("x", vec![1, 8, 8], numbers(1, 64)).unwrap();
     let model = QuantModel::calibrate(g, QuantConfig::default(), &[x], None).unwrap();
     let plan = Plan::hide_all(model.graph());
-    let error = seal(model.clone(), &plan, &SealEntropy::fixed([1; 32]), |_| {}).unwrap_err().to_string();
+    let error =
+        seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap_err().to_string();
     assert!(error.contains("\"strided\"") && error.contains("stride"), "{error}");
     let foreign = Plan::hide_all(&network(1));
-    assert!(seal(model, &foreign, &SealEntropy::fixed([1; 32]), |_| {}).is_err());
+    assert!(seal(model, &foreign, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).is_err());
 }
 
 /// The rigorous bound against noise measured on the shipped network: it holds, and is not loose by more than 6 bits.
@@ -280,7 +282,7 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
     let x = Tensor::new("image", vec![3, 32, 32], pixels).unwrap();
     let model = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&x), Some(1.0)).unwrap();
     for plan in [Plan::hide_all(model.graph()), Plan::open_all(model.graph())] {
-        let sealed = seal(model.clone(), &plan, &SealEntropy::fixed([5; 32]), |_| {}).unwrap();
+        let sealed = seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([5; 32]), |_| {}).unwrap();
         let server = server(&sealed);
         let mut layer = 0;
         let output = jali_model::execution::run(model.graph(), x.clone(), |node, x| {

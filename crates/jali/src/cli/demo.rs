@@ -8,7 +8,7 @@ use jali_protocol::LayerReport;
 use serde::Serialize;
 
 use super::text::{bytes, median, ms, percent, progress, say, say_json, table};
-use super::{Common, DIFFERENT, Leak, NetworkName, conclude, start_session};
+use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session};
 
 /// Classify bundled test images with a bundled network and show what every layer costs.
 ///
@@ -27,6 +27,8 @@ pub(super) struct DemoArgs {
     images: u16,
     #[command(flatten)]
     leak: Leak,
+    #[command(flatten)]
+    over: Over,
     #[command(flatten)]
     common: Common,
 }
@@ -87,8 +89,9 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let samples = dataset.bundled_test()?;
     let samples = &samples[..usize::from(args.images)];
     let model = network.quantised(args.common.bits)?;
-    let plan = args.leak.plan(&model)?;
-    let mut session = start_session(model, &plan, kernel)?;
+    let costs = args.over.costs(kernel);
+    let plan = args.leak.plan(&model, &costs)?;
+    let mut session = start_session(model, &plan, &costs, kernel)?;
     let hidden = hidden_fraction(session.report());
     let text = !args.common.json;
     if text {
@@ -125,7 +128,7 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     conclude(printed, (!report.exact).then_some(DIFFERENT))
 }
 
-fn hidden_fraction(layers: &[LayerReport]) -> f64 {
+pub(super) fn hidden_fraction(layers: &[LayerReport]) -> f64 {
     let sealed: usize = layers.iter().map(|l| l.weights_sealed).sum();
     sealed as f64 / layers.iter().map(|l| l.weights).sum::<usize>() as f64
 }

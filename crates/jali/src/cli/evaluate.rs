@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use jali::{JaliError, Network, Plan, Sample};
+use jali::{JaliError, Network, Plan, Sample, calibration};
 use jali_model::{float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -88,7 +88,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     if args.encrypted > 0 {
         let plan = Plan::hide_all(model.graph());
-        let mut session = start_session(model.clone(), &plan, kernel)?;
+        let mut session = start_session(model.clone(), &plan, &calibration::kept_or_default(kernel), kernel)?;
         let n = args.encrypted.min(total);
         let bar = progress(n, "encrypted");
         let (mut right, mut agree, mut exact) = (0, 0, 0);

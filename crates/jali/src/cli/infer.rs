@@ -10,7 +10,7 @@ use jali::{Dataset, JaliError, QuantModel, Tensor};
 use serde::Serialize;
 
 use super::text::{ms, note, progress, say, say_json};
-use super::{Common, DIFFERENT, Leak, conclude, exit_code, start_session};
+use super::{Common, DIFFERENT, Leak, Over, conclude, exit_code, start_session};
 
 /// Classify image files with an ONNX model; client and server run in this process.
 ///
@@ -35,6 +35,8 @@ pub(super) struct InferArgs {
     images: Vec<PathBuf>,
     #[command(flatten)]
     leak: Leak,
+    #[command(flatten)]
+    over: Over,
     #[command(flatten)]
     common: Common,
 }
@@ -100,8 +102,9 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
             )?;
         }
         let model = QuantModel::calibrate(graph, args.common.bits, &calibration, None)?;
-        let plan = args.leak.plan(&model)?;
-        Some((start_session(model, &plan, kernel)?, source))
+        let costs = args.over.costs(kernel);
+        let plan = args.leak.plan(&model, &costs)?;
+        Some((start_session(model, &plan, &costs, kernel)?, source))
     };
 
     let bar = progress(inputs.len(), "classifying");

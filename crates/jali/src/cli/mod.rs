@@ -1,7 +1,9 @@
 //! Arguments, exit codes, and what the subcommands share.
 
+mod bench;
 mod demo;
 mod evaluate;
+mod explain;
 mod infer;
 mod text;
 
@@ -9,7 +11,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jali::{JaliError, Kernel, Network, Plan, QuantConfig, QuantModel, Session};
+use jali::{Costs, JaliError, Kernel, Link, Network, Plan, QuantConfig, QuantModel, Session, calibration};
 use jali_protocol::{Blueprint, ProtocolError};
 
 #[derive(Parser)]
@@ -17,7 +19,7 @@ use jali_protocol::{Blueprint, ProtocolError};
     name = "jali",
     version,
     about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
-    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali evaluate --network mnist --encrypted 50\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -32,6 +34,11 @@ enum Command {
     Infer(infer::InferArgs),
     /// Measure float, quantised and encrypted accuracy
     Evaluate(evaluate::EvaluateArgs),
+    /// Show ring, layout, predicted and measured cost of every layer
+    Explain(explain::ExplainArgs),
+    /// Measure this machine's limits and whole inferences
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -63,6 +70,21 @@ struct Common {
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
+}
+
+/// Over what the two sides talk: decides which rings and layouts are chosen.
+#[derive(Args)]
+struct Over {
+    /// Choose rings and layouts for this link: loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100 Mbit/s) or RTT,MBPS
+    #[arg(long, value_name = "LINK", default_value = "loopback")]
+    link: Link,
+}
+
+impl Over {
+    /// Costs of this machine, if `jali explain` or `jali bench` has measured them, else the built-in ones.
+    fn costs(&self, kernel: Kernel) -> Costs {
+        calibration::kept_or_default(kernel).over(self.link)
+    }
 }
 
 /// Which weights stay hidden.
@@ -98,16 +120,16 @@ impl Common {
 }
 
 impl Leak {
-    fn plan(&self, model: &QuantModel) -> Result<Plan, JaliError> {
-        let rows = if self.leak > 0.0 && self.leak < 1.0 { Blueprint::rows_of_all(model)? } else { vec![] };
+    fn plan(&self, model: &QuantModel, costs: &Costs) -> Result<Plan, JaliError> {
+        let rows = if self.leak > 0.0 && self.leak < 1.0 { Blueprint::rows_of_all(model, costs)? } else { vec![] };
         Ok(jali_leak::random_rows(model.graph(), &rows, self.leak, self.seed).map_err(ProtocolError::from)?)
     }
 }
 
 /// Seals with a progress bar.
-fn start_session(model: QuantModel, plan: &Plan, kernel: Kernel) -> anyhow::Result<Session> {
+fn start_session(model: QuantModel, plan: &Plan, costs: &Costs, kernel: Kernel) -> anyhow::Result<Session> {
     let bar = text::progress(model.graph().linear_nodes().count(), "sealing");
-    let session = Session::start(model, plan, kernel, |done| bar.set_position(done as u64))?;
+    let session = Session::start_with(model, plan, costs, kernel, |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     Ok(session)
 }
@@ -158,6 +180,8 @@ pub(crate) fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Bench(command) => bench::run(&command),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Some(Exit(code)) = error.downcast_ref() {

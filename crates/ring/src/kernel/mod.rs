@@ -8,6 +8,7 @@
 mod emulated;
 pub(crate) mod lanes;
 pub(crate) mod masking;
+mod peak;
 pub(crate) mod pointwise;
 pub(crate) mod recompose;
 mod rows;

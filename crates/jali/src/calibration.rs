@@ -1,0 +1,207 @@
+//! The cost model, measured on this machine in about a second and kept for the next time.
+//!
+//! A network of known shapes with random weights runs through the whole pipeline, hidden and open; the factors of
+//! [`Work`] are fitted to the medians of its layers (non-negative least squares on relative errors).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jali_leak::Plan;
+use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor};
+use jali_pack::costs::FACTORS;
+use jali_pack::{Costs, Link, Work};
+use jali_ring::Kernel;
+use serde::{Deserialize, Serialize};
+
+use crate::{JaliError, Session};
+
+/// Runs of the probe network; the median of each layer counts.
+const RUNS: usize = 15;
+/// Words that are read between two runs, so that no layer finds its matrix in the cache: 64 MiB.
+const EVICT: usize = 8 << 20;
+/// Version of what is kept: changes with the kernels and the pipeline.
+const VERSION: u32 = 1;
+
+/// What is kept on disk.
+#[derive(Serialize, Deserialize)]
+struct Kept {
+    version: u32,
+    machine: String,
+    costs: Costs,
+}
+
+/// Cost factors of this machine with this kernel and the threads in use: kept from an earlier calibration if there is
+/// one, else measured and kept. A folder that cannot be written only means that the next call measures again.
+///
+/// # Errors
+/// [`JaliError`] if the probe network cannot run.
+pub fn of_this_machine(kernel: Kernel) -> Result<Costs, JaliError> {
+    let machine = machine(kernel);
+    if let Some(costs) = kept(&machine) {
+        return Ok(costs);
+    }
+    let costs = measure(kernel)?;
+    if let Some(path) = place(&machine) {
+        let text = serde_json::to_string_pretty(&Kept { version: VERSION, machine, costs }).unwrap_or_default();
+        // Written aside and renamed: a reader never sees half of it.
+        let aside = path.with_extension(format!("{}.tmp", std::process::id()));
+        let folder = path.parent().map(std::fs::create_dir_all);
+        if matches!(folder, Some(Ok(()))) && std::fs::write(&aside, text).is_ok() {
+            let _ = std::fs::rename(&aside, &path);
+        }
+    }
+    Ok(costs)
+}
+
+/// Factors from an earlier calibration of this machine, else the built-in ones.
+pub fn kept_or_default(kernel: Kernel) -> Costs {
+    kept(&machine(kernel)).unwrap_or_default()
+}
+
+/// What the figures belong to: processor, kernel, threads.
+fn machine(kernel: Kernel) -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown processor");
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    format!("{model}, {}, {} threads", kernel.name(), rayon::current_num_threads())
+}
+
+fn place(machine: &str) -> Option<PathBuf> {
+    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute()).or(home)?;
+    let name: String = machine.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    Some(cache.join("jali").join(format!("costs-{name}.json")))
+}
+
+fn kept(machine: &str) -> Option<Costs> {
+    let kept: Kept = serde_json::from_str(&std::fs::read_to_string(place(machine)?).ok()?).ok()?;
+    let work = [kept.costs.hidden, kept.costs.open];
+    let sane = |w: &Work| w.client.iter().chain(&w.server).all(|f| f.is_finite() && *f >= 0.0);
+    (kept.version == VERSION && kept.machine == machine && work.iter().all(sane)).then_some(kept.costs)
+}
+
+/// Measures, whatever is kept.
+///
+/// # Errors
+/// [`JaliError`] if the probe network cannot run.
+pub fn measure(kernel: Kernel) -> Result<Costs, JaliError> {
+    let graph = probe()?;
+    let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
+    let model = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&image), None)?;
+    let hidden = fit(&model, &Plan::hide_all(model.graph()), kernel, &image)?;
+    let open = fit(&model, &Plan::open_all(model.graph()), kernel, &image)?;
+    Ok(Costs { hidden, open, link: Link::LOOPBACK })
+}
+
+/// Layers in which tiles, rows, products, wanted coefficients and values vary independently.
+fn probe() -> Result<Graph, JaliError> {
+    let mut g = Graph::new(vec![3, 24, 24])?;
+    let conv = |filters: usize, channels: usize, k: usize| {
+        let weight = numbers(filters * channels * k * k);
+        let (bias, kernel, padding) = (vec![0.0; filters], [k, k], [k / 2; 4]);
+        Op::Conv(Conv { weight, bias, filters, channels, kernel, stride: [1, 1], padding, dilation: [1, 1], groups: 1 })
+    };
+    let gemm = |inputs, outputs| {
+        Op::Gemm(Gemm { weight: numbers(inputs * outputs), bias: vec![0.0; outputs], inputs, outputs })
+    };
+    let pool = Pool { kernel: [2, 2], stride: [2, 2], padding: [0; 4], count_padding: false, ceil: false };
+    let ops = [
+        conv(64, 3, 3),
+        Op::Relu,
+        conv(4, 64, 3),
+        Op::Relu,
+        conv(48, 4, 1),
+        Op::Relu,
+        conv(48, 48, 3),
+        Op::MaxPool(pool.clone()),
+        conv(64, 48, 3),
+        Op::Relu,
+        conv(16, 64, 5),
+        Op::MaxPool(pool),
+        Op::Flatten,
+        gemm(16 * 36, 256),
+        Op::Relu,
+        gemm(256, 10),
+    ];
+    let mut last = 0;
+    for (i, op) in ops.into_iter().enumerate() {
+        last = g.push(format!("probe {i}"), op, vec![last])?;
+    }
+    Ok(g)
+}
+
+fn numbers(count: usize) -> Vec<f32> {
+    (0..count).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) / 8.0).collect()
+}
+
+fn fit(model: &QuantModel, plan: &Plan, kernel: Kernel, image: &Tensor) -> Result<Work, JaliError> {
+    let mut session = Session::start_with(model.clone(), plan, &Costs::default(), kernel, |_| {})?;
+    let evict: Vec<u64> = (0..EVICT as u64).collect();
+    let mut times = vec![(vec![], vec![]); session.report().len()];
+    for _ in 0..RUNS {
+        let run = session.infer(image.clone())?;
+        for ((client, server), layer) in times.iter_mut().zip(run.layers) {
+            client.push(layer.client);
+            server.push(layer.server);
+        }
+        std::hint::black_box(evict.iter().sum::<u64>());
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e9
+    };
+    let (mut client, mut server) = (vec![], vec![]);
+    for ((c, s), layer) in times.iter_mut().zip(session.report()) {
+        client.push((layer.counts.client(), median(c)));
+        server.push((layer.counts.server(), median(s)));
+    }
+    Ok(Work { client: least_squares(&client), server: least_squares(&server) })
+}
+
+/// Non-negative factors that bring `factors . counts` near the measured values, relative errors squared, by coordinate
+/// descent.
+fn least_squares(samples: &[([f64; FACTORS], f64)]) -> [f64; FACTORS] {
+    let mut factors = [0.0; FACTORS];
+    for _ in 0..5000 {
+        for k in 0..FACTORS {
+            let (mut above, mut below) = (0.0, 0.0);
+            for (counts, value) in samples {
+                let rest: f64 = (0..FACTORS).filter(|&j| j != k).map(|j| factors[j] * counts[j]).sum();
+                let scaled = counts[k] / value;
+                above += scaled * (1.0 - rest / value);
+                below += scaled * scaled;
+            }
+            factors[k] = if below > 0.0 { (above / below).max(0.0) } else { 0.0 };
+        }
+    }
+    factors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_are_found_again() {
+        let want = [1e5, 3.0, 0.0, 2.5, 0.7];
+        let counts = |i: usize| std::array::from_fn(|k| [1.0, 1e5, 2e5, 3e4, 1e5][k] * (1 + (i * (k + 3)) % 7) as f64);
+        let samples: Vec<([f64; FACTORS], f64)> = (0..20)
+            .map(|i| {
+                let mut c: [f64; FACTORS] = counts(i);
+                c[0] = 1.0;
+                (c, want.iter().zip(&c).map(|(w, c)| w * c).sum())
+            })
+            .collect();
+        let got = least_squares(&samples);
+        assert!(got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 1e-3 * w.max(1.0)), "{got:?}");
+    }
+
+    #[test]
+    fn a_calibration_is_positive_and_predicts_its_own_layers() {
+        let kernel = Kernel::fastest();
+        let costs = measure(kernel).expect("the probe runs");
+        let all = [costs.hidden, costs.open];
+        assert!(all.iter().flat_map(|w| w.client.iter().chain(&w.server)).all(|f| f.is_finite() && *f >= 0.0));
+        assert!(all.iter().all(|w| w.server.iter().sum::<f64>() > 0.0 && w.client.iter().sum::<f64>() > 0.0));
+    }
+}

@@ -1,0 +1,378 @@
+//! Whole inferences, one image at a time and in batches.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use jali::{BatchRun, Costs, Kernel, Link, Plan, QuantModel, Session, Tensor, calibration};
+use jali_model::{float, integer};
+use serde::Serialize;
+
+use super::shaped::Shaped;
+use crate::cli::explain::load;
+use crate::cli::text::{bytes, median, ms, progress, say, say_json, table};
+use crate::cli::{Common, DIFFERENT, Leak, NetworkName, conclude, start_session};
+
+/// Measure latency and throughput: everything hidden, 80 % open, all open, and the same network in the clear.
+///
+/// The four are run in turn, so that other load on the machine meets all of them alike. Every encrypted result is compared
+/// with the plaintext integer reference. With a link other than loopback, requests and answers cross a local proxy that has
+/// the link's round-trip time and capacity.
+#[derive(clap::Parser)]
+#[command(
+    after_help = "Examples:\n  jali bench inference\n  jali bench inference --network mnist --runs 200 --json\n  jali bench inference --link wan --runs 5 --batches 1\n  jali bench inference --sweep curve.svg"
+)]
+pub(in crate::cli) struct InferenceArgs {
+    /// The network as an ONNX file; without it, a bundled one
+    #[arg(value_name = "MODEL.onnx")]
+    model: Option<PathBuf>,
+    /// Which bundled network
+    #[arg(long, value_enum, default_value = "vgg3", conflicts_with = "model")]
+    network: NetworkName,
+    /// Images for each of the four, one at a time
+    #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    runs: u16,
+    /// Sizes of the batches whose throughput is measured, everything hidden
+    #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "1,4,16,64",
+          value_parser = clap::value_parser!(u16).range(1..=1000))]
+    batches: Vec<u16>,
+    /// Also measure 0, 10, .. 100 % open and write the curve as SVG
+    #[arg(long, value_name = "FILE.svg")]
+    sweep: Option<PathBuf>,
+    /// Which random rows are open
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100 Mbit/s) or RTT,MBPS
+    #[arg(long, value_name = "LINK", default_value = "loopback")]
+    link: Link,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// The object that `--json` prints. Times are milliseconds per image, bytes are per image. Field names are stable.
+#[derive(Serialize)]
+struct Report {
+    network: String,
+    kernel: &'static str,
+    threads: usize,
+    link_rtt_ms: f64,
+    link_mbit_per_s: f64,
+    runs: usize,
+    exact: bool,
+    hidden: Figures,
+    leaked_80: Figures,
+    leaked: Figures,
+    clear: Figures,
+    hidden_over_leaked: f64,
+    hidden_over_clear: f64,
+    batches: Vec<Batch>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    sweep: Vec<Point>,
+    /// The server's matrices with everything hidden, in memory and as they are sent.
+    server_memory: usize,
+    sealed_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Figures {
+    latency_ms: Spread,
+    server_ms: f64,
+    client_ms: f64,
+    images_per_s: f64,
+    bytes_up: usize,
+    bytes_down: usize,
+}
+
+#[derive(Serialize)]
+struct Spread {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+#[derive(Serialize)]
+struct Batch {
+    images: usize,
+    images_per_s: f64,
+    server_ms: f64,
+    client_ms: f64,
+}
+
+#[derive(Serialize)]
+struct Point {
+    leak: f64,
+    weights_open: f64,
+    latency_ms: f64,
+    sealed_bytes: usize,
+}
+
+/// One image's times and bytes.
+#[derive(Clone, Copy, Default)]
+struct One {
+    latency: Duration,
+    server: Duration,
+    up: usize,
+    down: usize,
+}
+
+/// A sealed network and how to reach its server.
+struct Subject {
+    session: Session,
+    line: Option<Shaped>,
+    runs: Vec<One>,
+    exact: bool,
+}
+
+impl Subject {
+    fn new(model: &QuantModel, plan: &Plan, costs: &Costs, kernel: Kernel) -> anyhow::Result<Self> {
+        let session = start_session(model.clone(), plan, costs, kernel)?;
+        let line = (costs.link != Link::LOOPBACK).then(|| Shaped::start(session.server(), costs.link)).transpose()?;
+        Ok(Self { session, line, runs: vec![], exact: true })
+    }
+
+    fn infer(&mut self, images: Vec<Tensor>) -> anyhow::Result<BatchRun> {
+        Ok(match &mut self.line {
+            None => self.session.infer_batch(images)?,
+            Some(line) => self.session.infer_through(images, |request| line.carry(request))?,
+        })
+    }
+
+    fn run(&mut self, image: &Tensor) -> anyhow::Result<()> {
+        let before = self.line.as_ref().map(Shaped::bytes);
+        let run = self.infer(vec![image.clone()])?;
+        let reference = integer::run(self.session.model(), image.clone())?;
+        self.exact &= run.traces == [reference.accumulators] && run.outputs == [reference.output];
+        let (mut up, mut down) = run.layers.iter().fold((0, 0), |s, l| (s.0 + l.bytes_up, s.1 + l.bytes_down));
+        if let (Some(before), Some(line)) = (before, &self.line) {
+            // What the proxy saw, framing included.
+            let after = line.bytes();
+            (up, down) = ((after.0 - before.0) as usize, (after.1 - before.1) as usize);
+        }
+        let server = run.layers.iter().map(|l| l.server).sum();
+        self.runs.push(One { latency: run.latency, server, up, down });
+        Ok(())
+    }
+
+    fn figures(&self) -> Figures {
+        figures(&self.runs)
+    }
+}
+
+fn figures(runs: &[One]) -> Figures {
+    let latency = || runs.iter().map(|r| r.latency);
+    let middle = median(latency());
+    Figures {
+        latency_ms: Spread {
+            median: ms(middle),
+            min: ms(latency().min().unwrap_or_default()),
+            max: ms(latency().max().unwrap_or_default()),
+        },
+        server_ms: ms(median(runs.iter().map(|r| r.server))),
+        client_ms: ms(median(runs.iter().map(|r| r.latency.saturating_sub(r.server)))),
+        images_per_s: 1.0 / middle.as_secs_f64(),
+        bytes_up: median(runs.iter().map(|r| r.up)),
+        bytes_down: median(runs.iter().map(|r| r.down)),
+    }
+}
+
+pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
+    let kernel = args.common.start()?;
+    let (network, model, images) = load(args.model.as_ref(), args.network, &args.common)?;
+    let costs = calibration::of_this_machine(kernel)?.over(args.link);
+    let seal = |leak: f64| -> anyhow::Result<Subject> {
+        let plan = Leak { leak, seed: args.seed }.plan(&model, &costs)?;
+        Subject::new(&model, &plan, &costs, kernel)
+    };
+    let mut subjects = [seal(0.0)?, seal(0.8)?, seal(1.0)?];
+    let bar = progress(usize::from(args.runs), "inferring");
+    let mut clear = vec![];
+    // The first round warms up and does not count.
+    for i in 0..=usize::from(args.runs) {
+        let image = &images[i % images.len()];
+        for subject in &mut subjects {
+            subject.run(image)?;
+        }
+        let start = Instant::now();
+        float::run(model.graph(), image.clone())?;
+        clear.push(One { latency: start.elapsed(), ..One::default() });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    for subject in &mut subjects {
+        subject.runs.remove(0);
+    }
+    clear.remove(0);
+    let [hidden, leaked_80, leaked] = &mut subjects;
+
+    let bar = progress(args.batches.len(), "batches");
+    let mut batches = vec![];
+    for &size in &args.batches {
+        batches.push(batch(hidden, &images, size.into(), usize::from(args.runs))?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let mut sweep = vec![];
+    if let Some(path) = &args.sweep {
+        let bar = progress(11, "sweep");
+        for tenth in 0..=10 {
+            let mut subject = seal(f64::from(tenth) / 10.0)?;
+            for i in 0..=usize::from(args.runs).min(15) {
+                subject.run(&images[i % images.len()])?;
+            }
+            subject.runs.remove(0);
+            sweep.push(Point {
+                leak: f64::from(tenth) / 10.0,
+                weights_open: 1.0 - crate::cli::demo::hidden_fraction(subject.session.report()),
+                latency_ms: subject.figures().latency_ms.median,
+                sealed_bytes: subject.session.sealed_bytes(),
+            });
+            bar.inc(1);
+        }
+        bar.finish_and_clear();
+        std::fs::write(path, plot(&network, &sweep, median(clear.iter().map(|c| c.latency))))
+            .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
+    }
+
+    let (hidden_figures, leaked_figures, clear) = (hidden.figures(), leaked.figures(), figures(&clear));
+    let report = Report {
+        network,
+        kernel: kernel.name(),
+        threads: rayon::current_num_threads(),
+        link_rtt_ms: args.link.rtt_ms,
+        link_mbit_per_s: args.link.mbit_per_s,
+        runs: args.runs.into(),
+        exact: hidden.exact && leaked_80.exact && leaked.exact,
+        hidden_over_leaked: hidden_figures.latency_ms.median / leaked_figures.latency_ms.median,
+        hidden_over_clear: hidden_figures.latency_ms.median / clear.latency_ms.median,
+        hidden: hidden_figures,
+        leaked_80: leaked_80.figures(),
+        leaked: leaked_figures,
+        clear,
+        batches,
+        sweep,
+        server_memory: hidden.session.server_memory(),
+        sealed_bytes: hidden.session.sealed_bytes(),
+    };
+    let printed = if args.common.json { say_json(&report) } else { print(&report) };
+    conclude(printed, (!report.exact).then_some(DIFFERENT))
+}
+
+/// Median throughput of batches of one size.
+fn batch(subject: &mut Subject, images: &[Tensor], size: usize, runs: usize) -> anyhow::Result<Batch> {
+    let batch: Vec<Tensor> = (0..size).map(|i| images[i % images.len()].clone()).collect();
+    let (mut latency, mut server) = (vec![], vec![]);
+    for _ in 0..(runs / size).max(3) {
+        let run = subject.infer(batch.clone())?;
+        latency.push(run.latency);
+        server.push(run.layers.iter().map(|l| l.server).sum::<Duration>());
+    }
+    let (latency, server) = (median(latency), median(server));
+    Ok(Batch {
+        images: size,
+        images_per_s: size as f64 / latency.as_secs_f64(),
+        server_ms: ms(server) / size as f64,
+        client_ms: ms(latency.saturating_sub(server)) / size as f64,
+    })
+}
+
+/// Latency against the fraction open, as a small self-contained SVG.
+fn plot(network: &str, sweep: &[Point], clear: Duration) -> String {
+    let (width, height, left, top) = (640.0, 360.0, 70.0, 40.0);
+    let most = sweep.iter().map(|p| p.latency_ms).fold(1.0, f64::max) * 1.1;
+    let x = |open: f64| left + open * (width - left - 20.0);
+    let y = |ms: f64| top + (1.0 - ms / most) * (height - top - 50.0);
+    let line: Vec<String> = sweep.iter().map(|p| format!("{:.1},{:.1}", x(p.leak), y(p.latency_ms))).collect();
+    let dots: String = sweep
+        .iter()
+        .map(|p| {
+            let (x, y) = (x(p.leak), y(p.latency_ms));
+            let title = format!("{:.0} % open: {:.1} ms", 100.0 * p.leak, p.latency_ms);
+            format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"#1b6ca8\"><title>{title}</title></circle>\n")
+        })
+        .collect();
+    let ticks: String = (0..=4)
+        .map(|i| {
+            let (open, ms) = (f64::from(i) / 4.0, most * f64::from(i) / 4.0);
+            format!(
+                "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.0} %</text>\n<text x=\"{:.1}\" y=\"{:.1}\" \
+                 text-anchor=\"end\">{ms:.0} ms</text>\n<line x1=\"{left}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" \
+                 stroke=\"#ddd\"/>\n",
+                x(open),
+                height - 30.0,
+                100.0 * open,
+                left - 8.0,
+                y(ms) + 4.0,
+                width - 20.0,
+                y(ms),
+                y(ms)
+            )
+        })
+        .collect();
+    let clear_ms = ms(clear);
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" font-family=\"sans-serif\" \
+         font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"{left}\" y=\"20\" \
+         font-size=\"14\">Latency per image against weights allowed open ({})</text>\n{ticks}<line x1=\"{left}\" \
+         x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#999\" stroke-dasharray=\"4\"/>\n<text x=\"{:.1}\" y=\"{:.1}\" \
+         text-anchor=\"end\" fill=\"#666\">in the clear, {clear_ms:.1} ms</text>\n<polyline points=\"{}\" fill=\"none\" \
+         stroke=\"#1b6ca8\" stroke-width=\"2\"/>\n{dots}<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">weights \
+         allowed open (random rows)</text>\n</svg>\n",
+        escape(network),
+        width - 20.0,
+        y(clear_ms),
+        y(clear_ms),
+        width - 24.0,
+        y(clear_ms) - 5.0,
+        line.join(" "),
+        (left + width) / 2.0,
+        height - 10.0
+    )
+}
+
+/// Text inside XML.
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn print(r: &Report) -> anyhow::Result<()> {
+    let link = match r.link_mbit_per_s {
+        0.0 => "in one process".to_string(),
+        rate => format!("over {} ms and {rate} Mbit/s", r.link_rtt_ms),
+    };
+    say(format!("{}, kernel {}, {} thread(s), {link}, {} images each\n", r.network, r.kernel, r.threads, r.runs))?;
+    let header = ["weights", "median ms", "min", "max", "client ms", "server ms", "images/s", "up", "down"];
+    let all = [
+        ("all hidden", &r.hidden),
+        ("80 % open", &r.leaked_80),
+        ("all open", &r.leaked),
+        ("in the clear (float, one thread)", &r.clear),
+    ];
+    let rows = all.iter().map(|(name, f)| {
+        vec![
+            name.to_string(),
+            format!("{:.1}", f.latency_ms.median),
+            format!("{:.1}", f.latency_ms.min),
+            format!("{:.1}", f.latency_ms.max),
+            format!("{:.1}", f.client_ms),
+            format!("{:.1}", f.server_ms),
+            format!("{:.1}", f.images_per_s),
+            bytes(f.bytes_up),
+            bytes(f.bytes_down),
+        ]
+    });
+    say(format!("{}\n", table(&header, 1, rows)))?;
+    say(format!("hidden / open {:.2}, hidden / clear {:.1}", r.hidden_over_leaked, r.hidden_over_clear))?;
+    for b in &r.batches {
+        say(format!(
+            "batch of {:3}  {:6.1} images/s all hidden; per image {:.1} ms client, {:.1} ms server",
+            b.images, b.images_per_s, b.client_ms, b.server_ms
+        ))?;
+    }
+    for p in &r.sweep {
+        let (allowed, open) = (100.0 * p.leak, 100.0 * p.weights_open);
+        let sealed = bytes(p.sealed_bytes);
+        say(format!("{allowed:3.0} % allowed open, {open:5.1} % opened: {:6.1} ms, sealed {sealed}", p.latency_ms))?;
+    }
+    say(format!("server memory {}, sealed {}", bytes(r.server_memory), bytes(r.sealed_bytes)))?;
+    say(if r.exact { "exact on every layer of every image" } else { "ENCRYPTED AND PLAINTEXT DIFFER" })?;
+    Ok(())
+}

@@ -1,0 +1,21 @@
+//! `jali bench`: measurements for people; `cargo bench` has the kernels one by one.
+
+mod inference;
+mod limits;
+mod shaped;
+
+/// Measure this machine and whole inferences.
+#[derive(clap::Subcommand)]
+pub(super) enum BenchCommand {
+    /// Memory bandwidth, multiplication peak, and every kernel as a fraction of its limit
+    Limits(limits::LimitsArgs),
+    /// Latency and throughput: everything hidden, 80 % open, all open, and the same network in the clear
+    Inference(inference::InferenceArgs),
+}
+
+pub(super) fn run(command: &BenchCommand) -> anyhow::Result<()> {
+    match command {
+        BenchCommand::Limits(args) => limits::run(args),
+        BenchCommand::Inference(args) => inference::run(args),
+    }
+}

@@ -1,0 +1,196 @@
+//! What a layer costs: work on either side in proportion to a few counts, and the link between them.
+//!
+//! The factors are measured on a machine by running a network of known shapes through the whole pipeline (the facade's
+//! calibration); here they are only numbers. They decide about speed and traffic, never about security: parameters
+//! follow from shapes whatever the costs are.
+
+use serde::{Deserialize, Serialize};
+
+/// Counts that the cost of a layer follows from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LayerCounts {
+    /// Ring degree `N`.
+    pub degree: usize,
+    /// Sum of the primes' sizes, in bits.
+    pub modulus_bits: u32,
+    /// Number of primes.
+    pub limbs: usize,
+    /// Ring elements of an input.
+    pub tiles: usize,
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// Wanted coefficients of a row.
+    pub wanted: usize,
+    /// Numbers that go into and come out of the layer.
+    pub values: usize,
+}
+
+/// Number of factors for each side.
+pub const FACTORS: usize = 5;
+
+impl LayerCounts {
+    /// What the client's factors multiply: the layer itself, values, and residues of tiles, rows, wanted coefficients.
+    pub fn client(&self) -> [f64; FACTORS] {
+        let residues = (self.degree * self.limbs) as f64;
+        [
+            1.0,
+            self.values as f64,
+            self.tiles as f64 * residues,
+            self.rows as f64 * residues,
+            (self.rows * self.wanted * self.limbs) as f64,
+        ]
+    }
+
+    /// What the server's factors multiply: the layer itself, and residues of tiles, products, rows, wanted coefficients.
+    pub fn server(&self) -> [f64; FACTORS] {
+        let residues = (self.degree * self.limbs) as f64;
+        [
+            1.0,
+            self.tiles as f64 * residues,
+            (self.tiles * self.rows) as f64 * residues,
+            self.rows as f64 * residues,
+            (self.rows * self.wanted * self.limbs) as f64,
+        ]
+    }
+
+    /// Bytes of a request, without its header.
+    pub fn bytes_up(&self) -> usize {
+        self.tiles * self.degree * self.modulus_bits as usize / 8
+    }
+
+    /// Bytes of an answer, without its header.
+    pub fn bytes_down(&self) -> usize {
+        self.rows * (self.wanted * self.modulus_bits as usize).div_ceil(8)
+    }
+}
+
+/// Nanoseconds per unit of [`LayerCounts::client`] and [`LayerCounts::server`], wall time with all threads at work.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Work {
+    /// The client's factors.
+    pub client: [f64; FACTORS],
+    /// The server's factors.
+    pub server: [f64; FACTORS],
+}
+
+/// The way between client and server.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// There and back, in milliseconds.
+    pub rtt_ms: f64,
+    /// Capacity in either direction, in megabits per second; 0 stands for no limit.
+    pub mbit_per_s: f64,
+}
+
+impl Link {
+    /// The same machine.
+    pub const LOOPBACK: Self = Self { rtt_ms: 0.0, mbit_per_s: 0.0 };
+    /// A local network.
+    pub const LAN: Self = Self { rtt_ms: 0.3, mbit_per_s: 1000.0 };
+    /// A wide-area network.
+    pub const WAN: Self = Self { rtt_ms: 40.0, mbit_per_s: 100.0 };
+
+    /// Milliseconds for one request and its answer.
+    pub fn ms(&self, bytes: usize) -> f64 {
+        let transfer = if self.mbit_per_s > 0.0 { bytes as f64 * 8.0 / (self.mbit_per_s * 1e3) } else { 0.0 };
+        self.rtt_ms + transfer
+    }
+}
+
+impl std::str::FromStr for Link {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "loopback" => return Ok(Self::LOOPBACK),
+            "lan" => return Ok(Self::LAN),
+            "wan" => return Ok(Self::WAN),
+            _ => {}
+        }
+        let form = || {
+            format!(
+                "\"{text}\" is no link: say loopback, lan, wan, or RTT,MBPS in milliseconds and megabits per second"
+            )
+        };
+        let (rtt, rate) = text.split_once(',').ok_or_else(form)?;
+        let (rtt_ms, mbit_per_s): (f64, f64) =
+            (rtt.trim().parse().map_err(|_| form())?, rate.trim().parse().map_err(|_| form())?);
+        let sensible = (0.0..=60_000.0).contains(&rtt_ms) && (0.001..=1e7).contains(&mbit_per_s);
+        if sensible { Ok(Self { rtt_ms, mbit_per_s }) } else { Err(form()) }
+    }
+}
+
+/// All that the choice of rings and layouts weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Costs {
+    /// Layers with hidden rows.
+    pub hidden: Work,
+    /// Layers without.
+    pub open: Work,
+    /// The link.
+    pub link: Link,
+}
+
+/// What a layer is expected to take for one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// Milliseconds of the client.
+    pub client_ms: f64,
+    /// Milliseconds of the server.
+    pub server_ms: f64,
+    /// Milliseconds on the link.
+    pub link_ms: f64,
+}
+
+impl Prediction {
+    /// All together.
+    pub fn total_ms(&self) -> f64 {
+        self.client_ms + self.server_ms + self.link_ms
+    }
+}
+
+fn weigh(factors: &[f64; FACTORS], counts: &[f64; FACTORS]) -> f64 {
+    factors.iter().zip(counts).map(|(f, c)| f * c).sum::<f64>() / 1e6
+}
+
+impl Costs {
+    /// What a layer will take.
+    pub fn predict(&self, counts: &LayerCounts, hidden: bool) -> Prediction {
+        let work = if hidden { &self.hidden } else { &self.open };
+        Prediction {
+            client_ms: weigh(&work.client, &counts.client()),
+            server_ms: weigh(&work.server, &counts.server()),
+            link_ms: self.link.ms(counts.bytes_up() + counts.bytes_down()),
+        }
+    }
+
+    /// The same costs over another link.
+    pub fn over(self, link: Link) -> Self {
+        Self { link, ..self }
+    }
+}
+
+impl Default for Costs {
+    /// Measured by the calibration on two cores of a Xeon (Cascade Lake, 2.5 GHz, kernel `avx512`).
+    fn default() -> Self {
+        let hidden = Work { client: [1e5, 5.0, 8.0, 5.0, 4.0], server: [5e4, 2.0, 0.7, 3.0, 2.0] };
+        Self { hidden, open: hidden, link: Link::LOOPBACK }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_read_or_refused_with_a_remedy() {
+        assert_eq!("wan".parse(), Ok(Link::WAN));
+        assert_eq!("12.5, 300".parse(), Ok(Link { rtt_ms: 12.5, mbit_per_s: 300.0 }));
+        for bad in ["", "modem", "1", "a,b", "-1,10", "1,0", "NaN,1", "1,inf"] {
+            assert!(bad.parse::<Link>().unwrap_err().contains("RTT,MBPS"), "{bad}");
+        }
+        // 1.25 MB at 100 Mbit/s are 100 ms.
+        assert!((Link::WAN.ms(1_250_000) - 140.0).abs() < 1e-9);
+        assert_eq!(Link::LOOPBACK.ms(1 << 40), 0.0);
+    }
+}
