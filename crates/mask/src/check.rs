@@ -9,7 +9,6 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::{Coefficient, Ntt, Poly, Ring};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
@@ -197,16 +196,17 @@ impl CheckKey {
             .into_par_iter()
             .map(|(c, l)| {
                 let (m, want) = (&ring.moduli()[l], &expected.0[c][l]);
-                let mut sums = Zeroizing::new(vec![0u128; want.len()]);
+                // Whole groups of lanes by the ring's kernel, the rest one by one.
+                let whole = want.len() / 8 * 8;
+                let mut sums = Zeroizing::new(vec![0u64; want.len()]);
                 for (row, &alpha) in self.alphas[c][l].iter().enumerate() {
-                    if row > 0 && row % (MAX_LAZY_PRODUCTS - 1) == 0 {
-                        sums.iter_mut().for_each(|s| *s = u128::from(m.reduce(*s)));
-                    }
-                    for (s, &r) in sums.iter_mut().zip(answer.part(row, l)) {
-                        *s += u128::from(alpha) * u128::from(r);
+                    let part = answer.part(row, l);
+                    ring.add_scaled(l, &mut sums[..whole], &part[..whole], alpha);
+                    for (s, &r) in sums[whole..].iter_mut().zip(&part[whole..]) {
+                        *s = m.add(*s, m.mul(alpha, r));
                     }
                 }
-                sums.iter().zip(want).fold(0, |d, (&s, &w)| d | (m.reduce(s) ^ w))
+                sums.iter().zip(want).fold(0, |d, (&s, &w)| d | (s ^ w))
             })
             .reduce(|| 0, |a, b| a | b);
         if different == 0 { Ok(Verified(answer)) } else { Err(self.reject()) }

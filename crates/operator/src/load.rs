@@ -3,7 +3,7 @@
 use jali_mask::{Answer, Wanted};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
-use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
+use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RowStore};
 
 use crate::OperatorError;
 use crate::encode::{MAGIC, ROW_HIDDEN, ROW_OPEN, VERSION};
@@ -18,7 +18,7 @@ const MAX_ROWS: usize = 1 << 20;
 const TABLE_BYTES: usize = 2 * (16 + 14);
 
 /// Products held at once while a batch is computed, in bytes: about what a second-level cache keeps.
-const PRODUCT_BYTES: usize = 4 << 20;
+const PRODUCT_BYTES: usize = 1 << 20;
 
 /// One linear layer, ready to be applied.
 #[derive(Debug)]
@@ -149,9 +149,10 @@ impl Operator {
         // So many rows that their products are still in the cache when they are transformed back.
         let bytes = self.ring.limbs() * self.ring.degree() * 8 * images;
         let step = (PRODUCT_BYTES / bytes).clamp(1, rows);
+        let mut products = Products::default();
         for first in (0..rows).step_by(step) {
             let part = first..rows.min(first + step);
-            let products = self.store.products(&self.ring, &prepared, part.clone())?;
+            self.store.products_into(&self.ring, &prepared, part.clone(), &mut products)?;
             let row = |row, image| self.ring.inverse(products.poly(&self.ring, row, image));
             Answer::fill(&mut answers, &self.ring, &self.wanted, part, row);
         }

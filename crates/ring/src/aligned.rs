@@ -32,6 +32,15 @@ impl AlignedWords {
         words.resize(start + len, 0);
         Self { words, start, len }
     }
+
+    /// Uses only the first `len` words from now on, if there are as many.
+    pub(crate) fn shorten(&mut self, len: usize) -> bool {
+        let enough = len > 0 && self.start + len <= self.words.len();
+        if enough {
+            self.len = len;
+        }
+        enough
+    }
 }
 
 impl std::ops::Deref for AlignedWords {

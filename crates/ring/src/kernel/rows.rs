@@ -133,6 +133,22 @@ impl RowStore {
     /// # Errors
     /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape.
     pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Products, RingError> {
+        let mut out = Products::default();
+        self.products_into(ring, batch, rows, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`RowStore::products`], into memory that an earlier call has used.
+    ///
+    /// # Errors
+    /// As [`RowStore::products`].
+    pub fn products_into(
+        &self,
+        ring: &Ring,
+        batch: &Batch,
+        rows: Range<usize>,
+        out: &mut Products,
+    ) -> Result<(), RingError> {
         let images = batch.images;
         let blocks = ring.degree() / BLOCK;
         let inputs = self.tiles * images * BLOCK;
@@ -144,9 +160,9 @@ impl RowStore {
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
         }
         let run = rows.len() * images * BLOCK;
-        let mut words = AlignedWords::zero(ring.limbs() * blocks * run);
+        out.take(rows.len(), images, ring.limbs() * blocks * run);
         let least = least(run * self.tiles);
-        words.par_chunks_exact_mut(run).with_min_len(least).enumerate().for_each(|(index, out)| {
+        out.words.par_chunks_exact_mut(run).with_min_len(least).enumerate().for_each(|(index, out)| {
             let (limb, block) = (index / blocks, index % blocks);
             let LimbRows { width, bytes } = &self.limbs[limb];
             let row_bytes = self.tiles * BLOCK * width;
@@ -156,7 +172,7 @@ impl RowStore {
             let x = &batch.words[index * inputs..(index + 1) * inputs];
             ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, x, out });
         });
-        Ok(Products { rows: rows.len(), images, words })
+        Ok(())
     }
 }
 
@@ -172,6 +188,7 @@ impl Zeroize for RowStore {
 }
 
 /// Some rows times inputs, `[limb][block][row][image][32]`.
+#[derive(Default)]
 pub struct Products {
     rows: usize,
     images: usize,
@@ -185,6 +202,14 @@ impl std::fmt::Debug for Products {
 }
 
 impl Products {
+    /// Room for so many words, whose content is about to be overwritten.
+    fn take(&mut self, rows: usize, images: usize, len: usize) {
+        (self.rows, self.images) = (rows, images);
+        if !self.words.shorten(len) {
+            self.words = AlignedWords::zero(len);
+        }
+    }
+
     /// The product of one row, counted from the first of these, and one image.
     pub fn poly(&self, ring: &Ring, row: usize, image: usize) -> Poly<Ntt> {
         let blocks = ring.degree() / BLOCK * ring.limbs();
