@@ -5,15 +5,28 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it may use, dev-dependencies included.
-const MAY_USE: [(&str, &[&str]); 8] = [
+const MAY_USE: [(&str, &[&str]); 9] = [
     ("jali-ring", &[]),
+    ("jali-bench", &["jali-ring"]),
     ("jali-mask", &["jali-ring"]),
     ("jali-operator", &["jali-ring", "jali-mask"]),
     ("jali-model", &[]),
     ("jali-pack", &["jali-model"]),
     ("jali-leak", &["jali-model", "jali-pack"]),
     ("jali-protocol", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak"]),
-    ("jali", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak", "jali-protocol"]),
+    (
+        "jali",
+        &[
+            "jali-bench",
+            "jali-ring",
+            "jali-mask",
+            "jali-operator",
+            "jali-model",
+            "jali-pack",
+            "jali-leak",
+            "jali-protocol",
+        ],
+    ),
 ];
 
 /// The only folder where `unsafe` may stand.

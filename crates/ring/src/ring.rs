@@ -143,6 +143,12 @@ impl Ring {
         p.retype()
     }
 
+    /// One limb's values to coefficients, in place, the other limbs untouched: for benchmarks.
+    #[doc(hidden)]
+    pub fn inverse_limb<D: Domain>(&self, limb: usize, p: &mut Poly<D>) {
+        self.plans[limb].inverse(p.limb_mut(limb));
+    }
+
     /// A uniform element, drawn in the NTT domain (the transform is a bijection, so uniform in both).
     pub fn uniform<R: Rng>(&self, rng: &mut R) -> Poly<Ntt> {
         let mut out = self.zero();

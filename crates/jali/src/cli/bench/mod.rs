@@ -2,6 +2,7 @@
 
 mod inference;
 mod limits;
+mod paper;
 mod shaped;
 
 /// Measure this machine and whole inferences.
@@ -11,11 +12,14 @@ pub(super) enum BenchCommand {
     Limits(limits::LimitsArgs),
     /// Latency and throughput: everything hidden, 80 % open, all open, and the same network in the clear
     Inference(inference::InferenceArgs),
+    /// The paper's Tables 5 and 6 by the paper's method, beside Jali
+    Paper(paper::PaperArgs),
 }
 
 pub(super) fn run(command: &BenchCommand) -> anyhow::Result<()> {
     match command {
         BenchCommand::Limits(args) => limits::run(args),
         BenchCommand::Inference(args) => inference::run(args),
+        BenchCommand::Paper(args) => paper::run(args),
     }
 }
