@@ -253,3 +253,85 @@ fn a_closed_pipe_is_no_error() {
         (String::from_utf8_lossy(&out.get_output().stdout), String::from_utf8_lossy(&out.get_output().stderr));
     assert!(text.contains("code 0") && !err.contains("panicked"), "{text}{err}");
 }
+
+#[test]
+fn explain_predicts_and_measures_every_layer_and_keeps_its_calibration() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let explain = |link: &str| -> Value {
+        let args = ["explain", "--network", "mnist", "--runs", "2", "--json", "--link", link];
+        let out = jali().args(args).env("XDG_CACHE_HOME", cache.path()).assert().success();
+        serde_json::from_slice(&out.get_output().stdout).expect("JSON")
+    };
+    let (near, far) = (explain("loopback"), explain("40,1"));
+    let kept = std::fs::read_dir(cache.path().join("jali")).expect("a kept calibration").count();
+    assert_eq!(kept, 1, "measured once, no half-written files beside it");
+    let bytes = |r: &Value| r["bytes_up"].as_u64().expect("bytes") + r["bytes_down"].as_u64().expect("bytes");
+    assert!(bytes(&far) <= bytes(&near), "a slow link is not given more bytes");
+    assert_eq!(near["link_ms"], 0.0);
+    assert!(far["link_ms"].as_f64().expect("ms") > 160.0, "four round trips at least");
+    for layer in near["layers"].as_array().expect("layers") {
+        for field in ["predicted_client_ms", "measured_client_ms", "predicted_server_ms", "measured_server_ms", "ratio"]
+        {
+            assert!(layer[field].as_f64().is_some_and(|v| v.is_finite() && v >= 0.0), "{field}: {layer}");
+        }
+        assert!(!layer["layout"].as_str().expect("text").is_empty());
+    }
+    // A damaged calibration is measured again, not believed.
+    let file = std::fs::read_dir(cache.path().join("jali")).expect("folder").next().expect("a file").expect("a file");
+    std::fs::write(file.path(), "{\"version\": 1, \"machine\": 7").expect("writable");
+    assert_eq!(explain("lan")["network"], "mnist");
+}
+
+#[test]
+fn bench_inference_reports_all_four_and_is_exact() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let plot = cache.path().join("curve.svg");
+    let bench = |more: &[&str]| -> Value {
+        let args = ["bench", "inference", "--network", "mnist", "--runs", "2", "--batches", "1,3", "--json"];
+        let out = jali().args(args).args(more).env("XDG_CACHE_HOME", cache.path()).assert().success();
+        serde_json::from_slice(&out.get_output().stdout).expect("JSON")
+    };
+    let r = bench(&["--sweep", plot.to_str().expect("a path")]);
+    assert_eq!(r["exact"], true);
+    for kind in ["hidden", "leaked_80", "leaked", "clear"] {
+        let f = &r[kind];
+        let (low, middle, high) = (&f["latency_ms"]["min"], &f["latency_ms"]["median"], &f["latency_ms"]["max"]);
+        assert!(low.as_f64() <= middle.as_f64() && middle.as_f64() <= high.as_f64(), "{kind}: {f}");
+        for field in ["server_ms", "client_ms", "images_per_s", "bytes_up", "bytes_down"] {
+            assert!(f[field].is_number(), "{kind} {field}");
+        }
+    }
+    assert_eq!(r["batches"].as_array().map(Vec::len), Some(2));
+    assert_eq!(r["sweep"].as_array().map(Vec::len), Some(11));
+    let svg = std::fs::read_to_string(&plot).expect("the plot");
+    assert!(svg.starts_with("<svg") && svg.ends_with("</svg>\n") && svg.matches("<circle").count() == 11);
+    // Through sockets and a proxy with a link's delay: the same results, and no fewer bytes than the messages have.
+    let far = bench(&["--link", "5,50"]);
+    assert_eq!(far["exact"], true);
+    assert!(far["hidden"]["latency_ms"]["min"].as_f64().expect("ms") >= 20.0, "four round trips of 5 ms");
+    // Somebody else's network.
+    let bad = jali().args(["bench", "inference", "/nowhere/net.onnx"]).assert().code(10);
+    assert!(String::from_utf8_lossy(&bad.get_output().stderr).contains("/nowhere/net.onnx"));
+    jali().args(["bench", "inference", "--link", "modem"]).assert().code(2);
+}
+
+#[test]
+fn bench_limits_and_paper_print_json() {
+    let cache = tempfile::tempdir().expect("a folder");
+    let json = |args: &[&str]| -> Value {
+        let out = jali().args(args).env("XDG_CACHE_HOME", cache.path()).assert().success();
+        serde_json::from_slice(&out.get_output().stdout).expect("JSON")
+    };
+    let limits = json(&["bench", "limits", "--json"]);
+    let kernels = limits["kernels"].as_array().expect("kernels");
+    assert!(kernels.iter().any(|k| k["kernel"] == "portable"));
+    assert!(kernels.iter().all(|k| k["forward_us"].as_f64() > Some(0.0) && k["batch_of_peak"].as_f64() > Some(0.0)));
+    let paper = json(&["bench", "paper", "--json"]);
+    let layers = paper["layers"].as_array().expect("layers");
+    assert_eq!(layers.len(), 3);
+    for layer in layers {
+        let points = layer["points"].as_array().expect("points");
+        assert_eq!((points.len(), &points[0]["textbook_factor"]), (11, &1.0.into()));
+        assert!(points[10]["textbook_factor"].as_f64() > Some(1.0), "hiding costs something by the paper's method");
+    }
+}
