@@ -180,6 +180,44 @@ proptest! {
     }
 }
 
+/// The same polynomial operation in wide integers, coefficient by coefficient.
+fn combine(ring: &Ring, f: impl Fn(usize, usize, u128) -> u128) -> Poly<Ntt> {
+    let mut out = ring.zero();
+    for (l, m) in ring.moduli().iter().enumerate() {
+        let p = u128::from(m.value());
+        out.limb_mut(l).iter_mut().enumerate().for_each(|(k, o)| *o = (f(l, k, p) % p) as u64);
+    }
+    out
+}
+
+#[test]
+fn masking_agrees_with_wide_integers() {
+    for (bits, tiles, extreme) in [(34, 3, false), (34, 3, true), (47, 5, true), (50, 2, true), (28, 1, false)] {
+        for kernel in kernels() {
+            let ring = Ring::with_kernel(1024, &[bits, bits], kernel).unwrap();
+            let element = |seed: usize| if extreme { top(&ring) } else { random_polys(&ring, 1, seed as u8).remove(0) };
+            let list = |seed: usize| -> Vec<Poly<Ntt>> { (0..tiles).map(|i| element(seed + i)).collect() };
+            let (x, a, u0, u1, s) = (list(0), list(50), list(100), list(150), element(200));
+            let mut masked = x.clone();
+            let sums = ring.mask(&mut masked, &a, &s, [&u0, &u1]).unwrap();
+            let at = |p: &Poly<Ntt>, l: usize, k: usize| u128::from(p.limb(l)[k]);
+            for i in 0..tiles {
+                let want = combine(&ring, |l, k, p| at(&x[i], l, k) + p - at(&a[i], l, k) * at(&s, l, k) % p);
+                assert!(masked[i] == want, "{}, tile {i}, {bits} bits", kernel.name());
+            }
+            let sum = |u: &[Poly<Ntt>], v: &[Poly<Ntt>]| {
+                combine(&ring, |l, k, p| (0..tiles).map(|i| at(&u[i], l, k) * at(&v[i], l, k) % p).sum())
+            };
+            assert!(*sums.z == sum(&a, &x), "{}, z, {bits} bits", kernel.name());
+            assert!(*sums.checks[0] == sum(&u0, &masked) && *sums.checks[1] == sum(&u1, &masked), "{}", kernel.name());
+        }
+    }
+    let ring = Ring::new(1024, &[34]).unwrap();
+    let (two, three) = (vec![ring.zero(); 2], vec![ring.zero(); 3]);
+    assert!(ring.mask(&mut two.clone(), &three, &ring.zero(), [&two, &two]).is_err());
+    assert!(ring.mask(&mut two.clone(), &two, &Ring::new(2048, &[34]).unwrap().zero(), [&two, &two]).is_err());
+}
+
 #[test]
 fn ifma_is_compared_where_it_exists() {
     // A loud line instead of a silent pass: on machines without IFMA only its emulation was compared above.

@@ -1,0 +1,46 @@
+//! A fixed amount of work with the portable kernels, for counting instructions: `scripts/count-instructions`.
+
+#![allow(clippy::print_stderr)]
+
+use std::hint::black_box;
+
+use jali_ring::sample::{self, derive_key, stream};
+use jali_ring::wire::Writer;
+use jali_ring::{Kernel, Ntt, Poly, Ring, RingError, RowStore};
+
+fn main() -> Result<(), RingError> {
+    let mut args = std::env::args().skip(1);
+    let (what, repeat) = (args.next().unwrap_or_default(), args.next().and_then(|n| n.parse().ok()).unwrap_or(1));
+    let ring = Ring::with_kernel(4096, &[34, 34], Kernel::PORTABLE)?;
+    let mut rng = stream(&derive_key("jali instruction count", &[]));
+    let mut tiles: Vec<Poly<Ntt>> = (0..4).map(|_| ring.uniform(&mut rng)).collect();
+    let mut store = RowStore::new(&ring, 2, 4)?;
+    (0..8).for_each(|i| store.set(i / 4, i % 4, &tiles[i % 4]));
+    // One thread, so that the count does not depend on who stole what.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
+    let Ok(_pool) = pool else { return Ok(()) };
+    let mut small = vec![0; 4096];
+    for _ in 0..repeat {
+        match what.as_str() {
+            "forward" => ring.forward_in_place(&mut tiles[0]),
+            "inverse" => ring.inverse_in_place(&mut tiles[0]),
+            "rows" => drop(black_box(store.products(&ring, &store.prepare(&ring, &[&tiles])?, 0..2)?)),
+            "mask" => {
+                let (x, rest) = tiles.split_at_mut(1);
+                drop(black_box(ring.mask(x, &rest[..1], &rest[1], [&rest[1..2], &rest[2..3]])?));
+            }
+            "pack" => {
+                let mut w = Writer::new();
+                w.poly(&ring, &tiles[0]);
+                black_box(w.finish());
+            }
+            "binomial" => sample::centred_binomial(&mut rng, black_box(&mut small)),
+            "lift" => drop(black_box(ring.lift(&small, 1000))),
+            other => {
+                eprintln!("unknown work {other:?}: forward, inverse, rows, mask, pack, binomial, lift");
+                std::process::exit(2);
+            }
+        }
+    }
+    Ok(())
+}
