@@ -8,7 +8,7 @@ use jali_leak::Plan;
 use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{QuantModel, Tensor, integer};
 use jali_pack::Costs;
-use jali_protocol::{Action, ClientModel, Inference, LayerReport, ProtocolError, Sealed, Server};
+use jali_protocol::{Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, Sealed, Server};
 use jali_ring::Kernel;
 
 use crate::JaliError;
@@ -20,6 +20,7 @@ pub struct Session {
     report: Vec<LayerReport>,
     sealed_bytes: usize,
     counter: u64,
+    prepared: Vec<PreparedImage>,
 }
 
 impl std::fmt::Debug for Session {
@@ -109,7 +110,7 @@ impl Session {
         let sealed_bytes = server.len();
         // We made these bytes: their size is as large as the owner wants it.
         let server = Arc::new(Server::load(&server, kernel, usize::MAX).map_err(ProtocolError::from)?);
-        Ok(Self { client, server, report, sealed_bytes, counter: 0 })
+        Ok(Self { client, server, report, sealed_bytes, counter: 0, prepared: vec![] })
     }
 
     /// The quantised network.
@@ -135,6 +136,22 @@ impl Session {
     /// Bytes of the client's hints.
     pub fn hint_bytes(&self) -> usize {
         self.client.hint_bytes()
+    }
+
+    /// Draws the secrets of the next `images` images ahead, so that they have less to wait for. They are bound to no input then:
+    /// SECURITY.md says what that costs.
+    ///
+    /// # Errors
+    /// [`JaliError::Protocol`] if the operating system has no randomness.
+    pub fn prepare(&mut self, images: usize) -> Result<(), JaliError> {
+        for _ in 0..images {
+            let context = RequestContext { counter: self.counter, image: 0 };
+            self.counter += 1;
+            let entropy = RequestEntropy::from_os().map_err(ProtocolError::from)?;
+            let prepared = rayon::scope(|_| self.client.prepare(entropy, context))?;
+            self.prepared.push(prepared);
+        }
+        Ok(())
     }
 
     /// Classifies one image.
@@ -185,7 +202,12 @@ impl Session {
         self.counter += 1;
         let start = Instant::now();
         let mut layers = vec![];
+        let count = images.len();
         let mut inference = Inference::new(&self.client, images, context)?.keep_trace();
+        if self.prepared.len() >= count {
+            // Taken out before they serve, whatever happens next.
+            inference = inference.with_prepared(self.prepared.split_off(self.prepared.len() - count))?;
+        }
         loop {
             let began = Instant::now();
             let entropy = RequestEntropy::from_os().map_err(ProtocolError::from)?;

@@ -42,7 +42,7 @@ pub use entropy::{RequestEntropy, SealEntropy};
 pub use error::MaskError;
 pub use noise::NoiseReport;
 pub use params::{Parameters, ParametersLiteral};
-pub use request::{Masked, PendingRequest, RequestContext};
+pub use request::{Masked, PendingRequest, Prepared, RequestContext};
 pub use seal::{LayerId, LayerKey, PlainRow, SealedLayer, SealedRow, Tile, seal};
 pub use wanted::Wanted;
 

@@ -1,12 +1,12 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{Ntt, Poly};
+use jali_ring::{Ntt, Pad, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::check::{Answer, Expected, Verified};
-use crate::{LayerKey, MaskError, RequestEntropy};
+use crate::{LayerId, LayerKey, MaskError, RequestEntropy};
 
 /// What names a request besides its randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +29,39 @@ pub struct PendingRequest<'k> {
     pub(crate) s: Zeroizing<Poly<Ntt>>,
     /// `sum_i a[i]*(x[i] + t*e[i])`; absent when no row is hidden.
     z: Option<Zeroizing<Poly<Ntt>>>,
+    /// `s*H[o]` where it was computed ahead.
+    hint_pads: Option<Zeroizing<Vec<Poly<Ntt>>>>,
     expected: Expected,
 }
 
 impl std::fmt::Debug for PendingRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "PendingRequest(layer {}, secrets withheld)", self.key.id.layer)
+    }
+}
+
+/// The secrets of one request and what depends on them alone, drawn before the input is known. Consumed by masking;
+/// neither cloned nor serialised.
+///
+/// ```compile_fail,E0599
+/// fn twice(prepared: jali_mask::Prepared) {
+///     let other = prepared.clone(); // no such method
+/// }
+/// ```
+pub struct Prepared {
+    layer: LayerId,
+    s: Zeroizing<Poly<Ntt>>,
+    /// `t*e[i] - a[i]*s`.
+    pads: Zeroizing<Vec<Poly<Ntt>>>,
+    /// `sum_i a[i]*t*e[i]`.
+    noise: Zeroizing<Poly<Ntt>>,
+    /// `s*H[o]`.
+    hint_pads: Zeroizing<Vec<Poly<Ntt>>>,
+}
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Prepared(layer {}, secrets withheld)", self.layer.layer)
     }
 }
 
@@ -80,6 +107,22 @@ impl LayerKey {
         context: RequestContext,
     ) -> Result<Masked<'_>, MaskError> {
         let ring = self.parameters.ring();
+        self.check_input(x)?;
+        self.check.usable()?;
+        let request = self.request_key(x, entropy, context);
+        let s = self.secret(&request);
+
+        let mut tiles = self.noisy(x.len(), Some(x), &request);
+        // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
+        // check's sums.
+        let sums = ring.mask(&mut tiles, &self.a, Pad::Secret(&s), self.check.vectors())?;
+        let expected = self.check.expect(ring, &self.wanted, sums.checks)?;
+        let z = self.secrets.iter().any(Option::is_some).then_some(sums.z);
+        Ok((tiles, PendingRequest { key: self, s, z, hint_pads: None, expected }))
+    }
+
+    fn check_input(&self, x: &[Vec<i64>]) -> Result<(), MaskError> {
+        let ring = self.parameters.ring();
         if x.len() != self.tiles() {
             return Err(MaskError::Shape { what: "tiles of an input", expected: self.tiles(), got: x.len() });
         }
@@ -89,33 +132,85 @@ impl LayerKey {
         if x.iter().flatten().any(|v| !(-self.input_bound..=self.input_bound).contains(v)) {
             return Err(MaskError::InputRange { bound: self.input_bound });
         }
-        self.check.usable()?;
-        let request = self.request_key(x, entropy, context);
-        let mut s = Zeroizing::new(vec![0; ring.degree()]);
-        sample::ternary(&mut stream(&derive_key("jali 1 request: secret", &[&*request])), &mut s);
-        let s = Zeroizing::new(ring.forward(ring.lift(&s, 1)));
+        Ok(())
+    }
 
-        let t = self.parameters.t();
+    /// The request's secret `s`.
+    fn secret(&self, request: &Key) -> Zeroizing<Poly<Ntt>> {
+        let ring = self.parameters.ring();
+        let mut s = Zeroizing::new(vec![0; ring.degree()]);
+        sample::ternary(&mut stream(&derive_key("jali 1 request: secret", &[&**request])), &mut s);
+        Zeroizing::new(ring.forward(ring.lift(&s, 1)))
+    }
+
+    /// `x[i] + t*e[i]` for all tiles, or `t*e[i]` alone.
+    fn noisy(&self, tiles: usize, x: Option<&[Vec<i64>]>, request: &Key) -> Vec<Poly<Ntt>> {
+        let (ring, t) = (self.parameters.ring(), self.parameters.t());
         let bound = t * BINOMIAL_MAX + self.input_bound;
-        let mut tiles: Vec<Poly<Ntt>> = x
-            .par_iter()
-            .enumerate()
-            .map_init(
-                || Zeroizing::new(vec![0i64; ring.degree()]),
-                |v, (i, x)| {
-                    let errors = derive_key("jali 1 request: errors", &[&*request, &(i as u64).to_le_bytes()]);
-                    sample::centred_binomial(&mut stream(&errors), v);
-                    v.iter_mut().zip(x).for_each(|(v, x)| *v = *v * t + x);
-                    ring.forward(ring.lift(v, bound))
-                },
-            )
-            .collect();
-        // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
-        // check's sums.
-        let sums = ring.mask(&mut tiles, &self.a, &s, self.check.vectors())?;
+        let scratch = || Zeroizing::new(vec![0i64; ring.degree()]);
+        let tile = |v: &mut Zeroizing<Vec<i64>>, i: usize| {
+            let errors = derive_key("jali 1 request: errors", &[&**request, &(i as u64).to_le_bytes()]);
+            sample::centred_binomial(&mut stream(&errors), v);
+            match x {
+                Some(x) => v.iter_mut().zip(&x[i]).for_each(|(v, x)| *v = *v * t + x),
+                None => v.iter_mut().for_each(|v| *v *= t),
+            }
+            ring.forward(ring.lift(v, bound))
+        };
+        (0..tiles).into_par_iter().map_init(scratch, tile).collect()
+    }
+
+    /// Draws the secrets of one request before its input is known, and computes all that depends on them alone:
+    /// `t*e[i] - a[i]*s`, `sum_i a[i]*t*e[i]` and `s*H[o]`.
+    ///
+    /// The secrets cannot be bound to the input then: that none serves twice rests on the operating system's randomness, the
+    /// context, and [`Prepared`] being consumed. [`LayerKey::mask`] does not depend on the first of these alone.
+    ///
+    /// # Errors
+    /// [`MaskError::Ring`] never in practice.
+    pub fn prepare(&self, entropy: &RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
+        let ring = self.parameters.ring();
+        let fields: [&[u8]; 6] = [
+            &*entropy.0,
+            &self.parameters.identity(),
+            &self.id.model,
+            &self.id.layer.to_le_bytes(),
+            &context.counter.to_le_bytes(),
+            &context.image.to_le_bytes(),
+        ];
+        let request = derive_key("jali 1 prepared request", &fields);
+        let s = self.secret(&request);
+        let mut pads = Zeroizing::new(self.noisy(self.tiles(), None, &request));
+        let sums = ring.mask(&mut pads, &self.a, Pad::Secret(&s), self.check.vectors())?;
+        let hint = |h: &Poly<Ntt>| {
+            let mut product = ring.zero();
+            ring.mul_add(&mut product, &s, h);
+            product
+        };
+        let hint_pads = Zeroizing::new(self.hints.par_iter().map(hint).collect());
+        Ok(Prepared { layer: self.id, s, pads, noise: sums.z, hint_pads })
+    }
+
+    /// As [`LayerKey::mask`], with secrets drawn earlier.
+    ///
+    /// # Errors
+    /// As [`LayerKey::mask`]; [`MaskError::Shape`] for secrets of another layer. They are gone either way.
+    pub fn mask_prepared(&self, x: &[Vec<i64>], prepared: Prepared) -> Result<Masked<'_>, MaskError> {
+        let ring = self.parameters.ring();
+        self.check_input(x)?;
+        self.check.usable()?;
+        if prepared.layer != self.id {
+            let (expected, got) = (self.id.layer as usize, prepared.layer.layer as usize);
+            return Err(MaskError::Shape { what: "layer of prepared secrets", expected, got });
+        }
+        let lift = |x: &Vec<i64>| ring.forward(ring.lift(x, self.input_bound));
+        let mut tiles: Vec<Poly<Ntt>> = x.par_iter().map(lift).collect();
+        let mut sums = ring.mask(&mut tiles, &self.a, Pad::Ready(&prepared.pads), self.check.vectors())?;
+        ring.add_assign(&mut sums.z, &prepared.noise);
         let expected = self.check.expect(ring, &self.wanted, sums.checks)?;
         let z = self.secrets.iter().any(Option::is_some).then_some(sums.z);
-        Ok((tiles, PendingRequest { key: self, s, z, expected }))
+        let hint_pads = Some(prepared.hint_pads);
+        Ok((tiles, PendingRequest { key: self, s: prepared.s, z, hint_pads, expected }))
     }
 
     /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,
@@ -192,8 +287,15 @@ impl PendingRequest<'_> {
         let rows = key.hints.par_iter().zip(&key.secrets).zip(values.par_chunks_exact_mut(wanted.len()));
         let scratch = || Zeroizing::new(vec![vec![0; wanted.len()]; ring.limbs()]);
         rows.enumerate().for_each_init(scratch, |residues, (o, ((hint, secret), out))| {
-            let sum = match (secret, &self.z) {
-                (Some(secret), Some(z)) => ring.sum_of_two_products(&self.s, hint, secret, z),
+            let sum = match (&self.hint_pads, secret, &self.z) {
+                (Some(pads), secret, z) => {
+                    let mut sum = pads[o].clone();
+                    if let (Some(secret), Some(z)) = (secret, z) {
+                        ring.mul_add(&mut sum, secret, z);
+                    }
+                    sum
+                }
+                (None, Some(secret), Some(z)) => ring.sum_of_two_products(&self.s, hint, secret, z),
                 _ => {
                     let mut sum = ring.zero();
                     ring.mul_add(&mut sum, &self.s, hint);

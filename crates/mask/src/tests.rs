@@ -190,6 +190,15 @@ proptest! {
         let (masked, pending) = fixture.mask(&x, seed);
         let answer = fixture.answer(&fixture.serve(&masked));
         prop_assert_eq!(pending.finish(Some(answer)).unwrap(), fixture.expected(&x));
+        // The same with secrets drawn ahead.
+        let prepared = fixture.key.prepare(&RequestEntropy::fixed([seed; 32]), context(1)).unwrap();
+        let (masked, pending) = fixture.key.mask_prepared(&x, prepared).unwrap();
+        let rows = fixture.serve(&masked);
+        prop_assert_eq!(pending.finish(Some(fixture.answer(&rows))).unwrap(), fixture.expected(&x));
+        // And the check is as strict there.
+        let prepared = fixture.key.prepare(&RequestEntropy::fixed([seed; 32]), context(2)).unwrap();
+        let (_, pending) = fixture.key.mask_prepared(&x, prepared).unwrap();
+        prop_assert_eq!(pending.finish(Some(fixture.answer(&rows))).unwrap_err(), MaskError::AnswerRejected);
     }
 }
 
@@ -305,6 +314,27 @@ fn request_secrets_are_never_reused() {
     // At the public edge the operating system provides the randomness: two requests for one image differ.
     let fresh = || fixture.key.mask(&x, RequestEntropy::from_os().unwrap(), context(0)).unwrap().0.remove(0);
     assert!(!is_small(fixture.ring(), subtract(fixture.ring(), &fresh(), &fresh())));
+}
+
+#[test]
+fn prepared_secrets_are_never_reused_and_belong_to_their_layer() {
+    let fixture = Fixture::new(4096, &[33, 33], 1, &[false], 7);
+    let (ring, x) = (fixture.ring(), fixture.input(1));
+    let mask = |entropy: u8, counter: u64, image: u64| {
+        let context = RequestContext { counter, image };
+        let prepared = fixture.key.prepare(&RequestEntropy::fixed([entropy; 32]), context).unwrap();
+        fixture.key.mask_prepared(&x, prepared).unwrap().0.remove(0)
+    };
+    let base = mask(1, 0, 0);
+    assert!(is_small(ring, subtract(ring, &base, &mask(1, 0, 0))), "the test can see reuse");
+    let unprepared = fixture.mask(&x, 1).0.remove(0);
+    let others = [("randomness", mask(2, 0, 0)), ("counter", mask(1, 1, 0)), ("image", mask(1, 0, 1))];
+    for (what, other) in others.into_iter().chain([("not prepared", unprepared)]) {
+        assert!(!is_small(ring, subtract(ring, &base, &other)), "{what}: same secret");
+    }
+    let other = Fixture::new(4096, &[33, 33], 1, &[false], 8);
+    let prepared = other.key.prepare(&RequestEntropy::fixed([1; 32]), context(0)).unwrap();
+    assert!(matches!(fixture.key.mask_prepared(&x, prepared), Err(MaskError::Shape { .. })));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! The client: holds the keys, sees activations and results, and can recover the model. It belongs to the owner's
 //! trust domain.
 
-use jali_mask::{LayerKey, MaskError, PendingRequest, RequestContext, RequestEntropy};
+use std::collections::VecDeque;
+
+use jali_mask::{LayerKey, MaskError, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
 use jali_model::{Execution, ModelError, QuantModel, Step, Tensor};
 use jali_pack::Layout;
 use rayon::prelude::*;
@@ -64,6 +66,18 @@ pub enum Action {
     Done(Vec<Tensor>),
 }
 
+/// Secrets for one image's way through the network, drawn before the image is known. Used once: consumed with the image.
+pub struct PreparedImage {
+    /// Layer by layer.
+    layers: VecDeque<Prepared>,
+}
+
+impl std::fmt::Debug for PreparedImage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PreparedImage(withheld)")
+    }
+}
+
 /// A batch of images on its way through the network, one or many.
 pub struct Inference<'m> {
     client: &'m ClientModel,
@@ -71,6 +85,8 @@ pub struct Inference<'m> {
     context: RequestContext,
     layer: usize,
     pending: Vec<PendingRequest<'m>>,
+    /// One for every image, or none.
+    prepared: Vec<PreparedImage>,
     trace: Option<Vec<Vec<Vec<i64>>>>,
 }
 
@@ -92,7 +108,19 @@ impl<'m> Inference<'m> {
         }
         let start = |image| Execution::new(client.model.graph(), image);
         let executions = images.into_iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { client, executions, context, layer: 0, pending: vec![], trace: None })
+        Ok(Self { client, executions, context, layer: 0, pending: vec![], prepared: vec![], trace: None })
+    }
+
+    /// Masks with secrets drawn earlier, one set for every image.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Order`] if their number is not that of the images.
+    pub fn with_prepared(mut self, prepared: Vec<PreparedImage>) -> Result<Self, ProtocolError> {
+        if prepared.len() != self.executions.len() {
+            return Err(ProtocolError::Order("prepared secrets for so many images"));
+        }
+        self.prepared = prepared;
+        Ok(self)
     }
 
     /// Keeps the integer sums of every linear layer for comparison with the reference. They are activations: secret
@@ -127,7 +155,16 @@ impl<'m> Inference<'m> {
         }
         let Some(layer) = layer.filter(|_| !tiles.is_empty()) else { return Ok(Action::Done(outputs)) };
         let (mut masked, mut pending) = (vec![], vec![]);
-        for (x, request) in layer.key.mask_batch(&tiles, entropy, self.context)? {
+        let requests = if self.prepared.is_empty() {
+            layer.key.mask_batch(&tiles, entropy, self.context)?
+        } else {
+            let mask = |(x, prepared): (&Vec<Vec<i64>>, &mut PreparedImage)| -> Result<Masked<'m>, ProtocolError> {
+                let prepared = prepared.layers.pop_front().ok_or(ProtocolError::Order("prepared secrets"))?;
+                Ok(layer.key.mask_prepared(x, prepared)?)
+            };
+            tiles.par_iter().zip(&mut self.prepared).map(mask).collect::<Result<_, _>>()?
+        };
+        for (x, request) in requests {
             masked.push(x);
             pending.push(request);
         }
@@ -177,6 +214,17 @@ impl<'m> Inference<'m> {
         }
         self.layer += 1;
         Ok(())
+    }
+}
+
+impl ClientModel {
+    /// Draws the secrets for one image ahead of it. `entropy` and `context` must not serve anything else.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Mask`] never in practice.
+    pub fn prepare(&self, entropy: RequestEntropy, context: RequestContext) -> Result<PreparedImage, ProtocolError> {
+        let layers = self.layers.iter().map(|l| l.key.prepare(&entropy, context)).collect::<Result<_, _>>()?;
+        Ok(PreparedImage { layers })
     }
 }
 

@@ -14,7 +14,7 @@ pub mod message;
 pub mod owner;
 pub mod server;
 
-pub use client::{Action, ClientModel, Inference};
+pub use client::{Action, ClientModel, Inference, PreparedImage};
 pub use error::ProtocolError;
 pub use owner::{Blueprint, LayerReport, Sealed, seal};
 pub use server::Server;

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use jali_ring::sample::{self, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Kernel, Ntt, Poly, Ring, RingError, RowStore};
+use jali_ring::{Kernel, Ntt, Pad, Poly, Ring, RingError, RowStore};
 
 fn main() -> Result<(), RingError> {
     let mut args = std::env::args().skip(1);
@@ -27,7 +27,7 @@ fn main() -> Result<(), RingError> {
             "rows" => drop(black_box(store.products(&ring, &store.prepare(&ring, &[&tiles])?, 0..2)?)),
             "mask" => {
                 let (x, rest) = tiles.split_at_mut(1);
-                drop(black_box(ring.mask(x, &rest[..1], &rest[1], [&rest[1..2], &rest[2..3]])?));
+                drop(black_box(ring.mask(x, &rest[..1], Pad::Secret(&rest[1]), [&rest[1..2], &rest[2..3]])?));
             }
             "pack" => {
                 let mut w = Writer::new();

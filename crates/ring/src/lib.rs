@@ -26,7 +26,7 @@ pub mod sample;
 pub mod wire;
 
 pub use error::RingError;
-pub use kernel::{Batch, Kernel, MaskSums, Products, RowStore};
+pub use kernel::{Batch, Kernel, MaskSums, Pad, Products, RowStore};
 pub use modulus::Modulus;
 pub use poly::{Coefficient, Domain, Ntt, Poly};
 pub use ring::Ring;

@@ -3,7 +3,7 @@
 use rand_core::Rng;
 
 use crate::crt::Crt;
-use crate::kernel::masking::{self, MaskSums};
+use crate::kernel::masking::{self, MaskSums, Pad};
 use crate::kernel::pointwise::{AddScaled, MulAdd, TwoProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
@@ -189,7 +189,7 @@ impl Ring {
         }
     }
 
-    /// `x[i] -= a[i]*s` for all tiles, with `z = sum_i a[i]*x[i]` of the values before and `sum_i u[c][i]*x[i]` of the
+    /// `x[i] -= a[i]*s`, or `x[i] += m[i]`, for all tiles, with `z = sum_i a[i]*x[i]` of the values before and `sum_i u[c][i]*x[i]` of the
     /// values after.
     ///
     /// # Errors
@@ -198,10 +198,10 @@ impl Ring {
         &self,
         x: &mut [Poly<Ntt>],
         a: &[Poly<Ntt>],
-        s: &Poly<Ntt>,
+        pad: Pad<'_>,
         u: [&[Poly<Ntt>]; 2],
     ) -> Result<MaskSums, RingError> {
-        masking::mask(self, x, a, s, u)
+        masking::mask(self, x, a, pad, u)
     }
 
     /// `acc += scalar * a` in one limb, the scalar below that limb's prime.

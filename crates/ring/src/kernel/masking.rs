@@ -1,4 +1,4 @@
-//! The client's pass over all tiles of a request: `x[i] -= a[i]*s`, and with it the sums `z = sum_i a[i]*x[i]` (of the
+//! The client's pass over all tiles of a request: `x[i] -= a[i]*s` (or `x[i] += m[i]` with pads made earlier), and with it the sums `z = sum_i a[i]*x[i]` (of the
 //! values before) and `sum_i u[i]*x[i]` (of the values after). Every word is touched once.
 
 use rayon::prelude::*;
@@ -25,17 +25,29 @@ impl std::fmt::Debug for MaskSums {
     }
 }
 
+/// What hides the tiles of a request.
+#[derive(Debug, Clone, Copy)]
+pub enum Pad<'a> {
+    /// `x[i] - a[i]*s`: the secret itself.
+    Secret(&'a Poly<Ntt>),
+    /// `x[i] + m[i]`: pads computed earlier, one per tile.
+    Ready(&'a [Poly<Ntt>]),
+}
+
 /// One tile's part of a chunk.
 struct TileChunk<'a> {
     x: &'a mut [u64],
     a: &'a [u64],
     u: [&'a [u64]; 2],
+    /// The secret, or the pad if there is one ready.
+    pad: &'a [u64],
 }
 
 /// A chunk of coefficients of one limb, all tiles.
 struct Chunk<'a> {
     modulus: &'a Modulus,
-    s: &'a [u64],
+    /// Whether pads are ready.
+    ready: bool,
     tiles: Vec<TileChunk<'a>>,
     z: &'a mut [u64],
     checks: [&'a mut [u64]; 2],
@@ -49,7 +61,7 @@ pub(crate) fn mask<'a>(
     ring: &Ring,
     x: &mut [Poly<Ntt>],
     a: &'a [Poly<Ntt>],
-    s: &Poly<Ntt>,
+    pad: Pad<'a>,
     u: [&'a [Poly<Ntt>]; 2],
 ) -> Result<MaskSums, RingError> {
     let tiles = x.len();
@@ -57,8 +69,12 @@ pub(crate) fn mask<'a>(
     if let Some(list) = lists.iter().find(|list| list.len() != tiles || !list.iter().all(|p| ring.holds(p))) {
         return Err(RingError::Length { what: "tiles to mask", expected: tiles, got: list.len() });
     }
-    if !ring.holds(s) {
-        return Err(RingError::Length { what: "coefficients of a secret", expected: ring.degree(), got: s.degree() });
+    let (fits, ready) = match pad {
+        Pad::Secret(s) => (ring.holds(s), false),
+        Pad::Ready(pads) => (pads.len() == tiles && pads.iter().all(|p| ring.holds(p)), true),
+    };
+    if !fits {
+        return Err(RingError::Length { what: "elements of a mask", expected: tiles, got: 0 });
     }
     let zero = || Zeroizing::new(ring.zero::<Ntt>());
     let mut sums = MaskSums { z: zero(), checks: [zero(), zero()] };
@@ -68,17 +84,19 @@ pub(crate) fn mask<'a>(
     let mut chunks: Vec<Chunk<'_>> = outs
         .enumerate()
         .map(|(i, ((z, first), second))| {
-            let (limb, at) = (i / per_limb, i % per_limb * CHUNK);
-            let s = &s.limb(limb)[at..at + CHUNK];
-            let modulus = &ring.moduli()[limb];
-            Chunk { modulus, s, tiles: Vec::with_capacity(tiles), z, checks: [first, second] }
+            let modulus = &ring.moduli()[i / per_limb];
+            Chunk { modulus, ready, tiles: Vec::with_capacity(tiles), z, checks: [first, second] }
         })
         .collect();
     for (i, x) in x.iter_mut().enumerate() {
         for (c, (x, chunk)) in x.chunks_mut(CHUNK).zip(&mut chunks).enumerate() {
             let (limb, at) = (c / per_limb, c % per_limb * CHUNK);
             let cut = |p: &'a Poly<Ntt>| &p.limb(limb)[at..at + CHUNK];
-            chunk.tiles.push(TileChunk { x, a: cut(&a[i]), u: [cut(&u[0][i]), cut(&u[1][i])] });
+            let pad = match pad {
+                Pad::Secret(s) => cut(s),
+                Pad::Ready(pads) => cut(&pads[i]),
+            };
+            chunk.tiles.push(TileChunk { pad, x, a: cut(&a[i]), u: [cut(&u[0][i]), cut(&u[1][i])] });
         }
     }
     chunks.into_par_iter().with_min_len(2).for_each(|chunk| {
@@ -92,17 +110,20 @@ impl Job for Chunk<'_> {
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let Self { modulus, s, tiles, z, checks: [first, second] } = self;
+        let Self { modulus, ready, tiles, z, checks: [first, second] } = self;
         let p = V::prime(modulus);
         let bias = V::bias(&p, 1);
-        let (s, z, first, second) = (V::split(s), V::split_mut(z), V::split_mut(first), V::split_mut(second));
+        let (z, first, second) = (V::split_mut(z), V::split_mut(first), V::split_mut(second));
         for tile in tiles {
             let x = V::split_mut(tile.x);
-            let (a, u0, u1) = (V::split(tile.a), V::split(tile.u[0]), V::split(tile.u[1]));
+            let (a, pad) = (V::split(tile.a), V::split(tile.pad));
+            let (u0, u1) = (V::split(tile.u[0]), V::split(tile.u[1]));
             for i in 0..x.len() {
                 let (noisy, a) = (V::enter(&x[i]), V::enter(&a[i]));
                 V::load(&z[i]).add(a.mul(noisy, &p)).settle(&p).store(&mut z[i]);
-                let masked = noisy.sub(V::enter(&s[i]).mul(a, &p), bias).settle(&p);
+                let pad = V::enter(&pad[i]);
+                let masked = if ready { noisy.add(pad) } else { noisy.sub(pad.mul(a, &p), bias) };
+                let masked = masked.settle(&p);
                 masked.leave(&p, &mut x[i]);
                 V::load(&first[i]).add(masked.mul(V::enter(&u0[i]), &p)).settle(&p).store(&mut first[i]);
                 V::load(&second[i]).add(masked.mul(V::enter(&u1[i]), &p)).settle(&p).store(&mut second[i]);

@@ -19,7 +19,7 @@ mod word;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-pub use masking::MaskSums;
+pub use masking::{MaskSums, Pad};
 pub use rows::{Batch, Products, RowStore};
 
 use crate::{Modulus, RingError};

@@ -199,7 +199,7 @@ fn masking_agrees_with_wide_integers() {
             let list = |seed: usize| -> Vec<Poly<Ntt>> { (0..tiles).map(|i| element(seed + i)).collect() };
             let (x, a, u0, u1, s) = (list(0), list(50), list(100), list(150), element(200));
             let mut masked = x.clone();
-            let sums = ring.mask(&mut masked, &a, &s, [&u0, &u1]).unwrap();
+            let sums = ring.mask(&mut masked, &a, Pad::Secret(&s), [&u0, &u1]).unwrap();
             let at = |p: &Poly<Ntt>, l: usize, k: usize| u128::from(p.limb(l)[k]);
             for i in 0..tiles {
                 let want = combine(&ring, |l, k, p| at(&x[i], l, k) + p - at(&a[i], l, k) * at(&s, l, k) % p);
@@ -210,12 +210,21 @@ fn masking_agrees_with_wide_integers() {
             };
             assert!(*sums.z == sum(&a, &x), "{}, z, {bits} bits", kernel.name());
             assert!(*sums.checks[0] == sum(&u0, &masked) && *sums.checks[1] == sum(&u1, &masked), "{}", kernel.name());
+            // The same with pads made earlier: -a*s through a tile of zeros.
+            let mut pads = vec![ring.zero(); tiles];
+            ring.mask(&mut pads, &a, Pad::Secret(&s), [&u0, &u1]).unwrap();
+            let mut again = x.clone();
+            let ready = ring.mask(&mut again, &a, Pad::Ready(&pads), [&u0, &u1]).unwrap();
+            assert!(again == masked && ready.z == sums.z && ready.checks == sums.checks, "{}", kernel.name());
         }
     }
     let ring = Ring::new(1024, &[34]).unwrap();
     let (two, three) = (vec![ring.zero(); 2], vec![ring.zero(); 3]);
-    assert!(ring.mask(&mut two.clone(), &three, &ring.zero(), [&two, &two]).is_err());
-    assert!(ring.mask(&mut two.clone(), &two, &Ring::new(2048, &[34]).unwrap().zero(), [&two, &two]).is_err());
+    assert!(ring.mask(&mut two.clone(), &three, Pad::Ready(&two), [&two, &two]).is_err());
+    assert!(ring.mask(&mut two.clone(), &two, Pad::Ready(&three), [&two, &two]).is_err());
+    assert!(
+        ring.mask(&mut two.clone(), &two, Pad::Secret(&Ring::new(2048, &[34]).unwrap().zero()), [&two, &two]).is_err()
+    );
 }
 
 #[test]

@@ -59,6 +59,9 @@ struct Report {
     runs: usize,
     exact: bool,
     hidden: Figures,
+    /// All hidden, with the secrets of each image drawn ahead of it, which takes `prepare_ms`.
+    hidden_prepared: Figures,
+    prepare_ms: f64,
     leaked_80: Figures,
     leaked: Figures,
     clear: Figures,
@@ -104,6 +107,9 @@ struct Point {
     latency_ms: f64,
     sealed_bytes: usize,
 }
+
+/// Which of the subjects draws its secrets ahead.
+const PREPARED: usize = 3;
 
 /// One image's times and bytes.
 #[derive(Clone, Copy, Default)]
@@ -182,13 +188,18 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         let plan = Leak { leak, seed: args.seed }.plan(&model, &costs)?;
         Subject::new(&model, &plan, &costs, kernel)
     };
-    let mut subjects = [seal(0.0)?, seal(0.8)?, seal(1.0)?];
+    let mut subjects = [seal(0.0)?, seal(0.8)?, seal(1.0)?, seal(0.0)?];
     let bar = progress(usize::from(args.runs), "inferring");
-    let mut clear = vec![];
+    let (mut clear, mut preparing) = (vec![], vec![]);
     // The first round warms up and does not count.
     for i in 0..=usize::from(args.runs) {
         let image = &images[i % images.len()];
-        for subject in &mut subjects {
+        for (i, subject) in subjects.iter_mut().enumerate() {
+            if i == PREPARED {
+                let start = Instant::now();
+                subject.session.prepare(1)?;
+                preparing.push(start.elapsed());
+            }
             subject.run(image)?;
         }
         let start = Instant::now();
@@ -201,7 +212,7 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         subject.runs.remove(0);
     }
     clear.remove(0);
-    let [hidden, leaked_80, leaked] = &mut subjects;
+    let [hidden, leaked_80, leaked, prepared] = &mut subjects;
 
     let bar = progress(args.batches.len(), "batches");
     let mut batches = vec![];
@@ -240,7 +251,9 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         link_rtt_ms: args.link.rtt_ms,
         link_mbit_per_s: args.link.mbit_per_s,
         runs: args.runs.into(),
-        exact: hidden.exact && leaked_80.exact && leaked.exact,
+        exact: hidden.exact && leaked_80.exact && leaked.exact && prepared.exact,
+        hidden_prepared: prepared.figures(),
+        prepare_ms: ms(median(preparing)),
         hidden_over_leaked: hidden_figures.latency_ms.median / leaked_figures.latency_ms.median,
         hidden_over_clear: hidden_figures.latency_ms.median / clear.latency_ms.median,
         hidden: hidden_figures,
@@ -342,6 +355,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
     let header = ["weights", "median ms", "min", "max", "client ms", "server ms", "images/s", "up", "down"];
     let all = [
         ("all hidden", &r.hidden),
+        ("all hidden, prepared", &r.hidden_prepared),
         ("80 % open", &r.leaked_80),
         ("all open", &r.leaked),
         ("in the clear (float, one thread)", &r.clear),
@@ -361,6 +375,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
     });
     say(format!("{}\n", table(&header, 1, rows)))?;
     say(format!("hidden / open {:.2}, hidden / clear {:.1}", r.hidden_over_leaked, r.hidden_over_clear))?;
+    say(format!("prepared: {:.1} ms per image ahead of it", r.prepare_ms))?;
     for b in &r.batches {
         say(format!(
             "batch of {:3}  {:6.1} images/s all hidden; per image {:.1} ms client, {:.1} ms server",
