@@ -173,8 +173,9 @@ impl Costs {
 impl Default for Costs {
     /// Measured by the calibration on two cores of a Xeon (Cascade Lake, 2.5 GHz, kernel `avx512`).
     fn default() -> Self {
-        let hidden = Work { client: [1e5, 5.0, 8.0, 5.0, 4.0], server: [5e4, 2.0, 0.7, 3.0, 2.0] };
-        Self { hidden, open: hidden, link: Link::LOOPBACK }
+        let hidden = Work { client: [2e5, 2.0, 20.0, 2.5, 15.0], server: [4e4, 5.5, 0.6, 3.0, 6.5] };
+        let open = Work { client: [1e5, 8.0, 30.0, 3.0, 20.0], server: [2e4, 6.0, 0.6, 4.0, 5.0] };
+        Self { hidden, open, link: Link::LOOPBACK }
     }
 }
 

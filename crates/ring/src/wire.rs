@@ -95,9 +95,88 @@ impl Writer {
     }
 }
 
+/// Residues that are packed together: they fill as many whole words as a residue has bits.
+const GROUP: usize = 64;
+
+/// The statement for each of the 64 places of a group: the compiler does not unroll a loop of that length, and only
+/// unrolled are all shifts constants.
+macro_rules! each_place {
+    ($place:ident => $statement:expr) => {
+        each_place!($place, $statement, [
+            0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+            32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+        ])
+    };
+    ($place:ident, $statement:expr, [$($i:literal)*]) => {
+        $({
+            const $place: usize = $i;
+            $statement
+        })*
+    };
+}
+
+/// Packs a group into `W` words.
+#[inline(never)]
+fn pack_group<const W: usize>(values: &[u64; GROUP], words: &mut [u64; GROUP]) {
+    *words = [0; GROUP];
+    each_place!(I => {
+        words[I * W / 64] |= values[I] << (I * W % 64);
+        if I * W % 64 + W > 64 {
+            words[I * W / 64 + 1] = values[I] >> (64 - I * W % 64);
+        }
+    });
+}
+
+/// The inverse, cut to `W` bits each.
+#[inline(never)]
+fn unpack_group<const W: usize>(words: &[u64; GROUP], values: &mut [u64; GROUP]) {
+    each_place!(I => {
+        let high = if I * W % 64 + W > 64 { words[I * W / 64 + 1] << (64 - I * W % 64) } else { 0 };
+        values[I] = (words[I * W / 64] >> (I * W % 64) | high) & (u64::MAX >> (64 - W));
+    });
+}
+
+/// Calls one of the two for the widths of real parameter sets; `false` for others.
+macro_rules! by_width {
+    ($function:ident, $width:expr, $from:expr, $to:expr, [$($w:literal)*]) => {
+        match $width {
+            $($w => $function::<$w>($from, $to),)*
+            _ => return false,
+        }
+    };
+}
+
+/// Packs one group if its width is among those compiled.
+fn pack_known(width: u32, values: &[u64; GROUP], words: &mut [u64; GROUP]) -> bool {
+    by_width!(pack_group, width, values, words, [33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50]);
+    true
+}
+
+/// Unpacks one group if its width is among those compiled.
+fn unpack_known(width: u32, words: &[u64; GROUP], values: &mut [u64; GROUP]) -> bool {
+    by_width!(unpack_group, width, words, values, [33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50]);
+    true
+}
+
 /// Packs residues into exactly [`packed_len`] bytes.
 fn pack_residues(p: &Modulus, values: &[u64], out: &mut [u8]) {
-    let width = p.bits();
+    let (width, mut words) = (p.bits(), [0; GROUP]);
+    let (groups, mut rest) = values.as_chunks::<GROUP>();
+    let mut at = 0;
+    for (i, group) in groups.iter().enumerate() {
+        if !pack_known(width, group, &mut words) {
+            rest = &values[i * GROUP..];
+            break;
+        }
+        let place = out[at..at + 8 * width as usize].as_chunks_mut::<8>().0;
+        place.iter_mut().zip(&words).for_each(|(place, word)| *place = word.to_le_bytes());
+        at += 8 * width as usize;
+    }
+    pack_few(width, rest, &mut out[at..]);
+}
+
+/// Any number of residues of any width.
+fn pack_few(width: u32, values: &[u64], out: &mut [u8]) {
     let (mut word, mut used, mut at) = (0u64, 0, 0);
     for &v in values {
         word |= v << used;
@@ -221,14 +300,22 @@ impl<'a> Reader<'a> {
                 u64::from_le_bytes(word)
             }
         };
-        // One flag for all residues, so that the time does not tell which one was too large.
-        let mut too_large = 0;
-        for (i, o) in out.iter_mut().enumerate() {
-            let bit = i * width;
-            let v = (word(bit / 8) >> (bit % 8)) & mask;
-            too_large |= 1 ^ (v.wrapping_sub(p.value()) >> 63);
-            *o = v;
+        // Whole groups first.
+        let (groups, _) = out.as_chunks_mut::<GROUP>();
+        let (mut words, mut done) = ([0; GROUP], 0);
+        for (group, bytes) in groups.iter_mut().zip(bytes.chunks_exact(8 * width)) {
+            words.iter_mut().zip(bytes.as_chunks().0).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
+            if !unpack_known(p.bits(), &words, group) {
+                break;
+            }
+            done += GROUP;
         }
+        for (i, o) in out.iter_mut().enumerate().skip(done) {
+            let bit = i * width;
+            *o = (word(bit / 8) >> (bit % 8)) & mask;
+        }
+        // One flag for all residues, so that the time does not tell which one was too large.
+        let too_large = out.iter().fold(0, |flag, v| flag | (1 ^ (v.wrapping_sub(p.value()) >> 63)));
         let used = out.len() * width;
         let padding = if used.is_multiple_of(8) { 0 } else { bytes[used / 8] >> (used % 8) };
         if too_large != 0 {
@@ -296,13 +383,20 @@ mod tests {
 
     proptest! {
         #[test]
-        fn residues_survive(bits in 20u32..=50, raw in prop::collection::vec(any::<u64>(), 0..200)) {
+        fn residues_survive(bits in 20u32..=50, raw in prop::collection::vec(any::<u64>(), 0..200), top: bool) {
             let p = Modulus::new(crate::primes::ntt_primes(1024, bits, 1).unwrap()[0]).unwrap();
-            let values: Vec<u64> = raw.iter().map(|&v| v % p.value()).collect();
+            let values: Vec<u64> = raw.iter().map(|&v| if top { p.value() - 1 } else { v % p.value() }).collect();
             let mut w = Writer::new();
             w.residues(&p, &values);
             let bytes = w.finish();
             prop_assert_eq!(bytes.len(), packed_len(&p, values.len()));
+            // The form is the same whatever way packed it: bit i*width + j is bit j of value i.
+            for (i, v) in values.iter().enumerate() {
+                for j in 0..bits as usize {
+                    let at = i * bits as usize + j;
+                    prop_assert_eq!(u64::from(bytes[at / 8] >> (at % 8) & 1), v >> j & 1);
+                }
+            }
             let mut back = vec![0; values.len()];
             let mut r = Reader::new(&bytes);
             r.residues(&p, &mut back).unwrap();
