@@ -9,7 +9,7 @@ use std::time::Duration;
 use jali_leak::Plan;
 use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor};
 use jali_pack::costs::FACTORS;
-use jali_pack::{Costs, Link, Work};
+use jali_pack::{Costs, LayerCounts, Link, Work};
 use jali_ring::Kernel;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,10 @@ use crate::{JaliError, Session};
 
 /// Runs of the probe network; the median of each layer counts.
 const RUNS: usize = 15;
+/// Runs to see whether an earlier calibration still holds.
+const CHECK_RUNS: usize = 5;
+/// It does not if the probe takes so much more or less than it says.
+const DRIFT: f64 = 1.15;
 /// Words that are read between two runs, so that no layer finds its matrix in the cache: 64 MiB.
 const EVICT: usize = 8 << 20;
 /// Version of what is kept: changes with the kernels and the pipeline.
@@ -31,13 +35,15 @@ struct Kept {
 }
 
 /// Cost factors of this machine with this kernel and the threads in use: kept from an earlier calibration if there is
-/// one, else measured and kept. A folder that cannot be written only means that the next call measures again.
+/// one and a quick look finds it still true, else measured and kept. A folder that cannot be written only means that the next call measures again.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
 pub fn of_this_machine(kernel: Kernel) -> Result<Costs, JaliError> {
     let machine = machine(kernel);
-    if let Some(costs) = kept(&machine) {
+    if let Some(costs) = kept(&machine)
+        && still_true(&costs, kernel)?
+    {
         return Ok(costs);
     }
     let costs = measure(kernel)?;
@@ -85,11 +91,8 @@ fn kept(machine: &str) -> Option<Costs> {
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
 pub fn measure(kernel: Kernel) -> Result<Costs, JaliError> {
-    let graph = probe()?;
-    let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
-    let model = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&image), None)?;
-    let hidden = fit(&model, &Plan::hide_all(model.graph()), kernel, &image)?;
-    let open = fit(&model, &Plan::open_all(model.graph()), kernel, &image)?;
+    let hidden = fit(&probe_layers(true, RUNS, kernel)?);
+    let open = fit(&probe_layers(false, RUNS, kernel)?);
     Ok(Costs { hidden, open, link: Link::LOOPBACK })
 }
 
@@ -134,11 +137,17 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) / 8.0).collect()
 }
 
-fn fit(model: &QuantModel, plan: &Plan, kernel: Kernel, image: &Tensor) -> Result<Work, JaliError> {
-    let mut session = Session::start_with(model.clone(), plan, &Costs::default(), kernel, |_| {})?;
+/// One layer of the probe: its counts, and nanoseconds of client and server (medians).
+type Sample = (LayerCounts, f64, f64);
+
+fn probe_layers(hidden: bool, runs: usize, kernel: Kernel) -> Result<Vec<Sample>, JaliError> {
+    let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
+    let model = QuantModel::calibrate(probe()?, QuantConfig::default(), std::slice::from_ref(&image), None)?;
+    let plan = if hidden { Plan::hide_all(model.graph()) } else { Plan::open_all(model.graph()) };
+    let mut session = Session::start_with(model, &plan, &Costs::default(), kernel, |_| {})?;
     let evict: Vec<u64> = (0..EVICT as u64).collect();
     let mut times = vec![(vec![], vec![]); session.report().len()];
-    for _ in 0..RUNS {
+    for _ in 0..runs {
         let run = session.infer(image.clone())?;
         for ((client, server), layer) in times.iter_mut().zip(run.layers) {
             client.push(layer.client);
@@ -150,12 +159,22 @@ fn fit(model: &QuantModel, plan: &Plan, kernel: Kernel, image: &Tensor) -> Resul
         times.sort();
         times[times.len() / 2].as_secs_f64() * 1e9
     };
-    let (mut client, mut server) = (vec![], vec![]);
-    for ((c, s), layer) in times.iter_mut().zip(session.report()) {
-        client.push((layer.counts.client(), median(c)));
-        server.push((layer.counts.server(), median(s)));
-    }
-    Ok(Work { client: least_squares(&client), server: least_squares(&server) })
+    let layers = times.iter_mut().zip(session.report());
+    Ok(layers.map(|((client, server), layer)| (layer.counts, median(client), median(server))).collect())
+}
+
+fn fit(samples: &[Sample]) -> Work {
+    let client: Vec<_> = samples.iter().map(|(counts, client, _)| (counts.client(), *client)).collect();
+    let server: Vec<_> = samples.iter().map(|(counts, _, server)| (counts.server(), *server)).collect();
+    Work { client: least_squares(&client), server: least_squares(&server) }
+}
+
+/// Whether the machine is still as fast as these costs say: a shared one may not be.
+fn still_true(costs: &Costs, kernel: Kernel) -> Result<bool, JaliError> {
+    let samples = probe_layers(true, CHECK_RUNS, kernel)?;
+    let measured: f64 = samples.iter().map(|(_, client, server)| (client + server) / 1e6).sum();
+    let predicted: f64 = samples.iter().map(|(counts, ..)| costs.predict(counts, true).total_ms()).sum();
+    Ok((measured / predicted).ln().abs() < DRIFT.ln())
 }
 
 /// Non-negative factors that bring `factors . counts` near the measured values, relative errors squared, by coordinate
