@@ -170,15 +170,7 @@ impl LayerKey {
     /// [`MaskError::Ring`] never in practice.
     pub fn prepare(&self, entropy: &RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
         let ring = self.parameters.ring();
-        let fields: [&[u8]; 6] = [
-            &*entropy.0,
-            &self.parameters.identity(),
-            &self.id.model,
-            &self.id.layer.to_le_bytes(),
-            &context.counter.to_le_bytes(),
-            &context.image.to_le_bytes(),
-        ];
-        let request = derive_key("jali 1 prepared request", &fields);
+        let request = self.derive("jali 1 prepared request", entropy, context, &[]);
         let s = self.secret(&request);
         let mut pads = Zeroizing::new(self.noisy(self.tiles(), None, &request));
         let sums = ring.mask(&mut pads, &self.a, Pad::Secret(&s), self.check.vectors())?;
@@ -223,6 +215,10 @@ impl LayerKey {
         };
         let digests: Vec<Key> = x.par_iter().map_init(|| Zeroizing::new(vec![]), digest).collect();
         let content = Zeroizing::new(digests.iter().flat_map(|d| **d).collect::<Vec<u8>>());
+        self.derive("jali 1 request", entropy, context, &content)
+    }
+
+    fn derive(&self, domain: &'static str, entropy: &RequestEntropy, context: RequestContext, content: &[u8]) -> Key {
         let fields: [&[u8]; 7] = [
             &*entropy.0,
             &self.parameters.identity(),
@@ -230,9 +226,9 @@ impl LayerKey {
             &self.id.layer.to_le_bytes(),
             &context.counter.to_le_bytes(),
             &context.image.to_le_bytes(),
-            &content,
+            content,
         ];
-        derive_key("jali 1 request", &fields)
+        derive_key(domain, &fields)
     }
 }
 

@@ -7,7 +7,7 @@ use jali_model::float;
 use jali_protocol::LayerReport;
 use serde::Serialize;
 
-use super::text::{bytes, median, ms, percent, progress, say, say_json, table};
+use super::text::{Spread, bytes, median, ms, percent, primes, progress, say, say_json, table};
 use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session};
 
 /// Classify bundled test images with a bundled network and show what every layer costs.
@@ -54,13 +54,6 @@ struct Report {
     kernel: &'static str,
     threads: usize,
     layers: Vec<Layer>,
-}
-
-#[derive(Serialize)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
 }
 
 #[derive(Serialize)]
@@ -182,7 +175,6 @@ fn summarise(
         }
     });
     let server = |r: &ImageRun| r.layers.iter().map(|l| l.server).sum::<Duration>();
-    let latency = || runs.iter().map(|r| r.latency);
     Report {
         network: network.name(),
         dataset: network.dataset().name(),
@@ -190,11 +182,7 @@ fn summarise(
         weights_hidden,
         exact,
         correct,
-        latency_ms: Spread {
-            median: ms(median(latency())),
-            min: ms(latency().min().unwrap_or_default()),
-            max: ms(latency().max().unwrap_or_default()),
-        },
+        latency_ms: Spread::of(&runs.iter().map(|r| r.latency).collect::<Vec<_>>()),
         client_ms: ms(median(runs.iter().map(|r| r.latency.saturating_sub(server(r))))),
         server_ms: ms(median(runs.iter().map(server))),
         plain_ms: ms(median(plain.iter().copied())),
@@ -225,12 +213,11 @@ fn print(r: &Report, exact: usize) -> anyhow::Result<()> {
         "noise bound",
     ];
     let rows = r.layers.iter().map(|l| {
-        let primes: Vec<String> = l.primes_bits.iter().map(u32::to_string).collect();
         vec![
             l.name.clone(),
             l.kind.clone(),
             l.ring_degree.to_string(),
-            primes.join("+"),
+            primes(&l.primes_bits),
             l.tiles.to_string(),
             l.rows.to_string(),
             l.products.to_string(),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use jali::{Network, QuantModel, Tensor, calibration, network};
 use serde::Serialize;
 
-use super::text::{bytes, median, ms, say, say_json, table};
+use super::text::{bytes, median, ms, primes, say, say_json, table};
 use super::{Common, Leak, NetworkName, Over, start_session};
 
 /// Show the ring and layout chosen for every layer, with predicted and measured cost side by side.
@@ -172,13 +172,12 @@ fn print(r: &Report) -> anyhow::Result<()> {
         "down",
     ];
     let rows = r.layers.iter().map(|l| {
-        let primes: Vec<String> = l.primes_bits.iter().map(u32::to_string).collect();
         vec![
             l.name.clone(),
             l.kind.clone(),
             l.layout.clone(),
             l.ring_degree.to_string(),
-            primes.join("+"),
+            primes(&l.primes_bits),
             l.tiles.to_string(),
             l.rows.to_string(),
             format!("{:.2}", l.predicted_client_ms),

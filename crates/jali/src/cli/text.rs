@@ -55,6 +55,27 @@ pub(super) fn median<T: Copy + Ord + Default>(values: impl IntoIterator<Item = T
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
+/// Milliseconds of several runs.
+#[derive(serde::Serialize)]
+pub(super) struct Spread {
+    pub(super) median: f64,
+    pub(super) min: f64,
+    pub(super) max: f64,
+}
+
+impl Spread {
+    pub(super) fn of(times: &[Duration]) -> Self {
+        let ends = (times.iter().min().copied(), times.iter().max().copied());
+        let (min, max) = (ms(ends.0.unwrap_or_default()), ms(ends.1.unwrap_or_default()));
+        Self { median: ms(median(times.iter().copied())), min, max }
+    }
+}
+
+/// Sizes of primes as tables show them.
+pub(super) fn primes(bits: &[u32]) -> String {
+    bits.iter().map(u32::to_string).collect::<Vec<_>>().join("+")
+}
+
 /// Bytes for a person.
 pub(super) fn bytes(n: usize) -> String {
     match n {

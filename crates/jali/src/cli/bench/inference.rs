@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::shaped::Shaped;
 use crate::cli::explain::load;
-use crate::cli::text::{bytes, median, ms, progress, say, say_json, table};
+use crate::cli::text::{Spread, bytes, median, ms, progress, say, say_json, table};
 use crate::cli::{Common, DIFFERENT, Leak, NetworkName, conclude, start_session};
 
 /// Measure latency and throughput: everything hidden, 80 % open, all open, and the same network in the clear.
@@ -86,13 +86,6 @@ struct Figures {
 }
 
 #[derive(Serialize)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
-}
-
-#[derive(Serialize)]
 struct Batch {
     images: usize,
     images_per_s: f64,
@@ -164,17 +157,12 @@ impl Subject {
 }
 
 fn figures(runs: &[One]) -> Figures {
-    let latency = || runs.iter().map(|r| r.latency);
-    let middle = median(latency());
+    let latencies: Vec<Duration> = runs.iter().map(|r| r.latency).collect();
     Figures {
-        latency_ms: Spread {
-            median: ms(middle),
-            min: ms(latency().min().unwrap_or_default()),
-            max: ms(latency().max().unwrap_or_default()),
-        },
+        images_per_s: 1.0 / median(latencies.iter().copied()).as_secs_f64(),
+        latency_ms: Spread::of(&latencies),
         server_ms: ms(median(runs.iter().map(|r| r.server))),
         client_ms: ms(median(runs.iter().map(|r| r.latency.saturating_sub(r.server)))),
-        images_per_s: 1.0 / middle.as_secs_f64(),
         bytes_up: median(runs.iter().map(|r| r.up)),
         bytes_down: median(runs.iter().map(|r| r.down)),
     }
