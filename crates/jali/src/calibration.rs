@@ -73,8 +73,8 @@ fn machine(kernel: Kernel) -> String {
 }
 
 fn place(machine: &str) -> Option<PathBuf> {
-    let home = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|p| p.is_absolute()).or(home)?;
+    let folder = |name| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?;
     let name: String = machine.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
     Some(cache.join("jali").join(format!("costs-{name}.json")))
 }

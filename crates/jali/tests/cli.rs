@@ -313,6 +313,8 @@ fn bench_inference_reports_all_four_and_is_exact() {
     let bad = jali().args(["bench", "inference", "/nowhere/net.onnx"]).assert().code(10);
     assert!(String::from_utf8_lossy(&bad.get_output().stderr).contains("/nowhere/net.onnx"));
     jali().args(["bench", "inference", "--link", "modem"]).assert().code(2);
+    let nowhere = jali().args(["bench", "inference", "--sweep", "/nowhere/curve.svg"]).assert().code(1);
+    assert!(String::from_utf8_lossy(&nowhere.get_output().stderr).contains("/nowhere is not a folder"));
 }
 
 #[test]

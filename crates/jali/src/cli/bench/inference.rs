@@ -170,6 +170,10 @@ fn figures(runs: &[One]) -> Figures {
 
 pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
+    if let Some(folder) = args.sweep.as_ref().and_then(|p| p.parent()).filter(|f| !f.as_os_str().is_empty()) {
+        // Said now, not after minutes of measuring.
+        anyhow::ensure!(folder.is_dir(), "--sweep: {} is not a folder", folder.display());
+    }
     let (network, model, images) = load(args.model.as_ref(), args.network, &args.common)?;
     let costs = calibration::of_this_machine(kernel)?.over(args.link);
     let seal = |leak: f64| -> anyhow::Result<Subject> {
