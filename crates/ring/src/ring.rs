@@ -204,7 +204,7 @@ impl Ring {
         masking::mask(self, x, a, pad, u)
     }
 
-    /// `acc += scalar * a` in one limb, the scalar below that limb's prime.
+    /// `acc += scalar * a` in one limb, the scalar below that limb's prime, for whole groups of eight; a rest is left as it is.
     pub fn add_scaled(&self, limb: usize, acc: &mut [u64], a: &[u64], scalar: u64) {
         let modulus = &self.moduli[limb];
         self.kernel.for_modulus(modulus).run(AddScaled { modulus, acc, a, scalar });

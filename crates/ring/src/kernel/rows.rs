@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use super::lanes::{Lanes, UNPACK_READS, array_at, item_at};
-use super::{BLOCK, Job};
+use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
 use crate::{Ntt, Poly, Ring, RingError};
@@ -125,13 +125,13 @@ impl RowStore {
             let (limb, block) = (index / blocks, index % blocks);
             ring.kernel().run(PrepareBlock { batch, limb, block, out });
         });
-        Ok(Batch { images, words })
+        Ok(Batch { images, kernel: ring.kernel(), words })
     }
 
     /// Some rows times every input of a batch.
     ///
     /// # Errors
-    /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape.
+    /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape or kernel.
     pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Products, RingError> {
         let mut out = Products::default();
         self.products_into(ring, batch, rows, &mut out)?;
@@ -155,7 +155,8 @@ impl RowStore {
         if rows.is_empty() || rows.end > self.rows {
             return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
         }
-        if batch.words.len() != ring.limbs() * blocks * inputs || self.limbs.len() != ring.limbs() {
+        let same_form = batch.kernel == ring.kernel() && self.limbs.len() == ring.limbs();
+        if batch.words.len() != ring.limbs() * blocks * inputs || !same_form {
             let got = batch.words.len() / (ring.limbs() * blocks * images * BLOCK);
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
         }
@@ -231,6 +232,8 @@ impl Zeroize for Products {
 /// The inputs of a batch in lanes' own form, `[limb][block][group of lanes][tile][image][lanes]`.
 pub struct Batch {
     images: usize,
+    /// Whose form the words have.
+    kernel: Kernel,
     words: AlignedWords,
 }
 

@@ -252,6 +252,11 @@ fn wrong_shapes_and_names_are_errors() {
     let batch = store.prepare(&ring, &[&x]).unwrap();
     assert!(store.products(&ring, &batch, 0..2).is_ok());
     assert!(store.products(&ring, &batch, 0..3).is_err() && store.products(&ring, &batch, 1..1).is_err());
+    for kernel in Kernel::available().into_iter().filter(|k| *k != ring.kernel()) {
+        // Lanes of another kernel hold residues in another form.
+        let other = Ring::with_kernel(1024, &[28], kernel).unwrap();
+        assert!(store.products(&other, &batch, 0..2).is_err());
+    }
     let smaller = RowStore::new(&ring, 2, 2).unwrap();
     assert!(smaller.products(&ring, &batch, 0..2).is_err());
     assert!(Kernel::choose(Some("sse9")).unwrap_err().to_string().contains("portable"));
