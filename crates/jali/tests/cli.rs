@@ -328,6 +328,12 @@ fn bench_limits_and_paper_print_json() {
     let kernels = limits["kernels"].as_array().expect("kernels");
     assert!(kernels.iter().any(|k| k["kernel"] == "portable"));
     assert!(kernels.iter().all(|k| k["forward_us"].as_f64() > Some(0.0) && k["batch_of_peak"].as_f64() > Some(0.0)));
+    let growth = json(&["bench", "growth", "--json"]);
+    assert_eq!(growth["computed"], true);
+    let weights: Vec<_> = growth["networks"].as_array().expect("networks").iter().map(|n| &n["weights"]).collect();
+    // He et al.: 11 689 512 and 25 557 032 parameters with biases and batch normalisation.
+    assert_eq!(weights, [11_678_912, 25_502_912]);
+    assert!(growth["layers"].as_array().expect("layers").iter().all(|l| l["hidden_ms"].as_f64() > Some(0.0)));
     let paper = json(&["bench", "paper", "--json"]);
     let layers = paper["layers"].as_array().expect("layers");
     assert_eq!(layers.len(), 3);

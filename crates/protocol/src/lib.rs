@@ -16,7 +16,7 @@ pub mod server;
 
 pub use client::{Action, ClientModel, Inference, PreparedImage};
 pub use error::ProtocolError;
-pub use owner::{Blueprint, LayerReport, Sealed, seal};
+pub use owner::{Blueprint, Estimate, LayerReport, Sealed, seal};
 pub use server::Server;
 
 #[cfg(test)]

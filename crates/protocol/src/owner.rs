@@ -6,7 +6,7 @@ use jali_leak::Plan;
 use jali_mask::noise::{MAX_FAILURE_LOG2, sum_log2};
 use jali_mask::params::LayerShape;
 use jali_mask::{LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted};
-use jali_model::{Linear, QuantModel};
+use jali_model::{Linear, QuantConfig, QuantModel};
 use jali_operator::encode_model;
 use jali_pack::{Costs, LayerCounts, Layout, Prediction};
 
@@ -55,33 +55,8 @@ impl Blueprint {
         let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
         let input = graph.shape(n.inputs[0]);
         let values = input.iter().product::<usize>() + graph.shape(node + 1).iter().product::<usize>();
-        let mut best: Option<(f64, ParametersLiteral, Layout, Prediction)> = None;
-        let mut why = String::from("no ring is large enough for one tile of the layer");
-        for degree in DEGREES {
-            let candidates = match Layout::candidates(linear, input, degree) {
-                Ok(candidates) => candidates,
-                Err(e) => {
-                    why = e.to_string();
-                    continue;
-                }
-            };
-            for layout in candidates {
-                let shape = layer_shape(model, linear, &layout, hidden);
-                let literal = match ParametersLiteral::choose(degree, &shape) {
-                    Ok(literal) => literal,
-                    Err(e) => {
-                        why = e.to_string();
-                        continue;
-                    }
-                };
-                let prediction = costs.predict(&counts(&literal, &layout, values), hidden);
-                let total = prediction.total_ms();
-                if best.as_ref().is_none_or(|b| total < b.0) {
-                    best = Some((total, literal, layout, prediction));
-                }
-            }
-        }
-        let (_, literal, layout, prediction) = best.ok_or_else(|| fail(why))?;
+        let (literal, layout, prediction) =
+            cheapest(&model.config(), linear, input, values, hidden, costs).map_err(fail)?;
         let parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
         Ok(Self { parameters, layout, prediction, values })
     }
@@ -111,8 +86,78 @@ impl Blueprint {
     }
 }
 
-fn layer_shape(model: &QuantModel, linear: Linear<'_>, layout: &Layout, hidden: bool) -> LayerShape {
-    let config = model.config();
+/// The cheapest parameters and layout, or why there are none.
+fn cheapest(
+    config: &QuantConfig,
+    linear: Linear<'_>,
+    input: &[usize],
+    values: usize,
+    hidden: bool,
+    costs: &Costs,
+) -> Result<(ParametersLiteral, Layout, Prediction), String> {
+    let mut best: Option<(f64, ParametersLiteral, Layout, Prediction)> = None;
+    let mut why = String::from("no ring is large enough for one tile of the layer");
+    for degree in DEGREES {
+        let candidates = match Layout::candidates(linear, input, degree) {
+            Ok(candidates) => candidates,
+            Err(e) => {
+                why = e.to_string();
+                continue;
+            }
+        };
+        for layout in candidates {
+            let shape = layer_shape(config, linear, &layout, hidden);
+            let literal = match ParametersLiteral::choose(degree, &shape) {
+                Ok(literal) => literal,
+                Err(e) => {
+                    why = e.to_string();
+                    continue;
+                }
+            };
+            let prediction = costs.predict(&counts(&literal, &layout, values), hidden);
+            let total = prediction.total_ms();
+            if best.as_ref().is_none_or(|b| total < b.0) {
+                best = Some((total, literal, layout, prediction));
+            }
+        }
+    }
+    let (_, literal, layout, prediction) = best.ok_or(why)?;
+    Ok((literal, layout, prediction))
+}
+
+/// What a linear layer of this shape would take, without weights and without building anything.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// What the cost follows from.
+    pub counts: LayerCounts,
+    /// Expected times for one image.
+    pub prediction: Prediction,
+    /// Bytes of hidden rows as they are sealed, if all are hidden.
+    pub sealed_bytes: usize,
+}
+
+impl Estimate {
+    /// Of one linear layer; only the shape of `linear` counts.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Layer`] if it cannot be lowered.
+    pub fn of(
+        config: &QuantConfig,
+        linear: Linear<'_>,
+        (inputs, outputs): (&[usize], usize),
+        hidden: bool,
+        costs: &Costs,
+    ) -> Result<Self, ProtocolError> {
+        let values = inputs.iter().product::<usize>() + outputs;
+        let fail = |reason| ProtocolError::Layer { layer: linear.kind(), reason };
+        let (literal, layout, prediction) = cheapest(config, linear, inputs, values, hidden, costs).map_err(fail)?;
+        let counts = counts(&literal, &layout, values);
+        let sealed_bytes = counts.tiles * counts.rows * counts.degree * counts.modulus_bits as usize / 8;
+        Ok(Self { counts, prediction, sealed_bytes })
+    }
+}
+
+fn layer_shape(config: &QuantConfig, linear: Linear<'_>, layout: &Layout, hidden: bool) -> LayerShape {
     let terms = (layout.row_outputs().min(linear.outputs()) * linear.fan_in()) as f64;
     LayerShape {
         tiles: layout.tiles(),

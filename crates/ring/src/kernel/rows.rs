@@ -45,6 +45,11 @@ fn width_of(bits: u32) -> usize {
 }
 
 impl RowStore {
+    /// Bytes of memory that one residue of a prime of so many bits takes.
+    pub fn bytes_per_residue(bits: u32) -> usize {
+        width_of(bits)
+    }
+
     /// Bytes of memory that so many rows of so many tiles take.
     pub fn bytes_needed(ring: &Ring, rows: usize, tiles: usize) -> usize {
         let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);

@@ -1,5 +1,6 @@
 //! `jali bench`: measurements for people; `cargo bench` has the kernels one by one.
 
+mod growth;
 mod inference;
 mod limits;
 mod paper;
@@ -14,6 +15,8 @@ pub(super) enum BenchCommand {
     Inference(inference::InferenceArgs),
     /// The paper's Tables 5 and 6 by the paper's method, beside Jali
     Paper(paper::PaperArgs),
+    /// Computed: how cost grows with a layer's shape, and what ResNets would take
+    Growth(growth::GrowthArgs),
 }
 
 pub(super) fn run(command: &BenchCommand) -> anyhow::Result<()> {
@@ -21,5 +24,6 @@ pub(super) fn run(command: &BenchCommand) -> anyhow::Result<()> {
         BenchCommand::Limits(args) => limits::run(args),
         BenchCommand::Inference(args) => inference::run(args),
         BenchCommand::Paper(args) => paper::run(args),
+        BenchCommand::Growth(args) => growth::run(args),
     }
 }

@@ -1,0 +1,270 @@
+//! How cost grows with the shape of a layer, and what larger networks would take: computed by the cost model.
+
+use std::path::PathBuf;
+
+use jali::{Costs, Link, QuantConfig, calibration};
+use jali_model::{Conv, Gemm, Linear};
+use jali_protocol::Estimate;
+use jali_ring::RowStore;
+use serde::Serialize;
+
+use crate::cli::Common;
+use crate::cli::text::{bytes, say, say_json, table};
+
+/// Compute, by the cost model, how cost grows with channels and plane size, and what ResNet-18 and ResNet-50 would take.
+///
+/// Nothing is sealed or run. A layer with stride 2 counts as the stride-1 layer over its phases that it can be turned into.
+#[derive(clap::Parser)]
+#[command(after_help = "Examples:\n  jali bench growth\n  jali bench growth --link lan --svg growth.svg")]
+pub(in crate::cli) struct GrowthArgs {
+    /// Also write the growth as SVG
+    #[arg(long, value_name = "FILE.svg")]
+    svg: Option<PathBuf>,
+    /// loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100 Mbit/s) or RTT,MBPS
+    #[arg(long, value_name = "LINK", default_value = "loopback")]
+    link: Link,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// All figures are computed, none is measured. Times are milliseconds per image.
+#[derive(Serialize)]
+struct Report {
+    computed: bool,
+    layers: Vec<Point>,
+    networks: Vec<Network>,
+}
+
+#[derive(Serialize)]
+struct Point {
+    channels: usize,
+    plane: usize,
+    hidden_ms: f64,
+    open_ms: f64,
+    traffic_bytes: usize,
+    sealed_bytes: usize,
+}
+
+#[derive(Serialize)]
+struct Network {
+    network: &'static str,
+    layers: usize,
+    weights: usize,
+    client_ms: f64,
+    server_ms: f64,
+    link_ms: f64,
+    traffic_bytes: usize,
+    /// All weights hidden.
+    sealed_bytes: usize,
+    memory_bytes: usize,
+    /// With 80 % of the weights open in whole rows; the time is that of all hidden, as partly open layers stay in its ring.
+    sealed_80_open_bytes: usize,
+}
+
+/// A convolution by its shape: input and output channels, plane, kernel, stride.
+#[derive(Clone, Copy)]
+struct Shape(usize, usize, usize, usize, usize);
+
+impl Shape {
+    fn weights(&self) -> usize {
+        self.0 * self.1 * self.3 * self.3
+    }
+
+    /// The stride-1 layer that it is lowered to, and the plane that this one sees.
+    fn lowered(&self) -> (Conv, usize) {
+        let Self(channels, filters, plane, kernel, stride) = *self;
+        // With stride 2, one phase of a 1x1 kernel, all four of a larger one, each with half the taps.
+        let phases = if kernel == 1 { 1 } else { stride * stride };
+        let (channels, plane, k) = (channels * phases, plane / stride, kernel.div_ceil(stride));
+        let padding = [k / 2, (k - 1) / 2, k / 2, (k - 1) / 2];
+        let (weight, bias, stride, dilation) = (vec![], vec![], [1, 1], [1, 1]);
+        (Conv { weight, bias, filters, channels, kernel: [k, k], stride, padding, dilation, groups: 1 }, plane)
+    }
+
+    fn estimate(&self, hidden: bool, costs: &Costs) -> anyhow::Result<Estimate> {
+        let (conv, plane) = self.lowered();
+        let shapes = ([conv.channels, plane, plane], conv.filters * plane * plane);
+        Ok(Estimate::of(&QuantConfig::default(), Linear::Conv(&conv), (&shapes.0, shapes.1), hidden, costs)?)
+    }
+}
+
+fn gemm(inputs: usize, outputs: usize, costs: &Costs) -> anyhow::Result<Estimate> {
+    let gemm = Gemm { weight: vec![], bias: vec![], inputs, outputs };
+    Ok(Estimate::of(&QuantConfig::default(), Linear::Gemm(&gemm), (&[inputs], outputs), true, costs)?)
+}
+
+/// ResNet-18 for 224 x 224 (He et al., 2015), without its fully connected layer.
+fn resnet18() -> Vec<Shape> {
+    let mut out = vec![Shape(3, 64, 224, 7, 2)];
+    out.extend([Shape(64, 64, 56, 3, 1); 4]);
+    for (c, plane) in [(64, 56), (128, 28), (256, 14)] {
+        out.extend([Shape(c, 2 * c, plane, 3, 2), Shape(c, 2 * c, plane, 1, 2)]);
+        out.extend([Shape(2 * c, 2 * c, plane / 2, 3, 1); 3]);
+    }
+    out
+}
+
+/// ResNet-50 for 224 x 224, stride in the 3x3 layers, without its fully connected layer.
+fn resnet50() -> Vec<Shape> {
+    let mut out = vec![Shape(3, 64, 224, 7, 2)];
+    let mut input = 64;
+    for (c, blocks, plane) in [(64, 3, 56), (128, 4, 28), (256, 6, 14), (512, 3, 7)] {
+        let stride = if c == 64 { 1 } else { 2 };
+        for block in 0..blocks {
+            let stride = if block == 0 { stride } else { 1 };
+            out.extend([Shape(input, c, plane * stride, 1, 1), Shape(c, c, plane * stride, 3, stride)]);
+            out.push(Shape(c, 4 * c, plane, 1, 1));
+            if block == 0 {
+                out.push(Shape(input, 4 * c, plane * stride, 1, stride));
+            }
+            input = 4 * c;
+        }
+    }
+    out
+}
+
+fn network(network: &'static str, convs: &[Shape], fc: [usize; 2], costs: &Costs) -> anyhow::Result<Network> {
+    let mut estimates = convs.iter().map(|s| s.estimate(true, costs)).collect::<Result<Vec<_>, _>>()?;
+    estimates.push(gemm(fc[0], fc[1], costs)?);
+    let weights = convs.iter().map(Shape::weights).sum::<usize>() + fc[0] * fc[1];
+    let sum = |f: &dyn Fn(&Estimate) -> f64| estimates.iter().map(f).sum::<f64>();
+    let total = |f: &dyn Fn(&Estimate) -> usize| estimates.iter().map(f).sum::<usize>();
+    let sealed_bytes = total(&|e| e.sealed_bytes);
+    let memory = |e: &Estimate| {
+        let bits = e.counts.modulus_bits / e.counts.limbs as u32;
+        e.counts.tiles * e.counts.rows * e.counts.degree * e.counts.limbs * RowStore::bytes_per_residue(bits)
+    };
+    Ok(Network {
+        network,
+        layers: estimates.len(),
+        weights,
+        client_ms: sum(&|e| e.prediction.client_ms),
+        server_ms: sum(&|e| e.prediction.server_ms),
+        link_ms: sum(&|e| e.prediction.link_ms),
+        traffic_bytes: total(&|e| e.counts.bytes_up() + e.counts.bytes_down()),
+        sealed_bytes,
+        memory_bytes: total(&memory),
+        // An open weight takes about two bytes: index step and value.
+        sealed_80_open_bytes: sealed_bytes / 5 + weights * 8 / 10 * 2,
+    })
+}
+
+pub(super) fn run(args: &GrowthArgs) -> anyhow::Result<()> {
+    let kernel = args.common.start()?;
+    let costs = calibration::of_this_machine(kernel)?.over(args.link);
+    let point = |channels: usize, plane: usize| -> anyhow::Result<Point> {
+        let shape = Shape(channels, channels, plane, 3, 1);
+        let (hidden, open) = (shape.estimate(true, &costs)?, shape.estimate(false, &costs)?);
+        Ok(Point {
+            channels,
+            plane,
+            hidden_ms: hidden.prediction.total_ms(),
+            open_ms: open.prediction.total_ms(),
+            traffic_bytes: hidden.counts.bytes_up() + hidden.counts.bytes_down(),
+            sealed_bytes: hidden.sealed_bytes,
+        })
+    };
+    let by_channels = [8, 16, 32, 64, 128, 256].map(|c| point(c, 32));
+    let by_plane = [8, 16, 32, 64, 128].map(|plane| point(32, plane));
+    let layers = by_channels.into_iter().chain(by_plane).collect::<Result<Vec<_>, _>>()?;
+    let networks = vec![
+        network("ResNet-18, 224 x 224", &resnet18(), [512, 1000], &costs)?,
+        network("ResNet-50, 224 x 224", &resnet50(), [2048, 1000], &costs)?,
+    ];
+    let report = Report { computed: true, layers, networks };
+    if let Some(path) = &args.svg {
+        std::fs::write(path, plot(&report.layers))
+            .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
+    }
+    if args.common.json { say_json(&report) } else { print(&report) }
+}
+
+/// Two panels with logarithmic axes: against channels and against the side of the plane.
+fn plot(points: &[Point]) -> String {
+    let most = points.iter().map(|p| p.hidden_ms).fold(1.0, f64::max).log10().ceil();
+    let least = points.iter().map(|p| p.open_ms).fold(1.0, f64::min).log10().floor();
+    let y = |ms: f64| 290.0 - 240.0 * (ms.log10() - least) / (most - least);
+    let mut body = String::new();
+    let channels: Vec<_> = points.iter().filter(|p| p.plane == 32).map(|p| (p, p.channels)).collect();
+    let planes: Vec<_> = points.iter().filter(|p| p.channels == 32).map(|p| (p, p.plane)).collect();
+    let panels = [(70.0, "channels (32 x 32)", channels), (400.0, "side of the plane (32 channels)", planes)];
+    for (left, title, mut panel) in panels {
+        panel.sort_by_key(|(_, at)| *at);
+        panel.dedup_by_key(|(_, at)| *at);
+        let step = 240.0 / (panel.len() - 1) as f64;
+        for (i, (_, at)) in panel.iter().enumerate() {
+            body +=
+                &format!("<text x=\"{:.0}\" y=\"308\" text-anchor=\"middle\">{at}</text>\n", left + i as f64 * step);
+        }
+        for decade in least as i32..=most as i32 {
+            let (at, ms) = (y(10f64.powi(decade)), 10f64.powi(decade));
+            body += &format!(
+                "<line x1=\"{left}\" x2=\"{:.0}\" y1=\"{at:.0}\" y2=\"{at:.0}\" stroke=\"#ddd\"/>\n<text x=\"{:.0}\" \
+                 y=\"{:.0}\" text-anchor=\"end\">{ms} ms</text>\n",
+                left + 240.0,
+                left - 6.0,
+                at + 4.0
+            );
+        }
+        for (colour, value) in [("#1b6ca8", (|p| p.hidden_ms) as fn(&Point) -> f64), ("#c0562a", |p| p.open_ms)] {
+            let line =
+                panel.iter().enumerate().map(|(i, (p, _))| format!("{:.1},{:.1}", left + i as f64 * step, y(value(p))));
+            let line = line.collect::<Vec<_>>().join(" ");
+            body += &format!("<polyline points=\"{line}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>\n");
+        }
+        body += &format!("<text x=\"{:.0}\" y=\"328\" text-anchor=\"middle\">{title}</text>\n", left + 120.0);
+    }
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 680 340\" font-family=\"sans-serif\" font-size=\"12\">\n\
+         <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n<text x=\"70\" y=\"22\" font-size=\"14\">conv 3x3, as many \
+         filters as channels: computed by the cost model (<tspan fill=\"#1b6ca8\">hidden</tspan>, \
+         <tspan fill=\"#c0562a\">open</tspan>)</text>\n{body}</svg>\n"
+    )
+}
+
+fn print(r: &Report) -> anyhow::Result<()> {
+    say("Computed by the cost model, not measured. conv 3x3, as many filters as channels:\n")?;
+    let header = ["channels", "plane", "hidden ms", "open ms", "traffic", "sealed"];
+    let rows = r.layers.iter().map(|p| {
+        vec![
+            p.channels.to_string(),
+            format!("{0} x {0}", p.plane),
+            format!("{:.1}", p.hidden_ms),
+            format!("{:.1}", p.open_ms),
+            bytes(p.traffic_bytes),
+            bytes(p.sealed_bytes),
+        ]
+    });
+    say(format!("{}\n", table(&header, 0, rows)))?;
+    let header = [
+        "network",
+        "layers",
+        "weights",
+        "client ms",
+        "server ms",
+        "link ms",
+        "traffic",
+        "sealed",
+        "memory",
+        "sealed, 80 % open",
+    ];
+    let rows = r.networks.iter().map(|n| {
+        vec![
+            n.network.into(),
+            n.layers.to_string(),
+            n.weights.to_string(),
+            format!("{:.0}", n.client_ms),
+            format!("{:.0}", n.server_ms),
+            format!("{:.0}", n.link_ms),
+            bytes(n.traffic_bytes),
+            bytes(n.sealed_bytes),
+            bytes(n.memory_bytes),
+            bytes(n.sealed_80_open_bytes),
+        ]
+    });
+    say(format!("{}\n", table(&header, 1, rows)))?;
+    say(
+        "All weights hidden. With 80 % open in whole rows the sealed model shrinks, time and memory do not: partly open layers\nstay in the ring of hidden ones. Depth adds up: one layer's cost does not depend on the others.",
+    )?;
+    Ok(())
+}
