@@ -46,6 +46,15 @@ pub fn of_this_machine(kernel: Kernel) -> Result<Costs, JaliError> {
     {
         return Ok(costs);
     }
+    recalibrate(kernel)
+}
+
+/// Measures and keeps, whatever is kept.
+///
+/// # Errors
+/// [`JaliError`] if the probe network cannot run.
+pub fn recalibrate(kernel: Kernel) -> Result<Costs, JaliError> {
+    let machine = machine(kernel);
     let costs = measure(kernel)?;
     if let Some(path) = place(&machine) {
         let text = serde_json::to_string_pretty(&Kept { version: VERSION, machine, costs }).unwrap_or_default();
@@ -86,7 +95,7 @@ fn kept(machine: &str) -> Option<Costs> {
     (kept.version == VERSION && kept.machine == machine && work.iter().all(sane)).then_some(kept.costs)
 }
 
-/// Measures, whatever is kept.
+/// Measures, and keeps nothing.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.

@@ -188,7 +188,9 @@ impl CheckKey {
     pub(crate) fn verify(&self, ring: &Ring, expected: &Expected, answer: Answer) -> Result<Verified, MaskError> {
         // Requests may have been under way when the limit was reached.
         self.usable()?;
-        if answer.rows != self.alphas[0][0].len() || answer.limbs != ring.limbs() {
+        let (rows, limbs) = (self.alphas[0][0].len(), ring.limbs());
+        let words = expected.0[0][0].len() * rows * limbs;
+        if answer.rows != rows || answer.limbs != limbs || answer.residues.len() != words {
             return Err(self.reject());
         }
         let jobs: Vec<(usize, usize)> = (0..SCALARS).flat_map(|c| (0..answer.limbs).map(move |l| (c, l))).collect();

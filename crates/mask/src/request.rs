@@ -48,8 +48,18 @@ impl std::fmt::Debug for PendingRequest<'_> {
 ///     let other = prepared.clone(); // no such method
 /// }
 /// ```
+///
+/// ```compile_fail,E0382
+/// use jali_mask::{LayerKey, RequestContext, RequestEntropy};
+/// fn twice(key: &LayerKey, entropy: RequestEntropy, context: RequestContext) {
+///     let _ = key.prepare(entropy, context);
+///     let _ = key.prepare(entropy, context); // used already
+/// }
+/// ```
 pub struct Prepared {
     layer: LayerId,
+    /// Of which sealing: hints of another would unmask to nonsense.
+    sealing: Key,
     s: Zeroizing<Poly<Ntt>>,
     /// `t*e[i] - a[i]*s`.
     pads: Zeroizing<Vec<Poly<Ntt>>>,
@@ -168,7 +178,27 @@ impl LayerKey {
     ///
     /// # Errors
     /// [`MaskError::Ring`] never in practice.
-    pub fn prepare(&self, entropy: &RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
+    pub fn prepare(&self, entropy: RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
+        self.prepare_one(&entropy, context)
+    }
+
+    /// [`LayerKey::prepare`] for all layers of a model. The entropy is used up; the layers' names keep their secrets apart.
+    ///
+    /// # Errors
+    /// As [`LayerKey::prepare`]; [`MaskError::Shape`] if two keys are of the same layer.
+    pub fn prepare_all(
+        keys: &[&Self],
+        entropy: RequestEntropy,
+        context: RequestContext,
+    ) -> Result<Vec<Prepared>, MaskError> {
+        let twice = keys.iter().enumerate().find(|(i, key)| keys[..*i].iter().any(|other| other.id == key.id));
+        if let Some((got, _)) = twice {
+            return Err(MaskError::Shape { what: "keys of different layers", expected: keys.len(), got });
+        }
+        keys.iter().map(|key| key.prepare_one(&entropy, context)).collect()
+    }
+
+    fn prepare_one(&self, entropy: &RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
         let ring = self.parameters.ring();
         let request = self.derive("jali 1 prepared request", entropy, context, &[]);
         let s = self.secret(&request);
@@ -180,18 +210,18 @@ impl LayerKey {
             product
         };
         let hint_pads = Zeroizing::new(self.hints.par_iter().map(hint).collect());
-        Ok(Prepared { layer: self.id, s, pads, noise: sums.z, hint_pads })
+        Ok(Prepared { layer: self.id, sealing: self.sealing.clone(), s, pads, noise: sums.z, hint_pads })
     }
 
     /// As [`LayerKey::mask`], with secrets drawn earlier.
     ///
     /// # Errors
-    /// As [`LayerKey::mask`]; [`MaskError::Shape`] for secrets of another layer. They are gone either way.
+    /// As [`LayerKey::mask`]; [`MaskError::Shape`] for secrets of another layer or another sealing of it. They are gone either way.
     pub fn mask_prepared(&self, x: &[Vec<i64>], prepared: Prepared) -> Result<Masked<'_>, MaskError> {
         let ring = self.parameters.ring();
         self.check_input(x)?;
         self.check.usable()?;
-        if prepared.layer != self.id {
+        if prepared.layer != self.id || prepared.sealing != self.sealing {
             let (expected, got) = (self.id.layer as usize, prepared.layer.layer as usize);
             return Err(MaskError::Shape { what: "layer of prepared secrets", expected, got });
         }

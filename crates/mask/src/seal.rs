@@ -1,5 +1,6 @@
 //! The owner seals a layer: hidden rows under ring-LWE, open rows as they are.
 
+use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::wire::Writer;
 use jali_ring::{Ntt, Poly};
@@ -69,6 +70,8 @@ pub struct LayerKey {
     /// `H[o]`.
     pub(crate) hints: Vec<Poly<Ntt>>,
     pub(crate) check: CheckKey,
+    /// Differs between sealings that differ in anything.
+    pub(crate) sealing: Key,
     noise: NoiseReport,
 }
 
@@ -162,6 +165,10 @@ pub fn seal(
     if tiles == 0 {
         return Err(MaskError::Shape { what: "rows and tiles of a layer", expected: 1, got: 0 });
     }
+    if tiles > MAX_LAZY_PRODUCTS {
+        // The server's kernel could not add them up.
+        return Err(MaskError::Shape { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
+    }
     if let Some(&got) = parameters.literal().prime_bits.iter().find(|&&b| b < SMALLEST_PRIME) {
         return Err(MaskError::SmallPrime { got, min: SMALLEST_PRIME });
     }
@@ -211,6 +218,7 @@ pub fn seal(
         per_limb.collect()
     });
     let check = CheckKey::new(ring, &lifted, alphas);
+    let sealing = scope.key("jali 1 seal: name of the sealing", &[&*entropy.check, &row_bytes(rows)]);
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
     let layer = SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
     let key = LayerKey {
@@ -222,6 +230,7 @@ pub fn seal(
         secrets,
         hints,
         check,
+        sealing,
         noise,
     };
     Ok((layer, key))

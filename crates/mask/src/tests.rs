@@ -191,12 +191,12 @@ proptest! {
         let answer = fixture.answer(&fixture.serve(&masked));
         prop_assert_eq!(pending.finish(Some(answer)).unwrap(), fixture.expected(&x));
         // The same with secrets drawn ahead.
-        let prepared = fixture.key.prepare(&RequestEntropy::fixed([seed; 32]), context(1)).unwrap();
+        let prepared = fixture.key.prepare(RequestEntropy::fixed([seed; 32]), context(1)).unwrap();
         let (masked, pending) = fixture.key.mask_prepared(&x, prepared).unwrap();
         let rows = fixture.serve(&masked);
         prop_assert_eq!(pending.finish(Some(fixture.answer(&rows))).unwrap(), fixture.expected(&x));
         // And the check is as strict there.
-        let prepared = fixture.key.prepare(&RequestEntropy::fixed([seed; 32]), context(2)).unwrap();
+        let prepared = fixture.key.prepare(RequestEntropy::fixed([seed; 32]), context(2)).unwrap();
         let (_, pending) = fixture.key.mask_prepared(&x, prepared).unwrap();
         prop_assert_eq!(pending.finish(Some(fixture.answer(&rows))).unwrap_err(), MaskError::AnswerRejected);
     }
@@ -322,7 +322,7 @@ fn prepared_secrets_are_never_reused_and_belong_to_their_layer() {
     let (ring, x) = (fixture.ring(), fixture.input(1));
     let mask = |entropy: u8, counter: u64, image: u64| {
         let context = RequestContext { counter, image };
-        let prepared = fixture.key.prepare(&RequestEntropy::fixed([entropy; 32]), context).unwrap();
+        let prepared = fixture.key.prepare(RequestEntropy::fixed([entropy; 32]), context).unwrap();
         fixture.key.mask_prepared(&x, prepared).unwrap().0.remove(0)
     };
     let base = mask(1, 0, 0);
@@ -333,8 +333,22 @@ fn prepared_secrets_are_never_reused_and_belong_to_their_layer() {
         assert!(!is_small(ring, subtract(ring, &base, &other)), "{what}: same secret");
     }
     let other = Fixture::new(4096, &[33, 33], 1, &[false], 8);
-    let prepared = other.key.prepare(&RequestEntropy::fixed([1; 32]), context(0)).unwrap();
+    let prepared = other.key.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap();
     assert!(matches!(fixture.key.mask_prepared(&x, prepared), Err(MaskError::Shape { .. })));
+    let twice = LayerKey::prepare_all(&[&fixture.key, &fixture.key], RequestEntropy::fixed([1; 32]), context(0));
+    assert!(twice.is_err(), "one layer, one entropy: the same secrets twice");
+    // Sealed again with the same entropy and one weight changed: the old hints belong to the old rows.
+    let (parameters, entropy) = (parameters(4096, &[33, 33], 22), SealEntropy::fixed([8; 32]));
+    let wanted = Wanted::new(4096, 0, [(1, 1), (1, 1), (4, 1)]).unwrap();
+    let id = LayerId { model: entropy.model_id(), layer: 0 };
+    let sealed = |weight: i32| {
+        let tiles = [vec![(0, weight)]];
+        seal(&parameters, id, &[PlainRow { tiles: &tiles, open: false }], &wanted, BOUND, &entropy).unwrap().1
+    };
+    let (old, new) = (sealed(1), sealed(2));
+    let stale = old.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap();
+    assert!(matches!(new.mask_prepared(&x, stale), Err(MaskError::Shape { .. })));
+    assert!(sealed(1).mask_prepared(&x, old.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap()).is_ok());
 }
 
 #[test]

@@ -218,13 +218,13 @@ impl<'m> Inference<'m> {
 }
 
 impl ClientModel {
-    /// Draws the secrets for one image ahead of it. `entropy` and `context` must not serve anything else.
+    /// Draws the secrets for one image ahead of it. `entropy` is used up.
     ///
     /// # Errors
     /// [`ProtocolError::Mask`] never in practice.
     pub fn prepare(&self, entropy: RequestEntropy, context: RequestContext) -> Result<PreparedImage, ProtocolError> {
-        let layers = self.layers.iter().map(|l| l.key.prepare(&entropy, context)).collect::<Result<_, _>>()?;
-        Ok(PreparedImage { layers })
+        let keys: Vec<&LayerKey> = self.layers.iter().map(|l| &l.key).collect();
+        Ok(PreparedImage { layers: LayerKey::prepare_all(&keys, entropy, context)?.into() })
     }
 }
 

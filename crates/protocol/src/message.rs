@@ -6,8 +6,8 @@
 //! refusal = "JR" | version u8 | code u8
 //! ```
 //!
-//! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a reader allocate more than
-//! the operator's own size.
+//! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a
+//! server allocate more than its bytes and 4 GiB of products and answers justify.
 
 use jali_mask::{Answer, Wanted};
 use jali_operator::ServerModel;
@@ -29,6 +29,8 @@ pub enum Refusal {
     UnknownOperator,
     /// The bytes do not have the operator's form.
     Malformed,
+    /// So many images would take too much memory.
+    TooLarge,
 }
 
 impl std::fmt::Display for Refusal {
@@ -37,6 +39,7 @@ impl std::fmt::Display for Refusal {
             Self::UnknownModel => "it holds another model",
             Self::UnknownOperator => "it has no such operator",
             Self::Malformed => "it could not read the request",
+            Self::TooLarge => "the batch is too large for it: send fewer images at once",
         })
     }
 }
@@ -46,6 +49,8 @@ pub type MaskedBatch = Vec<Vec<Poly<Ntt>>>;
 
 /// Most images of one request.
 pub const MAX_IMAGES: usize = 4096;
+/// Most bytes of memory that a request's inputs, products and answers may take on the server: 4 GiB.
+const MAX_BATCH_BYTES: usize = 1 << 32;
 
 /// Encodes a request: the masked tiles of every image.
 pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, ring: &Ring, batch: &[X]) -> Vec<u8> {
@@ -73,6 +78,11 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Maske
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
     let images = r.count(MAX_IMAGES, "images of a request").map_err(malformed)?;
+    // Inputs twice (as they come and as rows read them), products and answers of every image.
+    let elements = images.saturating_mul(3 * operator.tiles() + 2 * operator.rows());
+    if elements.saturating_mul(operator.ring().limbs() * operator.ring().degree() * 8) > MAX_BATCH_BYTES {
+        return Err(Refusal::TooLarge);
+    }
     // All lengths are known now: nothing is read, and no memory asked for, unless they agree.
     if images == 0 || r.remaining() != images * operator.tiles() * poly_len(operator.ring()) {
         return Err(Refusal::Malformed);
@@ -109,7 +119,9 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
     header(&mut r, REFUSAL).ok()?;
     let code = r.u8().ok()?;
     r.finish().ok()?;
-    [Refusal::UnknownModel, Refusal::UnknownOperator, Refusal::Malformed].into_iter().find(|&c| c as u8 == code)
+    [Refusal::UnknownModel, Refusal::UnknownOperator, Refusal::Malformed, Refusal::TooLarge]
+        .into_iter()
+        .find(|&c| c as u8 == code)
 }
 
 /// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape with residues below

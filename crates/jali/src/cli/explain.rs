@@ -101,7 +101,8 @@ pub(super) fn load(
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
     let (name, model, images) = load(args.model.as_ref(), args.network, &args.common)?;
-    let costs = if args.recalibrate { calibration::measure(kernel)? } else { calibration::of_this_machine(kernel)? };
+    let costs =
+        if args.recalibrate { calibration::recalibrate(kernel)? } else { calibration::of_this_machine(kernel)? };
     let costs = costs.over(args.over.link);
     let plan = args.leak.plan(&model, &costs)?;
     let mut session = start_session(model, &plan, &costs, kernel)?;

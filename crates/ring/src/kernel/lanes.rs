@@ -63,7 +63,7 @@ pub(crate) trait Lanes: Copy {
     fn sub(self, other: Self, bias: Self) -> Self;
     /// `2p * 2^doublings`, the bias that makes a difference positive where lanes are unsigned.
     fn bias(p: &Self::Prime, doublings: u32) -> Self;
-    /// A constant factor and its quotient, as words for [`Lanes::splat`] and [`Lanes::load`].
+    /// A public constant factor and its quotient, as words for [`Lanes::splat`] and [`Lanes::load`]. Takes time that depends on it.
     fn constant(m: &Modulus, value: u64) -> [u64; 2];
     /// `self * factor` for a prepared constant (Shoup's method).
     fn mul_constant(self, factor: Self, quotient: Self, p: &Self::Prime) -> Self;

@@ -64,9 +64,11 @@ impl Job for AddScaled<'_> {
     #[inline(always)]
     fn run<V: Lanes>(self) {
         let p = V::prime(self.modulus);
-        let [factor, quotient] = V::constant(self.modulus, self.scalar).map(V::splat);
+        // The scalar may be secret: no quotient is computed from it, as for public constants.
+        let scalar = [self.scalar; 8];
+        let scalar = V::enter(&V::split(&scalar)[0]);
         for (acc, a) in V::split_mut(self.acc).iter_mut().zip(V::split(self.a)) {
-            V::enter(acc).add(V::enter(a).mul_constant(factor, quotient, &p)).leave(&p, acc);
+            V::enter(acc).add(V::enter(a).mul(scalar, &p)).leave(&p, acc);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Recomposition of residues modulo two primes, the client's last step: see `crt.rs` for the formulas.
 
+use zeroize::Zeroize;
+
 use super::Job;
 use super::lanes::Lanes;
 use crate::Modulus;
@@ -42,5 +44,6 @@ impl Job for RecomposeTwo<'_> {
                 out[k] = ((v << (64 - self.bits)) as i64) >> (64 - self.bits);
             }
         }
+        digits.zeroize();
     }
 }
