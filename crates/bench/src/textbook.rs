@@ -7,7 +7,7 @@
 //! * rescaling (modulus switch): division by the last data prime.
 //!
 //! Both divisions first make the number divisible by adding a multiple of `t`, so that the message only picks up a known
-//! factor: after dividing by `p` it is `m * p^-1 mod t` ([`Ciphertext::factor`] keeps count).
+//! factor: after dividing by `p` it is `m * p^-1 mod t` (the ciphertext keeps count).
 
 use jali_ring::sample::{self, BINOMIAL_MAX};
 use jali_ring::{Coefficient, Kernel, Modulus, Ntt, Poly, Ring, RingError};

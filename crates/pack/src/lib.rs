@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`conv`] | stride-1 convolutions: tiles of channels, rows of filters |
 //! | [`fc`] | fully connected layers: runs of inputs, runs of outputs |
-//! | [`layout`] | either of them behind one type, and the choice by cost |
+//! | [`layout`] | either of them behind one type |
+//! | [`costs`] | what a layer costs on a machine and a link |
 //!
 //! A layout says where inputs, weights and outputs stand in ring elements and why no other product reaches a wanted
 //! coefficient. No keys, no ring arithmetic, no randomness here.
@@ -14,7 +15,7 @@ pub mod conv;
 pub mod costs;
 pub mod error;
 pub mod fc;
-mod layout;
+pub mod layout;
 
 pub use conv::ConvLayout;
 pub use costs::{Costs, LayerCounts, Link, Prediction, Work};

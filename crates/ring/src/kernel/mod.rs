@@ -1,4 +1,4 @@
-//! The hot loops: transforms, products of rows, pointwise products. Written once over lanes ([`lanes`]), compiled for
+//! The hot loops: transforms, products of rows, pointwise products. Written once over lanes (`lanes.rs`), compiled for
 //! every vector unit, chosen at run time. This folder is the only place with `unsafe`.
 //!
 //! Every kernel computes the same canonical residues. Rows are compared with one product and one division at a time,
