@@ -212,7 +212,9 @@ mod tests {
     #[test]
     fn factors_are_found_again() {
         let want = [1e5, 3.0, 0.0, 2.5, 0.7];
-        let counts = |i: usize| std::array::from_fn(|k| [1.0, 1e5, 2e5, 3e4, 1e5][k] * (1 + (i * (k + 3)) % 7) as f64);
+        let counts = |i: usize| {
+            std::array::from_fn(|k| [1.0, 1e5, 2e5, 3e4, 1e5][k] * (1 + (i + 2).pow(k as u32 + 1) % 101) as f64)
+        };
         let samples: Vec<([f64; FACTORS], f64)> = (0..20)
             .map(|i| {
                 let mut c: [f64; FACTORS] = counts(i);
