@@ -209,7 +209,7 @@ impl Textbook {
     /// Two components that stand for `d * s^2`. Only at the top level, which is where the paper multiplies.
     fn switch(&self, keys: &Keys, d: Poly<Ntt>) -> [Poly<Ntt>; 2] {
         let (ring, full) = (self.top(), &self.full);
-        let coefficients = ring.inverse(d.clone());
+        let coefficients = ring.inverse(d);
         let mut sums = [full.zero(), full.zero()];
         for (digit, key) in keys.relinearise.iter().enumerate() {
             let mut extended: Poly<Coefficient> = full.zero();

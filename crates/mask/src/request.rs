@@ -1,7 +1,7 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{Ntt, Pad, Poly};
+use jali_ring::{MaskSums, Ntt, Pad, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -126,9 +126,19 @@ impl LayerKey {
         // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
         // check's sums.
         let sums = ring.mask(&mut tiles, &self.a, Pad::Secret(&s), self.check.vectors())?;
-        let expected = self.check.expect(ring, &self.wanted, sums.checks)?;
+        Ok((tiles, self.pending(s, sums, None)?))
+    }
+
+    /// What stays of a request once its tiles are masked.
+    fn pending(
+        &self,
+        s: Zeroizing<Poly<Ntt>>,
+        sums: MaskSums,
+        hint_pads: Option<Zeroizing<Vec<Poly<Ntt>>>>,
+    ) -> Result<PendingRequest<'_>, MaskError> {
+        let expected = self.check.expect(self.parameters.ring(), &self.wanted, sums.checks)?;
         let z = self.secrets.iter().any(Option::is_some).then_some(sums.z);
-        Ok((tiles, PendingRequest { key: self, s, z, hint_pads: None, expected }))
+        Ok(PendingRequest { key: self, s, z, hint_pads, expected })
     }
 
     fn check_input(&self, x: &[Vec<i64>]) -> Result<(), MaskError> {
@@ -229,10 +239,7 @@ impl LayerKey {
         let mut tiles: Vec<Poly<Ntt>> = x.par_iter().map(lift).collect();
         let mut sums = ring.mask(&mut tiles, &self.a, Pad::Ready(&prepared.pads), self.check.vectors())?;
         ring.add_assign(&mut sums.z, &prepared.noise);
-        let expected = self.check.expect(ring, &self.wanted, sums.checks)?;
-        let z = self.secrets.iter().any(Option::is_some).then_some(sums.z);
-        let hint_pads = Some(prepared.hint_pads);
-        Ok((tiles, PendingRequest { key: self, s: prepared.s, z, hint_pads, expected }))
+        Ok((tiles, self.pending(prepared.s, sums, Some(prepared.hint_pads))?))
     }
 
     /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,

@@ -50,10 +50,6 @@ impl NttPlan {
     pub(crate) fn inverse(&self, values: &mut [u64]) {
         self.kernel.run(Inverse { tables: &self.tables, values });
     }
-
-    pub(crate) fn table_bytes(&self) -> usize {
-        self.tables.bytes()
-    }
 }
 
 /// A primitive `2N`-th root of unity: the first of 2, 3, 4, .. whose `(p-1)/(2N)`-th power is one, so that every build

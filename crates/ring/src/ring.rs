@@ -66,11 +66,6 @@ impl Ring {
         self.kernel
     }
 
-    /// Bytes of memory that the tables of roots take.
-    pub fn table_bytes(&self) -> usize {
-        self.plans.iter().map(NttPlan::table_bytes).sum()
-    }
-
     /// The primes, limb by limb.
     pub fn moduli(&self) -> &[Modulus] {
         &self.moduli

@@ -39,22 +39,22 @@ impl std::fmt::Debug for RowStore {
     }
 }
 
-/// Bytes of memory that one residue takes.
-fn width_of(bits: u32) -> usize {
-    (bits.div_ceil(8) as usize).max(5)
-}
-
 impl RowStore {
     /// Bytes of memory that one residue of a prime of so many bits takes.
     pub fn bytes_per_residue(bits: u32) -> usize {
-        width_of(bits)
+        (bits.div_ceil(8) as usize).max(5)
+    }
+
+    /// Bytes of memory of all rows modulo one prime.
+    fn limb_bytes(ring: &Ring, bits: u32, rows: usize, tiles: usize) -> usize {
+        let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);
+        residues.saturating_mul(Self::bytes_per_residue(bits)).saturating_add(UNPACK_READS)
     }
 
     /// Bytes of memory that so many rows of so many tiles take.
     pub fn bytes_needed(ring: &Ring, rows: usize, tiles: usize) -> usize {
-        let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);
-        let limb = |bits: u32| residues.saturating_mul(width_of(bits)).saturating_add(UNPACK_READS);
-        ring.moduli().iter().fold(0, |sum, m| sum.saturating_add(limb(m.bits())))
+        let limbs = ring.moduli().iter().map(|m| Self::limb_bytes(ring, m.bits(), rows, tiles));
+        limbs.fold(0, usize::saturating_add)
     }
 
     /// Room for `rows` rows; the content is zero.
@@ -65,10 +65,9 @@ impl RowStore {
         if !(1..=MAX_LAZY_PRODUCTS).contains(&tiles) {
             return Err(RingError::Length { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
         }
-        let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);
         let limb = |bits: u32| {
-            let (mut bytes, width) = (Vec::new(), width_of(bits));
-            let got = residues.saturating_mul(width).saturating_add(UNPACK_READS);
+            let (mut bytes, width) = (Vec::new(), Self::bytes_per_residue(bits));
+            let got = Self::limb_bytes(ring, bits, rows, tiles);
             if bytes.try_reserve_exact(got).is_err() {
                 return Err(RingError::Length { what: "bytes of memory for the rows", expected: 0, got });
             }
@@ -245,13 +244,6 @@ pub struct Batch {
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Batch<{} images, content withheld>", self.images)
-    }
-}
-
-impl Batch {
-    /// Number of images.
-    pub fn images(&self) -> usize {
-        self.images
     }
 }
 

@@ -88,11 +88,6 @@ impl Tables {
             scale: V::constant(&modulus, scale),
         }
     }
-
-    /// Bytes of memory held.
-    pub(crate) fn bytes(&self) -> usize {
-        2 * (self.forward.roots.len() * 16 + self.forward.inner.len() * 14 * 64)
-    }
 }
 
 /// Coefficients (canonical) to values (canonical), in place.
