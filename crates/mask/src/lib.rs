@@ -21,6 +21,7 @@
 //! | [`wanted`] | which coefficients of an answer are asked for |
 //! | [`noise`] | the rigorous failure bound |
 //! | [`mod@seal`] | the owner: rows to sealed rows, hints and check vectors |
+//! | [`answer`] | residues of the wanted coefficients, row by row |
 //! | [`check`] | the ciphertext check and the evidence that it ran |
 //! | [`request`] | the client: mask, then finish once |
 //!
@@ -28,6 +29,7 @@
 //! are enforced; `SECURITY.md` lists the places.
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod check;
 pub mod entropy;
 pub mod error;
@@ -37,7 +39,8 @@ pub mod request;
 pub mod seal;
 pub mod wanted;
 
-pub use check::{Answer, CheckKey};
+pub use answer::{Answer, AnswerForm};
+pub use check::CheckKey;
 pub use entropy::{RequestEntropy, SealEntropy};
 pub use error::MaskError;
 pub use noise::NoiseReport;

@@ -26,6 +26,8 @@ pub(crate) struct RowNorms {
     pub(crate) squared: u128,
     /// `sum_i ||e'_i||_1`.
     pub(crate) error_l1: u128,
+    /// log2 of the product of the primes that the row is computed modulo.
+    pub(crate) log2_q: f64,
 }
 
 impl RowNorms {
@@ -37,7 +39,8 @@ impl RowNorms {
     }
 
     /// log2 of the bound for one coefficient.
-    fn log2_failure(&self, plaintext_bits: u32, input_bound: i64, half_q: f64) -> f64 {
+    fn log2_failure(&self, plaintext_bits: u32, input_bound: i64) -> f64 {
+        let half_q = (self.log2_q - 1.0).exp2();
         let (m, deviation) = self.scales(plaintext_bits, input_bound);
         if half_q <= m {
             return 0.0;
@@ -47,7 +50,7 @@ impl RowNorms {
     }
 }
 
-/// The noise of one sealed layer against the room that its modulus leaves.
+/// The noise of one sealed layer against the room that its modulus leaves, for the row with the least room to spare.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NoiseReport {
     /// log2 of what `|V|` stays below except with probability 2^-64 for the whole layer, in bits.
@@ -59,22 +62,21 @@ pub struct NoiseReport {
 }
 
 impl NoiseReport {
-    pub(crate) fn new(rows: &[RowNorms], outputs_per_row: usize, shape: (u32, i64), log2_q: f64) -> Self {
+    pub(crate) fn new(rows: &[RowNorms], outputs_per_row: usize, shape: (u32, i64)) -> Self {
         let (plaintext_bits, input_bound) = shape;
-        let half_q = (log2_q - 1.0).exp2();
         let outputs = (rows.len() * outputs_per_row) as f64;
         // Pr <= 2^-64 / outputs for each: sigmas^2 / 2 * log2(e) = 1 + 64 + log2(outputs).
         let sigmas = (2.0 * (1.0 - MAX_FAILURE_LOG2 + outputs.log2()) * std::f64::consts::LN_2).sqrt();
-        let bound = rows
-            .iter()
-            .map(|r| {
-                let (m, deviation) = r.scales(plaintext_bits, input_bound);
-                m + sigmas * deviation
-            })
-            .fold(1.0, f64::max);
-        let failures = rows.iter().map(|r| r.log2_failure(plaintext_bits, input_bound, half_q));
+        let bounds = rows.iter().map(|r| {
+            let (m, deviation) = r.scales(plaintext_bits, input_bound);
+            ((m + sigmas * deviation).max(1.0).log2(), r.log2_q - 1.0)
+        });
+        let spare = |(bound, available): &(f64, f64)| available - bound;
+        let (bound_bits, available_bits) =
+            bounds.min_by(|a, b| spare(a).total_cmp(&spare(b))).unwrap_or((0.0, f64::INFINITY));
+        let failures = rows.iter().map(|r| r.log2_failure(plaintext_bits, input_bound));
         let log2_failure = sum_log2(failures) + (outputs_per_row as f64).log2();
-        Self { bound_bits: bound.log2(), available_bits: log2_q - 1.0, log2_failure }
+        Self { bound_bits, available_bits, log2_failure }
     }
 }
 
@@ -120,10 +122,11 @@ mod tests {
     fn bound_matches_a_value_worked_out_by_hand() {
         // t = 2^10, B^2 = 2^40, no sealed error: deviation = 3.2404 * 2^30, M = 2^9. At q/2 = 2^36 that is 19.75
         // deviations: log2(2 exp(-19.75^2/2)) = 1 - 281.4.
-        let row = RowNorms { squared: 1 << 40, error_l1: 0 };
-        let p = row.log2_failure(10, 255, 2f64.powi(36));
+        let mut row = RowNorms { squared: 1 << 40, error_l1: 0, log2_q: 37.0 };
+        let p = row.log2_failure(10, 255);
         assert!((p - (1.0 - 281.39)).abs() < 0.1, "{p}");
         // Room smaller than the constant part: certain failure, not a wrapped number.
-        assert_eq!(row.log2_failure(10, 255, 100.0), 0.0);
+        row.log2_q = 7.6;
+        assert_eq!(row.log2_failure(10, 255), 0.0);
     }
 }

@@ -32,6 +32,8 @@ pub struct ParametersLiteral {
     pub prime_bits: Vec<u32>,
     /// `k` of the plaintext modulus `t = 2^k`.
     pub plaintext_bits: u32,
+    /// How many of the first primes open rows are computed modulo: at least one, at most all.
+    pub open_primes: usize,
 }
 
 /// A ring and a plaintext modulus with at least 128 bits of security (classical).
@@ -39,24 +41,35 @@ pub struct ParametersLiteral {
 pub struct Parameters {
     literal: ParametersLiteral,
     ring: Arc<Ring>,
+    open_ring: Arc<Ring>,
 }
 
 impl TryFrom<ParametersLiteral> for Parameters {
     type Error = MaskError;
 
     fn try_from(literal: ParametersLiteral) -> Result<Self, MaskError> {
-        let ParametersLiteral { degree, prime_bits, plaintext_bits } = &literal;
+        let ParametersLiteral { degree, prime_bits, plaintext_bits, open_primes } = &literal;
         let limit = max_log2_q(*degree).ok_or(RingError::Degree { min: 1024, max: 32768, got: *degree })?;
         let got = prime_bits.iter().fold(0u32, |sum, &b| sum.saturating_add(b));
         if got > limit {
             return Err(MaskError::Insecure { degree: *degree, got, limit });
         }
+        if !(1..=prime_bits.len()).contains(open_primes) {
+            return Err(MaskError::Shape {
+                what: "primes of open rows",
+                expected: prime_bits.len(),
+                got: *open_primes,
+            });
+        }
         let (min, max) = PLAINTEXT_BITS;
-        if !(min..=max.min(got.saturating_sub(2))).contains(plaintext_bits) {
-            return Err(MaskError::Plaintext { got: *plaintext_bits, min, max: max.min(got.saturating_sub(2)) });
+        let room = prime_bits[..*open_primes].iter().sum::<u32>().saturating_sub(2);
+        if !(min..=max.min(room)).contains(plaintext_bits) {
+            return Err(MaskError::Plaintext { got: *plaintext_bits, min, max: max.min(room) });
         }
         let ring = Arc::new(Ring::new(*degree, prime_bits)?);
-        Ok(Self { literal, ring })
+        let open_ring =
+            if *open_primes == prime_bits.len() { ring.clone() } else { Arc::new(ring.leading(*open_primes)) };
+        Ok(Self { literal, ring, open_ring })
     }
 }
 
@@ -64,6 +77,12 @@ impl Parameters {
     /// The ring.
     pub fn ring(&self) -> &Ring {
         &self.ring
+    }
+
+    /// The ring of a row's residues: of all primes, or of those that open rows are computed modulo. A masked input modulo
+    /// the first primes is a masked input in that ring, under the same secret: the server has it in any case.
+    pub fn ring_of(&self, open: bool) -> &Ring {
+        if open { &self.open_ring } else { &self.ring }
     }
 
     /// The numbers that it was made from.
@@ -85,6 +104,7 @@ impl Parameters {
     pub(crate) fn identity(&self) -> Vec<u8> {
         let mut out = (self.ring.degree() as u64).to_le_bytes().to_vec();
         out.extend(self.literal.plaintext_bits.to_le_bytes());
+        out.extend((self.literal.open_primes as u32).to_le_bytes());
         self.ring.moduli().iter().for_each(|m| out.extend(m.value().to_le_bytes()));
         out
     }
@@ -115,7 +135,35 @@ impl ParametersLiteral {
             let plaintext_bits = shape.plaintext_bits;
             return Err(MaskError::NoParameters { degree, tiles: shape.tiles, plaintext_bits, needed, limit });
         }
-        Ok(Self { degree, prime_bits, plaintext_bits: shape.plaintext_bits })
+        let open_primes = prime_bits.len();
+        Ok(Self { degree, prime_bits, plaintext_bits: shape.plaintext_bits, open_primes })
+    }
+
+    /// As [`ParametersLiteral::choose`] for a layer with hidden rows and open ones, so that one prime is enough for the open ones:
+    /// it is larger than all hidden ones would have, and `q` with it.
+    ///
+    /// # Errors
+    /// As [`ParametersLiteral::choose`]; also if the open rows need more than one prime.
+    pub fn choose_mixed(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
+        let hidden = Self::choose(degree, shape)?;
+        let open = Self::choose(degree, &LayerShape { hidden: false, ..shape.clone() })?;
+        let none = |needed, limit| {
+            let plaintext_bits = shape.plaintext_bits;
+            Err(MaskError::NoParameters { degree, tiles: shape.tiles, plaintext_bits, needed, limit })
+        };
+        let &[first] = &*open.prime_bits else { return none(open.prime_bits.iter().sum(), LARGEST_PRIME) };
+        let needed: u32 = hidden.prime_bits.iter().sum();
+        // Near-equal sizes for what is left, larger ones first, as there.
+        let left = needed.saturating_sub(first);
+        let count = left.div_ceil(LARGEST_PRIME).max(1);
+        let left = left.max(count * SMALLEST_PRIME);
+        let mut prime_bits = vec![first];
+        prime_bits.extend((0..count).map(|i| left / count + u32::from(i < left % count)));
+        let (total, limit) = (first + left, max_log2_q(degree).unwrap_or(0));
+        if total > limit {
+            return none(total, limit);
+        }
+        Ok(Self { degree, prime_bits, plaintext_bits: shape.plaintext_bits, open_primes: 1 })
     }
 }
 
@@ -139,7 +187,7 @@ mod tests {
     use super::*;
 
     fn literal(degree: usize, prime_bits: &[u32]) -> ParametersLiteral {
-        ParametersLiteral { degree, prime_bits: prime_bits.to_vec(), plaintext_bits: 20 }
+        ParametersLiteral { degree, prime_bits: prime_bits.to_vec(), plaintext_bits: 20, open_primes: prime_bits.len() }
     }
 
     #[test]
@@ -159,8 +207,15 @@ mod tests {
         assert!(Parameters::try_from(literal(65536, &[40])).is_err());
         assert!(Parameters::try_from(literal(4096, &[])).is_err());
         assert!(Parameters::try_from(literal(4096, &[u32::MAX, u32::MAX])).is_err());
-        let wide = ParametersLiteral { degree: 4096, prime_bits: vec![30], plaintext_bits: 29 };
+        let wide = ParametersLiteral { degree: 4096, prime_bits: vec![30], plaintext_bits: 29, open_primes: 1 };
         assert!(Parameters::try_from(wide).is_err());
+        // Of the primes of open rows there is at least one, and room for the plaintext in them.
+        for (open_primes, plaintext_bits, fits) in
+            [(0, 20, false), (1, 20, true), (1, 34, false), (2, 34, true), (3, 20, false)]
+        {
+            let mixed = ParametersLiteral { degree: 4096, prime_bits: vec![35, 35], plaintext_bits, open_primes };
+            assert_eq!(Parameters::try_from(mixed).is_ok(), fits, "{open_primes} {plaintext_bits}");
+        }
     }
 
     #[test]
@@ -177,6 +232,14 @@ mod tests {
         // However little a layer needs, no prime is so small that the check gets thin.
         let small = LayerShape { tiles: 1, plaintext_bits: 12, hidden: true, ..shape.clone() };
         assert!(Parameters::choose(4096, &small).unwrap().literal().prime_bits.iter().all(|&b| b >= SMALLEST_PRIME));
+        // Mixed: one prime that does for the open rows, and at least as much as hidden ones need together.
+        shape.hidden = true;
+        let mixed = Parameters::try_from(ParametersLiteral::choose_mixed(4096, &shape).unwrap()).unwrap();
+        let sizes = &mixed.literal().prime_bits;
+        assert!(sizes.len() == 2 && (43..=47).contains(&sizes[0]) && sizes[1] >= SMALLEST_PRIME, "{sizes:?}");
+        assert!(
+            sizes.iter().sum::<u32>() >= bits && mixed.ring_of(true).limbs() == 1 && mixed.ring_of(false).limbs() == 2
+        );
         // Hidden weights do not fit N = 2048.
         shape.hidden = true;
         assert!(matches!(Parameters::choose(2048, &shape), Err(MaskError::NoParameters { limit: 53, .. })));

@@ -1,11 +1,12 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{MaskSums, Ntt, Pad, Poly};
+use jali_ring::{Crt, MaskSums, Ntt, Pad, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use crate::check::{Answer, Expected, Verified};
+use crate::answer::Answer;
+use crate::check::{Expected, Verified};
 use crate::{LayerId, LayerKey, MaskError, RequestEntropy};
 
 /// What names a request besides its randomness.
@@ -136,7 +137,7 @@ impl LayerKey {
         sums: MaskSums,
         hint_pads: Option<Zeroizing<Vec<Poly<Ntt>>>>,
     ) -> Result<PendingRequest<'_>, MaskError> {
-        let expected = self.check.expect(self.parameters.ring(), &self.wanted, sums.checks)?;
+        let expected = self.check.expect(self.parameters.ring(), self.form.wanted(), sums.checks)?;
         let z = self.secrets.iter().any(Option::is_some).then_some(sums.z);
         Ok(PendingRequest { key: self, s, z, hint_pads, expected })
     }
@@ -214,12 +215,13 @@ impl LayerKey {
         let s = self.secret(&request);
         let mut pads = Zeroizing::new(self.noisy(self.tiles(), None, &request));
         let sums = ring.mask(&mut pads, &self.a, Pad::Secret(&s), self.check.vectors())?;
-        let hint = |h: &Poly<Ntt>| {
+        let hint = |(h, secret): (&Poly<Ntt>, &Option<_>)| {
+            let ring = self.parameters.ring_of(secret.is_none());
             let mut product = ring.zero();
             ring.mul_add(&mut product, &s, h);
             product
         };
-        let hint_pads = Zeroizing::new(self.hints.par_iter().map(hint).collect());
+        let hint_pads = Zeroizing::new(self.hints.par_iter().zip(&self.secrets).map(hint).collect());
         Ok(Prepared { layer: self.id, sealing: self.sealing.clone(), s, pads, noise: sums.z, hint_pads })
     }
 
@@ -283,43 +285,43 @@ impl PendingRequest<'_> {
     /// [`MaskError::AnswerRejected`].
     pub fn finish(self, answer: Option<Answer>) -> Result<Vec<i64>, MaskError> {
         let verified = self.verify(answer)?;
-        let crt = self.key.parameters.ring().crt();
         let bits = self.key.parameters.plaintext_bits();
-        Ok(self.unmask(&verified, |residues, out| crt.centred_all_mod_power_of_two(residues, bits, out)))
+        Ok(self.unmask(&verified, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out)))
     }
 
     /// log2 of the largest `|V|` of an accepted answer: for tests of the noise bound only.
     #[cfg(any(test, feature = "test-doors"))]
     pub fn finish_measuring_noise(self, answer: Option<Answer>) -> Result<(Vec<i64>, f64), MaskError> {
         let verified = self.verify(answer)?;
-        let crt = self.key.parameters.ring().crt();
         let bits = self.key.parameters.plaintext_bits();
-        let noise: Vec<f64> = self.unmask(&verified, |residues, out| {
+        let noise: Vec<f64> = self.unmask(&verified, |crt, residues, out| {
             for (j, out) in out.iter_mut().enumerate() {
                 *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
             }
         });
-        let values = self.unmask(&verified, |residues, out| crt.centred_all_mod_power_of_two(residues, bits, out));
+        let values = self.unmask(&verified, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out));
         Ok((values, noise.into_iter().fold(0.0, f64::max).log2()))
     }
 
     fn verify(&self, answer: Option<Answer>) -> Result<Verified, MaskError> {
         let answer = answer.ok_or_else(|| self.key.check.reject())?;
-        self.key.check.verify(self.key.parameters.ring(), &self.expected, answer)
+        self.key.check.verify(self.key.parameters.ring(), &self.key.form, &self.expected, answer)
     }
 
     /// `V = r + s*H + s'*z` at the wanted coefficients, `[limb][wanted]`, turned into numbers by `read` row by row. Taking
     /// [`Verified`] is what keeps this behind the check.
-    fn unmask<T>(&self, answer: &Verified, read: impl Fn(&[&[u64]], &mut [T]) + Sync) -> Vec<T>
+    fn unmask<T>(&self, answer: &Verified, read: impl Fn(&Crt, &[&[u64]], &mut [T]) + Sync) -> Vec<T>
     where
         T: Default + Copy + Send,
     {
-        let (key, ring) = (self.key, self.key.parameters.ring());
-        let wanted = key.wanted.indices();
+        let key = self.key;
+        let wanted = key.form.wanted().indices();
         let mut values = vec![T::default(); key.hints.len() * wanted.len()];
         let rows = key.hints.par_iter().zip(&key.secrets).zip(values.par_chunks_exact_mut(wanted.len()));
-        let scratch = || Zeroizing::new(vec![vec![0; wanted.len()]; ring.limbs()]);
+        let scratch = || Zeroizing::new(vec![vec![0; wanted.len()]; key.parameters.ring().limbs()]);
         rows.enumerate().for_each_init(scratch, |residues, (o, ((hint, secret), out))| {
+            // An open row has residues modulo the first primes only, and `s` counts modulo these.
+            let ring = key.parameters.ring_of(secret.is_none());
             let sum = match (&self.hint_pads, secret, &self.z) {
                 (Some(pads), secret, z) => {
                     let mut sum = pads[o].clone();
@@ -342,8 +344,8 @@ impl PendingRequest<'_> {
                     *r = m.add(answer, pads[k as usize]);
                 }
             }
-            let residues: Vec<&[u64]> = residues.iter().map(|r| &r[..]).collect();
-            read(&residues, out);
+            let residues: Vec<&[u64]> = residues[..ring.limbs()].iter().map(|r| &r[..]).collect();
+            read(ring.crt(), &residues, out);
         });
         values
     }

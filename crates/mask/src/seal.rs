@@ -1,5 +1,7 @@
 //! The owner seals a layer: hidden rows under ring-LWE, open rows as they are.
 
+use std::sync::Arc;
+
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::wire::Writer;
@@ -7,6 +9,7 @@ use jali_ring::{Ntt, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
+use crate::answer::AnswerForm;
 use crate::check::{CheckKey, SCALARS};
 use crate::noise::{NoiseReport, RowNorms};
 use crate::params::SMALLEST_PRIME;
@@ -38,7 +41,7 @@ pub struct PlainRow<'a> {
 pub enum SealedRow {
     /// Ring-LWE samples, dense, also where the plain tile is zero (condition 4).
     Hidden(Vec<Poly<Ntt>>),
-    /// The small integers themselves.
+    /// The small integers themselves; computed in [`Parameters::ring_of`] open rows.
     Open(Vec<Tile>),
 }
 
@@ -61,7 +64,7 @@ pub struct SealedLayer {
 pub struct LayerKey {
     pub(crate) id: LayerId,
     pub(crate) parameters: Parameters,
-    pub(crate) wanted: Wanted,
+    pub(crate) form: Arc<AnswerForm>,
     pub(crate) input_bound: i64,
     /// The public vector, one element per tile.
     pub(crate) a: Vec<Poly<Ntt>>,
@@ -87,9 +90,9 @@ impl LayerKey {
         &self.parameters
     }
 
-    /// The wanted coefficients.
-    pub fn wanted(&self) -> &Wanted {
-        &self.wanted
+    /// The form of answers.
+    pub fn form(&self) -> &Arc<AnswerForm> {
+        &self.form
     }
 
     /// Number of rows.
@@ -219,12 +222,13 @@ pub fn seal(
     });
     let check = CheckKey::new(ring, &lifted, alphas);
     let sealing = scope.key("jali 1 seal: name of the sealing", &[&*entropy.check, &row_bytes(rows)]);
-    let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound), ring.log2_q());
+    let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
+    let limbs = rows.iter().map(|row| parameters.ring_of(row.open).limbs()).collect();
     let layer = SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
     let key = LayerKey {
         id,
         parameters: parameters.clone(),
-        wanted: wanted.clone(),
+        form: Arc::new(AnswerForm::new(wanted.clone(), limbs)),
         input_bound,
         a,
         secrets,
@@ -253,10 +257,10 @@ fn row_bytes(rows: &[PlainRow<'_>]) -> Zeroizing<Vec<u8>> {
 }
 
 fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> SealedWork {
-    let ring = scope.parameters.ring();
+    let ring = scope.parameters.ring_of(row.open);
     let t = scope.parameters.t();
     let bound = t * BINOMIAL_MAX + (1 << 31);
-    let mut norms = RowNorms { squared: 0, error_l1: 0 };
+    let mut norms = RowNorms { squared: 0, error_l1: 0, log2_q: ring.log2_q() };
     // Keyed by the row's content and plan: new content under an old secret would open both.
     let content = row_bytes(std::slice::from_ref(row));
     let index = o.to_le_bytes();

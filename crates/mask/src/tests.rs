@@ -1,5 +1,7 @@
 //! The whole masked product on random matrices, and every way a server or a careless change could break it.
 
+use std::sync::Arc;
+
 use jali_ring::sample::{derive_key, stream};
 use jali_ring::{Coefficient, Ntt, Poly, Ring};
 use proptest::prelude::*;
@@ -48,15 +50,26 @@ fn seal_rows(
 }
 
 fn parameters(degree: usize, prime_bits: &[u32], plaintext_bits: u32) -> Parameters {
-    ParametersLiteral { degree, prime_bits: prime_bits.to_vec(), plaintext_bits }.try_into().unwrap()
+    let open_primes = prime_bits.len();
+    ParametersLiteral { degree, prime_bits: prime_bits.to_vec(), plaintext_bits, open_primes }.try_into().unwrap()
 }
 
 impl Fixture {
     fn new(degree: usize, prime_bits: &[u32], tiles: usize, open: &[bool], seed: u8) -> Self {
-        let parameters = parameters(degree, prime_bits, 22);
+        Self::with(&parameters(degree, prime_bits, 22), tiles, open, seed)
+    }
+
+    /// Open rows modulo the first of two primes alone.
+    fn mixed(tiles: usize, open: &[bool], seed: u8) -> Self {
+        let literal = ParametersLiteral { degree: 4096, prime_bits: vec![44, 33], plaintext_bits: 22, open_primes: 1 };
+        Self::with(&literal.try_into().unwrap(), tiles, open, seed)
+    }
+
+    fn with(parameters: &Parameters, tiles: usize, open: &[bool], seed: u8) -> Self {
+        let degree = parameters.ring().degree();
         let mut rng = stream(&derive_key("jali mask test", &[&[seed]]));
         let rows = random_rows(degree, tiles, open, &mut rng);
-        let (layer, key) = seal_rows(&parameters, &rows, 3, &SealEntropy::fixed([seed; 32]));
+        let (layer, key) = seal_rows(parameters, &rows, 3, &SealEntropy::fixed([seed; 32]));
         Self { rows, layer, key }
     }
 
@@ -73,11 +86,14 @@ impl Fixture {
 
     /// The server's product, computed without any kernel.
     fn answer(&self, rows: &[Poly<Coefficient>]) -> Answer {
-        let mut answers = [Answer::empty(self.ring(), &self.layer.wanted, rows.len())];
+        // A row that is missing or too many changes the form.
+        let limbs = (0..rows.len()).map(|row| *self.key.form.limbs().get(row).unwrap_or(&1)).collect();
+        let form = Arc::new(AnswerForm::new(self.layer.wanted.clone(), limbs));
+        let mut answers = [Answer::empty(&form)];
         let half = rows.len() / 2;
         let mut fill = |part: std::ops::Range<usize>| {
             let first = part.start;
-            Answer::fill(&mut answers, self.ring(), &self.layer.wanted, part, |row, _| rows[first + row].clone());
+            Answer::fill(&mut answers, part, |row, _| rows[first + row].clone());
         };
         fill(0..half);
         fill(half..rows.len());
@@ -178,12 +194,12 @@ fn subtract(ring: &Ring, a: &Poly<Ntt>, b: &Poly<Ntt>) -> Poly<Ntt> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
-    fn results_are_exact(tiles in 1usize..5, open in prop::collection::vec(any::<bool>(), 1..4), seed: u8, two in any::<bool>()) {
+    fn results_are_exact(tiles in 1usize..5, open in prop::collection::vec(any::<bool>(), 1..4), seed: u8, kind in 0..3) {
         // N = 4096 carries hidden rows; N = 2048 with one prime only open ones.
-        let fixture = if two {
-            Fixture::new(4096, &[33, 33], tiles, &open, seed)
-        } else {
-            Fixture::new(2048, &[47], tiles, &vec![true; open.len()], seed)
+        let fixture = match kind {
+            0 => Fixture::new(2048, &[47], tiles, &vec![true; open.len()], seed),
+            1 => Fixture::new(4096, &[33, 33], tiles, &open, seed),
+            _ => Fixture::mixed(tiles, &open, seed),
         };
         prop_assert!(fixture.key.noise().log2_failure < -64.0);
         let x = fixture.input(seed);
@@ -215,7 +231,13 @@ fn extreme_inputs_are_exact() {
 
 #[test]
 fn a_lying_server_is_caught() {
-    let fixture = Fixture::new(4096, &[33, 33], 2, &[false, true, false], 2);
+    let open = [false, true, false];
+    for fixture in [Fixture::new(4096, &[33, 33], 2, &open, 2), Fixture::mixed(2, &open, 2)] {
+        lies_are_caught(&fixture);
+    }
+}
+
+fn lies_are_caught(fixture: &Fixture) {
     let honest = fixture.attack(|_, _| {});
     assert_eq!(honest.unwrap(), fixture.expected(&fixture.input(1)));
     let t = fixture.layer.parameters.t() as u128;
@@ -223,8 +245,11 @@ fn a_lying_server_is_caught() {
     let largest = t * (q / (2 * t));
     // On one wanted coefficient, one limb or all of them, in the first and the last row.
     for delta in [1, t, largest, q - 1] {
-        for row in [0, 1, 2] {
+        for (row, &held) in fixture.key.form.limbs().iter().enumerate() {
             for limbs in [vec![0], vec![1], vec![0, 1]] {
+                if limbs == [held] {
+                    continue; // There is no such residue.
+                }
                 let lie = |ring: &Ring, rows: &mut Vec<Poly<Coefficient>>| {
                     for &l in &limbs {
                         let m = ring.moduli()[l];
@@ -269,10 +294,13 @@ fn replayed_missing_and_malformed_answers_take_the_same_path() {
     let ring = fixture.ring();
     let count = ring.limbs() * fixture.layer.wanted.count();
     let mut residues = vec![0; count];
-    assert!(Answer::new(ring, &fixture.layer.wanted, 1, residues.clone()).is_ok());
-    assert_eq!(Answer::new(ring, &fixture.layer.wanted, 1, residues[1..].to_vec()), Err(MaskError::AnswerRejected));
+    let form = fixture.key.form();
+    assert!(Answer::new(ring, form, residues.clone()).is_ok());
+    assert_eq!(Answer::new(ring, form, residues[1..].to_vec()), Err(MaskError::AnswerRejected));
+    let foreign = Arc::new(AnswerForm::new(fixture.layer.wanted.clone(), vec![count]));
+    assert_eq!(Answer::new(ring, &foreign, vec![0; foreign.residues()]), Err(MaskError::AnswerRejected));
     *residues.last_mut().unwrap() = ring.moduli()[1].value();
-    assert_eq!(Answer::new(ring, &fixture.layer.wanted, 1, residues), Err(MaskError::AnswerRejected), "residue >= p");
+    assert_eq!(Answer::new(ring, form, residues), Err(MaskError::AnswerRejected), "residue >= p");
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A sealed model in the server's memory.
 
-use jali_mask::{Answer, Wanted};
+use std::sync::Arc;
+
+use jali_mask::{Answer, AnswerForm, Wanted};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
 use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RowStore};
@@ -24,7 +26,9 @@ const PRODUCT_BYTES: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Operator {
     ring: Ring,
-    wanted: Wanted,
+    /// Of the primes that open rows are computed modulo.
+    open_ring: Ring,
+    form: Arc<AnswerForm>,
     store: RowStore,
     hidden_rows: usize,
 }
@@ -98,6 +102,10 @@ impl Operator {
             return Err(r.malformed("number of primes").into());
         }
         let prime_bits: Vec<u32> = r.raw(limbs)?.iter().map(|&b| u32::from(b)).collect();
+        let open_primes = usize::from(r.u8()?);
+        if !(1..=limbs).contains(&open_primes) {
+            return Err(r.malformed("number of primes of open rows").into());
+        }
         let tiles = r.count(jali_ring::modulus::MAX_LAZY_PRODUCTS, "tiles of a row")?;
         let rows = r.count(MAX_ROWS, "rows")?;
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) || rows == 0 || tiles == 0 {
@@ -107,34 +115,31 @@ impl Operator {
         // matrix is built.
         claim(limbs.saturating_mul(TABLE_BYTES * degree) + degree * 8)?;
         let ring = Ring::with_kernel(degree, &prime_bits, kernel)?;
-        claim(RowStore::bytes_needed(&ring, rows, tiles))?;
         let wanted = Wanted::decode(r, &ring)?;
-        // A row takes at least its kind and, open, one byte per tile: refuse before asking for memory.
-        if r.remaining() < rows.saturating_mul(tiles + 1) {
+        let kinds = r.raw(rows)?;
+        if !kinds.iter().all(|kind| [ROW_HIDDEN, ROW_OPEN].contains(kind)) {
+            return Err(r.malformed("kind of a row").into());
+        }
+        let hidden_rows = kinds.iter().filter(|&&kind| kind == ROW_HIDDEN).count();
+        // What a hidden row takes is known, an open one takes at least one byte per tile: refuse before asking for memory.
+        let least =
+            hidden_rows.saturating_mul(poly_len(&ring)).saturating_add(rows - hidden_rows).saturating_mul(tiles);
+        if r.remaining() < least {
             return Err(r.malformed("the data ends too early").into());
         }
-        let mut store = RowStore::new(&ring, rows, tiles)?;
-        let mut hidden_rows = 0;
-        for row in 0..rows {
-            match r.u8()? {
-                ROW_HIDDEN => {
-                    hidden_rows += 1;
-                    if r.remaining() < poly_len(&ring).saturating_mul(tiles) {
-                        return Err(r.malformed("the data ends too early").into());
-                    }
-                    for i in 0..tiles {
-                        store.set(row, i, &r.poly(&ring)?);
-                    }
-                }
-                ROW_OPEN => {
-                    for i in 0..tiles {
-                        store.set(row, i, &read_tile(r, &ring)?);
-                    }
-                }
-                _ => return Err(r.malformed("kind of a row").into()),
+        let row_limbs: Vec<usize> =
+            kinds.iter().map(|&kind| if kind == ROW_OPEN { open_primes } else { limbs }).collect();
+        claim(RowStore::bytes_needed(&ring, &row_limbs, tiles))?;
+        let open_ring = ring.leading(open_primes);
+        let mut store = RowStore::new(&ring, &row_limbs, tiles)?;
+        for (row, &kind) in kinds.iter().enumerate() {
+            for i in 0..tiles {
+                let w = if kind == ROW_OPEN { read_tile(r, &open_ring)? } else { r.poly(&ring)? };
+                store.set(row, i, &w);
             }
         }
-        Ok(Self { ring, wanted, store, hidden_rows })
+        let form = Arc::new(AnswerForm::new(wanted, row_limbs));
+        Ok(Self { ring, open_ring, form, store, hidden_rows })
     }
 
     /// Rows times the masked inputs of a batch, cut to the wanted coefficients: all that a server ever computes. The
@@ -145,7 +150,7 @@ impl Operator {
     pub fn apply(&self, batch: &[impl AsRef<[Poly<Ntt>]> + Sync]) -> Result<Vec<Answer>, OperatorError> {
         let (rows, images) = (self.rows(), batch.len());
         let prepared = self.store.prepare(&self.ring, batch)?;
-        let mut answers = vec![Answer::empty(&self.ring, &self.wanted, rows); images];
+        let mut answers = vec![Answer::empty(&self.form); images];
         // So many rows that their products are still in the cache when they are transformed back.
         let bytes = self.ring.limbs() * self.ring.degree() * 8 * images;
         let step = (PRODUCT_BYTES / bytes).clamp(1, rows);
@@ -153,8 +158,12 @@ impl Operator {
         for first in (0..rows).step_by(step) {
             let part = first..rows.min(first + step);
             self.store.products_into(&self.ring, &prepared, part.clone(), &mut products)?;
-            let row = |row, image| self.ring.inverse(products.poly(&self.ring, row, image));
-            Answer::fill(&mut answers, &self.ring, &self.wanted, part, row);
+            let row = |row, image| {
+                let product = products.poly(&self.ring, row, image);
+                let ring = if product.limbs() == self.ring.limbs() { &self.ring } else { &self.open_ring };
+                ring.inverse(product)
+            };
+            Answer::fill(&mut answers, part, row);
         }
         Ok(answers)
     }
@@ -164,9 +173,9 @@ impl Operator {
         &self.ring
     }
 
-    /// Coefficients of an answer.
-    pub fn wanted(&self) -> &Wanted {
-        &self.wanted
+    /// The form of its answers.
+    pub fn form(&self) -> &AnswerForm {
+        &self.form
     }
 
     /// Ring elements of a request.

@@ -10,7 +10,13 @@ use crate::*;
 const NO_LIMIT: usize = usize::MAX;
 
 fn sample(degree: usize, prime_bits: Vec<u32>, rows: &[(Vec<Tile>, bool)]) -> (SealedLayer, LayerKey) {
-    let parameters: Parameters = ParametersLiteral { degree, prime_bits, plaintext_bits: 20 }.try_into().unwrap();
+    let open_primes = prime_bits.len();
+    sample_with(ParametersLiteral { degree, prime_bits, plaintext_bits: 20, open_primes }, rows)
+}
+
+fn sample_with(literal: ParametersLiteral, rows: &[(Vec<Tile>, bool)]) -> (SealedLayer, LayerKey) {
+    let degree = literal.degree;
+    let parameters: Parameters = literal.try_into().unwrap();
     let entropy = SealEntropy::fixed([1; 32]);
     let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
     let wanted = Wanted::new(degree, 3, [(1, 1), (4, 9), (2, 1)]).unwrap();
@@ -29,6 +35,13 @@ fn load(bytes: &[u8], max_memory: usize) -> Result<ServerModel, OperatorError> {
     ServerModel::load(bytes, Kernel::fastest(), max_memory)
 }
 
+/// Open rows modulo the first prime alone.
+fn mixed() -> (Vec<u8>, LayerKey) {
+    let literal = ParametersLiteral { degree: 4096, prime_bits: vec![43, 33], plaintext_bits: 20, open_primes: 1 };
+    let (layer, key) = sample_with(literal, &rows());
+    (encode_model(layer.id.model, &[layer]), key)
+}
+
 fn sealed() -> (Vec<u8>, LayerKey) {
     let (layer, key) = sample(4096, vec![33, 33], &rows());
     (encode_model(layer.id.model, &[layer]), key)
@@ -36,7 +49,12 @@ fn sealed() -> (Vec<u8>, LayerKey) {
 
 #[test]
 fn a_loaded_operator_answers_exactly_with_every_kernel() {
-    let (bytes, key) = sealed();
+    answers_exactly(sealed(), 4);
+    answers_exactly(mixed(), 3);
+}
+
+/// `limbs`: primes of all rows together.
+fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), limbs: usize) {
     let x: Vec<Vec<i64>> = (0..2).map(|i| (0..4096).map(|j| (i * 31 + j * 7) % 511 - 255).collect()).collect();
     let want: Vec<i64> = rows()
         .iter()
@@ -50,7 +68,7 @@ fn a_loaded_operator_answers_exactly_with_every_kernel() {
                     }
                 }
             }
-            key.wanted().indices().iter().map(move |&k| y[k as usize]).collect::<Vec<_>>()
+            key.form().wanted().indices().iter().map(move |&k| y[k as usize]).collect::<Vec<_>>()
         })
         .collect();
     for kernel in Kernel::available() {
@@ -60,6 +78,7 @@ fn a_loaded_operator_answers_exactly_with_every_kernel() {
         let operator = &model.operators()[0];
         assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2, 1));
         let answer = operator.apply(&[&masked]).unwrap().remove(0);
+        assert_eq!(answer.residues().len(), limbs * key.form().wanted().count());
         assert_eq!(pending.finish(Some(answer)).unwrap(), want, "{}", kernel.name());
         assert!(operator.apply(&[&masked[..1]]).is_err());
     }
@@ -112,12 +131,13 @@ fn damaged_models_are_refused_with_a_reason() {
         empty.extend(32768u32.to_le_bytes());
         empty.push(1);
         empty.push(40);
+        empty.push(1);
         empty.extend([1, 0, 0, 0, 0, 0, 0, 0]);
         empty.extend([0; 28]);
     }
     assert!(load(&empty, 1 << 24).is_err());
     // A small file that claims a huge matrix: tiles and rows at their largest.
-    let mut huge = bytes[..8 + 1 + 16 + 4 + 4 + 1 + 2].to_vec();
+    let mut huge = bytes[..8 + 1 + 16 + 4 + 4 + 1 + 2 + 1].to_vec();
     huge.extend(4096u32.to_le_bytes());
     huge.extend((1u32 << 20).to_le_bytes());
     huge.extend([0; 64]);

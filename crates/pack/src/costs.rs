@@ -19,6 +19,10 @@ pub struct LayerCounts {
     pub tiles: usize,
     /// Rows of the matrix.
     pub rows: usize,
+    /// How many of these are computed modulo the first prime alone.
+    pub short_rows: usize,
+    /// Size of that prime, in bits.
+    pub first_bits: u32,
     /// Wanted coefficients of a row.
     pub wanted: usize,
     /// Numbers that go into and come out of the layer.
@@ -31,26 +35,31 @@ pub const FACTORS: usize = 5;
 impl LayerCounts {
     /// What the client's factors multiply: the layer itself, values, and residues of tiles, rows, wanted coefficients.
     pub fn client(&self) -> [f64; FACTORS] {
-        let residues = (self.degree * self.limbs) as f64;
+        let row_limbs = self.row_limbs();
         [
             1.0,
             self.values as f64,
-            self.tiles as f64 * residues,
-            self.rows as f64 * residues,
-            (self.rows * self.wanted * self.limbs) as f64,
+            (self.tiles * self.degree * self.limbs) as f64,
+            (row_limbs * self.degree) as f64,
+            (row_limbs * self.wanted) as f64,
         ]
     }
 
     /// What the server's factors multiply: the layer itself, and residues of tiles, products, rows, wanted coefficients.
     pub fn server(&self) -> [f64; FACTORS] {
-        let residues = (self.degree * self.limbs) as f64;
+        let row_limbs = self.row_limbs();
         [
             1.0,
-            self.tiles as f64 * residues,
-            (self.tiles * self.rows) as f64 * residues,
-            self.rows as f64 * residues,
-            (self.rows * self.wanted * self.limbs) as f64,
+            (self.tiles * self.degree * self.limbs) as f64,
+            (self.tiles * row_limbs * self.degree) as f64,
+            (row_limbs * self.degree) as f64,
+            (row_limbs * self.wanted) as f64,
         ]
+    }
+
+    /// Primes of all rows together.
+    fn row_limbs(&self) -> usize {
+        (self.rows - self.short_rows) * self.limbs + self.short_rows
     }
 
     /// Bytes of a request, without its header.
@@ -60,7 +69,8 @@ impl LayerCounts {
 
     /// Bytes of an answer, without its header.
     pub fn bytes_down(&self) -> usize {
-        self.rows * (self.wanted * self.modulus_bits as usize).div_ceil(8)
+        let row = |bits: u32| (self.wanted * bits as usize).div_ceil(8);
+        (self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits)
     }
 }
 

@@ -185,9 +185,9 @@ impl<'m> Inference<'m> {
         }
         let layer = &self.client.layers[self.layer];
         let (key, node) = (&layer.key, layer.node);
-        let (ring, shape) = (key.parameters().ring(), (key.rows(), pending.len()));
+        let (ring, images) = (key.parameters().ring(), pending.len());
         // One path for malformed, missing and wrong answers.
-        let decoded: Vec<Option<_>> = match decode_answer(answer, self.layer as u32, ring, key.wanted(), shape) {
+        let decoded: Vec<Option<_>> = match decode_answer(answer, self.layer as u32, ring, key.form(), images) {
             Some(answers) => answers.into_iter().map(Some).collect(),
             None => pending.iter().map(|_| None).collect(),
         };

@@ -2,20 +2,22 @@
 //!
 //! ```text
 //! request = "JQ" | version u8 | model id [16] | operator u32 | images u32 | images x tiles x limbs x N packed residues
-//! answer  = "JA" | version u8 | operator u32 | images u32 | images x rows x limbs x wanted packed residues
+//! answer  = "JA" | version u8 | operator u32 | images u32 | images x rows x limbs of the row x wanted packed residues
 //! refusal = "JR" | version u8 | code u8
 //! ```
 //!
 //! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a
 //! server allocate more than its bytes and 4 GiB of products and answers justify.
 
-use jali_mask::{Answer, Wanted};
+use std::sync::Arc;
+
+use jali_mask::{Answer, AnswerForm};
 use jali_operator::ServerModel;
-use jali_ring::wire::{Reader, Writer, packed_len, poly_len};
+use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 
 /// Version of all messages.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 const REQUEST: [u8; 2] = *b"JQ";
 const ANSWER: [u8; 2] = *b"JA";
 const REFUSAL: [u8; 2] = *b"JR";
@@ -100,7 +102,10 @@ pub fn encode_answer(operator: u32, ring: &Ring, answers: &[Answer]) -> Vec<u8> 
     w.u8(VERSION);
     w.u32(operator);
     w.u32(answers.len() as u32);
-    answers.iter().for_each(|answer| w.residue_runs(ring.moduli(), answer.wanted(), answer.residues()));
+    for answer in answers {
+        let form = answer.form();
+        w.residue_rows(ring.moduli(), form.limbs(), form.wanted().count(), answer.residues());
+    }
     w.finish()
 }
 
@@ -125,28 +130,28 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
 }
 
 /// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape with residues below
-/// their primes. `shape` is (rows, images).
+/// their primes.
 pub fn decode_answer(
     bytes: &[u8],
     operator: u32,
     ring: &Ring,
-    wanted: &Wanted,
-    (rows, images): (usize, usize),
+    form: &Arc<AnswerForm>,
+    images: usize,
 ) -> Option<Vec<Answer>> {
     let mut r = Reader::new(bytes);
     header(&mut r, ANSWER).ok()?;
     if r.u32().ok()? != operator || r.u32().ok()? as usize != images {
         return None;
     }
-    let row_bytes: usize = ring.moduli().iter().map(|m| packed_len(m, wanted.count())).sum();
-    if r.remaining() != row_bytes * rows * images {
+    let count = form.wanted().count();
+    if r.remaining() != rows_len(ring.moduli(), form.limbs(), count) * images {
         return None;
     }
     let mut answers = Vec::with_capacity(images);
     for _ in 0..images {
-        let mut residues = vec![0; rows * ring.limbs() * wanted.count()];
-        r.residue_runs(ring.moduli(), wanted.count(), &mut residues).ok()?;
-        answers.push(Answer::new(ring, wanted, rows, residues).ok()?);
+        let mut residues = vec![0; form.residues()];
+        r.residue_rows(ring.moduli(), form.limbs(), count, &mut residues).ok()?;
+        answers.push(Answer::new(ring, form, residues).ok()?);
     }
     r.finish().ok()?;
     Some(answers)

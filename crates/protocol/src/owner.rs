@@ -27,9 +27,11 @@ pub struct Blueprint {
     pub prediction: Prediction,
     /// Numbers that go into and come out of the layer.
     values: usize,
+    /// Rows that are going to be open.
+    open_rows: usize,
 }
 
-fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize) -> LayerCounts {
+fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize, open_rows: usize) -> LayerCounts {
     let wanted = layout.wanted().dims.iter().map(|d| d.0).product();
     LayerCounts {
         degree: literal.degree,
@@ -37,6 +39,8 @@ fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize) -> LayerC
         limbs: literal.prime_bits.len(),
         tiles: layout.tiles(),
         rows: layout.rows(),
+        short_rows: if literal.open_primes < literal.prime_bits.len() { open_rows } else { 0 },
+        first_bits: literal.prime_bits.first().copied().unwrap_or(0),
         wanted,
         values,
     }
@@ -58,12 +62,43 @@ impl Blueprint {
         let (literal, layout, prediction) =
             cheapest(&model.config(), linear, input, values, hidden, costs).map_err(fail)?;
         let parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
-        Ok(Self { parameters, layout, prediction, values })
+        Ok(Self { parameters, layout, prediction, values, open_rows: 0 })
+    }
+
+    /// The same layout for a layer that has hidden rows and so many open ones: primes that let the open rows do with one of
+    /// them, where the costs expect that to be cheaper. `q` is larger then, within what security allows at this degree.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Layer`] never in practice.
+    pub fn with_open_rows(
+        mut self,
+        model: &QuantModel,
+        node: usize,
+        open_rows: usize,
+        costs: &Costs,
+    ) -> Result<Self, ProtocolError> {
+        let n = &model.graph().nodes()[node];
+        let fail = |reason: String| ProtocolError::Layer { layer: n.name.clone(), reason };
+        let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
+        self.open_rows = open_rows;
+        let degree = self.parameters.ring().degree();
+        let shape = layer_shape(&model.config(), linear, &self.layout, true);
+        // Too little room for the larger modulus is no error: the layer stays as it is.
+        if open_rows > 0
+            && let Ok(literal) = ParametersLiteral::choose_mixed(degree, &shape)
+        {
+            let prediction = costs.predict(&counts(&literal, &self.layout, self.values, open_rows), true);
+            if prediction.total_ms() < self.prediction.total_ms() {
+                self.parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
+                self.prediction = prediction;
+            }
+        }
+        Ok(self)
     }
 
     /// The counts that the layer's cost follows from.
     pub fn counts(&self) -> LayerCounts {
-        counts(self.parameters.literal(), &self.layout, self.values)
+        counts(self.parameters.literal(), &self.layout, self.values, self.open_rows)
     }
 
     /// Ranges of weights that the rows hold, for policies that open whole rows.
@@ -114,7 +149,7 @@ fn cheapest(
                     continue;
                 }
             };
-            let prediction = costs.predict(&counts(&literal, &layout, values), hidden);
+            let prediction = costs.predict(&counts(&literal, &layout, values, 0), hidden);
             let total = prediction.total_ms();
             if best.as_ref().is_none_or(|b| total < b.0) {
                 best = Some((total, literal, layout, prediction));
@@ -151,7 +186,7 @@ impl Estimate {
         let values = inputs.iter().product::<usize>() + outputs;
         let fail = |reason| ProtocolError::Layer { layer: linear.kind(), reason };
         let (literal, layout, prediction) = cheapest(config, linear, inputs, values, hidden, costs).map_err(fail)?;
-        let counts = counts(&literal, &layout, values);
+        let counts = counts(&literal, &layout, values, 0);
         let sealed_bytes = counts.tiles * counts.rows * counts.degree * counts.modulus_bits as usize / 8;
         Ok(Self { counts, prediction, sealed_bytes })
     }
@@ -183,6 +218,8 @@ pub struct LayerReport {
     pub tiles: usize,
     /// Rows of the matrix.
     pub rows: usize,
+    /// How many of these are computed modulo the first prime alone: open rows of a layer that has hidden ones.
+    pub short_rows: usize,
     /// Weights of the layer.
     pub weights: usize,
     /// How many of them are sealed.
@@ -231,8 +268,13 @@ pub fn seal(
     let id = entropy.model_id();
     let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
     for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
-        let blueprint = Blueprint::choose(&model, node, !plan.may_open_layer(layer), costs)?;
+        let whole = plan.may_open_layer(layer);
+        let mut blueprint = Blueprint::choose(&model, node, !whole, costs)?;
         let ranges = blueprint.row_weights(linear);
+        let open_rows = ranges.iter().filter(|range| plan.may_open(layer, (*range).clone())).count();
+        if !whole {
+            blueprint = blueprint.with_open_rows(&model, node, open_rows, costs)?;
+        }
         let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
         let Blueprint { parameters, layout, .. } = blueprint;
         let weights = &model.layer(node)?.weights;
@@ -256,6 +298,7 @@ pub fn seal(
             primes_bits: parameters.literal().prime_bits.clone(),
             tiles: layout.tiles(),
             rows: layout.rows(),
+            short_rows: counts.short_rows,
             weights: weights.len(),
             weights_sealed: hidden().map(|r| r.len()).sum(),
             weights_allowed_but_sealed: hidden().flatten().filter(|&w| plan.may_open(layer, w..w + 1)).count(),

@@ -50,7 +50,7 @@ fn rows(c: &mut Criterion) {
     for kernel in Kernel::available() {
         let Ok(ring) = Ring::with_kernel(DEGREE, &[34], kernel) else { continue };
         let w = polys(&ring, 11);
-        let Ok(mut store) = RowStore::new(&ring, 32, 11) else { continue };
+        let Ok(mut store) = RowStore::new(&ring, &[ring.limbs(); 32], 11) else { continue };
         (0..32 * 11).for_each(|i| store.set(i / 11, i % 11, &w[i % 11]));
         for images in [1, 16] {
             let Ok(batch) = store.prepare(&ring, &vec![w.clone(); images]) else { continue };

@@ -14,7 +14,7 @@ fn main() -> Result<(), RingError> {
     let ring = Ring::with_kernel(4096, &[34, 34], Kernel::PORTABLE)?;
     let mut rng = stream(&derive_key("jali instruction count", &[]));
     let mut tiles: Vec<Poly<Ntt>> = (0..4).map(|_| ring.uniform(&mut rng)).collect();
-    let mut store = RowStore::new(&ring, 2, 4)?;
+    let mut store = RowStore::new(&ring, &[ring.limbs(); 2], 4)?;
     (0..8).for_each(|i| store.set(i / 4, i % 4, &tiles[i % 4]));
     // One thread, so that the count does not depend on who stole what.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();

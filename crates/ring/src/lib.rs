@@ -25,6 +25,7 @@ pub mod ring;
 pub mod sample;
 pub mod wire;
 
+pub use crt::Crt;
 pub use error::RingError;
 pub use kernel::{Batch, Kernel, MaskSums, Pad, Products, RowStore};
 pub use modulus::Modulus;

@@ -1,5 +1,7 @@
 //! A ring: degree, primes and their transforms.
 
+use std::sync::Arc;
+
 use rand_core::Rng;
 
 use crate::crt::Crt;
@@ -20,7 +22,7 @@ pub const MAX_DEGREE: usize = 32768;
 pub struct Ring {
     degree: usize,
     moduli: Vec<Modulus>,
-    plans: Vec<NttPlan>,
+    plans: Vec<Arc<NttPlan>>,
     crt: Crt,
     kernel: Kernel,
 }
@@ -52,8 +54,18 @@ impl Ring {
             let primes = ntt_primes(degree, bits, earlier + 1)?;
             moduli.push(Modulus::new(primes[earlier])?);
         }
-        let plans = moduli.iter().map(|&m| NttPlan::new(degree, m, kernel)).collect::<Result<_, _>>()?;
+        let plan = |&m: &Modulus| Ok(Arc::new(NttPlan::new(degree, m, kernel)?));
+        let plans = moduli.iter().map(plan).collect::<Result<_, RingError>>()?;
         Ok(Self { degree, crt: Crt::new(&moduli, kernel), moduli, plans, kernel })
+    }
+
+    /// The ring of the first `limbs` primes alone, at least one; the tables of roots are shared. Where only elements of this ring are
+    /// written, elements of the whole one may stand beside them: their leading residues count.
+    pub fn leading(&self, limbs: usize) -> Self {
+        let limbs = limbs.clamp(1, self.limbs());
+        let moduli = self.moduli[..limbs].to_vec();
+        let plans = self.plans[..limbs].to_vec();
+        Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
     }
 
     /// The degree `N`.

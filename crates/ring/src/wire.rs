@@ -72,13 +72,19 @@ impl Writer {
         });
     }
 
-    /// Equal runs of residues modulo the given primes in turn (`[run][limb][count]`), packed in parallel.
-    pub fn residue_runs(&mut self, moduli: &[Modulus], count: usize, values: &[u64]) {
-        let len: usize = moduli.iter().map(|m| packed_len(m, count)).sum();
+    /// Rows of residues, `[row][limb][count]`, a row modulo as many of the first primes as `limbs` says, packed in parallel.
+    pub fn residue_rows(&mut self, moduli: &[Modulus], limbs: &[usize], count: usize, values: &[u64]) {
         let start = self.bytes.len();
-        self.bytes.resize(start + len * (values.len() / (count * moduli.len())), 0);
-        let runs = values.par_chunks_exact(count * moduli.len());
-        self.bytes[start..].par_chunks_exact_mut(len).zip(runs).for_each(|(mut out, values)| {
+        self.bytes.resize(start + rows_len(moduli, limbs, count), 0);
+        let (mut out, mut values) = (&mut self.bytes[start..], values);
+        let row = |&limbs: &usize| {
+            let (bytes, rest) = std::mem::take(&mut out).split_at_mut(row_len(&moduli[..limbs], count));
+            let (row, others) = values.split_at(limbs * count);
+            (out, values) = (rest, others);
+            (bytes, row)
+        };
+        let rows: Vec<_> = limbs.iter().map(row).collect();
+        rows.into_par_iter().for_each(|(mut out, values)| {
             for (m, values) in moduli.iter().zip(values.chunks_exact(count)) {
                 let (part, rest) = out.split_at_mut(packed_len(m, count));
                 pack_residues(m, values, part);
@@ -198,6 +204,16 @@ fn pack_few(width: u32, values: &[u64], out: &mut [u8]) {
 /// Bytes that `count` packed residues take.
 pub fn packed_len(p: &Modulus, count: usize) -> usize {
     (count * p.bits() as usize).div_ceil(8)
+}
+
+/// Bytes of a row of `count` residues modulo each of the given primes.
+fn row_len(moduli: &[Modulus], count: usize) -> usize {
+    moduli.iter().map(|m| packed_len(m, count)).sum()
+}
+
+/// Bytes that [`Writer::residue_rows`] writes.
+pub fn rows_len(moduli: &[Modulus], limbs: &[usize], count: usize) -> usize {
+    limbs.iter().map(|&limbs| row_len(&moduli[..limbs], count)).sum()
 }
 
 /// Bytes that one ring element takes.
@@ -357,16 +373,24 @@ impl<'a> Reader<'a> {
         bytes.par_chunks_exact(len).enumerate().map(one).collect()
     }
 
-    /// The inverse of [`Writer::residue_runs`].
-    pub fn residue_runs(&mut self, moduli: &[Modulus], count: usize, out: &mut [u64]) -> Result<(), RingError> {
-        let len: usize = moduli.iter().map(|m| packed_len(m, count)).sum();
-        let (start, runs) = (self.offset, out.len() / (count * moduli.len()));
-        let bytes = self.raw(len.saturating_mul(runs))?;
-        let outs = out.par_chunks_exact_mut(count * moduli.len());
-        bytes.par_chunks_exact(len).zip(outs).enumerate().try_for_each(|(i, (bytes, out))| {
+    /// The inverse of [`Writer::residue_rows`].
+    pub fn residue_rows(
+        &mut self,
+        moduli: &[Modulus],
+        limbs: &[usize],
+        count: usize,
+        mut out: &mut [u64],
+    ) -> Result<(), RingError> {
+        let mut rows = Vec::with_capacity(limbs.len());
+        for &limbs in limbs {
+            let (row, rest) = std::mem::take(&mut out).split_at_mut(limbs * count);
+            rows.push((self.offset, self.raw(row_len(&moduli[..limbs], count))?, row));
+            out = rest;
+        }
+        rows.into_par_iter().try_for_each(|(start, bytes, row)| {
             let mut r = Reader::new(bytes);
-            let mut parts = moduli.iter().zip(out.chunks_exact_mut(count));
-            parts.try_for_each(|(m, out)| r.residues(m, out)).map_err(|e| e.moved(start + i * len))
+            let mut parts = moduli.iter().zip(row.chunks_exact_mut(count));
+            parts.try_for_each(|(m, out)| r.residues(m, out)).map_err(|e| e.moved(start))
         })
     }
 

@@ -3,7 +3,7 @@
 //! `W~` is stored `[limb][block of 32 coefficients][row][tile][32 residues]`, residues in as many whole bytes as their prime
 //! needs. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level
 //! cache; `W~` streams past them once, in storage order, whatever the batch. Accumulators stay in registers until a
-//! row ends.
+//! row ends. A row may be held modulo the first primes only: the other limbs go without it.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use super::lanes::{Lanes, UNPACK_READS, array_at, item_at};
 use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
-use crate::{Ntt, Poly, Ring, RingError};
+use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
 /// The matrix `W~`: rows of `tiles` ring elements.
 #[derive(Clone)]
@@ -29,7 +29,9 @@ pub struct RowStore {
 struct LimbRows {
     /// Bytes per residue.
     width: usize,
-    /// `[block][row][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
+    /// Rows of this limb before each row of the matrix, and all of them.
+    before: Vec<u32>,
+    /// `[block][row of this limb][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
     bytes: Vec<u8>,
 }
 
@@ -51,31 +53,45 @@ impl RowStore {
         residues.saturating_mul(Self::bytes_per_residue(bits)).saturating_add(UNPACK_READS)
     }
 
-    /// Bytes of memory that so many rows of so many tiles take.
-    pub fn bytes_needed(ring: &Ring, rows: usize, tiles: usize) -> usize {
-        let limbs = ring.moduli().iter().map(|m| Self::limb_bytes(ring, m.bits(), rows, tiles));
-        limbs.fold(0, usize::saturating_add)
+    /// Bytes of memory that rows of so many tiles take; `limbs` says for every row how many primes it is held modulo.
+    pub fn bytes_needed(ring: &Ring, limbs: &[usize], tiles: usize) -> usize {
+        let bytes = |(l, m): (usize, &Modulus)| {
+            let rows = limbs.iter().filter(|&&limbs| limbs > l).count();
+            Self::limb_bytes(ring, m.bits(), rows, tiles)
+        };
+        ring.moduli().iter().enumerate().map(bytes).fold(0, usize::saturating_add)
     }
 
-    /// Room for `rows` rows; the content is zero.
+    /// Room for rows; `limbs` says for every one how many of the first primes it is held modulo. The content is zero.
     ///
     /// # Errors
-    /// [`RingError::Length`] for 0 or more than 4096 tiles, or if the memory cannot be had.
-    pub fn new(ring: &Ring, rows: usize, tiles: usize) -> Result<Self, RingError> {
+    /// [`RingError::Length`] for 0 or more than 4096 tiles, for a row of 0 primes or of more than the ring has, or if the memory
+    /// cannot be had.
+    pub fn new(ring: &Ring, limbs: &[usize], tiles: usize) -> Result<Self, RingError> {
         if !(1..=MAX_LAZY_PRODUCTS).contains(&tiles) {
             return Err(RingError::Length { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
         }
-        let limb = |bits: u32| {
-            let (mut bytes, width) = (Vec::new(), Self::bytes_per_residue(bits));
-            let got = Self::limb_bytes(ring, bits, rows, tiles);
+        if let Some(&got) = limbs.iter().find(|limbs| !(1..=ring.limbs()).contains(*limbs)) {
+            return Err(RingError::Length { what: "primes of a row", expected: ring.limbs(), got });
+        }
+        let limb = |(l, m): (usize, &Modulus)| {
+            let mut before = Vec::with_capacity(limbs.len() + 1);
+            let mut rows = 0;
+            for &limbs in limbs {
+                before.push(rows);
+                rows += u32::from(limbs > l);
+            }
+            before.push(rows);
+            let (mut bytes, width) = (Vec::new(), Self::bytes_per_residue(m.bits()));
+            let got = Self::limb_bytes(ring, m.bits(), rows as usize, tiles);
             if bytes.try_reserve_exact(got).is_err() {
                 return Err(RingError::Length { what: "bytes of memory for the rows", expected: 0, got });
             }
             bytes.resize(got, 0);
-            Ok(LimbRows { width, bytes })
+            Ok(LimbRows { width, before, bytes })
         };
-        let limbs = ring.moduli().iter().map(|m| limb(m.bits())).collect::<Result<_, _>>()?;
-        Ok(Self { tiles, rows, limbs })
+        let held = ring.moduli().iter().enumerate().map(limb).collect::<Result<_, _>>()?;
+        Ok(Self { tiles, rows: limbs.len(), limbs: held })
     }
 
     /// Number of rows.
@@ -93,15 +109,15 @@ impl RowStore {
         self.limbs.iter().map(|l| l.bytes.len()).sum()
     }
 
-    /// Puts a ring element into place. Nothing happens outside the matrix.
+    /// Puts a ring element into place: of the whole ring or of the row's primes. Nothing happens outside the matrix.
     pub fn set(&mut self, row: usize, tile: usize, p: &Poly<Ntt>) {
         if row >= self.rows || tile >= self.tiles {
             return;
         }
-        for (l, limb) in self.limbs.iter_mut().enumerate() {
-            let run = BLOCK * limb.width;
+        for (l, limb) in self.limbs.iter_mut().enumerate().filter(|(_, limb)| limb.holds(row)) {
+            let (run, rows, row) = (BLOCK * limb.width, limb.rows(), limb.before[row] as usize);
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
-                let at = ((b * self.rows + row) * self.tiles + tile) * run;
+                let at = ((b * rows + row) * self.tiles + tile) * run;
                 for (place, v) in limb.bytes[at..at + run].chunks_exact_mut(limb.width).zip(source) {
                     place.copy_from_slice(&v.to_le_bytes()[..limb.width]);
                 }
@@ -164,20 +180,45 @@ impl RowStore {
             let got = batch.words.len() / (ring.limbs() * blocks * images * BLOCK);
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
         }
-        let run = rows.len() * images * BLOCK;
-        out.take(rows.len(), images, ring.limbs() * blocks * run);
-        let least = least(run * self.tiles);
-        out.words.par_chunks_exact_mut(run).with_min_len(least).enumerate().for_each(|(index, out)| {
-            let (limb, block) = (index / blocks, index % blocks);
-            let LimbRows { width, bytes } = &self.limbs[limb];
-            let row_bytes = self.tiles * BLOCK * width;
-            let at = |row: usize| (block * self.rows + row) * row_bytes;
-            let w = &bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
-            let shape = Shape { tiles: self.tiles, width: *width, images };
-            let x = &batch.words[index * inputs..(index + 1) * inputs];
+        out.take(self, rows.clone(), images, ring.degree());
+        let least = least(rows.len() * images * BLOCK * self.tiles);
+        let mut jobs = Vec::with_capacity(ring.limbs() * blocks);
+        let mut words = &mut out.words[..];
+        for (limb, held) in self.limbs.iter().enumerate() {
+            let run = held.count(&rows) * images * BLOCK;
+            let (part, rest) = words.split_at_mut(run * blocks);
+            words = rest;
+            if run > 0 {
+                jobs.extend(part.chunks_exact_mut(run).enumerate().map(|(block, out)| (limb, block, out)));
+            }
+        }
+        jobs.into_par_iter().with_min_len(least).for_each(|(limb, block, out)| {
+            let held = &self.limbs[limb];
+            let (width, row_bytes) = (held.width, self.tiles * BLOCK * held.width);
+            let at = |row: usize| (block * held.rows() + held.before[row] as usize) * row_bytes;
+            let w = &held.bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
+            let shape = Shape { tiles: self.tiles, width, images };
+            let x = &batch.words[(limb * blocks + block) * inputs..][..inputs];
             ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, x, out });
         });
         Ok(())
+    }
+}
+
+impl LimbRows {
+    /// Number of rows that this limb has.
+    fn rows(&self) -> usize {
+        self.before.last().map_or(0, |&rows| rows as usize)
+    }
+
+    /// How many of a range it has.
+    fn count(&self, rows: &Range<usize>) -> usize {
+        (self.before[rows.end] - self.before[rows.start]) as usize
+    }
+
+    /// Whether it has this row.
+    fn holds(&self, row: usize) -> bool {
+        self.before[row + 1] > self.before[row]
     }
 }
 
@@ -192,11 +233,13 @@ impl Zeroize for RowStore {
     }
 }
 
-/// Some rows times inputs, `[limb][block][row][image][32]`.
+/// Some rows times inputs, `[limb][block][row of this limb][image][32]`.
 #[derive(Default)]
 pub struct Products {
     rows: usize,
     images: usize,
+    /// For every limb where it begins, how many rows it has, and for every row how many of them come before.
+    limbs: Vec<(usize, usize, Vec<u32>)>,
     words: AlignedWords,
 }
 
@@ -207,21 +250,32 @@ impl std::fmt::Debug for Products {
 }
 
 impl Products {
-    /// Room for so many words, whose content is about to be overwritten.
-    fn take(&mut self, rows: usize, images: usize, len: usize) {
-        (self.rows, self.images) = (rows, images);
+    /// Room for the products of some rows, whose content is about to be overwritten.
+    fn take(&mut self, store: &RowStore, rows: Range<usize>, images: usize, degree: usize) {
+        (self.rows, self.images) = (rows.len(), images);
+        self.limbs.clear();
+        let mut len = 0;
+        for held in &store.limbs {
+            let (first, count) = (held.before[rows.start], held.count(&rows));
+            let before = held.before[rows.start..=rows.end].iter().map(|b| b - first).collect();
+            self.limbs.push((len, count, before));
+            len += count * images * degree;
+        }
         if !self.words.shorten(len) {
             self.words = AlignedWords::zero(len);
         }
     }
 
-    /// The product of one row, counted from the first of these, and one image.
+    /// The product of one row, counted from the first of these, and one image, modulo the primes that the row is held
+    /// modulo.
     pub fn poly(&self, ring: &Ring, row: usize, image: usize) -> Poly<Ntt> {
-        let blocks = ring.degree() / BLOCK * ring.limbs();
-        Poly::build(ring.limbs(), ring.degree(), |out| {
-            for b in 0..blocks {
-                let at = ((b * self.rows + row) * self.images + image) * BLOCK;
-                out.extend_from_slice(&self.words[at..at + BLOCK]);
+        let held = self.limbs.iter().take_while(|(_, _, before)| before[row + 1] > before[row]);
+        Poly::build(held.clone().count(), ring.degree(), |out| {
+            for (start, rows, before) in held {
+                for b in 0..ring.degree() / BLOCK {
+                    let at = start + ((b * rows + before[row] as usize) * self.images + image) * BLOCK;
+                    out.extend_from_slice(&self.words[at..at + BLOCK]);
+                }
             }
         })
     }
@@ -403,12 +457,13 @@ impl<V: Lanes> RowJob<'_, V> {
 impl RowStore {
     /// One row times one input, one product and one division at a time.
     pub fn product_naive(&self, ring: &Ring, row: usize, x: &[Poly<Ntt>]) -> Poly<Ntt> {
-        let mut out = ring.zero();
-        for (l, m) in ring.moduli().iter().enumerate() {
-            let (p, limb) = (u128::from(m.value()), &self.limbs[l]);
+        let held = self.limbs.iter().take_while(|limb| limb.holds(row));
+        let mut out = Poly::zero(held.clone().count(), ring.degree());
+        for (l, limb) in held.enumerate() {
+            let (p, first) = (u128::from(ring.moduli()[l].value()), limb.before[row] as usize);
             for (k, o) in out.limb_mut(l).iter_mut().enumerate() {
                 for (tile, x) in x.iter().enumerate() {
-                    let at = ((k / BLOCK * self.rows + row) * self.tiles + tile) * BLOCK + k % BLOCK;
+                    let at = ((k / BLOCK * limb.rows() + first) * self.tiles + tile) * BLOCK + k % BLOCK;
                     let mut w = [0; 8];
                     w[..limb.width].copy_from_slice(&limb.bytes[at * limb.width..][..limb.width]);
                     let product = u128::from(x.limb(l)[k]) * u128::from(u64::from_le_bytes(w));

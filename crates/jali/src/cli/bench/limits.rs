@@ -112,7 +112,7 @@ fn of_kernel(kernel: Kernel, [one, all]: [&rayon::ThreadPool; 2], bus: &PerThrea
     let forward_us = best(|| ring.forward_in_place(&mut values)) * 1e6;
     let inverse_us = best(|| ring.inverse_in_place(&mut values)) * 1e6;
 
-    let mut store = RowStore::new(&ring, ROWS, TILES)?;
+    let mut store = RowStore::new(&ring, &[ring.limbs(); ROWS], TILES)?;
     (0..ROWS * TILES).for_each(|i| store.set(i / TILES, i % TILES, &tiles[i % TILES]));
     let time = |pool: &rayon::ThreadPool, images: usize| -> anyhow::Result<f64> {
         let batch = store.prepare(&ring, &vec![tiles.clone(); images])?;

@@ -1,0 +1,121 @@
+//! What a server sends back: residues of the wanted coefficients, row by row.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use jali_ring::{Coefficient, Poly, Ring};
+use rayon::prelude::*;
+
+use crate::MaskError;
+use crate::wanted::Wanted;
+
+/// The form of a layer's answers: which coefficients, and modulo how many of the first primes each row is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AnswerForm {
+    wanted: Wanted,
+    /// Row by row.
+    limbs: Vec<usize>,
+    /// Where every row's residues begin, and where the last ends.
+    starts: Vec<usize>,
+}
+
+impl AnswerForm {
+    /// Rows modulo as many primes as `limbs` says.
+    pub fn new(wanted: Wanted, limbs: Vec<usize>) -> Self {
+        let mut starts = vec![0];
+        starts.extend(limbs.iter().scan(0, |end, limbs| {
+            *end += limbs * wanted.count();
+            Some(*end)
+        }));
+        Self { wanted, limbs, starts }
+    }
+
+    /// The wanted coefficients.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.limbs.len()
+    }
+
+    /// Number of primes of every row.
+    pub fn limbs(&self) -> &[usize] {
+        &self.limbs
+    }
+
+    /// Number of residues of an answer.
+    pub fn residues(&self) -> usize {
+        self.starts[self.limbs.len()]
+    }
+}
+
+/// A decoded answer: the wanted residues of every row. Residues are below their primes, which the decoder has checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answer {
+    form: Arc<AnswerForm>,
+    /// `[row][limb][wanted]`.
+    residues: Vec<u64>,
+}
+
+impl Answer {
+    /// Takes residues in the order `[row][limb][wanted]`.
+    ///
+    /// # Errors
+    /// [`MaskError::AnswerRejected`] if their number does not fit or one is not below its prime (condition 6).
+    pub fn new(ring: &Ring, form: &Arc<AnswerForm>, residues: Vec<u64>) -> Result<Self, MaskError> {
+        if residues.len() != form.residues() || form.limbs.iter().any(|&limbs| limbs > ring.limbs()) {
+            return Err(MaskError::AnswerRejected);
+        }
+        let answer = Self { form: form.clone(), residues };
+        let too_large = |row: usize| {
+            let mut parts = ring.moduli()[..form.limbs[row]].iter().enumerate();
+            parts.any(|(l, m)| answer.part(row, l).iter().any(|&v| v >= m.value()))
+        };
+        if (0..form.rows()).any(too_large) { Err(MaskError::AnswerRejected) } else { Ok(answer) }
+    }
+
+    /// Room for an answer of this form.
+    pub fn empty(form: &Arc<AnswerForm>) -> Self {
+        Self { form: form.clone(), residues: vec![0; form.residues()] }
+    }
+
+    /// Fills in some rows of the answers of a batch, each computed by `row(index within the range, image)` modulo the row's
+    /// primes, in parallel.
+    pub fn fill(answers: &mut [Self], rows: Range<usize>, row: impl Fn(usize, usize) -> Poly<Coefficient> + Sync) {
+        answers.par_iter_mut().enumerate().for_each(|(image, answer)| {
+            let Self { form, residues } = answer;
+            let mut left = &mut residues[form.starts[rows.start]..form.starts[rows.end]];
+            let mut outs = Vec::with_capacity(rows.len());
+            for limbs in &form.limbs[rows.clone()] {
+                let (out, rest) = left.split_at_mut(limbs * form.wanted.count());
+                outs.push(out);
+                left = rest;
+            }
+            outs.into_par_iter().enumerate().for_each(|(o, out)| {
+                let row = row(o, image);
+                for (l, out) in out.chunks_exact_mut(form.wanted.count()).enumerate() {
+                    let row = row.limb(l);
+                    out.iter_mut().zip(form.wanted.indices()).for_each(|(o, &k)| *o = row[k as usize]);
+                }
+            });
+        });
+    }
+
+    /// The form.
+    pub fn form(&self) -> &AnswerForm {
+        &self.form
+    }
+
+    /// All residues, `[row][limb][wanted]`.
+    pub fn residues(&self) -> &[u64] {
+        &self.residues
+    }
+
+    /// The wanted residues of one row and limb.
+    pub fn part(&self, row: usize, limb: usize) -> &[u64] {
+        let width = self.form.wanted.count();
+        &self.residues[self.form.starts[row] + limb * width..][..width]
+    }
+}
