@@ -20,6 +20,8 @@ pub fn max_log2_q(degree: usize) -> Option<u32> {
 const PLAINTEXT_BITS: (u32, u32) = (2, 48);
 /// Largest size of one prime when parameters are chosen here.
 const LARGEST_PRIME: u32 = 49;
+/// Largest prime that kernels without 52-bit integer products still compute fast with; a second prime beside it is cheap.
+const LARGEST_FIRST_PRIME: u32 = 47;
 /// Smallest: two check scalars per limb let a lie in one limb pass with probability `p^-2`, at most 2^-64.
 pub const SMALLEST_PRIME: u32 = 33;
 
@@ -143,7 +145,7 @@ impl ParametersLiteral {
     /// it is larger than all hidden ones would have, and `q` with it.
     ///
     /// # Errors
-    /// As [`ParametersLiteral::choose`]; also if the open rows need more than one prime.
+    /// As [`ParametersLiteral::choose`]; also if the open rows need more than one prime of 47 bits.
     pub fn choose_mixed(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
         let hidden = Self::choose(degree, shape)?;
         let open = Self::choose(degree, &LayerShape { hidden: false, ..shape.clone() })?;
@@ -151,7 +153,10 @@ impl ParametersLiteral {
             let plaintext_bits = shape.plaintext_bits;
             Err(MaskError::NoParameters { degree, tiles: shape.tiles, plaintext_bits, needed, limit })
         };
-        let &[first] = &*open.prime_bits else { return none(open.prime_bits.iter().sum(), LARGEST_PRIME) };
+        let first = open.prime_bits.iter().sum();
+        if first > LARGEST_FIRST_PRIME {
+            return none(first, LARGEST_FIRST_PRIME);
+        }
         let needed: u32 = hidden.prime_bits.iter().sum();
         // Near-equal sizes for what is left, larger ones first, as there.
         let left = needed.saturating_sub(first);

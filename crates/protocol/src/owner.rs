@@ -16,6 +16,10 @@ use crate::client::{ClientLayer, ClientModel};
 /// Degrees tried, smallest first.
 const DEGREES: [usize; 5] = [2048, 4096, 8192, 16384, 32768];
 
+/// What is left of a layer's cost must be at most so much before its first prime grows for the sake of open rows: residues modulo a
+/// larger prime take a byte more and are folded more often, which the counts of the cost model do not see.
+const WORTH_A_LARGER_PRIME: f64 = 0.9;
+
 /// Ring and layout of one layer.
 #[derive(Debug, Clone)]
 pub struct Blueprint {
@@ -81,17 +85,12 @@ impl Blueprint {
         let fail = |reason: String| ProtocolError::Layer { layer: n.name.clone(), reason };
         let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
         self.open_rows = open_rows;
-        let degree = self.parameters.ring().degree();
         let shape = layer_shape(&model.config(), linear, &self.layout, true);
-        // Too little room for the larger modulus is no error: the layer stays as it is.
-        if open_rows > 0
-            && let Ok(literal) = ParametersLiteral::choose_mixed(degree, &shape)
-        {
-            let prediction = costs.predict(&counts(&literal, &self.layout, self.values, open_rows), true);
-            if prediction.total_ms() < self.prediction.total_ms() {
-                self.parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
-                self.prediction = prediction;
-            }
+        let (degree, total) = (self.parameters.ring().degree(), self.prediction.total_ms());
+        let counts = |literal: &ParametersLiteral| counts(literal, &self.layout, self.values, open_rows);
+        if let Some((literal, prediction)) = cheaper_mixed(degree, &shape, open_rows, total, costs, counts) {
+            self.parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
+            self.prediction = prediction;
         }
         Ok(self)
     }
@@ -160,19 +159,36 @@ fn cheapest(
     Ok((literal, layout, prediction))
 }
 
+/// Parameters by which open rows do with one prime, if there are any and they make the layer cheaper than `total_ms`. Too little
+/// room for the larger modulus is no error: the layer stays as it is.
+fn cheaper_mixed(
+    degree: usize,
+    shape: &LayerShape,
+    open_rows: usize,
+    total_ms: f64,
+    costs: &Costs,
+    counts: impl Fn(&ParametersLiteral) -> LayerCounts,
+) -> Option<(ParametersLiteral, Prediction)> {
+    let literal = ParametersLiteral::choose_mixed(degree, shape).ok().filter(|_| open_rows > 0)?;
+    let prediction = costs.predict(&counts(&literal), true);
+    (prediction.total_ms() < WORTH_A_LARGER_PRIME * total_ms).then_some((literal, prediction))
+}
+
 /// What a linear layer of this shape would take, without weights and without building anything.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
     /// What the cost follows from.
     pub counts: LayerCounts,
     /// Expected times for one image.
     pub prediction: Prediction,
-    /// Bytes of hidden rows as they are sealed, if all are hidden.
-    pub sealed_bytes: usize,
+    /// Bytes of hidden rows as they are sealed.
+    pub hidden_bytes: usize,
+    /// Sizes of the primes, in bits.
+    pub prime_bits: Vec<u32>,
 }
 
 impl Estimate {
-    /// Of one linear layer; only the shape of `linear` counts.
+    /// Of one linear layer with a fraction of its rows open; only the shape of `linear` counts.
     ///
     /// # Errors
     /// [`ProtocolError::Layer`] if it cannot be lowered.
@@ -180,15 +196,26 @@ impl Estimate {
         config: &QuantConfig,
         linear: Linear<'_>,
         (inputs, outputs): (&[usize], usize),
-        hidden: bool,
+        open: f64,
         costs: &Costs,
     ) -> Result<Self, ProtocolError> {
         let values = inputs.iter().product::<usize>() + outputs;
         let fail = |reason| ProtocolError::Layer { layer: linear.kind(), reason };
-        let (literal, layout, prediction) = cheapest(config, linear, inputs, values, hidden, costs).map_err(fail)?;
-        let counts = counts(&literal, &layout, values, 0);
-        let sealed_bytes = counts.tiles * counts.rows * counts.degree * counts.modulus_bits as usize / 8;
-        Ok(Self { counts, prediction, sealed_bytes })
+        let hidden = open < 1.0;
+        let (mut literal, layout, mut prediction) =
+            cheapest(config, linear, inputs, values, hidden, costs).map_err(fail)?;
+        let open_rows = (layout.rows() as f64 * open) as usize;
+        let shape = layer_shape(config, linear, &layout, hidden);
+        let counts = |literal: &ParametersLiteral| counts(literal, &layout, values, open_rows);
+        if hidden
+            && let Some(mixed) = cheaper_mixed(literal.degree, &shape, open_rows, prediction.total_ms(), costs, counts)
+        {
+            (literal, prediction) = mixed;
+        }
+        let counts = counts(&literal);
+        let hidden_rows = counts.rows - open_rows;
+        let hidden_bytes = counts.tiles * hidden_rows * counts.degree * counts.modulus_bits as usize / 8;
+        Ok(Self { counts, prediction, hidden_bytes, prime_bits: literal.prime_bits })
     }
 }
 

@@ -232,6 +232,42 @@ fn only_what_the_plan_allows_is_open() {
 }
 
 #[test]
+fn open_rows_of_partly_open_layers_take_one_prime() {
+    // Wide enough to have many rows.
+    let mut g = Graph::new(vec![3, 10, 9]).unwrap();
+    let a = g.push("a".into(), conv(64, 3, [3, 3], [1, 1, 1, 1], 5), vec![0]).unwrap();
+    let r = g.push("r".into(), Op::Relu, vec![a]).unwrap();
+    g.push("b".into(), conv(24, 64, [3, 3], [1, 1, 1, 1], 6), vec![r]).unwrap();
+    let model = QuantModel::calibrate(g, QuantConfig::default(), &[image(1), image(2)], None).unwrap();
+    let (hidden, partly) = (sealed(&model, 0.0, 1), sealed(&model, 0.8, 1));
+    let short = |s: &Sealed| s.report.iter().map(|l| l.short_rows).sum::<usize>();
+    assert!(short(&hidden) == 0 && short(&partly) > 0);
+    for layer in partly.report.iter().filter(|l| l.short_rows > 0) {
+        assert!(layer.short_rows < layer.rows && layer.primes_bits.len() > 1, "{layer:?}");
+        // A prime for the open rows, and room in it for their noise as in all primes for that of hidden ones.
+        assert!(layer.noise.log2_failure < -64.0 && layer.noise.bound_bits < layer.noise.available_bits, "{layer:?}");
+    }
+    // Fewer residues come back.
+    let down = |sealed: &Sealed| {
+        let (server, mut bytes) = (server(sealed), 0);
+        let (output, trace) = run(&sealed.client, &server, image(7), &mut |_, answer| bytes += answer.len()).unwrap();
+        let reference = integer::run(&model, image(7)).unwrap();
+        assert!(trace == reference.accumulators && output == reference.output);
+        // One residue of any row, wrong by one.
+        for at in [17, bytes / 5, bytes / 3] {
+            let flip = &mut |_, answer: &mut Vec<u8>| {
+                let at = at % answer.len();
+                answer[at] ^= 1;
+            };
+            let lie = run(&sealed.client, &server, image(7), flip);
+            assert!(lie.is_err(), "byte {at}");
+        }
+        bytes
+    };
+    assert!(down(&partly) < down(&hidden));
+}
+
+#[test]
 fn choices_do_not_depend_on_weights() {
     let shape = |model: &QuantModel| {
         let choice = |(node, _)| {
