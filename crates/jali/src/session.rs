@@ -15,6 +15,7 @@ use crate::JaliError;
 
 /// A sealed network with both sides at hand.
 pub struct Session {
+    model: QuantModel,
     client: ClientModel,
     server: Arc<Server>,
     report: Vec<LayerReport>,
@@ -106,16 +107,18 @@ impl Session {
         progress: impl FnMut(usize),
     ) -> Result<Self, JaliError> {
         let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
-        let Sealed { server, client, report } = jali_protocol::seal(model, plan, costs, &entropy, progress)?;
+        let sealed = jali_protocol::seal(&model, plan, costs, &entropy, progress)?;
+        let server = sealed.server_bytes()?;
+        let Sealed { client, report, .. } = sealed;
         let sealed_bytes = server.len();
         // We made these bytes: their size is as large as the owner wants it.
         let server = Arc::new(Server::load(&server, kernel, usize::MAX).map_err(ProtocolError::from)?);
-        Ok(Self { client, server, report, sealed_bytes, counter: 0, prepared: vec![] })
+        Ok(Self { model, client, server, report, sealed_bytes, counter: 0, prepared: vec![] })
     }
 
     /// The quantised network.
     pub fn model(&self) -> &QuantModel {
-        self.client.model()
+        &self.model
     }
 
     /// What sealing did, layer by layer.

@@ -14,6 +14,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::MaskError;
 use crate::answer::{Answer, AnswerForm};
+use crate::store::inner_product;
 use crate::wanted::Wanted;
 
 /// Independent scalars per limb.
@@ -76,6 +77,27 @@ impl CheckKey {
         };
         let vectors = [combine(&alphas[0]), combine(&alphas[1])];
         Self { alphas, vectors, rejects: AtomicU32::new(0) }
+    }
+
+    /// Scalars and vectors as they were stored.
+    pub(crate) fn restore(alphas: [Vec<Vec<u64>>; SCALARS], vectors: [Vec<Poly<Ntt>>; SCALARS]) -> Self {
+        Self { alphas, vectors, rejects: AtomicU32::new(0) }
+    }
+
+    /// Whether `sum_o alpha[o]*rows[o] = sum_i U[i]*x[i]` on every coefficient, where `rows` should be `W~*x`.
+    pub(crate) fn right_combination(&self, ring: &Ring, rows: &[Poly<Ntt>], x: &[Poly<Ntt>]) -> bool {
+        let different = (0..SCALARS).into_par_iter().map(|c| {
+            let want = inner_product(ring, &self.vectors[c], x);
+            let mut got = Zeroizing::new(ring.zero::<Ntt>());
+            let mut different = 0;
+            for l in 0..ring.limbs() {
+                let held = rows.iter().zip(&self.alphas[c][l]).filter(|(row, _)| row.limbs() > l);
+                held.for_each(|(row, &alpha)| ring.add_scaled(l, got.limb_mut(l), row.limb(l), alpha));
+                different |= got.limb(l).iter().zip(want.limb(l)).fold(0, |d, (g, w)| d | (g ^ w));
+            }
+            different
+        });
+        different.reduce(|| 0, |a, b| a | b) == 0
     }
 
     /// `U`, what a request's masking pass sums the masked tiles with.

@@ -23,6 +23,7 @@
 //! | [`mod@seal`] | the owner: rows to sealed rows, hints and check vectors |
 //! | [`answer`] | residues of the wanted coefficients, row by row |
 //! | [`check`] | the ciphertext check and the evidence that it ran |
+//! | [`store`] | a layer's key as bytes; hints are checked before they count |
 //! | [`request`] | the client: mask, then finish once |
 //!
 //! This crate does not know about networks, files or sockets. Conditions 1 to 8 of the design are quoted where they
@@ -37,6 +38,7 @@ pub mod noise;
 pub mod params;
 pub mod request;
 pub mod seal;
+pub mod store;
 pub mod wanted;
 
 pub use answer::{Answer, AnswerForm};
@@ -46,7 +48,8 @@ pub use error::MaskError;
 pub use noise::NoiseReport;
 pub use params::{Parameters, ParametersLiteral};
 pub use request::{Masked, PendingRequest, Prepared, RequestContext};
-pub use seal::{LayerId, LayerKey, PlainRow, SealedLayer, SealedRow, Tile, seal};
+pub use seal::{LayerId, LayerKey, PlainRow, SealedLayer, SealedRow, Tile, expand_public, seal};
+pub use store::UnhintedKey;
 pub use wanted::Wanted;
 
 #[cfg(test)]

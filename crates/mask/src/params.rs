@@ -87,6 +87,14 @@ impl Parameters {
         if open { &self.open_ring } else { &self.ring }
     }
 
+    /// Whether all primes are large enough for the ciphertext check.
+    pub(crate) fn fit_for_checking(&self) -> Result<(), MaskError> {
+        match self.literal.prime_bits.iter().find(|&&b| b < SMALLEST_PRIME) {
+            Some(&got) => Err(MaskError::SmallPrime { got, min: SMALLEST_PRIME }),
+            None => Ok(()),
+        }
+    }
+
     /// The numbers that it was made from.
     pub fn literal(&self) -> &ParametersLiteral {
         &self.literal

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Ntt, Poly};
+use jali_ring::{Ntt, Poly, Ring};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::AnswerForm;
 use crate::check::{CheckKey, SCALARS};
 use crate::noise::{NoiseReport, RowNorms};
-use crate::params::SMALLEST_PRIME;
 use crate::{MaskError, Parameters, SealEntropy, Wanted};
 
 /// A plain ring element with few non-zero coefficients: (index, value), indices rising.
@@ -56,6 +55,8 @@ pub struct SealedLayer {
     pub wanted: Wanted,
     /// Tiles per row.
     pub tiles: usize,
+    /// Seed of the public vector `a`: see [`expand_public`].
+    pub a_seed: [u8; 32],
     /// The matrix.
     pub rows: Vec<SealedRow>,
 }
@@ -75,7 +76,11 @@ pub struct LayerKey {
     pub(crate) check: CheckKey,
     /// Differs between sealings that differ in anything.
     pub(crate) sealing: Key,
-    noise: NoiseReport,
+    pub(crate) noise: NoiseReport,
+    /// What `a`, the check scalars and the secrets of hidden rows are drawn from: all that is stored of them.
+    pub(crate) a_seed: Key,
+    pub(crate) check_key: Key,
+    pub(crate) row_keys: Vec<Option<Key>>,
 }
 
 impl std::fmt::Debug for LayerKey {
@@ -121,7 +126,7 @@ struct SealedWork {
     row: SealedRow,
     /// `W~` in the NTT domain, hidden or open.
     lifted: Vec<Poly<Ntt>>,
-    secret: Option<Zeroizing<Poly<Ntt>>>,
+    secret: Option<(Key, Zeroizing<Poly<Ntt>>)>,
     hint: Poly<Ntt>,
     norms: RowNorms,
 }
@@ -172,9 +177,7 @@ pub fn seal(
         // The server's kernel could not add them up.
         return Err(MaskError::Shape { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
     }
-    if let Some(&got) = parameters.literal().prime_bits.iter().find(|&&b| b < SMALLEST_PRIME) {
-        return Err(MaskError::SmallPrime { got, min: SMALLEST_PRIME });
-    }
+    parameters.fit_for_checking()?;
     if input_bound < 0 {
         return Err(MaskError::InputRange { bound: input_bound });
     }
@@ -195,36 +198,35 @@ pub fn seal(
 
     // The seed of `a` is public and belongs to this layer of this model alone.
     let a_seed = scope.key("jali 1 seal: public seed of a", &[]);
-    let a: Vec<Poly<Ntt>> = (0..tiles as u64)
-        .into_par_iter()
-        .map(|i| ring.uniform(&mut stream(&derive_key("jali 1 expand a", &[&*a_seed, &i.to_le_bytes()]))))
-        .collect();
+    let a = expand_public(ring, &a_seed, tiles);
 
     let work: Vec<SealedWork> =
         rows.par_iter().enumerate().map(|(o, row)| seal_row(&scope, o as u64, row, &a)).collect();
-    let (mut sealed, mut lifted, mut secrets, mut hints, mut norms) = (vec![], vec![], vec![], vec![], vec![]);
+    let (mut sealed, mut lifted, mut hints, mut norms) = (vec![], vec![], vec![], vec![]);
+    let (mut row_keys, mut secrets) = (vec![], vec![]);
     for w in work {
         sealed.push(w.row);
         lifted.push(w.lifted);
-        secrets.push(w.secret);
+        let (key, secret) = w.secret.unzip();
+        row_keys.push(key);
+        secrets.push(secret);
         hints.push(w.hint);
         norms.push(w.norms);
     }
 
-    let mut alpha_stream = stream(&scope.key("jali 1 seal: check scalars", &[&*entropy.check, &row_bytes(rows)]));
-    let alphas = [(); SCALARS].map(|()| {
-        let per_limb = ring.moduli().iter().map(|m| {
-            let mut alpha = vec![0; rows.len()];
-            sample::uniform_mod(&mut alpha_stream, m, &mut alpha);
-            alpha
-        });
-        per_limb.collect()
-    });
-    let check = CheckKey::new(ring, &lifted, alphas);
+    let check_key = scope.key("jali 1 seal: check scalars", &[&*entropy.check, &row_bytes(rows)]);
+    let check = CheckKey::new(ring, &lifted, check_scalars(ring, &check_key, rows.len()));
     let sealing = scope.key("jali 1 seal: name of the sealing", &[&*entropy.check, &row_bytes(rows)]);
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
     let limbs = rows.iter().map(|row| parameters.ring_of(row.open).limbs()).collect();
-    let layer = SealedLayer { id, parameters: parameters.clone(), wanted: wanted.clone(), tiles, rows: sealed };
+    let layer = SealedLayer {
+        id,
+        parameters: parameters.clone(),
+        wanted: wanted.clone(),
+        tiles,
+        a_seed: *a_seed,
+        rows: sealed,
+    };
     let key = LayerKey {
         id,
         parameters: parameters.clone(),
@@ -236,8 +238,37 @@ pub fn seal(
         check,
         sealing,
         noise,
+        a_seed,
+        check_key,
+        row_keys,
     };
     Ok((layer, key))
+}
+
+/// The public vector `a` of a layer, one uniform element per tile, from its seed.
+pub fn expand_public(ring: &Ring, seed: &[u8; 32], tiles: usize) -> Vec<Poly<Ntt>> {
+    let element = |i: u64| ring.uniform(&mut stream(&derive_key("jali 1 expand a", &[seed, &i.to_le_bytes()])));
+    (0..tiles as u64).into_par_iter().map(element).collect()
+}
+
+/// The secret of a hidden row, from its key.
+pub(crate) fn row_secret(ring: &Ring, key: &Key) -> Zeroizing<Poly<Ntt>> {
+    let mut s = Zeroizing::new(vec![0; ring.degree()]);
+    sample::ternary(&mut stream(key), &mut s);
+    Zeroizing::new(ring.forward(ring.lift(&s, 1)))
+}
+
+/// The secret scalars of the check, `[scalar][limb][row]`, from their key.
+pub(crate) fn check_scalars(ring: &Ring, key: &Key, rows: usize) -> [Vec<Vec<u64>>; SCALARS] {
+    let mut stream = stream(key);
+    [(); SCALARS].map(|()| {
+        let per_limb = ring.moduli().iter().map(|m| {
+            let mut alpha = vec![0; rows];
+            sample::uniform_mod(&mut stream, m, &mut alpha);
+            alpha
+        });
+        per_limb.collect()
+    })
 }
 
 /// Rows and their plan as bytes for key derivation; zeroised.
@@ -266,9 +297,9 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
     let index = o.to_le_bytes();
     let fields: [&[u8]; 3] = [&index, &content, &scope.wanted];
     let secret = (!row.open).then(|| {
-        let mut s = Zeroizing::new(vec![0; ring.degree()]);
-        sample::ternary(&mut stream(&scope.key("jali 1 seal: row secret", &fields)), &mut s);
-        Zeroizing::new(ring.forward(ring.lift(&s, 1)))
+        let key = scope.key("jali 1 seal: row secret", &fields);
+        let secret = row_secret(ring, &key);
+        (key, secret)
     });
     let mut errors = stream(&scope.key("jali 1 seal: row errors", &fields));
     let lifted: Vec<Poly<Ntt>> = row
@@ -287,7 +318,7 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
             }
             norms.squared += v.iter().map(|v| u128::from(v.unsigned_abs()).pow(2)).sum::<u128>();
             let mut w = ring.forward(ring.lift(&v, bound));
-            if let Some(s) = &secret {
+            if let Some((_, s)) = &secret {
                 ring.mul_sub(&mut w, a, s);
             }
             w

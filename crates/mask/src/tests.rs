@@ -521,3 +521,46 @@ fn unfit_inputs_and_rows_are_errors() {
     assert_eq!(refused, MaskError::SmallPrime { got: 32, min: 33 });
     assert!(!try_seal(&[&[vec![(2047, 1)]]]));
 }
+
+#[test]
+fn a_stored_key_works_again_and_takes_only_right_hints() {
+    for fixture in [Fixture::new(4096, &[33, 33], 2, &[false, true], 8), Fixture::mixed(3, &[true, false, true], 9)] {
+        let key = &fixture.key;
+        let mut w = jali_ring::wire::Writer::new();
+        key.encode(&mut w);
+        let bytes = w.finish();
+        assert!(bytes.len() <= key.encoded_len());
+        let read = |bytes: &[u8]| {
+            let mut r = jali_ring::wire::Reader::new(bytes);
+            let wanted = key.form.wanted().clone();
+            UnhintedKey::decode(&mut r, key.id, key.parameters.clone(), wanted, BOUND)
+        };
+        for cut in (0..bytes.len()).step_by(101) {
+            assert!(read(&bytes[..cut]).is_err(), "cut to {cut}");
+        }
+        let mut unhinted = read(&bytes).unwrap();
+        let ring = fixture.ring();
+        // One residue of any row and limb, a row too few, rows in another order.
+        let mut lies: Vec<Vec<Poly<Ntt>>> = vec![key.hints[1..].to_vec(), key.hints.iter().rev().cloned().collect()];
+        for row in 0..key.rows() {
+            for l in 0..key.hints[row].limbs() {
+                let mut lie = key.hints.clone();
+                let at = (row * 1237 + l * 411) % ring.degree();
+                let v = &mut lie[row].limb_mut(l)[at];
+                *v = ring.moduli()[l].add(*v, 1);
+                lies.push(lie);
+            }
+        }
+        for lie in lies {
+            unhinted = *unhinted.accept(lie).unwrap_err();
+        }
+        let restored = unhinted.accept(key.hints.clone()).unwrap();
+        let x = fixture.input(4);
+        let (masked, pending) = restored.mask(&x, RequestEntropy::fixed([4; 32]), context(0)).unwrap();
+        assert_eq!(pending.finish(Some(fixture.answer(&fixture.serve(&masked)))).unwrap(), fixture.expected(&x));
+        let (masked, pending) = restored.mask(&x, RequestEntropy::fixed([5; 32]), context(1)).unwrap();
+        let mut rows = fixture.serve(&masked);
+        rows[0].limb_mut(0)[70] ^= 1;
+        assert_eq!(pending.finish(Some(fixture.answer(&rows))), Err(MaskError::AnswerRejected));
+    }
+}

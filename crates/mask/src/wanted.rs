@@ -1,7 +1,7 @@
 //! Which coefficients of a row's product carry results.
 
+use jali_ring::RingError;
 use jali_ring::wire::{Reader, Writer};
-use jali_ring::{Ring, RingError};
 
 use crate::MaskError;
 
@@ -70,11 +70,11 @@ impl Wanted {
     ///
     /// # Errors
     /// As [`Wanted::new`], or [`RingError::Malformed`] if the bytes end.
-    pub fn decode(r: &mut Reader<'_>, ring: &Ring) -> Result<Self, MaskError> {
+    pub fn decode(r: &mut Reader<'_>, degree: usize) -> Result<Self, MaskError> {
         let mut next = || -> Result<usize, RingError> { Ok(r.u32()? as usize) };
         let start = next()?;
         let dims = [(next()?, next()?), (next()?, next()?), (next()?, next()?)];
-        Self::new(ring.degree(), start, dims)
+        Self::new(degree, start, dims)
     }
 }
 

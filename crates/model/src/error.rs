@@ -47,7 +47,17 @@ pub enum ModelError {
         /// Position of the first such value.
         index: usize,
     },
+    /// Bytes that are not the outline of a network.
+    #[error("not the outline of a network: {0}")]
+    Outline(String),
     /// Calibration had nothing to work on.
     #[error("calibration needs at least one image")]
     NoCalibration,
+}
+
+impl ModelError {
+    /// Somebody took this node for a linear one.
+    pub(crate) fn not_linear(node: usize) -> Self {
+        Self::Node { name: format!("#{node}"), op: "?".into(), reason: "is not a linear layer".into() }
+    }
 }

@@ -1,5 +1,7 @@
 //! The graph: nodes in an order in which they can run, with inferred shapes.
 
+use serde::{Deserialize, Serialize};
+
 use crate::ModelError;
 use crate::tensor::elements;
 
@@ -7,7 +9,7 @@ use crate::tensor::elements;
 pub type ValueId = usize;
 
 /// A convolution, weights `[out][in / groups][kh][kw]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conv {
     /// Weights.
     pub weight: Vec<f32>,
@@ -30,7 +32,7 @@ pub struct Conv {
 }
 
 /// A fully connected layer, weights `[outputs][inputs]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Gemm {
     /// Weights.
     pub weight: Vec<f32>,
@@ -43,7 +45,7 @@ pub struct Gemm {
 }
 
 /// A pooling window.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pool {
     /// Height and width.
     pub kernel: [usize; 2],
@@ -58,7 +60,7 @@ pub struct Pool {
 }
 
 /// What a node computes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// Convolution, done by the server.
     Conv(Conv),
@@ -223,6 +225,14 @@ impl Graph {
     /// # Errors
     /// [`ModelError::Node`] if inputs, shapes or attributes do not fit.
     pub fn push(&mut self, name: String, op: Op, inputs: Vec<ValueId>) -> Result<ValueId, ModelError> {
+        if let Some(reason) = wrong_counts(&op) {
+            return Err(ModelError::Node { name, op: op.name().into(), reason });
+        }
+        self.push_outline(name, op, inputs)
+    }
+
+    /// As [`Graph::push`], for a linear node that may come without its weights.
+    pub(crate) fn push_outline(&mut self, name: String, op: Op, inputs: Vec<ValueId>) -> Result<ValueId, ModelError> {
         let fail = |reason: String| ModelError::Node { name: name.clone(), op: op.name().into(), reason };
         let arity = if matches!(op, Op::Add) { 2 } else { 1 };
         if inputs.len() != arity || inputs.iter().any(|&v| v > self.nodes.len()) {
@@ -299,13 +309,24 @@ pub(crate) fn window(
     }
 }
 
+/// Why a linear node's weights or biases do not fit its shape, if they do not.
+fn wrong_counts(op: &Op) -> Option<String> {
+    let linear = op.linear()?;
+    let weights = match linear {
+        Linear::Conv(c) => elements(&[c.filters, c.channels, c.kernel[0], c.kernel[1]]),
+        Linear::Gemm(g) => elements(&[g.outputs, g.inputs]),
+    };
+    let count = |what: &str, got: usize, want: Option<usize>| {
+        (Some(got) != want).then(|| format!("has {got} {what}, its shape says {want:?}"))
+    };
+    count("weights", linear.weights().len(), weights)
+        .or_else(|| count("biases", linear.bias().len(), Some(linear.outputs())))
+}
+
 fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
     let first = inputs[0];
     let plane = |first: &[usize]| -> Result<[usize; 3], String> {
         first.try_into().map_err(|_| format!("needs an input [channels, height, width], got {first:?}"))
-    };
-    let count = |what: &str, got: usize, want: Option<usize>| {
-        if Some(got) == want { Ok(()) } else { Err(format!("has {got} {what}, its shape says {want:?}")) }
     };
     match op {
         Op::Conv(c) => {
@@ -316,8 +337,6 @@ fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
                     c.groups, c.channels, c.filters
                 ));
             }
-            count("weights", c.weight.len(), elements(&[c.filters, c.channels, c.kernel[0], c.kernel[1]]))?;
-            count("biases", c.bias.len(), Some(c.filters))?;
             let [top, left, bottom, right] = c.padding;
             let rows = window(h, top.saturating_add(bottom), c.kernel[0], c.stride[0], c.dilation[0], false)?;
             let cols = window(w, left.saturating_add(right), c.kernel[1], c.stride[1], c.dilation[1], false)?;
@@ -331,8 +350,6 @@ fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
             if first != [g.inputs] {
                 return Err(format!("needs an input [{}], got {first:?}", g.inputs));
             }
-            count("weights", g.weight.len(), elements(&[g.outputs, g.inputs]))?;
-            count("biases", g.bias.len(), Some(g.outputs))?;
             Ok(vec![g.outputs])
         }
         Op::MaxPool(p) | Op::AveragePool(p) => {

@@ -25,8 +25,8 @@ pub fn run(model: &QuantModel, image: Tensor) -> Result<Trace, ModelError> {
     let mut accumulators = vec![];
     let output = execution::run(model.graph(), image, |node, x| {
         let layer = model.layer(node)?;
-        let sums = linear(model, node, &layer.quantise(&x.data), &x.shape)?;
-        let out = layer.dequantise(&sums);
+        let sums = linear(model, node, &layer.scaling.quantise(&x.data), &x.shape)?;
+        let out = layer.scaling.dequantise(&sums);
         accumulators.push(sums);
         Ok(out)
     })?;

@@ -8,6 +8,7 @@
 //! | [`nonlinear`] | what the client computes in the clear, in f32 |
 //! | [`float`](mod@float) | the float reference |
 //! | [`quant`] | calibration, quantisation, rounding |
+//! | [`outline`] | a quantised network without its weights: what the client holds |
 //! | [`integer`] | the integer reference: plain convolution, shares no code with packing or masking |
 //!
 //! No keys, no ring, no randomness in this crate.
@@ -20,13 +21,15 @@ pub mod graph;
 pub mod integer;
 pub mod nonlinear;
 pub mod onnx;
+pub mod outline;
 pub mod quant;
 pub mod tensor;
 
 pub use error::ModelError;
 pub use execution::{Execution, Step};
 pub use graph::{Conv, Gemm, Graph, Linear, Node, Op, Pool};
-pub use quant::{QuantConfig, QuantLayer, QuantModel};
+pub use outline::Outline;
+pub use quant::{QuantConfig, QuantLayer, QuantModel, Scaling};
 pub use tensor::Tensor;
 
 #[cfg(test)]

@@ -3,6 +3,8 @@
 //! Weights: symmetric per output channel. Activations: one scale per tensor, unsigned if calibration saw nothing
 //! negative, else symmetric. The scale minimises the squared error of the calibration values, clipping included.
 
+use serde::{Deserialize, Serialize};
+
 use crate::execution::run;
 use crate::graph::{Graph, Linear};
 use crate::tensor::Tensor;
@@ -69,6 +71,13 @@ impl QuantConfig {
 pub struct QuantLayer {
     /// In the order of the float weights.
     pub weights: Vec<i32>,
+    /// From numbers to integers and back.
+    pub scaling: Scaling,
+}
+
+/// How a linear node's input becomes integers and its sums become numbers again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Scaling {
     /// Scale of an accumulator, per output channel: input scale times weight scale.
     pub scales: Vec<f64>,
     /// Bias in units of the accumulator, per output channel.
@@ -79,7 +88,21 @@ pub struct QuantLayer {
     pub input_range: (i32, i32),
 }
 
-impl QuantLayer {
+impl Scaling {
+    /// Why this is no scaling of a layer with so many outputs, if it is not.
+    pub(crate) fn check(&self, outputs: usize, config: QuantConfig) -> Result<(), String> {
+        if self.scales.len() != outputs || self.bias.len() != outputs {
+            return Err(format!("{} scales and {} biases for {outputs} outputs", self.scales.len(), self.bias.len()));
+        }
+        let (low, high) = (i64::from(self.input_range.0), i64::from(self.input_range.1));
+        let bound = config.activation_bound();
+        let sane = self.input_scale.is_finite() && self.input_scale > 0.0 && self.scales.iter().all(|s| s.is_finite());
+        if !sane || low > high || low < -bound || high > bound || self.bias.iter().any(|b| b.abs() > MAX_BIAS) {
+            return Err("a scale, bias or range outside its bounds".into());
+        }
+        Ok(())
+    }
+
     /// Rounds to the nearest integer, halves away from zero, and saturates (condition 4).
     pub fn quantise(&self, x: &[f32]) -> Vec<i32> {
         let (low, high) = self.input_range;
@@ -158,13 +181,12 @@ impl QuantModel {
     /// # Errors
     /// [`ModelError::Node`] if it is not linear.
     pub fn layer(&self, node: usize) -> Result<&QuantLayer, ModelError> {
-        self.layers.get(node).and_then(Option::as_ref).ok_or_else(|| ModelError::Node {
-            name: format!("#{node}"),
-            op: "?".into(),
-            reason: "is not a linear layer".into(),
-        })
+        self.layers.get(node).and_then(Option::as_ref).ok_or_else(|| ModelError::not_linear(node))
     }
 }
+
+/// Largest absolute bias in units of the accumulator.
+const MAX_BIAS: i64 = 9_000_000_000_000_000;
 
 /// What calibration saw at one input: the range, then a histogram of absolute values.
 #[derive(Debug, Clone)]
@@ -239,7 +261,7 @@ fn quantise_layer(
         let unit = f64::from(scale) * f64::from(input_scale);
         scales.push(unit);
         // Saturates far above any sum instead of wrapping.
-        bias.push((f64::from(b) / unit).round().clamp(-9e15, 9e15) as i64);
+        bias.push((f64::from(b) / unit).round().clamp(-(MAX_BIAS as f64), MAX_BIAS as f64) as i64);
     }
-    Ok(QuantLayer { weights, scales, bias, input_scale, input_range: (low, high) })
+    Ok(QuantLayer { weights, scaling: Scaling { scales, bias, input_scale, input_range: (low, high) } })
 }

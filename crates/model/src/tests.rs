@@ -75,13 +75,7 @@ fn pooling_by_hand() {
 
 #[test]
 fn rounding_is_to_the_nearest_halves_away_and_saturates() {
-    let layer = QuantLayer {
-        weights: vec![],
-        scales: vec![0.25, 2.0],
-        bias: vec![1, -1],
-        input_scale: 0.5,
-        input_range: (-7, 7),
-    };
+    let layer = Scaling { scales: vec![0.25, 2.0], bias: vec![1, -1], input_scale: 0.5, input_range: (-7, 7) };
     let x = [0.0, 0.24, 0.25, 0.26, -0.25, -0.24, 0.75, 3.49, 100.0, -100.0];
     assert_eq!(layer.quantise(&x), [0, 0, 1, 1, -1, 0, 2, 7, 7, -7]);
     assert_eq!(layer.dequantise(&[3, -1, 5, 0]), [1.0, 0.0, 8.0, -2.0]);
@@ -111,7 +105,7 @@ fn weights_and_activations_keep_to_their_bits() {
         let layer = q.layer(0).unwrap();
         assert!(layer.weights.iter().all(|v| i64::from(v.abs()) <= config.weight_bound()));
         assert_eq!(layer.weights.iter().map(|v| i64::from(v.abs())).max(), Some(config.weight_bound()));
-        assert_eq!(layer.input_range, (0, config.activation_bound() as i32));
+        assert_eq!(layer.scaling.input_range, (0, config.activation_bound() as i32));
     }
 }
 
@@ -309,4 +303,53 @@ fn real_networks_are_read() {
         seen += 1;
     }
     println!("{seen} real networks read");
+}
+
+#[test]
+fn an_outline_keeps_shapes_and_scales_and_no_weight() {
+    let (model, image) = small_quantised();
+    let outline = model.outline().unwrap();
+    let bytes = outline.to_bytes().unwrap();
+    assert_eq!(Outline::from_bytes(&bytes).unwrap(), outline);
+    assert!(outline.graph().linear_nodes().all(|(_, l)| l.weights().is_empty() && l.bias().is_empty()));
+    for (node, _) in model.graph().linear_nodes() {
+        assert_eq!(outline.scaling(node).unwrap(), &model.layer(node).unwrap().scaling);
+        assert_eq!(outline.graph().shape(node + 1), model.graph().shape(node + 1));
+    }
+    assert!(outline.accepts(&image).is_ok());
+    // Damage is an error or another outline, never a panic.
+    for at in 0..bytes.len() {
+        for flip in [1, 0x80, 0xff] {
+            let mut bad = bytes.clone();
+            bad[at] ^= flip;
+            let _ = Outline::from_bytes(&bad);
+        }
+        assert!(Outline::from_bytes(&bytes[..at]).is_err(), "cut to {at}");
+    }
+    assert!(Outline::from_bytes(&[&bytes[..], &[0]].concat()).is_err());
+}
+
+/// A convolution, a pool and a fully connected layer.
+fn small_quantised() -> (QuantModel, Tensor) {
+    let weight = |n: usize| (0..n).map(|i| (i % 7) as f32 - 3.0).collect::<Vec<_>>();
+    let mut g = Graph::new(vec![1, 4, 4]).unwrap();
+    let conv = Conv {
+        weight: weight(18),
+        bias: vec![0.5, -0.5],
+        filters: 2,
+        channels: 1,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [1; 4],
+        dilation: [1, 1],
+        groups: 1,
+    };
+    let c = g.push("c".into(), Op::Conv(conv), vec![0]).unwrap();
+    let pool = Pool { kernel: [2, 2], stride: [2, 2], padding: [0; 4], count_padding: false, ceil: false };
+    let p = g.push("p".into(), Op::MaxPool(pool), vec![c]).unwrap();
+    let f = g.push("f".into(), Op::Flatten, vec![p]).unwrap();
+    let gemm = Gemm { weight: weight(24), bias: vec![0.0; 3], inputs: 8, outputs: 3 };
+    g.push("g".into(), Op::Gemm(gemm), vec![f]).unwrap();
+    let image = Tensor::new("image", vec![1, 4, 4], (0..16).map(|i| i as f32 / 16.0).collect()).unwrap();
+    (QuantModel::calibrate(g, QuantConfig::default(), std::slice::from_ref(&image), None).unwrap(), image)
 }

@@ -1,52 +1,85 @@
-//! Sealed layers to bytes.
+//! Sealed layers to the server's bundle.
 //!
 //! ```text
-//! "JALIMODL" | version u8 | model id [16] | operators u32 | operator*
-//! operator = degree u32 | limbs u8 | bits of each prime u8* | primes of open rows u8 | tiles u32 | rows u32 | wanted [28]
-//!          | kinds of rows u8* | row*
-//! row      = tiles x limbs x N packed residues          kind 0: hidden
-//!          | tiles x (terms, (index step, value)*)      kind 1: open, varints; values in zigzag form
+//! section "operators" = operators u32 | operator*
+//! operator  = degree u32 | limbs u8 | bits of each prime u8* | primes of open rows u8 | tiles u32 | rows u32 | wanted [28]
+//!           | seed of a [32] | kinds of rows u8*
+//! sections "rows O R" = rows of operator O from row R on, about four million bytes together
+//! row       = tiles x limbs x N packed residues          kind 0: hidden
+//!           | tiles x (terms, (index step, value)*)      kind 1: open, varints; values in zigzag form
 //! ```
+
+use std::io::Write;
 
 use jali_mask::{SealedLayer, SealedRow, Tile};
 use jali_ring::wire::Writer;
 
-/// First bytes of a sealed model.
-pub const MAGIC: [u8; 8] = *b"JALIMODL";
-/// Version that this build writes and reads.
-pub const VERSION: u8 = 3;
+use crate::OperatorError;
+use crate::container::{BundleWriter, Kind};
 
 pub(crate) const ROW_HIDDEN: u8 = 0;
 pub(crate) const ROW_OPEN: u8 = 1;
+/// Bytes after which the rows of an operator go on in a new section.
+const SECTION_BYTES: usize = 4_000_000;
 
-/// Everything that the server gets, for all layers of one model.
-pub fn encode_model(model: [u8; 16], layers: &[SealedLayer]) -> Vec<u8> {
-    let mut w = Writer::new();
-    w.raw(&MAGIC);
-    w.u8(VERSION);
-    w.raw(&model);
-    w.u32(layers.len() as u32);
-    layers.iter().for_each(|layer| encode_operator(&mut w, layer));
-    w.finish()
+/// Name of the section that describes all operators.
+pub(crate) const OPERATORS: &str = "operators";
+
+/// Name of the section that starts with this row.
+pub(crate) fn rows_section(operator: usize, row: usize) -> String {
+    format!("rows {operator} {row}")
 }
 
-fn encode_operator(w: &mut Writer, layer: &SealedLayer) {
-    let ring = layer.parameters.ring();
-    w.u32(ring.degree() as u32);
-    w.u8(ring.limbs() as u8);
-    layer.parameters.literal().prime_bits.iter().for_each(|&bits| w.u8(bits as u8));
-    w.u8(layer.parameters.literal().open_primes as u8);
+/// Writes everything that the server gets, for all layers of one model. Returns the sink and the content hash.
+///
+/// # Errors
+/// [`OperatorError::Io`] if the sink fails.
+pub fn write_model<W: Write>(sink: W, model: [u8; 16], layers: &[SealedLayer]) -> Result<(W, [u8; 32]), OperatorError> {
+    let mut out = BundleWriter::new(sink, Kind::Server, model)?;
+    let mut w = Writer::new();
+    w.u32(layers.len() as u32);
+    layers.iter().for_each(|layer| describe(&mut w, layer));
+    out.section(OPERATORS, &w.finish())?;
+    for (operator, layer) in layers.iter().enumerate() {
+        let (mut w, mut first) = (Writer::new(), 0);
+        for (row, sealed) in layer.rows.iter().enumerate() {
+            encode_row(&mut w, layer, sealed);
+            if w.len() >= SECTION_BYTES || row + 1 == layer.rows.len() {
+                out.section(&rows_section(operator, first), &std::mem::take(&mut w).finish())?;
+                first = row + 1;
+            }
+        }
+    }
+    out.finish()
+}
+
+/// As [`write_model`], into memory.
+///
+/// # Errors
+/// [`OperatorError::Io`] never in practice.
+pub fn encode_model(model: [u8; 16], layers: &[SealedLayer]) -> Result<Vec<u8>, OperatorError> {
+    Ok(write_model(vec![], model, layers)?.0)
+}
+
+fn describe(w: &mut Writer, layer: &SealedLayer) {
+    let literal = layer.parameters.literal();
+    w.u32(literal.degree as u32);
+    w.u8(literal.prime_bits.len() as u8);
+    literal.prime_bits.iter().for_each(|&bits| w.u8(bits as u8));
+    w.u8(literal.open_primes as u8);
     w.u32(layer.tiles as u32);
     w.u32(layer.rows.len() as u32);
     layer.wanted.encode(w);
+    w.raw(&layer.a_seed);
     for row in &layer.rows {
         w.u8(if matches!(row, SealedRow::Hidden(_)) { ROW_HIDDEN } else { ROW_OPEN });
     }
-    for row in &layer.rows {
-        match row {
-            SealedRow::Hidden(tiles) => tiles.iter().for_each(|p| w.poly(ring, p)),
-            SealedRow::Open(tiles) => tiles.iter().for_each(|t| encode_tile(w, t)),
-        }
+}
+
+fn encode_row(w: &mut Writer, layer: &SealedLayer, row: &SealedRow) {
+    match row {
+        SealedRow::Hidden(tiles) => w.polys(layer.parameters.ring(), tiles),
+        SealedRow::Open(tiles) => tiles.iter().for_each(|t| encode_tile(w, t)),
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`container`] | files of named sections with checksums, for either side |
 //! | [`encode`] | the owner writes sealed layers: hidden rows as packed residues, open rows as small integers |
 //! | [`load`] | the server reads them into the order in which the kernel runs |
 //! | [`apply`](Operator::apply) | masked tiles in, wanted coefficients out |
@@ -9,13 +10,15 @@
 //! This crate never sees a secret: no scale, bias, plaintext modulus or key reaches it.
 #![forbid(unsafe_code)]
 
+pub mod container;
 pub mod encode;
 pub mod error;
 pub mod load;
 
-pub use encode::encode_model;
+pub use container::{Bundle, BundleWriter, Kind, Section};
+pub use encode::{encode_model, write_model};
 pub use error::OperatorError;
-pub use load::{Operator, ServerModel};
+pub use load::{Operator, OperatorSummary, ServerModel};
 
 #[cfg(test)]
 mod tests;

@@ -1,14 +1,16 @@
 //! A sealed model in the server's memory.
 
+use std::io::{Read, Seek};
 use std::sync::Arc;
 
-use jali_mask::{Answer, AnswerForm, Wanted};
+use jali_mask::{Answer, AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
 use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RowStore};
 
 use crate::OperatorError;
-use crate::encode::{MAGIC, ROW_HIDDEN, ROW_OPEN, VERSION};
+use crate::container::{Bundle, Kind};
+use crate::encode::{OPERATORS, ROW_HIDDEN, ROW_OPEN, rows_section};
 
 /// Most operators of one model.
 const MAX_OPERATORS: usize = 4096;
@@ -16,6 +18,10 @@ const MAX_OPERATORS: usize = 4096;
 const MAX_LIMBS: usize = 32;
 /// Most rows of one operator.
 const MAX_ROWS: usize = 1 << 20;
+/// Most bytes of the section that describes all operators: 16 million rows.
+const MAX_DESCRIPTIONS: u64 = 1 << 24;
+/// Most bytes of a section with rows: a single row of the largest layer that we know of takes a tenth of it.
+const MAX_SECTION: u64 = 1 << 30;
 /// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
 const TABLE_BYTES: usize = 2 * (16 + 14);
 
@@ -31,36 +37,38 @@ pub struct Operator {
     form: Arc<AnswerForm>,
     store: RowStore,
     hidden_rows: usize,
+    a_seed: [u8; 32],
 }
 
 /// All that a server holds.
 #[derive(Debug)]
 pub struct ServerModel {
     id: [u8; 16],
+    hash: [u8; 32],
     operators: Vec<Operator>,
 }
 
 impl ServerModel {
-    /// Reads what [`crate::encode_model`] wrote. `max_memory` bounds the bytes that loading may take, whatever the input
-    /// claims.
+    /// Reads what [`crate::encode_model`] wrote.
     ///
     /// # Errors
-    /// [`OperatorError::Format`] for foreign bytes, [`OperatorError::Memory`] beyond the limit, and the decoder's errors.
+    /// As [`ServerModel::read`].
     pub fn load(bytes: &[u8], kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
-        let mut r = Reader::new(bytes);
-        let foreign = |got: &str| OperatorError::Format { expected: VERSION, got: got.into() };
-        if r.array::<8>().map_err(|_| foreign("the file is too short"))? != MAGIC {
-            return Err(foreign("the file starts with other bytes"));
-        }
-        let version = r.u8()?;
-        if version != VERSION {
-            return Err(foreign(&format!("version {version}")));
-        }
-        let id = r.array()?;
-        let count = r.count(MAX_OPERATORS, "operators")?;
-        let (mut operators, mut used) = (Vec::new(), 0usize);
-        for index in 0..count {
-            let operator = Operator::read(&mut r, kernel, |more| {
+        Self::read(std::io::Cursor::new(bytes), kernel, max_memory)
+    }
+
+    /// Reads a server's bundle section by section, so that little more than the matrices is in memory at any time.
+    /// `max_memory` bounds the bytes that loading may take, whatever the bundle claims.
+    ///
+    /// # Errors
+    /// [`OperatorError::Format`] for foreign bytes, [`OperatorError::Section`] for damaged ones, [`OperatorError::Memory`]
+    /// beyond the limit, and the decoder's errors.
+    pub fn read(source: impl Read + Seek, kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
+        let mut bundle = Bundle::open(source, Kind::Server)?;
+        let (descriptions, hash) = (Description::read_all(&mut bundle)?, bundle.content_hash());
+        let (mut operators, mut used) = (Vec::with_capacity(descriptions.len()), 0usize);
+        for (index, description) in descriptions.into_iter().enumerate() {
+            let operator = Operator::read(description, index, &mut bundle, kernel, |more| {
                 let needed = used.saturating_add(more);
                 if needed > max_memory {
                     return Err(OperatorError::Memory { index, needed, limit: max_memory });
@@ -70,13 +78,18 @@ impl ServerModel {
             })?;
             operators.push(operator);
         }
-        r.finish()?;
-        Ok(Self { id, operators })
+        at_end(&bundle)?;
+        Ok(Self { id: bundle.model(), hash, operators })
     }
 
     /// Public name of the sealed model.
     pub fn id(&self) -> [u8; 16] {
         self.id
+    }
+
+    /// Content hash of the bundle that it was read from.
+    pub fn content_hash(&self) -> [u8; 32] {
+        self.hash
     }
 
     /// The operators in order.
@@ -90,12 +103,97 @@ impl ServerModel {
     }
 }
 
-impl Operator {
-    fn read(
-        r: &mut Reader<'_>,
-        kernel: Kernel,
-        mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
-    ) -> Result<Self, OperatorError> {
+fn at_end<R: Read + Seek>(bundle: &Bundle<R>) -> Result<(), OperatorError> {
+    match bundle.peek() {
+        None => Ok(()),
+        Some(section) => {
+            let why = "no section was expected here".into();
+            Err(OperatorError::Section { section: section.name.clone(), why })
+        }
+    }
+}
+
+/// What a bundle says about an operator before its rows.
+struct Description {
+    degree: usize,
+    prime_bits: Vec<u32>,
+    open_primes: usize,
+    tiles: usize,
+    wanted: Wanted,
+    a_seed: [u8; 32],
+    kinds: Vec<u8>,
+}
+
+/// What a server's bundle says about one operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OperatorSummary {
+    /// Ring degree `N`.
+    pub degree: usize,
+    /// Size of every prime, in bits.
+    pub prime_bits: Vec<u32>,
+    /// Tiles of a row.
+    pub tiles: usize,
+    /// Wanted coefficients of a row.
+    pub wanted: usize,
+    /// Hidden rows.
+    pub hidden_rows: usize,
+    /// Open rows.
+    pub open_rows: usize,
+    /// Bytes of all hidden rows.
+    pub hidden_bytes: u64,
+    /// Bytes of all open rows.
+    pub open_bytes: u64,
+}
+
+impl OperatorSummary {
+    /// Of every operator of a bundle, from its table and first section; no row is read.
+    ///
+    /// # Errors
+    /// As [`ServerModel::read`].
+    pub fn read_all<R: Read + Seek>(bundle: &mut Bundle<R>) -> Result<Vec<Self>, OperatorError> {
+        let descriptions = Description::read_all(bundle)?;
+        let section_of = |name: &str| name.strip_prefix("rows ")?.split(' ').next()?.parse::<usize>().ok();
+        let mut bytes = vec![0u64; descriptions.len()];
+        for section in bundle.sections() {
+            if let Some(all) = section_of(&section.name).and_then(|index| bytes.get_mut(index)) {
+                *all = all.saturating_add(section.len);
+            }
+        }
+        let summary = |(d, bytes): (Description, u64)| {
+            let hidden_rows = d.kinds.iter().filter(|&&kind| kind == ROW_HIDDEN).count();
+            let poly: usize = d.prime_bits.iter().map(|&bits| (d.degree * bits as usize).div_ceil(8)).sum();
+            let hidden_bytes = (hidden_rows * d.tiles * poly) as u64;
+            Self {
+                degree: d.degree,
+                tiles: d.tiles,
+                wanted: d.wanted.count(),
+                hidden_rows,
+                open_rows: d.kinds.len() - hidden_rows,
+                hidden_bytes,
+                open_bytes: bytes.saturating_sub(hidden_bytes),
+                prime_bits: d.prime_bits,
+            }
+        };
+        Ok(descriptions.into_iter().zip(bytes).map(summary).collect())
+    }
+}
+
+impl Description {
+    /// Reads the section that describes all operators.
+    fn read_all<R: Read + Seek>(bundle: &mut Bundle<R>) -> Result<Vec<Self>, OperatorError> {
+        let bytes = bundle.expect(OPERATORS, MAX_DESCRIPTIONS)?;
+        let mut r = Reader::new(&bytes);
+        let read = |r: &mut Reader<'_>| -> Result<Vec<Self>, OperatorError> {
+            let count = r.count(MAX_OPERATORS, "operators")?;
+            (0..count).map(|_| Self::read(r)).collect()
+        };
+        let named = |e: OperatorError| OperatorError::Section { section: OPERATORS.into(), why: e.to_string() };
+        let descriptions = read(&mut r).map_err(named)?;
+        r.finish()?;
+        Ok(descriptions)
+    }
+
+    fn read(r: &mut Reader<'_>) -> Result<Self, OperatorError> {
         let degree = r.u32()? as usize;
         let limbs = usize::from(r.u8()?);
         if !(1..=MAX_LIMBS).contains(&limbs) {
@@ -111,35 +209,79 @@ impl Operator {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) || rows == 0 || tiles == 0 {
             return Err(r.malformed("shape of an operator").into());
         }
+        let wanted = Wanted::decode(r, degree)?;
+        let a_seed = r.array()?;
+        let kinds = r.raw(rows)?.to_vec();
+        if !kinds.iter().all(|kind| [ROW_HIDDEN, ROW_OPEN].contains(kind)) {
+            return Err(r.malformed("kind of a row").into());
+        }
+        Ok(Self { degree, prime_bits, open_primes, tiles, wanted, a_seed, kinds })
+    }
+}
+
+impl Operator {
+    fn read<R: Read + Seek>(
+        description: Description,
+        index: usize,
+        bundle: &mut Bundle<R>,
+        kernel: Kernel,
+        mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
+    ) -> Result<Self, OperatorError> {
+        let Description { degree, prime_bits, open_primes, tiles, wanted, a_seed, kinds } = description;
+        let limbs = prime_bits.len();
         // The tables of roots are needed to know the sizes of the primes; they and the matrix are claimed before the
         // matrix is built.
         claim(limbs.saturating_mul(TABLE_BYTES * degree) + degree * 8)?;
         let ring = Ring::with_kernel(degree, &prime_bits, kernel)?;
-        let wanted = Wanted::decode(r, &ring)?;
-        let kinds = r.raw(rows)?;
-        if !kinds.iter().all(|kind| [ROW_HIDDEN, ROW_OPEN].contains(kind)) {
-            return Err(r.malformed("kind of a row").into());
-        }
-        let hidden_rows = kinds.iter().filter(|&&kind| kind == ROW_HIDDEN).count();
-        // What a hidden row takes is known, an open one takes at least one byte per tile: refuse before asking for memory.
-        let least =
-            hidden_rows.saturating_mul(poly_len(&ring)).saturating_add(rows - hidden_rows).saturating_mul(tiles);
-        if r.remaining() < least {
-            return Err(r.malformed("the data ends too early").into());
-        }
         let row_limbs: Vec<usize> =
             kinds.iter().map(|&kind| if kind == ROW_OPEN { open_primes } else { limbs }).collect();
+        // A bundle must hold at least what its hidden rows take, and a byte per tile of an open one.
+        let hidden_rows = kinds.iter().filter(|&&kind| kind == ROW_HIDDEN).count();
+        let least = hidden_rows.saturating_mul(poly_len(&ring)).saturating_add(kinds.len() - hidden_rows);
+        let mine = format!("rows {index} ");
+        let there = bundle.sections().iter().filter(|s| s.name.starts_with(&mine));
+        if there.fold(0u64, |sum, s| sum.saturating_add(s.len)) < least.saturating_mul(tiles) as u64 {
+            return Err(OperatorError::Section { section: mine, why: "its rows are too short".into() });
+        }
         claim(RowStore::bytes_needed(&ring, &row_limbs, tiles))?;
         let open_ring = ring.leading(open_primes);
         let mut store = RowStore::new(&ring, &row_limbs, tiles)?;
-        for (row, &kind) in kinds.iter().enumerate() {
-            for i in 0..tiles {
-                let w = if kind == ROW_OPEN { read_tile(r, &open_ring)? } else { r.poly(&ring)? };
-                store.set(row, i, &w);
-            }
+        let mut row = 0;
+        while row < kinds.len() {
+            let (name, first) = (rows_section(index, row), row);
+            let bytes = bundle.expect(&name, MAX_SECTION)?;
+            let mut r = Reader::new(&bytes);
+            let mut read = || -> Result<(), OperatorError> {
+                // At least one row, then as many as the section holds.
+                while row < kinds.len() && (row == first || r.remaining() > 0) {
+                    if kinds[row] == ROW_OPEN {
+                        for i in 0..tiles {
+                            store.set(row, i, &read_tile(&mut r, &open_ring)?);
+                        }
+                    } else {
+                        let polys = r.polys(&ring, tiles)?;
+                        polys.iter().enumerate().for_each(|(i, w)| store.set(row, i, w));
+                    }
+                    row += 1;
+                }
+                Ok(r.clone().finish()?)
+            };
+            read().map_err(|e| OperatorError::Section { section: name, why: e.to_string() })?;
         }
         let form = Arc::new(AnswerForm::new(wanted, row_limbs));
-        Ok(Self { ring, open_ring, form, store, hidden_rows })
+        Ok(Self { ring, open_ring, form, store, hidden_rows, a_seed })
+    }
+
+    /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`: computed from what the server holds, so they need no place in
+    /// a bundle. A row's hint is held modulo as many primes as the row.
+    ///
+    /// # Errors
+    /// [`OperatorError::Ring`] never in practice.
+    pub fn hints(&self) -> Result<Vec<Poly<Ntt>>, OperatorError> {
+        let a = expand_public(&self.ring, &self.a_seed, self.tiles());
+        let prepared = self.store.prepare(&self.ring, &[a])?;
+        let products = self.store.products(&self.ring, &prepared, 0..self.rows())?;
+        Ok((0..self.rows()).map(|row| products.poly(&self.ring, row, 0)).collect())
     }
 
     /// Rows times the masked inputs of a batch, cut to the wanted coefficients: all that a server ever computes. The

@@ -39,12 +39,12 @@ fn load(bytes: &[u8], max_memory: usize) -> Result<ServerModel, OperatorError> {
 fn mixed() -> (Vec<u8>, LayerKey) {
     let literal = ParametersLiteral { degree: 4096, prime_bits: vec![43, 33], plaintext_bits: 20, open_primes: 1 };
     let (layer, key) = sample_with(literal, &rows());
-    (encode_model(layer.id.model, &[layer]), key)
+    (encode_model(layer.id.model, &[layer]).unwrap(), key)
 }
 
 fn sealed() -> (Vec<u8>, LayerKey) {
     let (layer, key) = sample(4096, vec![33, 33], &rows());
-    (encode_model(layer.id.model, &[layer]), key)
+    (encode_model(layer.id.model, &[layer]).unwrap(), key)
 }
 
 #[test]
@@ -100,7 +100,7 @@ fn open_weights_stand_in_the_bytes_and_hidden_ones_do_not() {
     let pattern = &terms[terms.len() / 2..];
     let find = |open: bool| {
         let (layer, _) = sample(4096, vec![33, 33], &[(vec![tile.clone()], open)]);
-        let bytes = encode_model(layer.id.model, &[layer]);
+        let bytes = encode_model(layer.id.model, &[layer]).unwrap();
         (bytes.windows(pattern.len()).any(|w| w == pattern), bytes.len())
     };
     let ((open_found, open_len), (hidden_found, hidden_len)) = (find(true), find(false));
@@ -119,36 +119,83 @@ fn damaged_models_are_refused_with_a_reason() {
     longer.push(0);
     assert!(load(&longer, NO_LIMIT).is_err());
     let text = |bytes: &[u8]| load(bytes, NO_LIMIT).unwrap_err().to_string();
-    assert!(text(b"PK\x03\x04 something else").contains("not a sealed Jali model"));
+    assert!(text(b"PK\x03\x04 something else entirely").contains("not a Jali bundle"));
     let mut version = bytes.clone();
     version[8] = 9;
     assert!(text(&version).contains("version 9"));
+    let mut row = bytes.clone();
+    row[60_000] ^= 4;
+    assert!(text(&row).contains("section \"rows 0 0\""), "{}", text(&row));
+    assert!(text(&bytes[..bytes.len() - 1]).contains("cut off"));
     assert!(matches!(load(&bytes, 1000), Err(OperatorError::Memory { limit: 1000, .. })));
-    // Many operators without rows: their rings alone would take the memory.
-    let mut empty = bytes[..8 + 1 + 16].to_vec();
-    empty.extend(4096u32.to_le_bytes());
-    for _ in 0..4096 {
-        empty.extend(32768u32.to_le_bytes());
-        empty.push(1);
-        empty.push(40);
-        empty.push(1);
-        empty.extend([1, 0, 0, 0, 0, 0, 0, 0]);
-        empty.extend([0; 28]);
+    let client = BundleWriter::new(vec![], Kind::Client, [0; 16]).unwrap().finish().unwrap().0;
+    assert_eq!(load(&client, NO_LIMIT).unwrap_err(), OperatorError::Kind { expected: Kind::Server, got: Kind::Client });
+}
+
+/// A bundle of given sections, with right checksums.
+fn forged(sections: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut out = BundleWriter::new(vec![], Kind::Server, [7; 16]).unwrap();
+    sections.iter().for_each(|(name, bytes)| out.section(name, bytes).unwrap());
+    out.finish().unwrap().0
+}
+
+#[test]
+fn forged_bundles_cannot_ask_for_memory_or_leave_anything_out() {
+    let operator = |degree: u32, rows: u32, tiles: u32, kinds: usize| {
+        let mut w = jali_ring::wire::Writer::new();
+        w.u32(1);
+        w.u32(degree);
+        [1, 40, 1].iter().for_each(|&b| w.u8(b));
+        w.u32(tiles);
+        w.u32(rows);
+        [0, 1, 1, 1, 1, 1, 1].iter().for_each(|&v| w.u32(v));
+        w.raw(&[0; 32]);
+        w.raw(&vec![0; kinds]);
+        w.finish()
+    };
+    // A few bytes that claim the largest matrix, with and without the rows' kinds.
+    let huge = operator(32768, 1 << 20, 4096, 1 << 20);
+    assert!(load(&forged(&[("operators", &huge)]), NO_LIMIT).is_err());
+    assert!(load(&forged(&[("operators", &operator(32768, 1 << 20, 4096, 3))]), NO_LIMIT).is_err());
+    // Many operators: their rings alone would take the memory.
+    let mut many = jali_ring::wire::Writer::new();
+    many.u32(4096);
+    (0..4096).for_each(|_| many.raw(&operator(32768, 1, 1, 1)[4..]));
+    assert!(load(&forged(&[("operators", &many.finish())]), 1 << 24).is_err());
+    let small = operator(1024, 1, 1, 1);
+    let row = vec![0; 1024 * 40 / 8];
+    let whole = [("operators", &small[..]), ("rows 0 0", &row)];
+    assert!(load(&forged(&whole), NO_LIMIT).is_ok());
+    for wrong in [
+        &[whole[1], whole[0]][..],
+        &whole[..1],
+        &[whole[0], whole[1], whole[1]],
+        &[whole[0], ("rows 1 0", &row)],
+        &[whole[0], ("rows 0 0", &row[1..])],
+        &[whole[0], ("rows 0 0", &[&row[..], &[0]].concat())],
+        &[("operators", &[]), whole[1]],
+    ] {
+        assert!(load(&forged(wrong), NO_LIMIT).is_err());
     }
-    assert!(load(&empty, 1 << 24).is_err());
-    // A small file that claims a huge matrix: tiles and rows at their largest.
-    let mut huge = bytes[..8 + 1 + 16 + 4 + 4 + 1 + 2 + 1].to_vec();
-    huge.extend(4096u32.to_le_bytes());
-    huge.extend((1u32 << 20).to_le_bytes());
-    huge.extend([0; 64]);
-    assert!(load(&huge, NO_LIMIT).is_err());
 }
 
 proptest! {
     #[test]
+    fn any_flipped_bit_is_refused(at: prop::sample::Index, bit in 0u8..8) {
+        thread_local!(static BYTES: Vec<u8> = mixed().0);
+        let result = BYTES.with(|bytes| {
+            let mut bytes = bytes.clone();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            load(&bytes, NO_LIMIT)
+        });
+        prop_assert!(result.is_err());
+    }
+
+    #[test]
     fn arbitrary_changes_never_panic(at in 0usize..200, value: u8, noise in prop::collection::vec(any::<u8>(), 0..300)) {
         let (layer, _) = sample(2048, vec![45], &[(vec![vec![(0, 127), (5, -127)], vec![(3, -1)]], true)]);
-        let mut bytes = encode_model(layer.id.model, &[layer]);
+        let mut bytes = encode_model(layer.id.model, &[layer]).unwrap();
         let _ = load(&noise, 1 << 24);
         let at = at % bytes.len();
         bytes[at] = value;
@@ -157,4 +204,27 @@ proptest! {
         bytes.extend(noise);
         let _ = load(&bytes, 1 << 24);
     }
+}
+
+#[test]
+fn large_operators_are_cut_into_sections_and_hints_are_those_of_sealing() {
+    let rows: Vec<_> = (0..180).map(|i| (vec![vec![(i, 1)]], i % 5 == 0)).collect();
+    let (layer, key) = sample(4096, vec![33, 33], &rows);
+    let bytes = encode_model(layer.id.model, &[layer]).unwrap();
+    let mut bundle = Bundle::open(std::io::Cursor::new(&bytes), Kind::Server).unwrap();
+    assert_eq!(bundle.sections().len(), 3);
+    let summary = OperatorSummary::read_all(&mut bundle).unwrap().remove(0);
+    assert_eq!((summary.hidden_rows, summary.open_rows), (144, 36));
+    assert!(summary.open_bytes > 36 && summary.open_bytes < 36 * 6, "{summary:?}");
+    bundle.verify(|_| {}).unwrap();
+    let model = load(&bytes, NO_LIMIT).unwrap();
+    let hints = model.operators()[0].hints().unwrap();
+    let mut w = jali_ring::wire::Writer::new();
+    key.encode(&mut w);
+    let stored = w.finish();
+    let mut r = jali_ring::wire::Reader::new(&stored);
+    let id = LayerId { model: [0; 16], layer: 0 };
+    let unhinted =
+        jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), key.form().wanted().clone(), 255).unwrap();
+    assert!(unhinted.accept(hints).is_ok());
 }

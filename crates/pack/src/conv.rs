@@ -77,7 +77,7 @@ fn geometry(conv: &Conv, input: [usize; 3]) -> Result<Geometry, PackError> {
     let [top, left, bottom, right] = conv.padding;
     // Wider than the zero columns need where a small kernel slides over much padding: outputs must not share a place.
     let row_stride = (w + left.max(right)).max(w + left + right + 1 - conv.kernel[1]);
-    let plane = (h + top + bottom) * row_stride;
+    let plane = (h + top + bottom).saturating_mul(row_stride);
     Ok(Geometry {
         row_stride,
         plane,
@@ -98,6 +98,14 @@ impl ConvLayout {
         row_filters: usize,
     ) -> Result<Self, PackError> {
         let g = geometry(conv, input)?;
+        // Step by step, so that no product overflows whatever a file says.
+        let mut needed = g.plane;
+        for factor in [tile_channels, row_filters] {
+            needed = needed.saturating_mul(factor);
+            if needed > degree || factor == 0 {
+                return Err(PackError::TooLarge { what: "a tile of the convolution", needed, degree });
+            }
+        }
         let layout = Self {
             degree,
             input,

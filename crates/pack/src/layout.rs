@@ -34,14 +34,28 @@ impl Layout {
     /// [`PackError`] if the layer's kind is not supported.
     pub fn candidates(linear: Linear<'_>, input: &[usize], degree: usize) -> Result<Vec<Self>, PackError> {
         Ok(match linear {
-            Linear::Conv(c) => {
-                let input: [usize; 3] = input.try_into().map_err(|_| PackError::Unsupported {
-                    what: "a convolution of anything but planes",
-                    got: format!("{input:?}"),
-                })?;
-                ConvLayout::candidates(c, input, degree)?.into_iter().map(Self::Conv).collect()
-            }
+            Linear::Conv(c) => ConvLayout::candidates(c, planes(input)?, degree)?.into_iter().map(Self::Conv).collect(),
             Linear::Gemm(g) => FcLayout::candidates(g.inputs, g.outputs, degree).into_iter().map(Self::Fc).collect(),
+        })
+    }
+
+    /// The choice that [`Layout::chosen`] makes the layout from again.
+    pub fn choice(&self) -> [usize; 2] {
+        match self {
+            Self::Conv(l) => [l.tile_channels(), l.row_outputs()],
+            Self::Fc(l) => [l.run(), l.row_outputs()],
+        }
+    }
+
+    /// A layout from a choice that was made before.
+    ///
+    /// # Errors
+    /// [`PackError`] if the layer's kind is not supported or the choice does not fit.
+    pub fn chosen(linear: Linear<'_>, input: &[usize], degree: usize, choice: [usize; 2]) -> Result<Self, PackError> {
+        let [first, second] = choice;
+        Ok(match linear {
+            Linear::Conv(c) => Self::Conv(ConvLayout::new(c, planes(input)?, degree, first, second)?),
+            Linear::Gemm(g) => Self::Fc(FcLayout::new(g.inputs, g.outputs, degree, first, second)?),
         })
     }
 
@@ -114,4 +128,11 @@ impl Layout {
             Self::Fc(l) => l.unpack(values),
         }
     }
+}
+
+/// The shape of a convolution's input.
+fn planes(input: &[usize]) -> Result<[usize; 3], PackError> {
+    input
+        .try_into()
+        .map_err(|_| PackError::Unsupported { what: "a convolution of anything but planes", got: format!("{input:?}") })
 }

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use jali_mask::{LayerKey, MaskError, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
-use jali_model::{Execution, ModelError, QuantModel, Step, Tensor};
+use jali_model::{Execution, ModelError, Outline, Step, Tensor};
 use jali_pack::Layout;
 use rayon::prelude::*;
 
@@ -25,7 +25,7 @@ pub struct ClientLayer {
 /// All that a client holds for one sealed network.
 pub struct ClientModel {
     pub(crate) id: [u8; 16],
-    pub(crate) model: QuantModel,
+    pub(crate) outline: Outline,
     pub(crate) layers: Vec<ClientLayer>,
 }
 
@@ -36,9 +36,14 @@ impl std::fmt::Debug for ClientModel {
 }
 
 impl ClientModel {
-    /// The quantised network.
-    pub fn model(&self) -> &QuantModel {
-        &self.model
+    /// The quantised network without its weights.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// Public id of the sealed model.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
     }
 
     /// The linear layers in order.
@@ -85,6 +90,8 @@ pub struct Inference<'m> {
     context: RequestContext,
     layer: usize,
     pending: Vec<PendingRequest<'m>>,
+    /// Packed inputs of the layer whose answer is outstanding, image by image.
+    inputs: Vec<Vec<Vec<i64>>>,
     /// One for every image, or none.
     prepared: Vec<PreparedImage>,
     trace: Option<Vec<Vec<Vec<i64>>>>,
@@ -106,9 +113,18 @@ impl<'m> Inference<'m> {
         if images.is_empty() || images.len() > MAX_IMAGES {
             return Err(ProtocolError::Order("a batch of this size"));
         }
-        let start = |image| Execution::new(client.model.graph(), image);
+        let start = |image| Execution::new(client.outline.graph(), image);
         let executions = images.into_iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { client, executions, context, layer: 0, pending: vec![], prepared: vec![], trace: None })
+        Ok(Self {
+            client,
+            executions,
+            context,
+            layer: 0,
+            pending: vec![],
+            inputs: vec![],
+            prepared: vec![],
+            trace: None,
+        })
     }
 
     /// Masks with secrets drawn earlier, one set for every image.
@@ -153,16 +169,38 @@ impl<'m> Inference<'m> {
                 Advance::Linear(x) => tiles.push(x),
             }
         }
-        let Some(layer) = layer.filter(|_| !tiles.is_empty()) else { return Ok(Action::Done(outputs)) };
+        if tiles.is_empty() {
+            return Ok(Action::Done(outputs));
+        }
+        self.inputs = tiles;
+        let prepared = !self.prepared.is_empty();
+        self.send(entropy, prepared)
+    }
+
+    /// Masks the inputs of the outstanding layer once more, with fresh secrets: for when the request or its answer was lost. The
+    /// old secrets are gone.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Order`] unless an answer is outstanding.
+    pub fn again(&mut self, entropy: RequestEntropy) -> Result<Action, ProtocolError> {
+        if self.pending.is_empty() {
+            return Err(ProtocolError::Order("an answer"));
+        }
+        self.pending.clear();
+        self.send(entropy, false)
+    }
+
+    fn send(&mut self, entropy: RequestEntropy, prepared: bool) -> Result<Action, ProtocolError> {
+        let layer = self.client.layers.get(self.layer).ok_or(ProtocolError::Order("this layer"))?;
         let (mut masked, mut pending) = (vec![], vec![]);
-        let requests = if self.prepared.is_empty() {
-            layer.key.mask_batch(&tiles, entropy, self.context)?
+        let requests = if !prepared {
+            layer.key.mask_batch(&self.inputs, entropy, self.context)?
         } else {
             let mask = |(x, prepared): (&Vec<Vec<i64>>, &mut PreparedImage)| -> Result<Masked<'m>, ProtocolError> {
                 let prepared = prepared.layers.pop_front().ok_or(ProtocolError::Order("prepared secrets"))?;
                 Ok(layer.key.mask_prepared(x, prepared)?)
             };
-            tiles.par_iter().zip(&mut self.prepared).map(mask).collect::<Result<_, _>>()?
+            self.inputs.par_iter().zip(&mut self.prepared).map(mask).collect::<Result<_, _>>()?
         };
         for (x, request) in requests {
             masked.push(x);
@@ -198,20 +236,21 @@ impl<'m> Inference<'m> {
         for result in finished {
             // The refusal is the server's own public word.
             values.push(result.map_err(|_| ProtocolError::Rejected {
-                layer: self.client.model.graph().nodes()[node].name.clone(),
+                layer: self.client.outline.graph().nodes()[node].name.clone(),
                 refusal: decode_refusal(answer),
             })?);
         }
-        let quant = self.client.model.layer(node)?;
+        let scaling = self.client.outline.scaling(node)?;
         let provide = |(execution, values): (&mut Execution<'m>, Vec<i64>)| -> Result<Vec<i64>, ModelError> {
             let sums = layer.layout.unpack(values);
-            execution.provide(quant.dequantise(&sums))?;
+            execution.provide(scaling.dequantise(&sums))?;
             Ok(sums)
         };
         let sums: Vec<Vec<i64>> = self.executions.par_iter_mut().zip(values).map(provide).collect::<Result<_, _>>()?;
         if let Some(trace) = &mut self.trace {
             trace.iter_mut().zip(sums).for_each(|(trace, sums)| trace.push(sums));
         }
+        self.inputs.clear();
         self.layer += 1;
         Ok(())
     }
@@ -243,7 +282,7 @@ impl ClientModel {
             Step::Done(output) => Ok(Advance::Done(output)),
             Step::Linear { node, input } => {
                 let layer = layer.filter(|l| l.node == node).ok_or(ProtocolError::Order("this layer"))?;
-                let x = self.model.layer(node)?.quantise(&input.data);
+                let x = self.outline.scaling(node)?.quantise(&input.data);
                 Ok(Advance::Linear(layer.layout.pack(&x)))
             }
         }

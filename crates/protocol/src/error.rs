@@ -52,8 +52,14 @@ pub enum ProtocolError {
         /// What the server said instead of answering.
         refusal: Option<crate::message::Refusal>,
     },
+    /// Hints that are not those of the sealed layer.
+    #[error("layer \"{layer}\": the hints were rejected by the check")]
+    Hints {
+        /// Name of the layer.
+        layer: String,
+    },
     /// The caller did not follow the order of next and receive.
-    #[error("the inference is not waiting for {0}")]
+    #[error("the client is not waiting for {0}")]
     Order(&'static str),
 }
 

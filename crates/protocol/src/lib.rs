@@ -5,15 +5,18 @@
 //! | [`owner`] | chooses rings and layouts, seals a network: server bytes and a client model |
 //! | [`client`] | walks the network for one image: masks, checks, unmasks, runs the non-linear part |
 //! | [`server`] | applies operators to masked inputs; holds only the sealed bytes |
+//! | [`bundle`] | the client's part as a file's content |
 //! | [`message`] | what travels between the last two |
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod client;
 pub mod error;
 pub mod message;
 pub mod owner;
 pub mod server;
 
+pub use bundle::{LayerSummary, StoredClient};
 pub use client::{Action, ClientModel, Inference, PreparedImage};
 pub use error::ProtocolError;
 pub use owner::{Blueprint, Estimate, LayerReport, Sealed, seal};

@@ -4,6 +4,7 @@
 //! request = "JQ" | version u8 | model id [16] | operator u32 | images u32 | images x tiles x limbs x N packed residues
 //! answer  = "JA" | version u8 | operator u32 | images u32 | images x rows x limbs of the row x wanted packed residues
 //! refusal = "JR" | version u8 | code u8
+//! hints   = "JH" | version u8 | operator u32 | rows x limbs of the row x N packed residues
 //! ```
 //!
 //! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a
@@ -21,6 +22,7 @@ pub const VERSION: u8 = 4;
 const REQUEST: [u8; 2] = *b"JQ";
 const ANSWER: [u8; 2] = *b"JA";
 const REFUSAL: [u8; 2] = *b"JR";
+const HINTS: [u8; 2] = *b"JH";
 
 /// Why a server did not answer. It learns nothing that was not in the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,6 +157,36 @@ pub fn decode_answer(
     }
     r.finish().ok()?;
     Some(answers)
+}
+
+/// Encodes the hints of an operator, row by row.
+pub fn encode_hints(operator: u32, ring: &Ring, hints: &[Poly<Ntt>]) -> Vec<u8> {
+    let mut w = Writer::new();
+    w.raw(&HINTS);
+    w.u8(VERSION);
+    w.u32(operator);
+    for hint in hints {
+        ring.moduli()[..hint.limbs()].iter().enumerate().for_each(|(l, m)| w.residues(m, hint.limb(l)));
+    }
+    w.finish()
+}
+
+/// Reads hints; `limbs` says modulo how many primes every row is held. `None` for anything else.
+pub fn decode_hints(bytes: &[u8], operator: u32, ring: &Ring, limbs: &[usize]) -> Option<Vec<Poly<Ntt>>> {
+    let mut r = Reader::new(bytes);
+    header(&mut r, HINTS).ok()?;
+    if r.u32().ok()? != operator || r.remaining() != rows_len(ring.moduli(), limbs, ring.degree()) {
+        return None;
+    }
+    let mut hints = Vec::with_capacity(limbs.len());
+    for &limbs in limbs {
+        let mut hint = Poly::zero(limbs, ring.degree());
+        for (l, m) in ring.moduli()[..limbs].iter().enumerate() {
+            r.residues(m, hint.limb_mut(l)).ok()?;
+        }
+        hints.push(hint);
+    }
+    Some(hints)
 }
 
 fn header(r: &mut Reader<'_>, kind: [u8; 2]) -> Result<(), RingError> {

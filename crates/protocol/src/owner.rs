@@ -1,13 +1,16 @@
 //! The owner: chooses a ring and a layout for every layer, and seals the network.
 
+use std::io::Write;
 use std::ops::Range;
 
 use jali_leak::Plan;
 use jali_mask::noise::{MAX_FAILURE_LOG2, sum_log2};
 use jali_mask::params::LayerShape;
-use jali_mask::{LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted};
+use jali_mask::{
+    LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, SealedLayer, Wanted,
+};
 use jali_model::{Linear, QuantConfig, QuantModel};
-use jali_operator::encode_model;
+use jali_operator::write_model;
 use jali_pack::{Costs, LayerCounts, Layout, Prediction};
 
 use crate::ProtocolError;
@@ -266,11 +269,29 @@ pub struct LayerReport {
 /// A sealed network: what each side gets.
 pub struct Sealed {
     /// For the server, and for anybody's eyes.
-    pub server: Vec<u8>,
+    pub server: Vec<SealedLayer>,
     /// For the client: secret.
     pub client: ClientModel,
     /// Layer by layer.
     pub report: Vec<LayerReport>,
+}
+
+impl Sealed {
+    /// Writes the server's bundle. Returns the sink and the content hash.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Operator`] if the sink fails.
+    pub fn write_server<W: Write>(&self, sink: W) -> Result<(W, [u8; 32]), ProtocolError> {
+        Ok(write_model(sink, self.client.id, &self.server)?)
+    }
+
+    /// The server's bundle in memory.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Operator`] never in practice.
+    pub fn server_bytes(&self) -> Result<Vec<u8>, ProtocolError> {
+        Ok(self.write_server(vec![])?.0)
+    }
 }
 
 impl std::fmt::Debug for Sealed {
@@ -285,7 +306,7 @@ impl std::fmt::Debug for Sealed {
 /// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer cannot be lowered,
 /// [`ProtocolError::Noise`] if the exact failure bound exceeds 2^-64 per inference.
 pub fn seal(
-    model: QuantModel,
+    model: &QuantModel,
     plan: &Plan,
     costs: &Costs,
     entropy: &SealEntropy,
@@ -296,11 +317,11 @@ pub fn seal(
     let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
     for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
         let whole = plan.may_open_layer(layer);
-        let mut blueprint = Blueprint::choose(&model, node, !whole, costs)?;
+        let mut blueprint = Blueprint::choose(model, node, !whole, costs)?;
         let ranges = blueprint.row_weights(linear);
         let open_rows = ranges.iter().filter(|range| plan.may_open(layer, (*range).clone())).count();
         if !whole {
-            blueprint = blueprint.with_open_rows(&model, node, open_rows, costs)?;
+            blueprint = blueprint.with_open_rows(model, node, open_rows, costs)?;
         }
         let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
         let Blueprint { parameters, layout, .. } = blueprint;
@@ -342,5 +363,6 @@ pub fn seal(
     if got > MAX_FAILURE_LOG2 {
         return Err(ProtocolError::Noise { got, limit: MAX_FAILURE_LOG2 });
     }
-    Ok(Sealed { server: encode_model(id, &sealed), client: ClientModel { id, model, layers }, report })
+    let client = ClientModel { id, outline: model.outline()?, layers };
+    Ok(Sealed { server: sealed, client, report })
 }

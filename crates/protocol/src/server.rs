@@ -1,9 +1,11 @@
 //! The server: sealed bytes and a kernel, nothing else. It keeps no state between requests.
 
+use std::io::{Read, Seek};
+
 use jali_operator::{OperatorError, ServerModel};
 use jali_ring::Kernel;
 
-use crate::message::{Refusal, decode_request, encode_answer, encode_refusal};
+use crate::message::{Refusal, decode_request, encode_answer, encode_hints, encode_refusal};
 
 /// A loaded model ready to answer.
 #[derive(Debug)]
@@ -31,6 +33,21 @@ impl Server {
             Ok(bytes) => bytes,
             Err(refusal) => encode_refusal(refusal),
         }
+    }
+
+    /// The hints of one operator as a message, if there is such an operator: public, the same for everybody, and checked by
+    /// whoever takes them.
+    pub fn hints(&self, index: usize) -> Option<Vec<u8>> {
+        let operator = self.model.operators().get(index)?;
+        Some(encode_hints(index as u32, operator.ring(), &operator.hints().ok()?))
+    }
+
+    /// As [`Server::load`], from a bundle that is read section by section.
+    ///
+    /// # Errors
+    /// As [`Server::load`].
+    pub fn read(source: impl Read + Seek, kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
+        Ok(Self { model: ServerModel::read(source, kernel, max_memory)? })
     }
 
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>, Refusal> {

@@ -58,11 +58,11 @@ fn quantised(seed: u64, bits: (u32, u32)) -> QuantModel {
 fn sealed(model: &QuantModel, leak: f64, entropy: u8) -> Sealed {
     let rows = Blueprint::rows_of_all(model, &Costs::default()).unwrap();
     let plan = random_rows(model.graph(), &rows, leak, 1).unwrap();
-    seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([entropy; 32]), |_| {}).unwrap()
+    seal(model, &plan, &Costs::default(), &SealEntropy::fixed([entropy; 32]), |_| {}).unwrap()
 }
 
 fn server(sealed: &Sealed) -> Server {
-    Server::load(&sealed.server, Kernel::choose(None).unwrap(), NO_LIMIT).unwrap()
+    Server::load(&sealed.server_bytes().unwrap(), Kernel::choose(None).unwrap(), NO_LIMIT).unwrap()
 }
 
 /// Runs one image; `tamper` sees every answer, with the number of its layer, before the client does.
@@ -206,7 +206,7 @@ fn only_what_the_plan_allows_is_open() {
     let rows = Blueprint::rows_of_all(&model, &Costs::default()).unwrap();
     for leak in [0.0, 0.2, 0.5, 0.9, 1.0] {
         let plan = random_rows(model.graph(), &rows, leak, 7).unwrap();
-        let sealed = seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+        let sealed = seal(&model, &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
         let server = server(&sealed);
         let open: usize = sealed.report.iter().map(|l| l.weights - l.weights_sealed).sum();
         let allowed = (plan.fraction_open() * model.graph().weights() as f64).round() as usize;
@@ -226,7 +226,7 @@ fn only_what_the_plan_allows_is_open() {
     let mut partial = vec![vec![]; rows.len()];
     partial[2].push(0..99);
     let plan = random_rows(model.graph(), &partial, 0.04, 1).unwrap();
-    let sealed = seal(model, &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+    let sealed = seal(&model, &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
     assert_eq!(sealed.report[2].weights_allowed_but_sealed, 99);
     assert!(sealed.report.iter().all(|l| l.weights_sealed == l.weights));
 }
@@ -301,11 +301,10 @@ fn layers_that_cannot_be_sealed_are_named() {
     let x = Tensor::new("x", vec![1, 8, 8], numbers(1, 64)).unwrap();
     let model = QuantModel::calibrate(g, QuantConfig::default(), &[x], None).unwrap();
     let plan = Plan::hide_all(model.graph());
-    let error =
-        seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap_err().to_string();
+    let error = seal(&model, &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap_err().to_string();
     assert!(error.contains("\"strided\"") && error.contains("stride"), "{error}");
     let foreign = Plan::hide_all(&network(1));
-    assert!(seal(model, &foreign, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).is_err());
+    assert!(seal(&model, &foreign, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).is_err());
 }
 
 /// The rigorous bound against noise measured on the shipped network: it holds, and is not loose by more than 6 bits.
@@ -318,12 +317,12 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
     let x = Tensor::new("image", vec![3, 32, 32], pixels).unwrap();
     let model = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&x), Some(1.0)).unwrap();
     for plan in [Plan::hide_all(model.graph()), Plan::open_all(model.graph())] {
-        let sealed = seal(model.clone(), &plan, &Costs::default(), &SealEntropy::fixed([5; 32]), |_| {}).unwrap();
+        let sealed = seal(&model, &plan, &Costs::default(), &SealEntropy::fixed([5; 32]), |_| {}).unwrap();
         let server = server(&sealed);
         let mut layer = 0;
         let output = jali_model::execution::run(model.graph(), x.clone(), |node, x| {
             let (quant, client) = (model.layer(node)?, &sealed.client.layers()[layer]);
-            let tiles = client.layout.pack(&quant.quantise(&x.data));
+            let tiles = client.layout.pack(&quant.scaling.quantise(&x.data));
             let context = RequestContext { counter: 0, image: 0 };
             let (masked, pending) = client.key.mask(&tiles, RequestEntropy::fixed([7; 32]), context).unwrap();
             let answer = server.model().operators()[layer].apply(&[masked]).unwrap().remove(0);
@@ -340,8 +339,87 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
             );
             assert!(report.bound_bits <= report.available_bits, "{name}: {report:?}");
             layer += 1;
-            Ok(quant.dequantise(&client.layout.unpack(values)))
+            Ok(quant.scaling.dequantise(&client.layout.unpack(values)))
         });
         assert_eq!(output.unwrap(), integer::run(&model, x.clone()).unwrap().output);
+    }
+}
+
+/// A client read back from its bundle, with the server's hints.
+fn restored(bytes: &[u8], server: &Server) -> Result<ClientModel, ProtocolError> {
+    let mut stored = StoredClient::read(std::io::Cursor::new(bytes))?;
+    for layer in 0..stored.layers() {
+        let hints = server.hints(layer).unwrap();
+        // Wrong hints are refused and do not spoil the key.
+        let mut wrong = hints.clone();
+        let at = 7 + (layer * 991) % (hints.len() - 7);
+        wrong[at] ^= 1;
+        assert!(matches!(stored.accept_hints(layer, &wrong), Err(ProtocolError::Hints { .. })));
+        stored.accept_hints(layer, &hints)?;
+        assert!(stored.accept_hints(layer, &hints).is_err(), "they are there already");
+    }
+    stored.finish()
+}
+
+#[test]
+fn a_client_from_a_bundle_computes_the_same() {
+    let model = quantised(3, (8, 8));
+    for leak in [0.0, 0.6, 1.0] {
+        let sealed = sealed(&model, leak, 2);
+        let server = server(&sealed);
+        let (bytes, hash) = sealed.client.write(vec![]).unwrap();
+        let stored = StoredClient::read(std::io::Cursor::new(&bytes)).unwrap();
+        assert_eq!((stored.content_hash(), stored.id()), (hash, sealed.client.id()));
+        let summaries = stored.summaries();
+        assert!(
+            summaries.iter().zip(&sealed.report).all(|(s, r)| s.weights_hidden == r.weights_sealed && s.rows == r.rows)
+        );
+        assert!(stored.finish().is_err(), "no hints yet");
+        let client = restored(&bytes, &server).unwrap();
+        let (output, trace) = run(&client, &server, image(5), &mut |_, _| {}).unwrap();
+        let reference = integer::run(&model, image(5)).unwrap();
+        assert!(output == reference.output && trace == reference.accumulators);
+    }
+}
+
+#[test]
+fn a_lost_request_is_masked_anew() {
+    let model = quantised(4, (8, 8));
+    let sealed = sealed(&model, 0.3, 3);
+    let server = server(&sealed);
+    let entropy = || RequestEntropy::from_os().unwrap();
+    let context = RequestContext { counter: 0, image: 0 };
+    let mut inference = Inference::new(&sealed.client, vec![image(1), image(2)], context).unwrap();
+    assert!(inference.again(entropy()).is_err(), "nothing is outstanding");
+    let outputs = loop {
+        let Action::Send { request: lost, .. } = (match inference.next(entropy()).unwrap() {
+            Action::Done(outputs) => break outputs,
+            send => send,
+        }) else {
+            unreachable!()
+        };
+        let Action::Send { request, .. } = inference.again(entropy()).unwrap() else { panic!() };
+        assert!(lost.len() == request.len() && lost != request);
+        // The old answer belongs to a secret that is gone.
+        let answer = server.handle(&request);
+        inference.receive(&answer).unwrap();
+    };
+    for (i, output) in outputs.into_iter().enumerate() {
+        assert_eq!(output, integer::run(&model, image(1 + i as u64)).unwrap().output);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn any_flipped_bit_of_a_clients_bundle_is_refused(at: prop::sample::Index, bit in 0u8..8, cut: bool) {
+        thread_local!(static BYTES: Vec<u8> = sealed(&quantised(1, (4, 4)), 0.5, 1).client.write(vec![]).unwrap().0);
+        let result = BYTES.with(|bytes| {
+            let mut bytes = bytes.clone();
+            let at = at.index(bytes.len());
+            if cut { bytes.truncate(at) } else { bytes[at] ^= 1 << bit }
+            StoredClient::read(std::io::Cursor::new(bytes))
+        });
+        prop_assert!(result.is_err());
     }
 }

@@ -18,6 +18,21 @@ impl Writer {
         Self::default()
     }
 
+    /// Bytes written so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether nothing was written.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// A buffer that does not have to move while so many bytes are written: none of them stays behind elsewhere.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes) }
+    }
+
     /// What was written.
     pub fn finish(self) -> Vec<u8> {
         self.bytes

@@ -1,0 +1,169 @@
+//! A layer's key as bytes, and back. Hints are not stored: they are public, large, and can be had from the server, which
+//! computes them from what it holds; they are checked before they count.
+//!
+//! ```text
+//! key = seed of a [32] | key of the check scalars [32] | name of the sealing [32] | noise 3 x f64 | tiles u32 | rows u32
+//!     | row* | 2 x tiles x packed element of U
+//! row = 0 | key of its secret [32]      hidden
+//!     | 1                               open
+//! ```
+
+use jali_ring::modulus::MAX_LAZY_PRODUCTS;
+use jali_ring::sample::Key;
+use jali_ring::wire::{Reader, Writer, poly_len};
+use jali_ring::{Ntt, Poly, Ring};
+use rayon::prelude::*;
+use zeroize::Zeroizing;
+
+use std::sync::Arc;
+
+use crate::answer::AnswerForm;
+use crate::check::{CheckKey, SCALARS};
+use crate::seal::{check_scalars, expand_public, row_secret};
+use crate::{LayerId, LayerKey, MaskError, NoiseReport, Parameters, Wanted};
+
+const ROW_HIDDEN: u8 = 0;
+const ROW_OPEN: u8 = 1;
+
+/// A layer's key without its hints: it cannot unmask anything yet.
+pub struct UnhintedKey(LayerKey);
+
+impl std::fmt::Debug for UnhintedKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("UnhintedKey(withheld)")
+    }
+}
+
+impl LayerKey {
+    /// Bytes that [`LayerKey::encode`] writes at most.
+    pub fn encoded_len(&self) -> usize {
+        128 + 33 * self.rows() + SCALARS * self.tiles() * poly_len(self.parameters.ring())
+    }
+
+    /// Writes everything but parameters, wanted coefficients and hints. Secret: the caller wipes the bytes.
+    pub fn encode(&self, w: &mut Writer) {
+        w.raw(&*self.a_seed);
+        w.raw(&*self.check_key);
+        w.raw(&*self.sealing);
+        let noise = self.noise();
+        [noise.bound_bits, noise.available_bits, noise.log2_failure].iter().for_each(|v| w.u64(v.to_bits()));
+        w.u32(self.tiles() as u32);
+        w.u32(self.rows() as u32);
+        for key in &self.row_keys {
+            match key {
+                Some(key) => {
+                    w.u8(ROW_HIDDEN);
+                    w.raw(&**key);
+                }
+                None => w.u8(ROW_OPEN),
+            }
+        }
+        self.check.vectors().iter().for_each(|vectors| w.polys(self.parameters.ring(), vectors));
+    }
+}
+
+impl UnhintedKey {
+    /// Reads what [`LayerKey::encode`] wrote for a layer of these parameters.
+    ///
+    /// # Errors
+    /// [`MaskError::Ring`] for other bytes, [`MaskError::SmallPrime`].
+    pub fn decode(
+        r: &mut Reader<'_>,
+        id: LayerId,
+        parameters: Parameters,
+        wanted: Wanted,
+        input_bound: i64,
+    ) -> Result<Self, MaskError> {
+        parameters.fit_for_checking()?;
+        let ring = parameters.ring();
+        let key = |r: &mut Reader<'_>| -> Result<Key, MaskError> { Ok(Zeroizing::new(r.array()?)) };
+        let (a_seed, check_key, sealing) = (key(r)?, key(r)?, key(r)?);
+        let mut float = || -> Result<f64, MaskError> { Ok(f64::from_bits(r.u64()?)) };
+        let noise = NoiseReport { bound_bits: float()?, available_bits: float()?, log2_failure: float()? };
+        let tiles = r.count(MAX_LAZY_PRODUCTS, "tiles of a row")?;
+        // A row takes at least a byte, a tile two elements: no memory is asked for that the bytes did not pay for.
+        let rows = r.count(r.remaining(), "rows of a layer")?;
+        if tiles == 0 || rows == 0 || r.remaining() < SCALARS * tiles * poly_len(ring) {
+            return Err(r.malformed("tiles and rows of a layer").into());
+        }
+        let mut row_keys = Vec::with_capacity(rows);
+        for _ in 0..rows {
+            row_keys.push(match r.u8()? {
+                ROW_HIDDEN => Some(key(r)?),
+                ROW_OPEN => None,
+                _ => return Err(r.malformed("kind of a row").into()),
+            });
+        }
+        let vectors = [r.polys(ring, tiles)?, r.polys(ring, tiles)?];
+        let secrets = row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key))).collect();
+        let limbs = row_keys.iter().map(|key| parameters.ring_of(key.is_none()).limbs()).collect();
+        let check = CheckKey::restore(check_scalars(ring, &check_key, rows), vectors);
+        Ok(Self(LayerKey {
+            a: expand_public(ring, &a_seed, tiles),
+            form: Arc::new(AnswerForm::new(wanted, limbs)),
+            id,
+            input_bound,
+            secrets,
+            hints: vec![],
+            check,
+            sealing,
+            noise,
+            a_seed,
+            check_key,
+            row_keys,
+            parameters,
+        }))
+    }
+
+    /// The layer's parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.0.parameters
+    }
+
+    /// Rows with the number of primes that each, and so its hint, is held modulo.
+    pub fn row_limbs(&self) -> &[usize] {
+        self.0.form.limbs()
+    }
+
+    /// Ring elements per request.
+    pub fn tiles(&self) -> usize {
+        self.0.tiles()
+    }
+
+    /// Which rows are hidden.
+    pub fn hidden_rows(&self) -> Vec<bool> {
+        self.0.row_keys.iter().map(Option::is_some).collect()
+    }
+
+    /// Takes the hints `H[o] = sum_i W~[o][i]*a[i]` that a server sent, if they pass the same check as its answers, with the same
+    /// scalars and on every coefficient: `sum_o alpha[o]*H[o] = sum_i U[i]*a[i]`. `a` is public, so the server knows
+    /// whether its hints are right, and acceptance tells it nothing.
+    ///
+    /// # Errors
+    /// The key itself, to try others.
+    pub fn accept(mut self, hints: Vec<Poly<Ntt>>) -> Result<LayerKey, Box<Self>> {
+        if self.0.check.usable().is_err() || !self.right(&hints) {
+            self.0.check.reject();
+            return Err(Box::new(self));
+        }
+        self.0.hints = hints;
+        Ok(self.0)
+    }
+
+    fn right(&self, hints: &[Poly<Ntt>]) -> bool {
+        let key = &self.0;
+        let ring = key.parameters.ring();
+        let shaped = |(h, &limbs): (&Poly<Ntt>, &usize)| h.degree() == ring.degree() && h.limbs() == limbs;
+        if hints.len() != key.rows() || !hints.iter().zip(key.form.limbs()).all(shaped) {
+            return false;
+        }
+        key.check.right_combination(ring, hints, &key.a)
+    }
+}
+
+/// `sum_i u[i]*x[i]`.
+pub(crate) fn inner_product(ring: &Ring, u: &[Poly<Ntt>], x: &[Poly<Ntt>]) -> Zeroizing<Poly<Ntt>> {
+    let mut sum = Zeroizing::new(ring.zero());
+    u.iter().zip(x).for_each(|(u, x)| ring.mul_add(&mut sum, u, x));
+    sum
+}

@@ -1,0 +1,128 @@
+//! What a client needs of a quantised network: shapes, non-linear nodes and scales, but no weight.
+
+use serde::{Deserialize, Serialize};
+
+use crate::graph::{Conv, Gemm, Graph, Op, ValueId};
+use crate::quant::{QuantConfig, QuantModel, Scaling};
+use crate::{ModelError, Tensor};
+
+/// A quantised network without its weights: its linear nodes keep their shapes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outline {
+    graph: Graph,
+    config: QuantConfig,
+    scalings: Vec<Option<Scaling>>,
+}
+
+/// The form in which it is stored.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    weight_bits: u32,
+    activation_bits: u32,
+    input: Vec<usize>,
+    output: ValueId,
+    nodes: Vec<(String, Op, Vec<ValueId>, Option<Scaling>)>,
+}
+
+impl Outline {
+    /// The graph; weights and biases of its linear nodes are empty.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Sizes.
+    pub fn config(&self) -> QuantConfig {
+        self.config
+    }
+
+    /// How a linear node's input and output are scaled.
+    ///
+    /// # Errors
+    /// [`ModelError::Node`] if it is not linear.
+    pub fn scaling(&self, node: usize) -> Result<&Scaling, ModelError> {
+        self.scalings.get(node).and_then(Option::as_ref).ok_or_else(|| ModelError::not_linear(node))
+    }
+
+    /// Whether an image fits the network's input.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`].
+    pub fn accepts(&self, image: &Tensor) -> Result<(), ModelError> {
+        if image.shape == self.graph.input_shape() {
+            return Ok(());
+        }
+        Err(ModelError::Shape {
+            what: "the image".into(),
+            expected: format!("{:?}", self.graph.input_shape()),
+            got: format!("{:?}", image.shape),
+        })
+    }
+
+    /// As bytes.
+    ///
+    /// # Errors
+    /// [`ModelError::Outline`] never in practice.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ModelError> {
+        let nodes = self.graph.nodes().iter().zip(&self.scalings);
+        let stored = Stored {
+            weight_bits: self.config.weight_bits(),
+            activation_bits: self.config.activation_bits(),
+            input: self.graph.input_shape().to_vec(),
+            output: self.graph.output(),
+            nodes: nodes.map(|(n, s)| (n.name.clone(), n.op.clone(), n.inputs.clone(), s.clone())).collect(),
+        };
+        postcard::to_stdvec(&stored).map_err(|e| ModelError::Outline(e.to_string()))
+    }
+
+    /// Reads and checks what [`Outline::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`ModelError::Outline`] for other bytes; the graph's own errors.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, ModelError> {
+        let fail = |why: String| ModelError::Outline(why);
+        let (stored, rest): (Stored, _) = postcard::take_from_bytes(bytes).map_err(|e| fail(e.to_string()))?;
+        if !rest.is_empty() {
+            return Err(fail(format!("{} bytes follow its end", rest.len())));
+        }
+        let config = QuantConfig::new(stored.weight_bits, stored.activation_bits)?;
+        let mut graph = Graph::new(stored.input)?;
+        let mut scalings = Vec::with_capacity(stored.nodes.len());
+        for (name, op, inputs, scaling) in stored.nodes {
+            let outputs = op.linear().map(|l| l.outputs());
+            match (&scaling, outputs) {
+                (Some(scaling), Some(outputs)) => scaling.check(outputs, config).map_err(fail)?,
+                (None, None) => {}
+                _ => return Err(fail(format!("node \"{name}\" has scales and is not linear, or the reverse"))),
+            }
+            graph.push_outline(name, op, inputs)?;
+            scalings.push(scaling);
+        }
+        if stored.output > graph.nodes().len() {
+            return Err(fail(format!("its output is value {}, it has {}", stored.output, graph.nodes().len())));
+        }
+        graph.set_output(stored.output);
+        Ok(Self { graph, config, scalings })
+    }
+}
+
+impl QuantModel {
+    /// The network without its weights.
+    ///
+    /// # Errors
+    /// [`ModelError`] never in practice: the graph was checked.
+    pub fn outline(&self) -> Result<Outline, ModelError> {
+        let mut graph = Graph::new(self.graph().input_shape().to_vec())?;
+        let mut scalings = vec![];
+        for (i, node) in self.graph().nodes().iter().enumerate() {
+            let op = match &node.op {
+                Op::Conv(c) => Op::Conv(Conv { weight: vec![], bias: vec![], ..c.clone() }),
+                Op::Gemm(g) => Op::Gemm(Gemm { weight: vec![], bias: vec![], ..g.clone() }),
+                other => other.clone(),
+            };
+            scalings.push(op.linear().map(|_| self.layer(i).map(|l| l.scaling.clone())).transpose()?);
+            graph.push_outline(node.name.clone(), op, node.inputs.clone())?;
+        }
+        graph.set_output(self.graph().output());
+        Ok(Outline { graph, config: self.config(), scalings })
+    }
+}

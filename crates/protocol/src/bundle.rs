@@ -1,0 +1,263 @@
+//! The client's bundle: all that a client needs but the hints, which it gets from a server and checks.
+//!
+//! ```text
+//! section "network"  the network without its weights (jali_model::Outline)
+//! section "layers"   layers u32 | (node u32 | choice of the layout 2 x u32 | degree u32 | limbs u8 | bits of each prime u8*
+//!                    | primes of open rows u8 | bits of the plaintext modulus u8)*
+//! sections "key L"   keys of layer L (jali_mask::store)
+//! ```
+
+use std::io::{Read, Seek, Write};
+
+use jali_mask::{LayerId, MaskError, Parameters, ParametersLiteral, UnhintedKey, Wanted};
+use jali_model::Outline;
+use jali_operator::{Bundle, BundleWriter, Kind, OperatorError};
+use jali_pack::Layout;
+use jali_ring::wire::{Reader, Writer};
+use jali_ring::{Ntt, Poly};
+use zeroize::Zeroizing;
+
+use crate::ProtocolError;
+use crate::client::{ClientLayer, ClientModel};
+use crate::message::decode_hints;
+
+const NETWORK: &str = "network";
+const LAYERS: &str = "layers";
+/// Most layers of one network.
+const MAX_LAYERS: usize = 4096;
+/// Most primes of one ring.
+const MAX_LIMBS: usize = 32;
+/// Most bytes of a section.
+const MAX_SECTION: u64 = 1 << 30;
+
+fn key_section(layer: usize) -> String {
+    format!("key {layer}")
+}
+
+impl ClientModel {
+    /// Writes the client's bundle. Returns the sink and the content hash.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Operator`] if the sink fails.
+    pub fn write<W: Write>(&self, sink: W) -> Result<(W, [u8; 32]), ProtocolError> {
+        let mut out = BundleWriter::new(sink, Kind::Client, self.id)?;
+        out.section(NETWORK, &self.outline.to_bytes()?)?;
+        let mut w = Writer::new();
+        w.u32(self.layers.len() as u32);
+        for layer in &self.layers {
+            let literal = layer.key.parameters().literal();
+            w.u32(layer.node as u32);
+            layer.layout.choice().iter().for_each(|&c| w.u32(c as u32));
+            w.u32(literal.degree as u32);
+            w.u8(literal.prime_bits.len() as u8);
+            literal.prime_bits.iter().for_each(|&bits| w.u8(bits as u8));
+            w.u8(literal.open_primes as u8);
+            w.u8(literal.plaintext_bits as u8);
+        }
+        out.section(LAYERS, &w.finish())?;
+        for (l, layer) in self.layers.iter().enumerate() {
+            let mut w = Writer::with_capacity(layer.key.encoded_len());
+            layer.key.encode(&mut w);
+            out.section(&key_section(l), &Zeroizing::new(w.finish()))?;
+        }
+        Ok(out.finish()?)
+    }
+}
+
+/// A client's bundle in memory, waiting for hints.
+pub struct StoredClient {
+    id: [u8; 16],
+    hash: [u8; 32],
+    outline: Outline,
+    layers: Vec<StoredLayer>,
+}
+
+struct StoredLayer {
+    node: usize,
+    layout: Layout,
+    /// `None` only while hints are looked at.
+    key: Option<UnhintedKey>,
+    complete: Option<ClientLayer>,
+}
+
+impl std::fmt::Debug for StoredClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StoredClient(withheld)")
+    }
+}
+
+impl StoredClient {
+    /// Reads a client's bundle.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Operator`] for damaged or foreign bytes, with the section's name.
+    pub fn read(source: impl Read + Seek) -> Result<Self, ProtocolError> {
+        let mut bundle = Bundle::open(source, Kind::Client)?;
+        let (id, hash) = (bundle.model(), bundle.content_hash());
+        let bytes = bundle.expect(NETWORK, MAX_SECTION)?;
+        let outline = Outline::from_bytes(&bytes).map_err(|e| section(NETWORK.into(), e))?;
+        let bytes = bundle.expect(LAYERS, MAX_SECTION)?;
+        let described = read_layers(&bytes, &outline).map_err(|e| section(LAYERS.into(), e))?;
+        let input_bound = outline.config().activation_bound();
+        let mut layers = Vec::with_capacity(described.len());
+        for (l, (node, layout, parameters, wanted)) in described.into_iter().enumerate() {
+            let (name, rows) = (key_section(l), layout.rows());
+            let bytes = Zeroizing::new(bundle.expect(&name, MAX_SECTION)?);
+            let mut r = Reader::new(&bytes);
+            let layer = LayerId { model: id, layer: l as u32 };
+            let tiles = layout.tiles();
+            let key = UnhintedKey::decode(&mut r, layer, parameters, wanted, input_bound)
+                .and_then(|key| match (key.row_limbs().len(), key.tiles()) {
+                    shape if shape == (rows, tiles) => Ok(r.clone().finish().map(|()| key)?),
+                    (got, _) => Err(MaskError::Shape { what: "rows and tiles of the layer", expected: rows, got }),
+                })
+                .map_err(|e| section(name, e))?;
+            layers.push(StoredLayer { node, layout, key: Some(key), complete: None });
+        }
+        if let Some(extra) = bundle.peek() {
+            return Err(section(extra.name.clone(), "no section was expected here"));
+        }
+        Ok(Self { id, hash, outline, layers })
+    }
+
+    /// Public id of the sealed model.
+    pub fn id(&self) -> [u8; 16] {
+        self.id
+    }
+
+    /// Content hash of the bundle.
+    pub fn content_hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// The network without its weights.
+    pub fn outline(&self) -> &Outline {
+        &self.outline
+    }
+
+    /// Number of linear layers.
+    pub fn layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// Node, layout, parameters and rows (whether each is hidden) of every layer that still waits for hints.
+    pub fn summaries(&self) -> Vec<LayerSummary> {
+        let summary = |l: &StoredLayer| {
+            let key = l.key.as_ref()?;
+            let node = &self.outline.graph().nodes()[l.node];
+            let linear = node.op.linear()?;
+            let weights = |row: usize| l.layout.outputs_of_row(row, linear.outputs()).len() * linear.fan_in();
+            let hidden = key.hidden_rows();
+            let sum =
+                |want: bool| hidden.iter().enumerate().filter(|(_, h)| **h == want).map(|(r, _)| weights(r)).sum();
+            Some(LayerSummary {
+                name: node.name.clone(),
+                kind: linear.kind(),
+                layout: l.layout.describe(),
+                literal: key.parameters().literal().clone(),
+                tiles: l.layout.tiles(),
+                rows: l.layout.rows(),
+                hidden_rows: hidden.iter().filter(|h| **h).count(),
+                weights_hidden: sum(true),
+                weights_open: sum(false),
+            })
+        };
+        self.layers.iter().filter_map(summary).collect()
+    }
+
+    /// Takes the hints of one layer as a server sent them (or as they were kept from an earlier time), if they pass the check.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Hints`]; other bytes may be tried.
+    pub fn accept_hints(&mut self, layer: usize, message: &[u8]) -> Result<(), ProtocolError> {
+        let name = |l: &StoredLayer| self.outline.graph().nodes()[l.node].name.clone();
+        let Some(stored) = self.layers.get_mut(layer) else { return Err(ProtocolError::Order("hints of this layer")) };
+        let Some(key) = stored.key.take() else { return Err(ProtocolError::Order("hints of this layer")) };
+        let hints: Vec<Poly<Ntt>> =
+            decode_hints(message, layer as u32, key.parameters().ring(), key.row_limbs()).unwrap_or_default();
+        match key.accept(hints) {
+            Ok(key) => {
+                stored.complete = Some(ClientLayer { node: stored.node, layout: stored.layout.clone(), key });
+                Ok(())
+            }
+            Err(key) => {
+                stored.key = Some(*key);
+                Err(ProtocolError::Hints { layer: name(stored) })
+            }
+        }
+    }
+
+    /// The client, once all hints are there.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Order`] if some are missing.
+    pub fn finish(self) -> Result<ClientModel, ProtocolError> {
+        let complete =
+            self.layers.into_iter().map(|l| l.complete.ok_or(ProtocolError::Order("an inference: hints are missing")));
+        Ok(ClientModel { id: self.id, outline: self.outline, layers: complete.collect::<Result<_, _>>()? })
+    }
+}
+
+/// What a client's bundle says about one layer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LayerSummary {
+    /// Node name.
+    pub name: String,
+    /// `conv3x3`, `fc`.
+    pub kind: String,
+    /// What a tile and a row hold.
+    pub layout: String,
+    /// Ring.
+    pub literal: ParametersLiteral,
+    /// Ring elements of an input.
+    pub tiles: usize,
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// How many are hidden.
+    pub hidden_rows: usize,
+    /// Weights in hidden rows.
+    pub weights_hidden: usize,
+    /// Weights in open rows.
+    pub weights_open: usize,
+}
+
+fn section(name: String, why: impl std::fmt::Display) -> ProtocolError {
+    OperatorError::Section { section: name, why: why.to_string() }.into()
+}
+
+type Described = (usize, Layout, Parameters, Wanted);
+
+fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, ProtocolError> {
+    let mut r = Reader::new(bytes);
+    let count = r.count(MAX_LAYERS, "layers")?;
+    let nodes: Vec<_> = outline.graph().linear_nodes().collect();
+    if count != nodes.len() {
+        return Err(r.malformed("a layer for every linear node").into());
+    }
+    let mut layers = Vec::with_capacity(count);
+    for (node, linear) in nodes {
+        if r.u32()? as usize != node {
+            return Err(r.malformed("layers in the order of the network").into());
+        }
+        let choice = [r.u32()? as usize, r.u32()? as usize];
+        let degree = r.u32()? as usize;
+        let limbs = usize::from(r.u8()?);
+        if !(1..=MAX_LIMBS).contains(&limbs) {
+            return Err(r.malformed("number of primes").into());
+        }
+        let prime_bits = r.raw(limbs)?.iter().map(|&b| u32::from(b)).collect();
+        let (open_primes, plaintext_bits) = (usize::from(r.u8()?), u32::from(r.u8()?));
+        let literal = ParametersLiteral { degree, prime_bits, plaintext_bits, open_primes };
+        let parameters: Parameters = literal.try_into()?;
+        if plaintext_bits < outline.config().plaintext_bits(linear.fan_in()) {
+            return Err(r.malformed("a plaintext modulus with room for every sum").into());
+        }
+        let input = outline.graph().shape(outline.graph().nodes()[node].inputs[0]);
+        let layout = Layout::chosen(linear, input, degree, choice)?;
+        let pattern = layout.wanted();
+        let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
+        layers.push((node, layout, parameters, wanted));
+    }
+    r.finish()?;
+    Ok(layers)
+}
