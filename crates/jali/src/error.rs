@@ -30,6 +30,30 @@ pub enum JaliError {
         /// What the system said.
         why: String,
     },
+    /// A file that cannot be written.
+    #[error("cannot write {path}: {why}; what was there before is unchanged", path = path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// A bundle that cannot be used.
+    #[error("{path}: {source}", path = path.display())]
+    Bundle {
+        /// Which file.
+        path: PathBuf,
+        /// Why, with the section.
+        source: ProtocolError,
+    },
+    /// A passphrase is missing, empty or wrong.
+    #[error("{path}: {why}", path = path.display())]
+    Passphrase {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A file that is larger than anything we expect there.
     #[error("{path} has {got} bytes, at most {limit} are accepted", path = path.display())]
     TooLarge {

@@ -21,12 +21,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`network`] | the bundled networks, and models from files |
+//! | [`bundle`] | sealed networks as files |
 //! | [`calibration`] | the cost model of this machine |
 //! | [`dataset`] | bundled samples and full test sets |
 //! | [`image_file`] | PNG, JPEG and .npy to tensors |
 //! | [`session`] | client and server in one process, talking in encoded messages |
 #![forbid(unsafe_code)]
 
+pub mod bundle;
 pub mod calibration;
 pub mod dataset;
 pub mod error;

@@ -46,6 +46,17 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What a file with these first bytes says that it is; `None` if they are not a bundle's.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        match head.strip_prefix(&MAGIC)? {
+            [_, b'S', ..] => Some(Self::Server),
+            [_, b'C', ..] => Some(Self::Client),
+            _ => None,
+        }
+    }
+}
+
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

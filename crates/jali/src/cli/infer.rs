@@ -93,7 +93,7 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
         None
     } else {
         let (calibration, source) = match &args.calibrate {
-            Some(folder) => (read_folder(folder, &shape)?, format!("the images of {}", folder.display())),
+            Some(folder) => (calibration_images(folder, &shape)?, format!("the images of {}", folder.display())),
             None => (good.into_iter().cloned().collect(), "the given images themselves".to_string()),
         };
         if args.calibrate.is_none() {
@@ -213,6 +213,11 @@ fn read_labels(source: &str) -> anyhow::Result<Vec<String>> {
     let bytes = read_bounded(Path::new(source), 1 << 20)?;
     let text = String::from_utf8(bytes).with_context(|| format!("{source}: labels must be UTF-8 text"))?;
     Ok(text.lines().map(|l| l.trim().to_string()).filter(|l| !l.is_empty()).collect())
+}
+
+/// Images to calibrate on: those of a folder, or one.
+pub(super) fn calibration_images(path: &Path, shape: &[usize]) -> anyhow::Result<Vec<Tensor>> {
+    if path.is_dir() { read_folder(path, shape) } else { Ok(vec![read_image(path, shape)?]) }
 }
 
 fn read_folder(folder: &Path, shape: &[usize]) -> anyhow::Result<Vec<Tensor>> {

@@ -5,6 +5,8 @@ mod demo;
 mod evaluate;
 mod explain;
 mod infer;
+mod inspect;
+mod seal;
 mod text;
 
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ use jali_protocol::{Blueprint, ProtocolError};
     name = "jali",
     version,
     about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
-    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -30,6 +32,10 @@ struct Cli {
 enum Command {
     /// Classify bundled test images with a bundled network and show what every layer costs
     Demo(demo::DemoArgs),
+    /// Seal a network into a bundle for the server and one for the client
+    Seal(seal::SealArgs),
+    /// Say what is inside a bundle, and check it
+    Inspect(inspect::InspectArgs),
     /// Classify image files with an ONNX model
     Infer(infer::InferArgs),
     /// Measure float, quantised and encrypted accuracy
@@ -162,7 +168,9 @@ fn conclude(printed: anyhow::Result<()>, failure: Option<u8>) -> anyhow::Result<
 fn exit_code(error: &JaliError) -> u8 {
     match error {
         JaliError::Image { fault, .. } => fault.exit_code(),
-        JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } => 10,
+        JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } | JaliError::Write { .. } => 10,
+        JaliError::Bundle { .. } => 6,
+        JaliError::Passphrase { .. } => 7,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,
         JaliError::Protocol(ProtocolError::Rejected { .. }) => 4,
@@ -178,6 +186,8 @@ pub(crate) fn main() -> ExitCode {
     });
     let result = match command {
         Command::Demo(args) => demo::run(&args),
+        Command::Seal(args) => seal::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Explain(args) => explain::run(&args),

@@ -1,0 +1,179 @@
+//! Bundles as files: written aside, synced and renamed, so that a crash or a full disk leaves the old ones whole.
+
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Cursor, Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use age::secrecy::SecretString;
+use jali_operator::{Bundle, Kind};
+use jali_protocol::{ProtocolError, Sealed, Server, StoredClient};
+use jali_ring::Kernel;
+use tempfile::NamedTempFile;
+use zeroize::Zeroizing;
+
+use crate::JaliError;
+use crate::image_file::read_bounded;
+
+/// Name of the server's bundle in a folder.
+pub const SERVER: &str = "server";
+/// Name of the client's bundle in a folder.
+pub const CLIENT: &str = "client";
+/// First bytes of a file that age has locked.
+const LOCKED: &[u8] = b"age-encryption.org/v1";
+/// Largest client's bundle, in bytes.
+const MAX_CLIENT: u64 = 1 << 32;
+/// Largest passphrase file, in bytes.
+const MAX_PASSPHRASE: u64 = 1 << 16;
+
+/// A bundle that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// Where.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Covers its whole content (before locking).
+    pub content_hash: [u8; 32],
+}
+
+/// Writes both bundles of a sealed network into a folder, which is made if it is missing. The client's can be read by its
+/// owner alone (mode 0600), and is locked if there is a passphrase.
+///
+/// # Errors
+/// [`JaliError::Write`]; nothing that was there before is changed unless both could be written whole.
+pub fn write(
+    sealed: &Sealed,
+    folder: &Path,
+    passphrase: Option<&SecretString>,
+) -> Result<(Written, Written), JaliError> {
+    let fail = |path: &Path, e: &dyn std::fmt::Display| JaliError::Write { path: path.into(), why: e.to_string() };
+    std::fs::create_dir_all(folder).map_err(|e| fail(folder, &e))?;
+    let (server, client) = (folder.join(SERVER), folder.join(CLIENT));
+    let aside = || NamedTempFile::with_prefix_in(".sealing-", folder).map_err(|e| fail(folder, &e));
+    let (mut server_file, mut client_file) = (aside()?, aside()?);
+
+    let (_, server_hash) =
+        sealed.write_server(BufWriter::new(server_file.as_file_mut())).map_err(|e| fail(&server, &e))?;
+    let client_hash = match passphrase {
+        None => sealed.client.write(BufWriter::new(client_file.as_file_mut())).map_err(|e| fail(&client, &e))?.1,
+        Some(passphrase) => {
+            let encryptor = age::Encryptor::with_user_passphrase(passphrase.clone());
+            let sink = BufWriter::new(client_file.as_file_mut());
+            let sink = encryptor.wrap_output(sink).map_err(|e| fail(&client, &e))?;
+            let (sink, hash) = sealed.client.write(sink).map_err(|e| fail(&client, &e))?;
+            sink.finish().and_then(|mut sink| sink.flush()).map_err(|e| fail(&client, &e))?;
+            hash
+        }
+    };
+    readable_by_all(server_file.as_file()).map_err(|e| fail(&server, &e))?;
+    // Both are whole and on the disk before either name changes. The two renames are not one: a crash between them leaves
+    // bundles of two sealings, which the first request tells (the server holds another model).
+    for (file, path) in [(&server_file, &server), (&client_file, &client)] {
+        file.as_file().sync_all().map_err(|e| fail(path, &e))?;
+    }
+    let place = |file: NamedTempFile, path: PathBuf, content_hash| -> Result<Written, JaliError> {
+        let file = file.persist(&path).map_err(|e| fail(&path, &e.error))?;
+        let bytes = file.metadata().map_err(|e| fail(&path, &e))?.len();
+        Ok(Written { path, bytes, content_hash })
+    };
+    let written = (place(server_file, server, server_hash)?, place(client_file, client, client_hash)?);
+    // The names, too, have to reach the disk.
+    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| fail(folder, &e))?;
+    Ok(written)
+}
+
+#[cfg(unix)]
+fn readable_by_all(file: &File) -> std::io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))
+}
+
+#[cfg(not(unix))]
+fn readable_by_all(_: &File) -> std::io::Result<()> {
+    Ok(())
+}
+
+/// A passphrase from a file: its first line.
+///
+/// # Errors
+/// [`JaliError::Read`], [`JaliError::Passphrase`] if the line is empty.
+pub fn read_passphrase(path: &Path) -> Result<SecretString, JaliError> {
+    let bytes = Zeroizing::new(read_bounded(path, MAX_PASSPHRASE)?);
+    let line = std::str::from_utf8(&bytes).ok().and_then(|text| text.lines().next()).unwrap_or("");
+    if line.is_empty() {
+        return Err(JaliError::Passphrase { path: path.into(), why: "its first line is empty or not text".into() });
+    }
+    Ok(SecretString::from(line.to_owned()))
+}
+
+/// What kind of bundle a file says that it is, and whether it is locked.
+///
+/// # Errors
+/// [`JaliError::Read`].
+pub fn kind_of(path: &Path) -> Result<Option<(Kind, bool)>, JaliError> {
+    let fail = |e: std::io::Error| JaliError::Read { path: path.into(), why: e.to_string() };
+    let mut head = Vec::new();
+    File::open(path).map_err(fail)?.take(64).read_to_end(&mut head).map_err(fail)?;
+    if head.starts_with(LOCKED) {
+        return Ok(Some((Kind::Client, true)));
+    }
+    Ok(Kind::of(&head).map(|kind| (kind, false)))
+}
+
+/// Opens a server's bundle, or a client's that is not locked, to look at its sections.
+///
+/// # Errors
+/// [`JaliError::Read`], [`JaliError::Bundle`].
+pub fn open(path: &Path, kind: Kind) -> Result<Bundle<BufReader<File>>, JaliError> {
+    let file = File::open(path).map_err(|e| JaliError::Read { path: path.into(), why: e.to_string() })?;
+    Bundle::open(BufReader::new(file), kind).map_err(|e| JaliError::Bundle { path: path.into(), source: e.into() })
+}
+
+/// Loads a server's bundle. The file is not needed afterwards: it may change or go.
+///
+/// # Errors
+/// [`JaliError::Read`], [`JaliError::Bundle`].
+pub fn load_server(path: &Path, kernel: Kernel, max_memory: usize) -> Result<Server, JaliError> {
+    let file = File::open(path).map_err(|e| JaliError::Read { path: path.into(), why: e.to_string() })?;
+    Server::read(BufReader::new(file), kernel, max_memory)
+        .map_err(|e| JaliError::Bundle { path: path.into(), source: e.into() })
+}
+
+/// The content of a client's bundle, unlocked.
+///
+/// # Errors
+/// [`JaliError::Read`], [`JaliError::Passphrase`] for a locked file without the right passphrase.
+pub fn client_bytes(path: &Path, passphrase: Option<&SecretString>) -> Result<Zeroizing<Vec<u8>>, JaliError> {
+    let bytes = Zeroizing::new(read_bounded(path, MAX_CLIENT)?);
+    if !bytes.starts_with(LOCKED) {
+        return Ok(bytes);
+    }
+    let fail = |why: String| JaliError::Passphrase { path: path.into(), why };
+    let passphrase = passphrase.ok_or_else(|| fail("it is locked: give --passphrase-file".into()))?;
+    let identity = age::scrypt::Identity::new(passphrase.clone());
+    let unlock = |e: &dyn std::fmt::Display| fail(format!("it cannot be unlocked: {e}"));
+    let decryptor = age::Decryptor::new_buffered(&bytes[..]).map_err(|e| unlock(&e))?;
+    let mut reader = decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity)).map_err(|e| unlock(&e))?;
+    // The content is shorter than the file: nothing moves, and nothing stays behind, while it is read.
+    let mut content = Zeroizing::new(Vec::with_capacity(bytes.len()));
+    reader.read_to_end(&mut content).map_err(|e| unlock(&e))?;
+    Ok(content)
+}
+
+/// Reads a client's bundle; it still needs hints.
+///
+/// # Errors
+/// As [`client_bytes`]; [`JaliError::Bundle`].
+pub fn load_client(path: &Path, passphrase: Option<&SecretString>) -> Result<StoredClient, JaliError> {
+    let bytes = client_bytes(path, passphrase)?;
+    read_client(path, Cursor::new(&bytes[..]))
+}
+
+fn read_client(path: &Path, source: impl Read + Seek) -> Result<StoredClient, JaliError> {
+    StoredClient::read(source).map_err(|source: ProtocolError| JaliError::Bundle { path: path.into(), source })
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,124 @@
+//! `jali seal`: a network to bundles.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use jali::bundle::{self, Written, hex};
+use jali::network::read_model;
+use jali::{JaliError, Network, QuantModel};
+use jali_mask::SealEntropy;
+use jali_protocol::ProtocolError;
+use serde::Serialize;
+
+use super::infer::calibration_images;
+use super::text::{bytes, progress, say, say_json};
+use super::{Common, Leak, NetworkName, Over};
+
+/// Seal a network: one bundle for the server, who may see it, and one for the client, who must keep it secret.
+///
+/// Every call draws new secrets, so a model that was sealed before can be sealed again after any change; the old bundles
+/// go on working together.
+#[derive(clap::Parser)]
+#[command(
+    after_help = "Examples:\n  jali seal --network vgg3 --out sealed\n  jali seal net.onnx --calibrate samples/ --leak 0.5 --out sealed\n  jali seal net.onnx --calibrate samples/ --passphrase-file secret.txt --out sealed\n\nWrites DIR/server (for the server; nothing in it is secret) and DIR/client (for the client; mode 0600)."
+)]
+pub(super) struct SealArgs {
+    /// The network as an ONNX file
+    #[arg(value_name = "MODEL.onnx", required_unless_present = "network", requires = "calibrate")]
+    model: Option<PathBuf>,
+    /// A bundled network instead, calibrated on bundled images
+    #[arg(long, value_enum, conflicts_with_all = ["model", "calibrate"])]
+    network: Option<NetworkName>,
+    /// Folder with typical images (or one image) to calibrate the quantisation on
+    #[arg(long, value_name = "DIR|FILE")]
+    calibrate: Option<PathBuf>,
+    /// Folder for the bundles
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Lock the client's bundle with the passphrase in the first line of this file
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    leak: Leak,
+    #[command(flatten)]
+    over: Over,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Serialize)]
+struct Report {
+    model: String,
+    model_id: String,
+    weights: usize,
+    weights_hidden: f64,
+    locked: bool,
+    server: File,
+    client: File,
+}
+
+#[derive(Serialize)]
+struct File {
+    path: String,
+    bytes: u64,
+    content_hash: String,
+}
+
+impl From<&Written> for File {
+    fn from(w: &Written) -> Self {
+        Self { path: w.path.display().to_string(), bytes: w.bytes, content_hash: hex(&w.content_hash) }
+    }
+}
+
+pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
+    let kernel = args.common.start()?;
+    let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
+    let (name, model) = match (&args.model, args.network) {
+        (Some(path), _) => {
+            let graph = read_model(path)?;
+            let folder = args.calibrate.as_deref().context("--calibrate is missing")?;
+            let images = calibration_images(folder, graph.input_shape())?;
+            (path.display().to_string(), QuantModel::calibrate(graph, args.common.bits, &images, None)?)
+        }
+        (None, Some(network)) => {
+            let network = Network::from(network);
+            (network.name().to_owned(), network.quantised(args.common.bits)?)
+        }
+        (None, None) => anyhow::bail!("name a model file, or --network"),
+    };
+    let costs = args.over.costs(kernel);
+    let plan = args.leak.plan(&model, &costs)?;
+    let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
+    let bar = progress(model.graph().linear_nodes().count() + 1, "sealing");
+    let sealed = jali_protocol::seal(&model, &plan, &costs, &entropy, |done| bar.set_position(done as u64))
+        .map_err(JaliError::from)?;
+    let (server, client) = bundle::write(&sealed, &args.out, passphrase.as_ref())?;
+    bar.finish_and_clear();
+    let report = Report {
+        model: name,
+        model_id: hex(&sealed.client.id()),
+        weights: sealed.report.iter().map(|l| l.weights).sum(),
+        weights_hidden: super::demo::hidden_fraction(&sealed.report),
+        locked: passphrase.is_some(),
+        server: (&server).into(),
+        client: (&client).into(),
+    };
+    if args.common.json {
+        return say_json(&report);
+    }
+    say(format!(
+        "sealed    {} ({} weights, {:.1} % hidden) as model {}",
+        report.model,
+        report.weights,
+        100.0 * report.weights_hidden,
+        report.model_id
+    ))?;
+    let lock = if report.locked { ", locked with the passphrase" } else { "" };
+    say(format!("server    {} ({}): give it to the server", report.server.path, bytes(report.server.bytes as usize)))?;
+    say(format!(
+        "client    {} ({}{lock}): keep it secret, whoever has it can recover the model",
+        report.client.path,
+        bytes(report.client.bytes as usize)
+    ))?;
+    Ok(())
+}
