@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it may use, dev-dependencies included.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("jali-ring", &[]),
     ("jali-bench", &["jali-ring"]),
     ("jali-mask", &["jali-ring"]),
@@ -14,9 +14,11 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("jali-pack", &["jali-model"]),
     ("jali-leak", &["jali-model", "jali-pack"]),
     ("jali-protocol", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak"]),
+    ("jali-net", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak", "jali-protocol"]),
     (
         "jali",
         &[
+            "jali-net",
             "jali-bench",
             "jali-ring",
             "jali-mask",

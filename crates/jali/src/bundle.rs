@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
 use jali_operator::{Bundle, Kind};
-use jali_protocol::{ProtocolError, Sealed, Server, StoredClient};
+use jali_protocol::{Sealed, Server, StoredClient};
 use jali_ring::Kernel;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
@@ -126,7 +126,7 @@ pub fn kind_of(path: &Path) -> Result<Option<(Kind, bool)>, JaliError> {
 /// [`JaliError::Read`], [`JaliError::Bundle`].
 pub fn open(path: &Path, kind: Kind) -> Result<Bundle<BufReader<File>>, JaliError> {
     let file = File::open(path).map_err(|e| JaliError::Read { path: path.into(), why: e.to_string() })?;
-    Bundle::open(BufReader::new(file), kind).map_err(|e| JaliError::Bundle { path: path.into(), source: e.into() })
+    Bundle::open(BufReader::new(file), kind).map_err(|e| JaliError::Bundle { path: path.into(), fault: e.into() })
 }
 
 /// Loads a server's bundle. The file is not needed afterwards: it may change or go.
@@ -136,7 +136,7 @@ pub fn open(path: &Path, kind: Kind) -> Result<Bundle<BufReader<File>>, JaliErro
 pub fn load_server(path: &Path, kernel: Kernel, max_memory: usize) -> Result<Server, JaliError> {
     let file = File::open(path).map_err(|e| JaliError::Read { path: path.into(), why: e.to_string() })?;
     Server::read(BufReader::new(file), kernel, max_memory)
-        .map_err(|e| JaliError::Bundle { path: path.into(), source: e.into() })
+        .map_err(|e| JaliError::Bundle { path: path.into(), fault: e.into() })
 }
 
 /// The content of a client's bundle, unlocked.
@@ -170,7 +170,7 @@ pub fn load_client(path: &Path, passphrase: Option<&SecretString>) -> Result<Sto
 }
 
 fn read_client(path: &Path, source: impl Read + Seek) -> Result<StoredClient, JaliError> {
-    StoredClient::read(source).map_err(|source: ProtocolError| JaliError::Bundle { path: path.into(), source })
+    StoredClient::read(source).map_err(|fault| JaliError::Bundle { path: path.into(), fault })
 }
 
 /// Bytes as hexadecimal digits.

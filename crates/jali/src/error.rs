@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jali_model::ModelError;
+use jali_net::NetError;
 use jali_protocol::ProtocolError;
 use jali_ring::RingError;
 
@@ -13,6 +14,9 @@ pub enum JaliError {
     /// Requests and answers could not be carried between the two sides.
     #[error("the connection between client and server failed")]
     Carry(#[source] std::io::Error),
+    /// The server in another process cannot be reached, or refuses.
+    #[error(transparent)]
+    Net(#[from] NetError),
     /// From the roles below.
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
@@ -39,12 +43,12 @@ pub enum JaliError {
         why: String,
     },
     /// A bundle that cannot be used.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {fault}", path = path.display())]
     Bundle {
         /// Which file.
         path: PathBuf,
         /// Why, with the section.
-        source: ProtocolError,
+        fault: ProtocolError,
     },
     /// A passphrase is missing, empty or wrong.
     #[error("{path}: {why}", path = path.display())]
@@ -65,12 +69,12 @@ pub enum JaliError {
         limit: u64,
     },
     /// A model file that cannot be used.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {fault}", path = path.display())]
     ModelFile {
         /// Which file.
         path: PathBuf,
         /// Why.
-        source: ModelError,
+        fault: ModelError,
     },
     /// An image that cannot be used.
     #[error("{path}: {fault}", path = path.display())]

@@ -25,6 +25,7 @@
 //! | [`calibration`] | the cost model of this machine |
 //! | [`dataset`] | bundled samples and full test sets |
 //! | [`image_file`] | PNG, JPEG and .npy to tensors |
+//! | [`remote`] | a client whose server is another process |
 //! | [`session`] | client and server in one process, talking in encoded messages |
 #![forbid(unsafe_code)]
 
@@ -34,6 +35,7 @@ pub mod dataset;
 pub mod error;
 pub mod image_file;
 pub mod network;
+pub mod remote;
 pub mod session;
 
 pub use dataset::{Dataset, Sample};
@@ -43,4 +45,5 @@ pub use jali_model::{QuantConfig, QuantModel, Tensor};
 pub use jali_pack::{Costs, Link};
 pub use jali_ring::Kernel;
 pub use network::Network;
+pub use remote::Remote;
 pub use session::{BatchRun, ImageRun, LayerRun, Session};

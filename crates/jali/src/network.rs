@@ -65,5 +65,5 @@ impl Network {
 /// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::ModelFile`].
 pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
     let bytes = read_bounded(path, MAX_MODEL)?;
-    onnx::import(&bytes).map_err(|source| JaliError::ModelFile { path: path.into(), source })
+    onnx::import(&bytes).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
 }

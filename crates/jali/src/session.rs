@@ -56,6 +56,19 @@ pub struct BatchRun {
     pub traces: Vec<Vec<Vec<i64>>>,
 }
 
+impl BatchRun {
+    /// Of a batch of one image.
+    ///
+    /// # Errors
+    /// [`JaliError::Protocol`] for a batch without images.
+    pub fn into_single(self) -> Result<ImageRun, JaliError> {
+        let Self { outputs, latency, layers, traces } = self;
+        let (output, trace) = (outputs.into_iter().next(), traces.into_iter().next());
+        let output = output.ok_or(ProtocolError::Order("an answer"))?;
+        Ok(ImageRun { output, latency, layers, trace: trace.unwrap_or_default() })
+    }
+}
+
 /// One image's inference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageRun {
@@ -162,10 +175,7 @@ impl Session {
     /// # Errors
     /// [`JaliError::Protocol`], in particular if the ciphertext check rejects an answer.
     pub fn infer(&mut self, image: Tensor) -> Result<ImageRun, JaliError> {
-        let BatchRun { outputs, latency, layers, traces } = self.infer_batch(vec![image])?;
-        let (output, trace) = (outputs.into_iter().next(), traces.into_iter().next());
-        let output = output.ok_or(ProtocolError::Order("an answer"))?;
-        Ok(ImageRun { output, latency, layers, trace: trace.unwrap_or_default() })
+        self.infer_batch(vec![image])?.into_single()
     }
 
     /// Classifies a batch of images together: the server reads its matrices once for all of them.
@@ -173,49 +183,70 @@ impl Session {
     /// # Errors
     /// As [`Session::infer`]; also for an empty batch or one of more than 4096 images.
     pub fn infer_batch(&mut self, images: Vec<Tensor>) -> Result<BatchRun, JaliError> {
-        // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
         let server = self.server();
-        self.infer_through(images, |request| Ok(server.handle(request)))
+        // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
+        rayon::scope(|_| self.infer_through(images, |_, request| Ok(server.handle(request))))
     }
 
-    /// As [`Session::infer_batch`], with requests and answers carried by `carry`; a layer's server time is then all that
-    /// it takes.
+    /// As [`Session::infer_batch`], with requests and answers carried by `carry`, which also gets the layer's index; a layer's
+    /// server time is then all that it takes.
     ///
     /// # Errors
     /// As [`Session::infer_batch`], and [`JaliError::Carry`] for what `carry` returns.
     pub fn infer_through(
         &mut self,
         images: Vec<Tensor>,
-        carry: impl FnMut(&[u8]) -> std::io::Result<Vec<u8>> + Send,
+        mut carry: impl FnMut(usize, &[u8]) -> std::io::Result<Vec<u8>>,
     ) -> Result<BatchRun, JaliError> {
-        rayon::scope(|_| self.infer_in_pool(images, carry))
+        let count = images.len();
+        // Taken out before they serve, whatever happens next.
+        let prepared = match self.prepared.len() >= count {
+            true => self.prepared.split_off(self.prepared.len() - count),
+            false => vec![],
+        };
+        let counter = self.counter;
+        self.counter += 1;
+        drive(&self.client, images, counter, prepared, |layer, request| {
+            Ok(Carried::Answer(carry(layer, request).map_err(JaliError::Carry)?))
+        })
     }
 
     /// The server's side, for carrying messages to it by other means.
     pub fn server(&self) -> Arc<Server> {
         self.server.clone()
     }
+}
 
-    fn infer_in_pool(
-        &mut self,
-        images: Vec<Tensor>,
-        mut carry: impl FnMut(&[u8]) -> std::io::Result<Vec<u8>>,
-    ) -> Result<BatchRun, JaliError> {
-        let context = RequestContext { counter: self.counter, image: 0 };
-        self.counter += 1;
-        let start = Instant::now();
-        let mut layers = vec![];
-        let count = images.len();
-        let mut inference = Inference::new(&self.client, images, context)?.keep_trace();
-        if self.prepared.len() >= count {
-            // Taken out before they serve, whatever happens next.
-            inference = inference.with_prepared(self.prepared.split_off(self.prepared.len() - count))?;
-        }
+/// What became of a request.
+pub(crate) enum Carried {
+    /// The server's answer.
+    Answer(Vec<u8>),
+    /// Nothing came back: the request has to be made anew.
+    Lost,
+}
+
+/// Takes a batch through the network, with requests and answers carried by `carry`.
+pub(crate) fn drive(
+    client: &ClientModel,
+    images: Vec<Tensor>,
+    counter: u64,
+    prepared: Vec<PreparedImage>,
+    mut carry: impl FnMut(usize, &[u8]) -> Result<Carried, JaliError>,
+) -> Result<BatchRun, JaliError> {
+    let context = RequestContext { counter, image: 0 };
+    let start = Instant::now();
+    let mut layers = vec![];
+    let mut inference = Inference::new(client, images, context)?.keep_trace();
+    if !prepared.is_empty() {
+        inference = inference.with_prepared(prepared)?;
+    }
+    let entropy = || RequestEntropy::from_os().map_err(ProtocolError::from);
+    loop {
+        let began = Instant::now();
+        let mut action = inference.next(entropy()?)?;
         loop {
-            let began = Instant::now();
-            let entropy = RequestEntropy::from_os().map_err(ProtocolError::from)?;
-            let request = match inference.next(entropy)? {
-                Action::Send { request, .. } => request,
+            let (layer, request) = match action {
+                Action::Send { layer, request } => (layer, request),
                 Action::Done(outputs) => {
                     let latency = start.elapsed();
                     let traces = inference.into_trace().unwrap_or_default();
@@ -223,12 +254,16 @@ impl Session {
                 }
             };
             let sent = Instant::now();
-            let answer = carry(&request).map_err(JaliError::Carry)?;
+            let Carried::Answer(answer) = carry(layer, &request)? else {
+                action = inference.again(entropy()?)?;
+                continue;
+            };
             let answered = Instant::now();
             inference.receive(&answer)?;
             let client = (sent - began) + answered.elapsed();
             let (bytes_up, bytes_down) = (request.len(), answer.len());
             layers.push(LayerRun { client, server: answered - sent, bytes_up, bytes_down });
+            break;
         }
     }
 }

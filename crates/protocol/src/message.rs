@@ -13,7 +13,7 @@
 use std::sync::Arc;
 
 use jali_mask::{Answer, AnswerForm};
-use jali_operator::ServerModel;
+use jali_operator::{Operator, ServerModel};
 use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 
@@ -82,9 +82,7 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Maske
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
     let images = r.count(MAX_IMAGES, "images of a request").map_err(malformed)?;
-    // Inputs twice (as they come and as rows read them), products and answers of every image.
-    let elements = images.saturating_mul(3 * operator.tiles() + 2 * operator.rows());
-    if elements.saturating_mul(operator.ring().limbs() * operator.ring().degree() * 8) > MAX_BATCH_BYTES {
+    if batch_bytes(operator, images) > MAX_BATCH_BYTES {
         return Err(Refusal::TooLarge);
     }
     // All lengths are known now: nothing is read, and no memory asked for, unless they agree.
@@ -95,6 +93,12 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Maske
     let batch = (0..images).map(image).collect::<Result<_, _>>().map_err(malformed)?;
     r.finish().map_err(malformed)?;
     Ok((index, batch))
+}
+
+/// Bytes of memory that a batch takes: inputs twice (as they come and as rows read them), products and answers.
+pub(crate) fn batch_bytes(operator: &Operator, images: usize) -> usize {
+    let elements = images.saturating_mul(3 * operator.tiles() + 2 * operator.rows());
+    elements.saturating_mul(operator.ring().limbs() * operator.ring().degree() * 8)
 }
 
 /// Encodes the answers of a batch.

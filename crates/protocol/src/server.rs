@@ -4,8 +4,9 @@ use std::io::{Read, Seek};
 
 use jali_operator::{OperatorError, ServerModel};
 use jali_ring::Kernel;
+use jali_ring::wire::poly_len;
 
-use crate::message::{Refusal, decode_request, encode_answer, encode_hints, encode_refusal};
+use crate::message::{Refusal, batch_bytes, decode_request, encode_answer, encode_hints, encode_refusal};
 
 /// A loaded model ready to answer.
 #[derive(Debug)]
@@ -33,6 +34,14 @@ impl Server {
             Ok(bytes) => bytes,
             Err(refusal) => encode_refusal(refusal),
         }
+    }
+
+    /// Bytes of memory that decoding and computing a request of so many bytes takes at most, its own and its answer's
+    /// among them; `None` if there is no such operator.
+    pub fn work_bytes(&self, index: usize, request: usize) -> Option<usize> {
+        let operator = self.model.operators().get(index)?;
+        let images = request.div_ceil(operator.tiles() * poly_len(operator.ring())).max(1);
+        Some(request.saturating_add(batch_bytes(operator, images)))
     }
 
     /// The hints of one operator as a message, if there is such an operator: public, the same for everybody, and checked by

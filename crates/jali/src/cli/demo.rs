@@ -2,8 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use jali::{ImageRun, Network, Session};
+use jali::{ImageRun, JaliError, Network, Session, Tensor};
 use jali_model::float;
+use jali_net::server::Limits;
+use jali_net::{Client, ClientConfig, Config, Running, model_name};
 use jali_protocol::LayerReport;
 use serde::Serialize;
 
@@ -13,7 +15,7 @@ use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session}
 /// Classify bundled test images with a bundled network and show what every layer costs.
 ///
 /// The server half holds only the sealed model and sees only masked inputs; client and server exchange encoded messages
-/// inside this process. Every layer's integers are compared with a plaintext run.
+/// over HTTP on loopback. Every layer's integers are compared with a plaintext run.
 #[derive(clap::Parser)]
 #[command(
     after_help = "Examples:\n  jali demo\n  jali demo --network mnist --images 100\n  jali demo --leak 0.8 --seed 7 --json"
@@ -29,6 +31,9 @@ pub(super) struct DemoArgs {
     leak: Leak,
     #[command(flatten)]
     over: Over,
+    /// Hand messages over inside the process instead of over HTTP on loopback
+    #[arg(long)]
+    in_process: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -40,6 +45,8 @@ struct Report {
     network: &'static str,
     dataset: &'static str,
     images: usize,
+    /// `loopback` (HTTP) or `in-process`.
+    transport: &'static str,
     weights_hidden: f64,
     exact: bool,
     correct: usize,
@@ -91,10 +98,14 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
         introduce(network, &session, hidden)?;
     }
 
+    let line = if args.in_process { None } else { Some(Loopback::start(&session)?) };
     let bar = progress(samples.len(), "classifying");
     let (mut runs, mut plain, mut correct, mut exact) = (vec![], vec![], 0, 0);
     for (i, sample) in samples.iter().enumerate() {
-        let run = session.infer(sample.image.clone())?;
+        let run = match &line {
+            None => session.infer(sample.image.clone())?,
+            Some(line) => line.infer(&mut session, sample.image.clone())?,
+        };
         let start = Instant::now();
         float::run(session.model().graph(), sample.image.clone())?;
         plain.push(start.elapsed());
@@ -116,9 +127,40 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     }
     bar.finish_and_clear();
 
-    let report = summarise(network, &session, &runs, &plain, (correct, exact == runs.len(), hidden), kernel.name());
+    let mut report = summarise(network, &session, &runs, &plain, (correct, exact == runs.len(), hidden), kernel.name());
+    if args.in_process {
+        report.transport = "in-process";
+    }
     let printed = if text { print(&report, exact) } else { say_json(&report) };
     conclude(printed, (!report.exact).then_some(DIFFERENT))
+}
+
+/// The server behind a socket of this machine.
+struct Loopback {
+    model: String,
+    client: Client,
+    /// Ends with this value.
+    _server: Running,
+}
+
+impl Loopback {
+    fn start(session: &Session) -> anyhow::Result<Self> {
+        let listen = ([127, 0, 0, 1], 0).into();
+        let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
+        let server = session.server();
+        let model = model_name(server.model().id());
+        let running = Running::start(config, vec![server]).map_err(JaliError::from)?;
+        let url = format!("http://{}", running.addr());
+        let config = ClientConfig { url, ca_cert: None, token: None, timeout: Duration::from_secs(60) };
+        let client = Client::new(&config).map_err(JaliError::from)?;
+        Ok(Self { model, client, _server: running })
+    }
+
+    fn infer(&self, session: &mut Session, image: Tensor) -> Result<ImageRun, JaliError> {
+        let carry =
+            |layer, request: &[u8]| self.client.apply(&self.model, layer, request).map_err(std::io::Error::other);
+        session.infer_through(vec![image], carry)?.into_single()
+    }
 }
 
 pub(super) fn hidden_fraction(layers: &[LayerReport]) -> f64 {
@@ -179,6 +221,7 @@ fn summarise(
         network: network.name(),
         dataset: network.dataset().name(),
         images: runs.len(),
+        transport: "loopback",
         weights_hidden,
         exact,
         correct,

@@ -1,44 +1,99 @@
-//! `jali infer`: image files with a model file.
+//! `jali infer`: images with a server somewhere else, or with a model file in this process.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use jali::bundle;
 use jali::image_file::{read_bounded, read_image};
 use jali::network::read_model;
-use jali::{Dataset, JaliError, QuantModel, Tensor};
+use jali::remote::hints_file;
+use jali::{Dataset, JaliError, QuantModel, Remote, Sample, Session, Tensor};
+use jali_model::integer;
+use jali_net::auth::read_token;
+use jali_net::{Client, ClientConfig};
 use serde::Serialize;
 
-use super::text::{ms, note, progress, say, say_json};
+use super::text::{Spread, ms, note, progress, say, say_json};
 use super::{Common, DIFFERENT, Leak, Over, conclude, exit_code, start_session};
 
-/// Classify image files with an ONNX model; client and server run in this process.
+/// Classify images: with a client's bundle and a server somewhere else, or with an ONNX model in this process.
 ///
-/// Images are PNG, JPEG or .npy and must have the model's size. Pixels are divided by 255; floating-point arrays are taken
-/// as they are. An image that cannot be used is reported and the others are still classified.
+/// Images are PNG, JPEG or .npy (or folders of them) and must have the model's size. Pixels are divided by 255; floating-point
+/// arrays are taken as they are. An image that cannot be used is reported and the others are still classified.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali infer --model net.onnx --calibrate samples/ --json photo.npy"
+    after_help = "Examples:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10 --images 100\n  jali infer --client sealed/client --server https://host:8433 --ca-cert ca.pem --token-file token.txt --batch 16 photos/\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali infer --model net.onnx --calibrate samples/ --json photo.npy\n\nWith --server every answer is checked before it is used; a wrong one ends the run with exit code 4. With --model both sides\nrun here, and every layer is compared with a plaintext run."
 )]
+#[command(group(clap::ArgGroup::new("with").required(true).args(["model", "client"])))]
+#[command(group(clap::ArgGroup::new("what").required(true).args(["images", "samples"])))]
 pub(super) struct InferArgs {
-    /// Model file
+    /// Model file: client and server run in this process
     #[arg(long, value_name = "FILE.onnx")]
-    model: PathBuf,
+    model: Option<PathBuf>,
+    /// Client's bundle, or a folder that holds one named "client"
+    #[arg(long, value_name = "BUNDLE", requires = "server", conflicts_with_all = ["calibrate", "leak", "seed", "bits", "link"])]
+    client: Option<PathBuf>,
+    /// Where the server is: https://host:port, or http:// on this machine
+    #[arg(long, value_name = "URL", requires = "client")]
+    server: Option<String>,
+    /// Certificate authorities to trust instead of the public ones, PEM
+    #[arg(long, value_name = "FILE", requires = "server")]
+    ca_cert: Option<PathBuf>,
+    /// Bearer token: first line of this file
+    #[arg(long, value_name = "FILE", requires = "server")]
+    token_file: Option<PathBuf>,
+    /// Passphrase of a locked client's bundle: first line of this file
+    #[arg(long, value_name = "FILE", requires = "client")]
+    passphrase_file: Option<PathBuf>,
+    /// Longest time for one batch, tries and pauses included, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    deadline: u32,
     /// Names of the classes: a file with one per line, or cifar10 or mnist
     #[arg(long, value_name = "FILE|cifar10|mnist")]
     labels: Option<String>,
-    /// Folder with typical images to calibrate the quantisation on
-    #[arg(long, value_name = "DIR")]
+    /// Folder with typical images (or one image) to calibrate the quantisation on
+    #[arg(long, value_name = "DIR|FILE", requires = "model")]
     calibrate: Option<PathBuf>,
-    /// Images to classify
-    #[arg(required = true, value_name = "IMAGE")]
+    /// Images, or folders of images
+    #[arg(value_name = "IMAGE|DIR")]
     images: Vec<PathBuf>,
+    /// Bundled test images instead
+    #[arg(long, value_enum)]
+    samples: Option<SamplesName>,
+    /// How many of the bundled images
+    #[arg(long = "images", id = "count", value_name = "N", default_value_t = 16, requires = "samples", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    count: u16,
+    /// Images of one request
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch: u16,
+    /// Print one line per image as comma-separated values
+    #[arg(long, conflicts_with = "json")]
+    csv: bool,
     #[command(flatten)]
     leak: Leak,
     #[command(flatten)]
     over: Over,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum SamplesName {
+    /// Photographs of ten kinds of things
+    Cifar10,
+    /// Handwritten digits
+    Mnist,
+}
+
+impl From<SamplesName> for Dataset {
+    fn from(name: SamplesName) -> Self {
+        match name {
+            SamplesName::Cifar10 => Self::Cifar10,
+            SamplesName::Mnist => Self::Mnist,
+        }
+    }
 }
 
 /// Most images of a calibration folder that are used.
@@ -48,19 +103,39 @@ const TOP: usize = 5;
 
 #[derive(Serialize)]
 struct Report {
+    /// Model file or client's bundle.
     model: String,
-    calibration: String,
-    weights_hidden: f64,
+    /// `in-process` or `http`.
+    transport: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weights_hidden: Option<f64>,
+    /// Images whose class is known and was found, of so many whose class is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correct: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<Spread>,
+    /// Requests that had to be sent again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retries: Option<usize>,
     images: Vec<Outcome>,
 }
 
 #[derive(Serialize)]
 struct Outcome {
     file: String,
+    /// Time of its batch, divided by the images in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_ms: Option<f64>,
+    /// Every layer equals a plaintext run; absent where this process has no model to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
     exact: Option<bool>,
+    /// Every answer passed the ciphertext check.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    checked: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    correct: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top: Vec<Guess>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,76 +152,262 @@ struct Guess {
     probability: f32,
 }
 
+/// An image to classify.
+struct Input {
+    name: String,
+    image: Result<Tensor, JaliError>,
+    /// Its class, if it is known.
+    class: Option<usize>,
+}
+
+/// Who computes.
+enum With {
+    /// Both sides in this process.
+    Session(Box<Session>),
+    /// A server somewhere else.
+    Remote(Box<Remote>),
+}
+
+impl With {
+    /// Outputs of a batch with their time, and whether each equals the reference where there is one.
+    fn run(&mut self, images: &[Tensor]) -> Result<(Vec<Tensor>, Duration, Vec<Option<bool>>), JaliError> {
+        let (run, exact) = match self {
+            Self::Session(session) => {
+                let run = session.infer_batch(images.to_vec())?;
+                let mut exact = vec![];
+                for ((image, output), trace) in images.iter().zip(&run.outputs).zip(&run.traces) {
+                    let reference = integer::run(session.model(), image.clone())?;
+                    exact.push(Some(*trace == reference.accumulators && *output == reference.output));
+                }
+                (run, exact)
+            }
+            Self::Remote(remote) => (remote.infer_batch(images.to_vec())?, vec![None; images.len()]),
+        };
+        Ok((run.outputs, run.latency, exact))
+    }
+}
+
+/// The images to classify. Only their number is needed before a server is asked.
+fn inputs(args: &InferArgs, shape: &[usize]) -> anyhow::Result<Vec<Input>> {
+    if let Some(samples) = args.samples {
+        let dataset = Dataset::from(samples);
+        if dataset.shape() != shape {
+            anyhow::bail!(
+                "--samples {}: the images have the shape {:?}, the model needs {shape:?}",
+                dataset.name(),
+                dataset.shape()
+            );
+        }
+        let samples = dataset.bundled_test()?.into_iter().take(args.count.into()).enumerate();
+        let input = |(i, s): (usize, Sample)| Input {
+            name: format!("{} {i}", dataset.name()),
+            image: Ok(s.image),
+            class: Some(s.label),
+        };
+        return Ok(samples.map(input).collect());
+    }
+    let mut paths = vec![];
+    for path in &args.images {
+        if path.is_dir() { paths.extend(files_of(path)?) } else { paths.push(path.clone()) }
+    }
+    if paths.is_empty() {
+        anyhow::bail!("the folders hold no file");
+    }
+    let input =
+        |path: PathBuf| Input { name: path.display().to_string(), image: read_image(&path, shape), class: None };
+    Ok(paths.into_iter().map(input).collect())
+}
+
+/// The server in another process, hints checked.
+fn connect(args: &InferArgs, bundle: &Path, url: &str) -> anyhow::Result<(Vec<Input>, Remote)> {
+    let path = if bundle.is_dir() { bundle.join(bundle::CLIENT) } else { bundle.to_owned() };
+    let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
+    let stored = bundle::load_client(&path, passphrase.as_ref())?;
+    let inputs = inputs(args, stored.outline().graph().input_shape())?;
+    let deadline = Duration::from_secs(args.deadline.into());
+    let token = args.token_file.as_deref().map(read_token).transpose().map_err(JaliError::from)?;
+    let config = ClientConfig { url: url.into(), ca_cert: args.ca_cert.clone(), token, timeout: deadline };
+    let transport = Client::new(&config).map_err(JaliError::from)?;
+    Ok((inputs, Remote::connect(stored, transport, Some(&hints_file(&path)), deadline)?))
+}
+
 pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
-    let graph = read_model(&args.model)?;
-    let shape = graph.input_shape().to_vec();
-    let labels = args.labels.as_deref().map(read_labels).transpose()?;
-    let classes: usize = graph.shape(graph.output()).iter().product();
-    if let Some(labels) = labels.as_ref().filter(|l| l.len() != classes) {
+    let (mut calibration, mut weights_hidden) = (None, None);
+    let (name, inputs, mut with) = match (&args.model, &args.client, &args.server) {
+        (None, Some(path), Some(url)) => {
+            let (inputs, remote) = connect(args, path, url)?;
+            (path.display().to_string(), inputs, Some(With::Remote(Box::new(remote))))
+        }
+        (Some(path), ..) => {
+            let graph = read_model(path)?;
+            let inputs = inputs(args, graph.input_shape())?;
+            let good: Vec<Tensor> = inputs.iter().filter_map(|i| i.image.as_ref().ok().cloned()).collect();
+            let mut with = None;
+            if !good.is_empty() {
+                let (images, source) = calibration_of(args, good, graph.input_shape())?;
+                let model = QuantModel::calibrate(graph, args.common.bits, &images, None)?;
+                let costs = args.over.costs(kernel);
+                let plan = args.leak.plan(&model, &costs)?;
+                let session = start_session(model, &plan, &costs, kernel)?;
+                (calibration, weights_hidden) = (Some(source), Some(super::demo::hidden_fraction(session.report())));
+                with = Some(With::Session(Box::new(session)));
+            }
+            (path.display().to_string(), inputs, with)
+        }
+        _ => anyhow::bail!("name a model file, or a client's bundle and a server"),
+    };
+    let classes = match &with {
+        Some(With::Session(s)) => s.model().graph().shape(s.model().graph().output()).iter().product(),
+        Some(With::Remote(r)) => r.outline().graph().shape(r.outline().graph().output()).iter().product(),
+        None => 0,
+    };
+    let source = args.labels.as_deref().or(args.samples.map(|s| Dataset::from(s).name()));
+    let labels = source.map(read_labels).transpose()?;
+    if let Some(labels) = labels.as_ref().filter(|l| classes > 0 && l.len() != classes) {
         anyhow::bail!("--labels gives {} names, the model has {classes} classes", labels.len());
     }
-    let inputs: Vec<Result<Tensor, JaliError>> = args.images.iter().map(|p| read_image(p, &shape)).collect();
-    let good: Vec<&Tensor> = inputs.iter().flatten().collect();
-
-    let mut session = if good.is_empty() {
-        None
-    } else {
-        let (calibration, source) = match &args.calibrate {
-            Some(folder) => (calibration_images(folder, &shape)?, format!("the images of {}", folder.display())),
-            None => (good.into_iter().cloned().collect(), "the given images themselves".to_string()),
-        };
-        if args.calibrate.is_none() {
-            note(
-                "note: no --calibrate folder, so the given images set the quantisation scales; name a folder of typical images for results that do not depend on what is classified",
-            )?;
-        }
-        let model = QuantModel::calibrate(graph, args.common.bits, &calibration, None)?;
-        let costs = args.over.costs(kernel);
-        let plan = args.leak.plan(&model, &costs)?;
-        Some((start_session(model, &plan, &costs, kernel)?, source))
-    };
+    if args.csv {
+        say("file,class,label,probability,latency_ms,error")?;
+    }
 
     let bar = progress(inputs.len(), "classifying");
-    let (mut images, mut failure) = (vec![], None);
-    for (path, input) in args.images.iter().zip(inputs) {
-        let result = input.and_then(|image| match &mut session {
-            Some((session, _)) => {
-                let run = session.infer(image.clone())?;
-                let exact = run.is_exact(session.model(), image)?;
-                Ok(classified(path, &run.output, labels.as_deref(), ms(run.latency), exact))
+    let (mut images, mut failure, mut times, mut last) = (vec![], None, vec![], None);
+    for batch in inputs.chunks(args.batch.into()) {
+        let good: Vec<Tensor> = batch.iter().filter_map(|i| i.image.as_ref().ok().cloned()).collect();
+        let result = match &mut with {
+            Some(with) if !good.is_empty() => Some(with.run(&good)),
+            _ => None,
+        };
+        let mut done = match result {
+            Some(Ok((outputs, latency, exact))) => {
+                let each = latency / good.len() as u32;
+                times.extend(good.iter().map(|_| each));
+                outputs
+                    .into_iter()
+                    .zip(exact)
+                    .map(|(output, exact)| (output, exact, each))
+                    .collect::<Vec<_>>()
+                    .into_iter()
             }
-            None => unreachable_input(path),
-        });
-        let outcome = result.unwrap_or_else(|e| {
-            let code = exit_code(&e);
-            failure = graver(failure, code);
-            failed(path, &e, code)
-        });
-        if outcome.exact == Some(false) {
-            failure = graver(failure, DIFFERENT);
+            Some(Err(e)) => {
+                last = Some(e);
+                vec![].into_iter()
+            }
+            None => vec![].into_iter(),
+        };
+        for input in batch {
+            let outcome = match (&input.image, done.next_if_image(&input.image), &last) {
+                (Err(e), ..) | (Ok(_), None, Some(e)) => {
+                    let code = exit_code(e);
+                    failure = graver(failure, code);
+                    failed(&input.name, e, code)
+                }
+                (Ok(_), Some((output, exact, each)), _) => {
+                    if exact == Some(false) {
+                        failure = graver(failure, DIFFERENT);
+                    }
+                    classified(input, &output, labels.as_deref(), ms(each), exact)
+                }
+                (Ok(_), None, None) => continue,
+            };
+            let shown = match (args.common.json, args.csv) {
+                (true, _) => Ok(()),
+                (_, true) => bar.suspend(|| say(csv(&outcome))),
+                _ => bar.suspend(|| print(&outcome)),
+            };
+            if let Err(e) = shown {
+                return conclude(Err(e.into()), failure);
+            }
+            images.push(outcome);
+            bar.inc(1);
         }
-        if !args.common.json
-            && let Err(e) = bar.suspend(|| print(&outcome))
-        {
-            return conclude(Err(e.into()), failure);
+        if last.is_some() {
+            // A server that lies or is gone will not do better with the next batch.
+            break;
         }
-        images.push(outcome);
-        bar.inc(1);
     }
     bar.finish_and_clear();
-    if args.common.json {
-        let (sealed, all, calibration) = session.as_ref().map_or((0, 0, String::new()), |(s, source)| {
-            let sum = |f: &dyn Fn(&jali_protocol::LayerReport) -> usize| s.report().iter().map(f).sum::<usize>();
-            (sum(&|l| l.weights_sealed), sum(&|l| l.weights), source.clone())
-        });
-        let weights_hidden = if all == 0 { 1.0 } else { sealed as f64 / all as f64 };
-        let model = args.model.display().to_string();
-        let report = Report { model, calibration, weights_hidden, images };
-        let printed = say_json(&report);
-        return conclude(printed, failure);
+    let correct = inputs.iter().any(|i| i.class.is_some());
+    let correct = correct.then(|| images.iter().filter(|o| o.correct == Some(true)).count());
+    let retries = match &with {
+        Some(With::Remote(remote)) => Some(remote.retries()),
+        _ => None,
+    };
+    let missing = inputs.len() - images.len();
+    let report = Report {
+        model: name,
+        transport: if args.client.is_some() { "http" } else { "in-process" },
+        calibration,
+        weights_hidden,
+        correct,
+        latency_ms: (!times.is_empty()).then(|| Spread::of(&times)),
+        retries,
+        images,
+    };
+    let printed = if args.common.json {
+        say_json(&report)
+    } else if args.csv {
+        Ok(())
+    } else {
+        summarise(&report, missing).map_err(Into::into)
+    };
+    conclude(printed, failure)
+}
+
+/// What the quantisation is calibrated on, and its name.
+fn calibration_of(args: &InferArgs, good: Vec<Tensor>, shape: &[usize]) -> anyhow::Result<(Vec<Tensor>, String)> {
+    if let Some(folder) = &args.calibrate {
+        return Ok((calibration_images(folder, shape)?, format!("the images of {}", folder.display())));
     }
-    conclude(Ok(()), failure)
+    note(
+        "note: no --calibrate folder, so the given images set the quantisation scales; name a folder of typical images for results that do not depend on what is classified",
+    )?;
+    Ok((good, "the given images themselves".to_string()))
+}
+
+fn summarise(r: &Report, missing: usize) -> std::io::Result<()> {
+    if let (Some(times), true) = (&r.latency_ms, r.transport == "http") {
+        let checked = r.images.iter().filter(|o| o.checked == Some(true)).count();
+        let correct = r.correct.map(|c| format!(", {c} classified correctly")).unwrap_or_default();
+        say(format!("\n{checked} of {} images: every answer passed the check{correct}", r.images.len() + missing))?;
+        say(format!("latency {:.1} ms median ({:.1} to {:.1})", times.median, times.min, times.max))?;
+        if let Some(retries) = r.retries.filter(|&n| n > 0) {
+            say(format!("{retries} request(s) had to be sent again"))?;
+        }
+    }
+    if missing > 0 {
+        note(format!("{missing} image(s) were not tried any more"))?;
+    }
+    Ok(())
+}
+
+/// The next result for an image that could be read; nothing is taken for one that could not.
+trait NextIfImage {
+    type Item;
+    fn next_if_image(&mut self, image: &Result<Tensor, JaliError>) -> Option<Self::Item>;
+}
+
+impl<I: Iterator> NextIfImage for I {
+    type Item = I::Item;
+    fn next_if_image(&mut self, image: &Result<Tensor, JaliError>) -> Option<I::Item> {
+        if image.is_ok() { self.next() } else { None }
+    }
+}
+
+fn csv(o: &Outcome) -> String {
+    let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
+    let top = o.top.first();
+    let or = |text: Option<String>| text.unwrap_or_default();
+    [
+        quoted(&o.file),
+        or(top.map(|t| t.class.to_string())),
+        or(top.and_then(|t| t.label.as_deref()).map(quoted)),
+        or(top.map(|t| format!("{:.4}", t.probability))),
+        or(o.latency_ms.map(|ms| ms.to_string())),
+        or(o.error.as_deref().map(quoted)),
+    ]
+    .join(",")
 }
 
 /// Of two failures the one to exit with: wrong or rejected results before anything else, then the first.
@@ -158,32 +419,31 @@ fn graver(first: Option<u8>, new: u8) -> Option<u8> {
     }
 }
 
-/// A readable image always has a session; kept as an error so that no panic is reachable.
-fn unreachable_input(path: &Path) -> Result<Outcome, JaliError> {
-    Err(JaliError::Read { path: path.into(), why: "nothing was sealed".into() })
-}
-
-fn classified(path: &Path, output: &Tensor, labels: Option<&[String]>, latency: f64, exact: bool) -> Outcome {
+fn classified(input: &Input, output: &Tensor, labels: Option<&[String]>, latency: f64, exact: Option<bool>) -> Outcome {
     let probabilities = output.softmax();
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
     order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
     let guess =
         |&class: &usize| Guess { class, label: labels.map(|l| l[class].clone()), probability: probabilities[class] };
     Outcome {
-        file: path.display().to_string(),
+        file: input.name.clone(),
         latency_ms: Some(latency),
-        exact: Some(exact),
+        exact,
+        checked: Some(true),
+        correct: input.class.map(|class| order.first() == Some(&class)),
         top: order.iter().take(TOP).map(guess).collect(),
         error: None,
         exit_code: None,
     }
 }
 
-fn failed(path: &Path, error: &JaliError, code: u8) -> Outcome {
+fn failed(name: &str, error: &JaliError, code: u8) -> Outcome {
     Outcome {
-        file: path.display().to_string(),
+        file: name.into(),
         latency_ms: None,
         exact: None,
+        checked: None,
+        correct: None,
         top: vec![],
         error: Some(error.to_string()),
         exit_code: Some(code),
@@ -194,7 +454,11 @@ fn print(outcome: &Outcome) -> std::io::Result<()> {
     if let Some(error) = &outcome.error {
         return note(format!("error: {error}"));
     }
-    let exact = if outcome.exact == Some(true) { "equals plaintext exactly" } else { "DIFFERS FROM PLAINTEXT" };
+    let exact = match outcome.exact {
+        Some(true) => "equals plaintext exactly",
+        Some(false) => "DIFFERS FROM PLAINTEXT",
+        None => "every answer checked",
+    };
     say(format!("{}  ({:.1} ms, {exact})", outcome.file, outcome.latency_ms.unwrap_or_default()))?;
     for g in &outcome.top {
         let name = g.label.clone().unwrap_or_else(|| format!("class {}", g.class));
@@ -221,15 +485,7 @@ pub(super) fn calibration_images(path: &Path, shape: &[usize]) -> anyhow::Result
 }
 
 fn read_folder(folder: &Path, shape: &[usize]) -> anyhow::Result<Vec<Tensor>> {
-    let read = |e: std::io::Error| JaliError::Read { path: folder.into(), why: e.to_string() };
-    let mut paths: Vec<PathBuf> = vec![];
-    for entry in std::fs::read_dir(folder).map_err(read)? {
-        let path = entry.map_err(read)?.path();
-        if path.is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
+    let paths = files_of(folder)?;
     let (mut images, mut skipped) = (vec![], 0);
     for path in paths.iter().take(MAX_CALIBRATION) {
         match read_image(path, shape) {
@@ -244,4 +500,18 @@ fn read_folder(folder: &Path, shape: &[usize]) -> anyhow::Result<Vec<Tensor>> {
         anyhow::bail!("--calibrate {}: no usable image among {skipped} file(s)", folder.display());
     }
     Ok(images)
+}
+
+/// The files of a folder, by name.
+fn files_of(folder: &Path) -> Result<Vec<PathBuf>, JaliError> {
+    let read = |e: std::io::Error| JaliError::Read { path: folder.into(), why: e.to_string() };
+    let mut paths: Vec<PathBuf> = vec![];
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        if path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }

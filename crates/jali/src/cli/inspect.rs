@@ -162,7 +162,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
                     expected: jali_operator::container::VERSION,
                     got: "it starts with other bytes".into(),
                 };
-                return Err(JaliError::Bundle { path, source: ProtocolError::from(source) }.into());
+                return Err(JaliError::Bundle { path, fault: ProtocolError::from(source) }.into());
             }
         }
     }
@@ -191,7 +191,7 @@ fn verify<R: std::io::Read + std::io::Seek>(path: &Path, bundle: &mut Bundle<R>)
     let bar = progress(bundle.sections().len(), "checking");
     let result = bundle.verify(|_| bar.inc(1));
     bar.finish_and_clear();
-    result.map_err(|e| JaliError::Bundle { path: path.into(), source: e.into() })
+    result.map_err(|e| JaliError::Bundle { path: path.into(), fault: e.into() })
 }
 
 fn length(path: &Path) -> Result<u64, JaliError> {
@@ -201,8 +201,8 @@ fn length(path: &Path) -> Result<u64, JaliError> {
 fn inspect_server(path: &Path, check: bool) -> anyhow::Result<ServerReport> {
     let mut opened = bundle::open(path, Kind::Server)?;
     let head = head(path, length(path)?, &opened);
-    let operators = OperatorSummary::read_all(&mut opened)
-        .map_err(|e| JaliError::Bundle { path: path.into(), source: e.into() })?;
+    let operators =
+        OperatorSummary::read_all(&mut opened).map_err(|e| JaliError::Bundle { path: path.into(), fault: e.into() })?;
     if check {
         verify(path, &mut opened)?;
     }
@@ -212,7 +212,7 @@ fn inspect_server(path: &Path, check: bool) -> anyhow::Result<ServerReport> {
 fn inspect_client(path: &Path, locked: bool, args: &InspectArgs) -> anyhow::Result<ClientReport> {
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let bytes = bundle::client_bytes(path, passphrase.as_ref())?;
-    let fail = |source: ProtocolError| JaliError::Bundle { path: path.into(), source };
+    let fail = |fault: ProtocolError| JaliError::Bundle { path: path.into(), fault };
     let mut opened = Bundle::open(std::io::Cursor::new(&bytes[..]), Kind::Client).map_err(|e| fail(e.into()))?;
     let head = head(path, length(path)?, &opened);
     if args.verify {
@@ -296,7 +296,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
     }
     let per = [("hidden", r.bytes_per_hidden_weight), ("open", r.bytes_per_open_weight)];
     for (what, bytes) in per.into_iter().filter_map(|(what, b)| Some((what, b?))) {
-        say(format!("A {what} weight takes {bytes:.2} bytes on the server."))?;
+        say(format!("Of the {what} weights, each takes {bytes:.2} bytes on the server."))?;
     }
     if r.verified {
         say("Every checksum fits.")?;

@@ -7,6 +7,7 @@ mod explain;
 mod infer;
 mod inspect;
 mod seal;
+mod serve;
 mod text;
 
 use std::process::ExitCode;
@@ -21,7 +22,7 @@ use jali_protocol::{Blueprint, ProtocolError};
     name = "jali",
     version,
     about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
-    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -34,6 +35,8 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Seal a network into a bundle for the server and one for the client
     Seal(seal::SealArgs),
+    /// Serve sealed networks over HTTP
+    Serve(serve::ServeArgs),
     /// Say what is inside a bundle, and check it
     Inspect(inspect::InspectArgs),
     /// Classify image files with an ONNX model
@@ -114,15 +117,20 @@ fn parse_bits(text: &str) -> Result<QuantConfig, String> {
 impl Common {
     /// Starts the thread pool and chooses the kernel.
     fn start(&self) -> anyhow::Result<Kernel> {
-        if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.into())
-                .build_global()
-                .context("cannot start the threads")?;
-        }
-        let name = std::env::var("JALI_KERNEL").ok().filter(|n| !n.is_empty());
-        Kernel::choose(name.as_deref()).context("JALI_KERNEL")
+        start_threads(self.threads)
     }
+}
+
+/// Starts the thread pool and chooses the kernel.
+fn start_threads(threads: Option<u16>) -> anyhow::Result<Kernel> {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.into())
+            .build_global()
+            .context("cannot start the threads")?;
+    }
+    let name = std::env::var("JALI_KERNEL").ok().filter(|n| !n.is_empty());
+    Kernel::choose(name.as_deref()).context("JALI_KERNEL")
 }
 
 impl Leak {
@@ -171,6 +179,7 @@ fn exit_code(error: &JaliError) -> u8 {
         JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } | JaliError::Write { .. } => 10,
         JaliError::Bundle { .. } => 6,
         JaliError::Passphrase { .. } => 7,
+        JaliError::Net(_) => 8,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,
         JaliError::Protocol(ProtocolError::Rejected { .. }) => 4,
@@ -187,6 +196,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match command {
         Command::Demo(args) => demo::run(&args),
         Command::Seal(args) => seal::run(&args),
+        Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

@@ -131,7 +131,7 @@ impl Subject {
     fn infer(&mut self, images: Vec<Tensor>) -> anyhow::Result<BatchRun> {
         Ok(match &mut self.line {
             None => self.session.infer_batch(images)?,
-            Some(line) => self.session.infer_through(images, |request| line.carry(request))?,
+            Some(line) => self.session.infer_through(images, |_, request| line.carry(request))?,
         })
     }
 

@@ -1,0 +1,410 @@
+//! Paths, and the order in which a request is looked at: token, model and operator, size, memory, a place in the queue, and only then work.
+
+#![allow(clippy::result_large_err)] // Refusals are answers like others; they are made once and handed on.
+
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http_body::Frame;
+use http_body_util::BodyExt;
+use jali_protocol::Server;
+use jali_protocol::message::{Refusal, decode_refusal, encode_refusal};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio::time::{Sleep, sleep, timeout};
+
+use crate::auth::Tokens;
+use crate::budget::{Budget, Share};
+use crate::metrics::{Labels, Metrics};
+use crate::model_name;
+
+/// Bytes of an answer that are handed to a connection at a time.
+const CHUNK: usize = 64 << 10;
+const BINARY: &str = "application/octet-stream";
+
+/// Bounds of one server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Requests computed at a time.
+    pub max_concurrent: usize,
+    /// Requests that wait for their turn beyond these.
+    pub max_queue: usize,
+    /// Bytes of one body.
+    pub max_body: usize,
+    /// Bytes that all requests take together: bodies, work and answers.
+    pub max_memory: usize,
+    /// Open connections.
+    pub max_connections: usize,
+    /// Time for a request's head, and for a TLS handshake.
+    pub head_time: Duration,
+    /// Time for a request's body.
+    pub body_time: Duration,
+    /// Time in the queue.
+    pub queue_time: Duration,
+    /// Time for a client to take an answer, and longest silence of a connection that does not take what is sent.
+    pub answer_time: Duration,
+    /// Time for running requests when the server stops.
+    pub grace: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_concurrent: std::thread::available_parallelism().map_or(2, usize::from).max(2),
+            max_queue: 64,
+            max_body: 64 << 20,
+            max_memory: 1 << 30,
+            max_connections: 1024,
+            head_time: Duration::from_secs(10),
+            body_time: Duration::from_secs(30),
+            queue_time: Duration::from_secs(30),
+            answer_time: Duration::from_secs(60),
+            grace: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What all requests share.
+pub(crate) struct App {
+    models: RwLock<Vec<Arc<Server>>>,
+    tokens: Option<Tokens>,
+    pub(crate) limits: Limits,
+    budget: Budget,
+    /// Places for requests that wait or run.
+    places: Arc<Semaphore>,
+    running: Semaphore,
+    pub(crate) stopping: AtomicBool,
+    pub(crate) metrics: Metrics,
+}
+
+impl App {
+    pub(crate) fn new(limits: Limits, tokens: Option<Tokens>) -> Self {
+        Self {
+            models: RwLock::default(),
+            tokens,
+            budget: Budget::new(limits.max_memory),
+            places: Arc::new(Semaphore::new(limits.max_concurrent.saturating_add(limits.max_queue).min(1 << 20))),
+            running: Semaphore::new(limits.max_concurrent.clamp(1, 1 << 20)),
+            limits,
+            stopping: AtomicBool::new(false),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Serves these models from now on; requests under way finish with the old ones.
+    pub(crate) fn set_models(&self, models: Vec<Arc<Server>>) {
+        self.metrics.models.set(models.len() as i64);
+        self.metrics.model_bytes.set(models.iter().map(|m| m.model().memory() as i64).sum());
+        *self.models.write().unwrap_or_else(PoisonError::into_inner) = models;
+    }
+
+    pub(crate) fn models(&self) -> Vec<Arc<Server>> {
+        self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn model(&self, name: &str) -> Option<Arc<Server>> {
+        self.models().into_iter().find(|m| model_name(m.model().id()) == name)
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    fn allow(&self, headers: &HeaderMap) -> Result<(), Response> {
+        match &self.tokens {
+            Some(tokens) if !tokens.accept(headers.get(AUTHORIZATION).map(|v| v.as_bytes())) => {
+                Err((StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer")], "a bearer token is needed\n")
+                    .into_response())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(crate) fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/v2", get(about))
+        .route("/v2/health/live", get(|State(app): State<Arc<App>>| async move { counted(&app, "health", live()) }))
+        .route("/v2/health/ready", get(ready))
+        .route("/v2/models/{model}", get(metadata))
+        .route("/v2/models/{model}/ready", get(model_ready))
+        .route("/v2/models/{model}/operators/{index}", post(operator))
+        .route("/v2/models/{model}/operators/{index}/hints", get(hints))
+        .route("/metrics", get(metrics))
+        .fallback(|State(app): State<Arc<App>>| async move {
+            counted(&app, "other", (StatusCode::NOT_FOUND, "no such path\n").into_response())
+        })
+        .with_state(app)
+}
+
+fn counted(app: &App, path: &'static str, response: Response) -> Response {
+    app.metrics.requests.get_or_create(&Labels { path, status: response.status().as_u16() }).inc();
+    response
+}
+
+fn live() -> Response {
+    "live\n".into_response()
+}
+
+async fn about(State(app): State<Arc<App>>) -> Response {
+    let about = json!({ "name": "jali", "version": env!("CARGO_PKG_VERSION"), "extensions": ["operators"] });
+    counted(&app, "other", json_response(&about))
+}
+
+async fn ready(State(app): State<Arc<App>>) -> Response {
+    let response = match app.is_stopping() || app.models().is_empty() {
+        true => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+        false => "ready\n".into_response(),
+    };
+    counted(&app, "health", response)
+}
+
+fn json_response(value: &serde_json::Value) -> Response {
+    ([(CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
+}
+
+fn refused(status: StatusCode, refusal: Refusal) -> Response {
+    (status, [(CONTENT_TYPE, BINARY)], encode_refusal(refusal)).into_response()
+}
+
+/// Come back later.
+fn busy(why: &'static str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], why).into_response()
+}
+
+async fn model_ready(State(app): State<Arc<App>>, Path(model): Path<String>, headers: HeaderMap) -> Response {
+    let response = match app.allow(&headers) {
+        Err(denied) => denied,
+        Ok(()) if app.model(&model).is_some() => "ready\n".into_response(),
+        Ok(()) => refused(StatusCode::NOT_FOUND, Refusal::UnknownModel),
+    };
+    counted(&app, "metadata", response)
+}
+
+async fn metadata(State(app): State<Arc<App>>, Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let response = match (app.allow(&headers), app.model(&name)) {
+        (Err(denied), _) => denied,
+        (_, None) => refused(StatusCode::NOT_FOUND, Refusal::UnknownModel),
+        (_, Some(model)) => {
+            let operators: Vec<_> = model
+                .model()
+                .operators()
+                .iter()
+                .map(|o| {
+                    let wanted = o.form().wanted().count();
+                    json!({ "ring_degree": o.ring().degree(), "tiles": o.tiles(), "rows": o.rows(),
+                            "hidden_rows": o.hidden_rows(), "wanted": wanted })
+                })
+                .collect();
+            let hash: String = model.model().content_hash().iter().map(|b| format!("{b:02x}")).collect();
+            json_response(&json!({ "name": name, "versions": ["1"], "platform": "jali",
+                                   "content_hash": hash, "operators": operators }))
+        }
+    };
+    counted(&app, "metadata", response)
+}
+
+async fn metrics(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    let response = match app.allow(&headers) {
+        Err(denied) => denied,
+        Ok(()) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(CONTENT_TYPE, kind)], app.metrics.text()).into_response()
+        }
+    };
+    counted(&app, "metrics", response)
+}
+
+async fn hints(
+    State(app): State<Arc<App>>,
+    Path((name, index)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Response {
+    let response = match app.allow(&headers) {
+        Err(denied) => denied,
+        Ok(()) => hints_of(&app, &name, &index).await.unwrap_or_else(|refusal| refusal),
+    };
+    counted(&app, "hints", response)
+}
+
+/// Model and operator that a path names.
+fn find(app: &App, name: &str, index: &str) -> Result<(Arc<Server>, usize), Response> {
+    let unknown = |refusal| refused(StatusCode::NOT_FOUND, refusal);
+    let model = app.model(name).ok_or_else(|| unknown(Refusal::UnknownModel))?;
+    let index = index.parse().ok().filter(|&i| i < model.model().operators().len());
+    Ok((model, index.ok_or_else(|| unknown(Refusal::UnknownOperator))?))
+}
+
+async fn hints_of(app: &Arc<App>, name: &str, index: &str) -> Result<Response, Response> {
+    let (model, index) = find(app, name, index)?;
+    // About what one image of this operator takes, and its rows once more.
+    let work = model.work_bytes(index, 1).unwrap_or(0);
+    let share = app.budget.take(work.saturating_mul(2)).ok_or_else(|| busy("too much is under way\n"))?;
+    let message = compute(app, move || model.hints(index).unwrap_or_default()).await?;
+    Ok(answer(app, message, share))
+}
+
+async fn operator(
+    State(app): State<Arc<App>>,
+    Path((name, index)): Path<(String, String)>,
+    request: Request,
+) -> Response {
+    let (begun, length) = (Instant::now(), request.headers().get(CONTENT_LENGTH).cloned());
+    let response = apply(&app, &name, &index, request).await.unwrap_or_else(|refusal| refusal);
+    tracing::info!(
+        model = name,
+        operator = index,
+        status = response.status().as_u16(),
+        bytes = length.and_then(|l| l.to_str().ok()?.parse::<u64>().ok()),
+        ms = begun.elapsed().as_secs_f64() * 1e3,
+        "request"
+    );
+    counted(&app, "operators", response)
+}
+
+async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Result<Response, Response> {
+    app.allow(request.headers())?;
+    let (model, index) = find(app, name, index)?;
+    if app.is_stopping() {
+        return Err(busy("stopping\n"));
+    }
+    let (body, mut share) = read_body(app, request).await?;
+    let begun = Instant::now();
+    app.metrics.bytes_in.inc_by(body.len() as u64);
+    let work = model.work_bytes(index, body.len()).unwrap_or(usize::MAX).saturating_sub(body.len());
+    if work > app.limits.max_memory {
+        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge));
+    }
+    share.join(app.budget.take(work).ok_or_else(|| busy("too much is under way\n"))?);
+    let message = compute(app, move || model.handle(&body)).await?;
+    app.metrics.seconds.observe(begun.elapsed().as_secs_f64());
+    if let Some(refusal) = decode_refusal(&message) {
+        let status = match refusal {
+            Refusal::UnknownModel | Refusal::UnknownOperator => StatusCode::NOT_FOUND,
+            Refusal::Malformed => StatusCode::BAD_REQUEST,
+            Refusal::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        };
+        return Err(refused(status, refusal));
+    }
+    app.metrics.bytes_out.inc_by(message.len() as u64);
+    Ok(answer(app, message, share))
+}
+
+/// The body, and the memory that it takes. Memory is taken as bytes come, so that promising much and sending little does not
+/// shut others out.
+async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Share), Response> {
+    let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge);
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|n| n > app.limits.max_body) {
+        return Err(too_large());
+    }
+    let none = || busy("too much is under way\n");
+    let mut share = app.budget.take(0).ok_or_else(none)?;
+    let mut body = request.into_body();
+    let mut bytes = Vec::new();
+    let read = async {
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else {
+                return Err((StatusCode::BAD_REQUEST, "the body broke off\n").into_response());
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            if bytes.len() + data.len() > app.limits.max_body {
+                return Err(too_large());
+            }
+            // Twice: a buffer that grows has its old content beside the new.
+            share.join(app.budget.take(2 * data.len()).ok_or_else(none)?);
+            bytes.extend_from_slice(&data);
+        }
+        Ok(())
+    };
+    match timeout(app.limits.body_time, read).await {
+        Ok(result) => result?,
+        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long\n").into_response()),
+    }
+    if length.is_some_and(|n| n != bytes.len()) {
+        return Err(refused(StatusCode::BAD_REQUEST, Refusal::Malformed));
+    }
+    bytes.shrink_to_fit();
+    share.shrink(bytes.len());
+    Ok((bytes, share))
+}
+
+/// Runs large work on the computing threads, a bounded number at a time.
+async fn compute(app: &Arc<App>, work: impl FnOnce() -> Vec<u8> + Send + 'static) -> Result<Vec<u8>, Response> {
+    let place = app.places.clone().try_acquire_owned().map_err(|_| busy("the queue is full\n"))?;
+    app.metrics.in_flight.inc();
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let waited = timeout(app.limits.queue_time, app.running.acquire()).await;
+    let result = match waited {
+        Ok(Ok(turn)) => {
+            rayon::spawn(move || {
+                // A panic here would be a defect of ours; it must cost this request alone.
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
+                let _ = sender.send(result.ok());
+            });
+            let result = receiver.await;
+            drop(turn);
+            match result {
+                Ok(Some(bytes)) => Ok(bytes),
+                _ => Err((StatusCode::INTERNAL_SERVER_ERROR, "the computation failed\n").into_response()),
+            }
+        }
+        _ => Err(busy("waited too long\n")),
+    };
+    app.metrics.in_flight.dec();
+    drop(place);
+    result
+}
+
+/// An answer that gives its memory back when it has been taken, or when its time is over.
+fn answer(app: &App, message: Vec<u8>, mut share: Share) -> Response {
+    share.shrink(message.len());
+    let (length, deadline) = (message.len(), Box::pin(sleep(app.limits.answer_time)));
+    let body = Body::new(Answer { left: Bytes::from(message), deadline, _share: share });
+    let mut response = (([(CONTENT_TYPE, BINARY)]), body).into_response();
+    response.headers_mut().insert(CONTENT_LENGTH, length.into());
+    response
+}
+
+struct Answer {
+    left: Bytes,
+    deadline: Pin<Box<Sleep>>,
+    _share: Share,
+}
+
+impl http_body::Body for Answer {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        if self.left.is_empty() {
+            return Poll::Ready(None);
+        }
+        if self.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(std::io::ErrorKind::TimedOut.into())));
+        }
+        let count = self.left.len().min(CHUNK);
+        Poll::Ready(Some(Ok(Frame::data(self.left.split_to(count)))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(self.left.len() as u64)
+    }
+}

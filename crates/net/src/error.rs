@@ -1,0 +1,90 @@
+//! Everything that can go wrong in this crate.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Errors of sockets and of what comes over them.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NetError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {addr}: {why}")]
+    Listen {
+        /// Which address.
+        addr: SocketAddr,
+        /// What the system said.
+        why: String,
+    },
+    /// Without TLS, anybody on the way could read tokens and replace answers.
+    #[error(
+        "{addr} can be reached from other machines: give a TLS certificate and key, or say that it may be insecure"
+    )]
+    Insecure {
+        /// Which address.
+        addr: SocketAddr,
+    },
+    /// A certificate, key or token file that cannot be used.
+    #[error("{path}: {why}", path = path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Runtime or threads cannot be started.
+    #[error("cannot start: {0}")]
+    Start(String),
+    /// A URL that cannot be used.
+    #[error("\"{url}\": {why}")]
+    Url {
+        /// Which.
+        url: String,
+        /// What is wrong and what to do.
+        why: String,
+    },
+    /// The server did not answer, or the connection broke.
+    #[error("the server at {url} cannot be reached: {why}")]
+    Unreachable {
+        /// Which server.
+        url: String,
+        /// What happened.
+        why: String,
+    },
+    /// The server has too much to do.
+    #[error("the server at {url} is busy")]
+    Busy {
+        /// Which server.
+        url: String,
+        /// When it wants to be asked again.
+        retry_after: Duration,
+    },
+    /// The server wants a token, or another one.
+    #[error("the server at {url} does not accept the token: give the right one with --token-file")]
+    Denied {
+        /// Which server.
+        url: String,
+    },
+    /// The server answered something else.
+    #[error("the server at {url} answered {status}: {text}")]
+    Status {
+        /// Which server.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+        /// The beginning of what it said.
+        text: String,
+    },
+}
+
+impl NetError {
+    /// When to try again, if that may help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Busy { retry_after, .. } => Some(*retry_after),
+            Self::Unreachable { .. } => Some(Duration::ZERO),
+            Self::Status { status: 502 | 504, .. } => Some(Duration::ZERO),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! The protocol over HTTP/1.1 and HTTP/2, named after the Open Inference Protocol. Only this crate opens sockets.
+//!
+//! | method and path | what it gives |
+//! |---|---|
+//! | `GET /v2/health/live`, `/v2/health/ready` | 200, or 503 while stopping |
+//! | `GET /v2` | name and version |
+//! | `GET /v2/models/{model}` | metadata as JSON: operators with their shapes |
+//! | `GET /v2/models/{model}/ready` | 200 if it is served |
+//! | `POST /v2/models/{model}/operators/{index}` | a request of [`jali_protocol::message`] in, its answer out |
+//! | `GET /v2/models/{model}/operators/{index}/hints` | the operator's hints |
+//! | `GET /metrics` | counters for Prometheus |
+//!
+//! `{model}` is the sealed model's public id in hexadecimal digits. The server keeps nothing between requests.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`server`] | sockets, TLS, limits, graceful stop |
+//! | [`app`] | the paths above |
+//! | [`budget`] | memory that requests may take together |
+//! | [`auth`] | bearer tokens |
+//! | [`metrics`] | counters |
+//! | [`client`] | requests to a server |
+#![forbid(unsafe_code)]
+
+pub mod app;
+pub mod auth;
+pub mod budget;
+pub mod client;
+pub mod error;
+pub mod metrics;
+pub mod server;
+
+pub use auth::Tokens;
+pub use client::{Client, ClientConfig};
+pub use error::NetError;
+pub use server::{Config, Running, Signal, TlsFiles, wait_for_signals};
+
+/// Name of a model in paths: its public id in hexadecimal digits.
+pub fn model_name(id: [u8; 16]) -> String {
+    id.iter().map(|b| format!("{b:02x}")).collect()
+}
