@@ -249,6 +249,10 @@ async fn hints_of(app: &Arc<App>, name: &str, index: &str) -> Result<Response, R
     let (model, index) = find(app, name, index)?;
     // About what one image of this operator takes, and its rows once more.
     let work = model.work_bytes(index, 1).unwrap_or(0);
+    if work.saturating_mul(2) > app.limits.max_memory {
+        let why = "the server's --max-memory is too small for this model\n";
+        return Err((StatusCode::INSUFFICIENT_STORAGE, why).into_response());
+    }
     let share = app.budget.take(work.saturating_mul(2)).ok_or_else(|| busy("too much is under way\n"))?;
     let message = compute(app, move || model.hints(index).unwrap_or_default()).await?;
     Ok(answer(app, message, share))

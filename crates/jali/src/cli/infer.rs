@@ -168,9 +168,11 @@ enum With {
     Remote(Box<Remote>),
 }
 
+/// Outputs of a batch, their time, and whether each equals the reference where there is one.
+type Classified = (Vec<Tensor>, Duration, Vec<Option<bool>>);
+
 impl With {
-    /// Outputs of a batch with their time, and whether each equals the reference where there is one.
-    fn run(&mut self, images: &[Tensor]) -> Result<(Vec<Tensor>, Duration, Vec<Option<bool>>), JaliError> {
+    fn run(&mut self, images: &[Tensor]) -> Result<Classified, JaliError> {
         let (run, exact) = match self {
             Self::Session(session) => {
                 let run = session.infer_batch(images.to_vec())?;
