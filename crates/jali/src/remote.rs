@@ -15,6 +15,8 @@ use crate::session::{BatchRun, Carried, drive};
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 /// First pause between two tries; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Time that a server may take to be there at all.
+const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 /// Largest file of kept hints, in bytes.
 const MAX_HINTS: u64 = 1 << 32;
 
@@ -66,7 +68,12 @@ impl Remote {
                 match transport.hints(&name, layer) {
                     Ok(message) => break message,
                     Err(e) => {
-                        pause(&e, retries, deadline.saturating_sub(start.elapsed())).ok_or(e)?;
+                        // A server that is not there at the start is more likely a mistake than a restart.
+                        let patience = match e {
+                            NetError::Unreachable { .. } => deadline.min(FIRST_PATIENCE),
+                            _ => deadline,
+                        };
+                        pause(&e, retries, patience.saturating_sub(start.elapsed())).ok_or(e)?;
                         retries += 1;
                     }
                 }

@@ -116,7 +116,14 @@ impl Client {
     /// `refusals`: a refusal in the protocol's own form counts as an answer.
     fn read(&self, response: Result<Response<Body>, ureq::Error>, refusals: bool) -> Result<Vec<u8>, NetError> {
         let url = self.url.clone();
-        let unreachable = |e: ureq::Error| NetError::Unreachable { url: self.url.clone(), why: e.to_string() };
+        let unreachable = |e: ureq::Error| {
+            let (url, why) = (self.url.clone(), e.to_string());
+            match trust_failure(&e) {
+                true => NetError::Untrusted { url, why },
+                false if matches!(e, ureq::Error::HostNotFound) => NetError::Url { url, why: "no such host".into() },
+                false => NetError::Unreachable { url, why },
+            }
+        };
         let mut response = response.map_err(unreachable)?;
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
@@ -137,6 +144,19 @@ impl Client {
                 Err(NetError::Status { url, status, text })
             }
         }
+    }
+}
+
+/// Whether a TLS handshake failed for good: another try would fail in the same way.
+fn trust_failure(error: &ureq::Error) -> bool {
+    let certificate = |e: &(dyn std::error::Error + Send + Sync + 'static)| {
+        e.downcast_ref::<tokio_rustls::rustls::Error>()
+            .is_some_and(|e| !matches!(e, tokio_rustls::rustls::Error::HandshakeNotComplete))
+    };
+    match error {
+        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
+        ureq::Error::Io(e) => e.get_ref().is_some_and(certificate),
+        _ => false,
     }
 }
 

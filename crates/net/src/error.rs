@@ -51,6 +51,14 @@ pub enum NetError {
         /// What happened.
         why: String,
     },
+    /// Nobody whom we trust vouches for the server.
+    #[error("the server at {url} is not trusted: {why}; --ca-cert FILE names the authority that vouches for it")]
+    Untrusted {
+        /// Which server.
+        url: String,
+        /// What is wrong with its certificate.
+        why: String,
+    },
     /// The server has too much to do.
     #[error("the server at {url} is busy")]
     Busy {
