@@ -15,6 +15,8 @@ use crate::session::{BatchRun, Carried, drive};
 const MAX_PAUSE: Duration = Duration::from_secs(8);
 /// First pause between two tries; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// Time that a try needs to make sense.
+const SHORTEST_TRY: Duration = Duration::from_millis(200);
 /// Time that a server may take to be there at all.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 /// Largest file of kept hints, in bytes.
@@ -115,7 +117,10 @@ impl Remote {
             if layer != last {
                 (last, tries) = (layer, 0);
             }
-            match transport.apply(&name, layer, request) {
+            // A server that is silent must not use up the time for another try.
+            let left = deadline.saturating_sub(start.elapsed());
+            let patience = left.min((deadline / 3).max(SHORTEST_TRY));
+            match transport.apply(&name, layer, request, patience) {
                 Ok(answer) => Ok(Carried::Answer(answer)),
                 Err(e) => {
                     pause(&e, tries, deadline.saturating_sub(start.elapsed())).ok_or(e)?;
@@ -132,10 +137,8 @@ impl Remote {
 fn pause(error: &NetError, tries: usize, left: Duration) -> Option<()> {
     let asked = error.retry_after()?;
     let backoff = FIRST_PAUSE.saturating_mul(1 << tries.min(10)).min(MAX_PAUSE);
-    let wait = asked.max(backoff);
-    if wait >= left {
-        return None;
-    }
+    // What is left is used: shorter pauses at the end rather than an early end.
+    let wait = asked.max(backoff).min(left.checked_sub(SHORTEST_TRY)?);
     std::thread::sleep(wait);
     Some(())
 }
@@ -184,6 +187,8 @@ mod tests {
         let busy = NetError::Busy { url: "u".into(), retry_after: Duration::from_millis(1) };
         assert!(pause(&busy, 0, Duration::from_secs(1)).is_some());
         assert!(pause(&busy, 0, Duration::from_millis(50)).is_none());
+        let later = NetError::Busy { url: "u".into(), retry_after: Duration::from_secs(30) };
+        assert!(pause(&later, 9, Duration::from_millis(250)).is_some(), "the time that is left is used");
         assert!(pause(&NetError::Denied { url: "u".into() }, 0, Duration::from_secs(9)).is_none());
     }
 }

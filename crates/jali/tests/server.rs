@@ -318,8 +318,7 @@ fn lying(lie: impl Fn(usize, &str, Vec<u8>) -> Vec<u8> + Send + 'static) -> Stri
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
-        let mut count = 0;
-        for mut stream in listener.incoming().flatten() {
+        for (count, mut stream) in listener.incoming().flatten().enumerate() {
             let mut bytes = vec![];
             let mut buffer = vec![0; 1 << 16];
             let (head, body) = loop {
@@ -344,7 +343,6 @@ fn lying(lie: impl Fn(usize, &str, Vec<u8>) -> Vec<u8> + Send + 'static) -> Stri
             let kind = if head.starts_with("get") { "hints" } else { "answer" };
             let honest = if kind == "hints" { server.hints(index).unwrap() } else { server.handle(&body) };
             let answer = lie(count, kind, honest);
-            count += 1;
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/octet-stream\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
                 answer.len()

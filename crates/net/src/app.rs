@@ -77,7 +77,7 @@ impl Default for Limits {
 /// What all requests share.
 pub(crate) struct App {
     models: RwLock<Vec<Arc<Server>>>,
-    tokens: Option<Tokens>,
+    tokens: RwLock<Option<Tokens>>,
     pub(crate) limits: Limits,
     budget: Budget,
     /// Places for requests that wait or run.
@@ -91,7 +91,7 @@ impl App {
     pub(crate) fn new(limits: Limits, tokens: Option<Tokens>) -> Self {
         Self {
             models: RwLock::default(),
-            tokens,
+            tokens: RwLock::new(tokens),
             budget: Budget::new(limits.max_memory),
             places: Arc::new(Semaphore::new(limits.max_concurrent.saturating_add(limits.max_queue).min(1 << 20))),
             running: Semaphore::new(limits.max_concurrent.clamp(1, 1 << 20)),
@@ -108,6 +108,10 @@ impl App {
         *self.models.write().unwrap_or_else(PoisonError::into_inner) = models;
     }
 
+    pub(crate) fn set_tokens(&self, tokens: Option<Tokens>) {
+        *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+    }
+
     pub(crate) fn models(&self) -> Vec<Arc<Server>> {
         self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -121,7 +125,7 @@ impl App {
     }
 
     fn allow(&self, headers: &HeaderMap) -> Result<(), Response> {
-        match &self.tokens {
+        match &*self.tokens.read().unwrap_or_else(PoisonError::into_inner) {
             Some(tokens) if !tokens.accept(headers.get(AUTHORIZATION).map(|v| v.as_bytes())) => {
                 Err((StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer")], "a bearer token is needed\n")
                     .into_response())
@@ -285,6 +289,7 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     let (body, mut share) = read_body(app, request).await?;
     let begun = Instant::now();
     app.metrics.bytes_in.inc_by(body.len() as u64);
+    let images = model.images(index, body.len()).unwrap_or(0);
     let work = model.work_bytes(index, body.len()).unwrap_or(usize::MAX).saturating_sub(body.len());
     if work > app.limits.max_memory {
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge));
@@ -301,6 +306,7 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
         return Err(refused(status, refusal));
     }
     app.metrics.bytes_out.inc_by(message.len() as u64);
+    app.metrics.images.inc_by(images as u64);
     Ok(answer(app, message, share))
 }
 
@@ -310,6 +316,10 @@ async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Share), Resp
     let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge);
     let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|n| n > app.limits.max_body) {
+        // Taken and forgotten, within the usual time: a client that still sends would not see the answer.
+        let mut body = request.into_body();
+        let forget = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _ = timeout(app.limits.body_time, forget).await;
         return Err(too_large());
     }
     let none = || busy("too much is under way\n");

@@ -35,6 +35,7 @@ pub struct Client {
     agent: Agent,
     url: String,
     authorization: Option<String>,
+    timeout: Duration,
 }
 
 impl std::fmt::Debug for Client {
@@ -78,15 +79,16 @@ impl Client {
             .build()
             .new_agent();
         let authorization = config.token.as_ref().map(|token| format!("Bearer {token}"));
-        Ok(Self { agent, url, authorization })
+        Ok(Self { agent, url, authorization, timeout: config.timeout })
     }
 
-    /// A request's answer.
+    /// A request's answer, within `time`.
     ///
     /// # Errors
     /// [`NetError`]; whether another try may help is [`NetError::retry_after`].
-    pub fn apply(&self, model: &str, operator: usize, request: &[u8]) -> Result<Vec<u8>, NetError> {
-        let mut call = self.agent.post(format!("{}/v2/models/{model}/operators/{operator}", self.url));
+    pub fn apply(&self, model: &str, operator: usize, request: &[u8], time: Duration) -> Result<Vec<u8>, NetError> {
+        let call = self.agent.post(format!("{}/v2/models/{model}/operators/{operator}", self.url));
+        let mut call = call.config().timeout_global(Some(time.min(self.timeout))).build();
         if let Some(value) = &self.authorization {
             call = call.header("authorization", value);
         }
@@ -121,6 +123,9 @@ impl Client {
             match trust_failure(&e) {
                 true => NetError::Untrusted { url, why },
                 false if matches!(e, ureq::Error::HostNotFound) => NetError::Url { url, why: "no such host".into() },
+                false if matches!(e, ureq::Error::Timeout(_)) => {
+                    NetError::Unreachable { url, why: "it did not answer in time".into() }
+                }
                 false => NetError::Unreachable { url, why },
             }
         };
@@ -129,17 +134,22 @@ impl Client {
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         let seconds =
             header("retry-after").and_then(|v| v.parse().ok()).map_or(Duration::from_secs(1), Duration::from_secs);
-        let binary = header("content-type") == Some("application/octet-stream");
+        let kind = header("content-type").unwrap_or_default();
+        let (binary, plain) = (kind == "application/octet-stream", kind.starts_with("text/plain"));
+        let reason = response.status().canonical_reason().unwrap_or_default();
         let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(unreachable);
         match status {
             200 => body,
-            400 | 404 | 413 if refusals && binary => body,
+            413 => Err(NetError::TooLarge { url }),
+            400 | 404 if refusals && binary => body,
             401 => Err(NetError::Denied { url }),
             429 | 503 => Err(NetError::Busy { url, retry_after: seconds.min(MAX_WAIT) }),
             _ => {
                 let text = match jali_protocol::message::decode_refusal(body.as_deref().unwrap_or(&[])) {
                     Some(refusal) => refusal.to_string(),
-                    None => printable(&body.unwrap_or_default()),
+                    None if plain => printable(&body.unwrap_or_default()),
+                    // A page that somebody on the way made for people.
+                    None => reason.to_owned(),
                 };
                 Err(NetError::Status { url, status, text })
             }

@@ -67,6 +67,12 @@ pub enum NetError {
         /// When it wants to be asked again.
         retry_after: Duration,
     },
+    /// The request is larger than the server, or a balancer before it, takes.
+    #[error("the request is too large for the server at {url}: send fewer images at once (--batch)")]
+    TooLarge {
+        /// Which server.
+        url: String,
+    },
     /// The server wants a token, or another one.
     #[error("the server at {url} does not accept the token: give the right one with --token-file")]
     Denied {

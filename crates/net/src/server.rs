@@ -128,15 +128,16 @@ impl Running {
         self.app.models()
     }
 
-    /// Serves other models from now on, and reads the TLS files again. Requests under way finish with what they began with.
+    /// Serves other models to holders of these tokens from now on, and reads the TLS files again. Requests under way finish with what they began with.
     ///
     /// # Errors
     /// [`NetError::File`] if the TLS files cannot be used; then everything stays as it was.
-    pub fn reload(&self, models: Vec<Arc<Server>>) -> Result<(), NetError> {
+    pub fn reload(&self, models: Vec<Arc<Server>>, tokens: Option<Tokens>) -> Result<(), NetError> {
         if let Some((files, sender)) = &self.tls {
             sender.send_replace(acceptor(files)?);
         }
         self.app.set_models(models);
+        self.app.set_tokens(tokens);
         self.app.metrics.reloads.inc();
         Ok(())
     }

@@ -39,9 +39,14 @@ impl Server {
     /// Bytes of memory that decoding and computing a request of so many bytes takes at most, its own and its answer's
     /// among them; `None` if there is no such operator.
     pub fn work_bytes(&self, index: usize, request: usize) -> Option<usize> {
+        let images = self.images(index, request)?.max(1);
+        Some(request.saturating_add(batch_bytes(self.model.operators().get(index)?, images)))
+    }
+
+    /// Images that a request of so many bytes has room for; `None` if there is no such operator.
+    pub fn images(&self, index: usize, request: usize) -> Option<usize> {
         let operator = self.model.operators().get(index)?;
-        let images = request.div_ceil(operator.tiles() * poly_len(operator.ring())).max(1);
-        Some(request.saturating_add(batch_bytes(operator, images)))
+        Some(request / (operator.tiles() * poly_len(operator.ring())))
     }
 
     /// The hints of one operator as a message, if there is such an operator: public, the same for everybody, and checked by

@@ -135,6 +135,9 @@ pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     conclude(printed, (!report.exact).then_some(DIFFERENT))
 }
 
+/// Longest time for a request over loopback.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
 /// The server behind a socket of this machine.
 struct Loopback {
     model: String,
@@ -151,14 +154,15 @@ impl Loopback {
         let model = model_name(server.model().id());
         let running = Running::start(config, vec![server]).map_err(JaliError::from)?;
         let url = format!("http://{}", running.addr());
-        let config = ClientConfig { url, ca_cert: None, token: None, timeout: Duration::from_secs(60) };
+        let config = ClientConfig { url, ca_cert: None, token: None, timeout: TIMEOUT };
         let client = Client::new(&config).map_err(JaliError::from)?;
         Ok(Self { model, client, _server: running })
     }
 
     fn infer(&self, session: &mut Session, image: Tensor) -> Result<ImageRun, JaliError> {
-        let carry =
-            |layer, request: &[u8]| self.client.apply(&self.model, layer, request).map_err(std::io::Error::other);
+        let carry = |layer, request: &[u8]| {
+            self.client.apply(&self.model, layer, request, TIMEOUT).map_err(std::io::Error::other)
+        };
         session.infer_through(vec![image], carry)?.into_single()
     }
 }

@@ -182,7 +182,8 @@ fn exit_code(error: &JaliError) -> u8 {
         JaliError::Net(_) => 8,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,
-        JaliError::Protocol(ProtocolError::Rejected { .. }) => 4,
+        JaliError::Protocol(ProtocolError::Rejected { refusal: Some(_), .. }) => 8,
+        JaliError::Protocol(ProtocolError::Rejected { .. } | ProtocolError::Hints { .. }) => 4,
         JaliError::Protocol(ProtocolError::Leak(_)) => 2,
         _ => 1,
     }

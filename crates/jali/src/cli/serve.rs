@@ -105,7 +105,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     wait_for_signals(|signal| match signal {
         Signal::Stop => true,
         Signal::Reload => {
-            match load(args, kernel, &running.models()).and_then(|models| Ok(running.reload(models)?)) {
+            let reload = || -> anyhow::Result<()> {
+                let tokens = args.token_file.as_deref().map(Tokens::read).transpose()?;
+                Ok(running.reload(load(args, kernel, &running.models())?, tokens)?)
+            };
+            match reload() {
                 Ok(()) => tracing::info!("reloaded"),
                 Err(e) => tracing::error!(error = format!("{e:#}"), "nothing reloaded, serving goes on as it was"),
             }

@@ -1,0 +1,106 @@
+//! Fuzzing without libfuzzer: changes the corpus at random for some seconds. Finds less than coverage can, and runs anywhere.
+//! With the second argument `corpus` it writes the first corpus instead.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use jali_fuzz::{TARGETS, Target, small};
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name)
+}
+
+/// Sections with their lengths, as the `*_sections` targets cut them.
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    parts.iter().flat_map(|p| [&(p.len() as u16).to_le_bytes()[..], p].concat()).collect()
+}
+
+fn sections_of(bytes: &[u8], kind: jali_operator::Kind) -> Vec<Vec<u8>> {
+    let mut bundle = jali_operator::Bundle::open(std::io::Cursor::new(bytes), kind).unwrap();
+    std::iter::from_fn(|| (!bundle.is_at_end()).then(|| bundle.next(u64::MAX).unwrap())).collect()
+}
+
+fn write_corpus() {
+    let s = small();
+    let server = sections_of(&s.server_bytes, jali_operator::Kind::Server);
+    let client = sections_of(&s.client_bytes, jali_operator::Kind::Client);
+    let refs = |v: &[Vec<u8>]| joined(&v.iter().map(|v| &v[..]).collect::<Vec<_>>());
+    let onnx = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/mnist.onnx")).unwrap();
+    for (target, name, bytes) in [
+        ("container", "server", s.server_bytes.clone()),
+        ("container", "client", s.client_bytes.clone()),
+        ("server_sections", "one", refs(&server)),
+        ("client_sections", "one", refs(&client)),
+        ("request", "one", s.request.clone()),
+        ("answer", "one", s.server.handle(&s.request)),
+        ("answer", "refusal", s.server.handle(b"?")),
+        ("hints", "one", s.server.hints(0).unwrap()),
+        ("outline", "one", s.outline.clone()),
+        // The beginning of a real model: nodes and names, cut in its first weights.
+        ("onnx_model", "mnist-head", onnx[..2000].to_vec()),
+    ] {
+        std::fs::create_dir_all(folder(target)).unwrap();
+        std::fs::write(folder(target).join(name), bytes).unwrap();
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n.max(1) as u64) as usize
+    }
+}
+
+fn run((name, body): Target, time: Duration) {
+    let mut corpus: Vec<Vec<u8>> = vec![vec![]];
+    for entry in std::fs::read_dir(folder(name)).into_iter().flatten().flatten() {
+        corpus.push(std::fs::read(entry.path()).unwrap());
+    }
+    corpus.iter().for_each(|input| body(input));
+    let (begun, mut random, mut runs) = (Instant::now(), Random(0x9e37_79b9_7f4a_7c15), 0u64);
+    while begun.elapsed() < time {
+        let mut input = corpus[random.below(corpus.len())].clone();
+        for _ in 0..=random.below(4) {
+            let (at, len) = (random.below(input.len().max(1)), input.len());
+            match random.below(6) {
+                0 if len > 0 => input[at] ^= 1 << random.below(8),
+                1 if len > 0 => input[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
+                2 => input.truncate(at),
+                3 => input.insert(at.min(len), random.next() as u8),
+                4 if len >= at + 4 => {
+                    input[at..at + 4].copy_from_slice(&(random.next() as u32 >> random.below(32)).to_le_bytes())
+                }
+                _ => input.extend((0..random.below(20)).map(|_| random.next() as u8)),
+            }
+        }
+        body(&input);
+        runs += 1;
+    }
+    println!("{name}: {runs} runs in {:.0} s, nothing found", begun.elapsed().as_secs_f64());
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.first().is_some_and(|a| a == "corpus") {
+        return write_corpus();
+    }
+    let (Some(which), Some(seconds)) = (args.first(), args.get(1).and_then(|s| s.parse().ok())) else {
+        println!("usage: stable TARGET|all SECONDS, or: stable corpus");
+        std::process::exit(2);
+    };
+    let chosen = TARGETS.into_iter().filter(|(name, _)| which == "all" || which == name);
+    let before = chosen.clone().count();
+    chosen.for_each(|target| run(target, Duration::from_secs(seconds)));
+    if before == 0 {
+        println!("no target {which}: {}", TARGETS.map(|t| t.0).join(", "));
+        std::process::exit(2);
+    }
+}

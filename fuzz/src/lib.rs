@@ -1,0 +1,169 @@
+//! What is fuzzed: every decoder of bytes that come from a file or a socket.
+//!
+//! ```sh
+//! cargo fuzz run request -- -max_total_time=60                                                     # libfuzzer, nightly
+//! cargo run --release --no-default-features --manifest-path fuzz/Cargo.toml --bin stable -- all 60   # stable, no C++
+//! ```
+//!
+//! Checksums would keep a fuzzer at the door, so `*_sections` targets put the input behind right ones.
+
+use std::io::Cursor;
+use std::sync::{Arc, OnceLock};
+
+use jali_leak::Plan;
+use jali_mask::{AnswerForm, RequestContext, RequestEntropy, SealEntropy};
+use jali_model::{Gemm, Graph, Op, Outline, QuantConfig, QuantModel, Tensor, onnx};
+use jali_operator::{Bundle, BundleWriter, Kind, OperatorSummary, ServerModel};
+use jali_pack::Costs;
+use jali_protocol::message::{decode_answer, decode_hints, decode_refusal};
+use jali_protocol::{Action, ClientModel, Inference, Server, StoredClient};
+use jali_ring::{Kernel, Ring};
+
+/// Memory that a hostile bundle may ask for here.
+const MEMORY: usize = 1 << 24;
+
+/// A target's name and body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// All targets.
+pub const TARGETS: [Target; 8] = [
+    ("container", container),
+    ("server_sections", server_sections),
+    ("client_sections", client_sections),
+    ("request", request),
+    ("answer", answer),
+    ("hints", hints),
+    ("outline", outline),
+    ("onnx_model", onnx_model),
+];
+
+/// A small sealed network, half of its rows open.
+pub struct Small {
+    pub client: ClientModel,
+    pub server: Server,
+    pub server_bytes: Vec<u8>,
+    pub client_bytes: Vec<u8>,
+    pub outline: Vec<u8>,
+    pub request: Vec<u8>,
+}
+
+pub fn small() -> &'static Small {
+    static SMALL: OnceLock<Small> = OnceLock::new();
+    SMALL.get_or_init(|| {
+        let mut graph = Graph::new(vec![6]).unwrap();
+        let weight = (0..24).map(|i| i as f32 - 11.0).collect();
+        let gemm = Gemm { weight, bias: vec![0.5; 4], inputs: 6, outputs: 4 };
+        let a = graph.push("a".into(), Op::Gemm(gemm), vec![0]).unwrap();
+        graph.push("b".into(), Op::Relu, vec![a]).unwrap();
+        let image = Tensor::new("image", vec![6], vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).unwrap();
+        let images = std::slice::from_ref(&image);
+        let model = QuantModel::calibrate(graph, QuantConfig::default(), images, None).unwrap();
+        // All open: a small ring, and bundles of a few kilobytes.
+        let plan = Plan::open_all(model.graph());
+        let entropy = SealEntropy::fixed([1; 32]);
+        let sealed = jali_protocol::seal(&model, &plan, &Costs::default(), &entropy, |_| {}).unwrap();
+        let server_bytes = sealed.server_bytes().unwrap();
+        let server = Server::load(&server_bytes, Kernel::fastest(), usize::MAX).unwrap();
+        let client_bytes = sealed.client.write(vec![]).unwrap().0;
+        let outline = sealed.client.outline().to_bytes().unwrap();
+        let client = sealed.client;
+        let context = RequestContext { counter: 0, image: 0 };
+        let mut inference = Inference::new(&client, vec![image], context).unwrap();
+        let Action::Send { request, .. } = inference.next(RequestEntropy::fixed([2; 32])).unwrap() else { panic!() };
+        drop(inference);
+        Small { client, server, server_bytes, client_bytes, outline, request }
+    })
+}
+
+/// A whole file, either kind.
+pub fn container(data: &[u8]) {
+    for kind in [Kind::Server, Kind::Client] {
+        if let Ok(mut bundle) = Bundle::open(Cursor::new(data), kind) {
+            let _ = OperatorSummary::read_all(&mut bundle);
+            let _ = bundle.verify(|_| {});
+        }
+    }
+    let _ = ServerModel::load(data, Kernel::fastest(), MEMORY);
+    let _ = StoredClient::read(Cursor::new(data));
+}
+
+/// Cuts the input into sections by lengths at its beginning.
+fn sections<'a>(data: &'a [u8], names: &[&'static str]) -> Vec<(&'static str, &'a [u8])> {
+    let mut rest = data;
+    let mut out = vec![];
+    for (i, name) in names.iter().enumerate() {
+        let last = i + 1 == names.len();
+        let Some((length, tail)) = rest.split_first_chunk::<2>() else { break };
+        let length = usize::from(u16::from_le_bytes(*length)).min(tail.len());
+        let (section, tail) = if last { (tail, &tail[..0]) } else { tail.split_at(length) };
+        out.push((*name, section));
+        rest = tail;
+    }
+    out
+}
+
+fn bundle(kind: Kind, data: &[u8], names: &[&'static str]) -> Vec<u8> {
+    let mut out = BundleWriter::new(vec![], kind, [3; 16]).unwrap();
+    sections(data, names).iter().for_each(|(name, bytes)| out.section(name, bytes).unwrap());
+    out.finish().unwrap().0
+}
+
+/// Sections of a server's bundle behind right checksums.
+pub fn server_sections(data: &[u8]) {
+    let bytes = bundle(Kind::Server, data, &["operators", "rows 0 0"]);
+    let _ = OperatorSummary::read_all(&mut Bundle::open(Cursor::new(&bytes), Kind::Server).unwrap());
+    if let Ok(model) = ServerModel::load(&bytes, Kernel::fastest(), MEMORY) {
+        for operator in model.operators() {
+            let x = vec![operator.ring().zero(); operator.tiles()];
+            let _ = operator.apply(&[x]);
+            let _ = operator.hints();
+        }
+    }
+}
+
+/// Sections of a client's bundle behind right checksums.
+pub fn client_sections(data: &[u8]) {
+    let bytes = bundle(Kind::Client, data, &["network", "layers", "key 0"]);
+    if let Ok(stored) = StoredClient::read(Cursor::new(&bytes)) {
+        let _ = stored.summaries();
+    }
+}
+
+/// A request to a server.
+pub fn request(data: &[u8]) {
+    let answer = small().server.handle(data);
+    assert!(!answer.is_empty());
+    let _ = small().server.work_bytes(0, data.len());
+}
+
+/// An answer to a client.
+pub fn answer(data: &[u8]) {
+    let key = &small().client.layers()[0].key;
+    let form: &Arc<AnswerForm> = key.form();
+    let _ = decode_answer(data, 0, key.parameters().ring(), form, 1);
+    let _ = decode_refusal(data);
+}
+
+/// Hints to a client, which checks them.
+pub fn hints(data: &[u8]) {
+    let key = &small().client.layers()[0].key;
+    let ring: &Ring = key.parameters().ring();
+    let _ = decode_hints(data, 0, ring, key.form().limbs());
+    let mut stored = StoredClient::read(Cursor::new(&small().client_bytes)).unwrap();
+    if stored.accept_hints(0, data).is_ok() {
+        assert_eq!(data, small().server.hints(0).unwrap(), "hints that the server does not have were accepted");
+    }
+}
+
+/// The network in a client's bundle.
+pub fn outline(data: &[u8]) {
+    if let Ok(outline) = Outline::from_bytes(data) {
+        let again = Outline::from_bytes(&outline.to_bytes().unwrap()).unwrap();
+        assert!(again.graph().nodes().len() == outline.graph().nodes().len());
+    }
+}
+
+/// A model file.
+pub fn onnx_model(data: &[u8]) {
+    let _ = onnx::import(data);
+}
