@@ -138,6 +138,61 @@ fn slow_silent_and_greedy_clients_do_not_stop_others() {
     drop(held);
 }
 
+/// A well-formed request for operator 0 whose residues are all zero.
+fn zeros(images: u32) -> (String, Vec<u8>) {
+    let bundle = std::fs::read(mnist().server()).unwrap();
+    let server = Server::load(&bundle, jali::Kernel::fastest(), usize::MAX).unwrap();
+    let operator = &server.model().operators()[0];
+    let mut body = [b"JQ".as_slice(), &[jali_protocol::message::VERSION], &bundle[10..26], &[0; 4]].concat();
+    body.extend(images.to_le_bytes());
+    body.resize(body.len() + images as usize * operator.tiles() * jali_ring::wire::poly_len(operator.ring()), 0);
+    (jali_net::model_name(server.model().id()), body)
+}
+
+#[test]
+fn requests_that_nobody_waits_for_stay_within_the_limits() {
+    let sealed = mnist();
+    let served = Served::start(&sealed.server(), &["--max-memory", "300000000"]);
+    let (id, body) = zeros(100);
+    let head = |index| format!("POST /v2/models/{id}/operators/{index} HTTP/1.1");
+    assert_eq!(http(served.addr, &head(0), &body).0, 200);
+    assert_eq!(http(served.addr, &head(1), &body).0, 400, "the body names another operator than the path");
+    for _ in 0..40 {
+        let mut stream = TcpStream::connect(served.addr).unwrap();
+        let length = body.len();
+        write!(stream, "{}\r\nHost: t\r\nContent-Length: {length}\r\n\r\n", head(0)).unwrap();
+        stream.write_all(&body).unwrap();
+        std::thread::sleep(Duration::from_millis(10));
+        assert!(served.memory() < 450_000, "{} kB", served.memory());
+    }
+    let mut remote = remote(sealed, &served.url, LONG).unwrap();
+    let images = &sealed.images[..2];
+    let run = remote.infer_batch(images.to_vec()).unwrap();
+    assert!(sealed.is_exact(images, &run));
+    // Everything comes back.
+    let begun = Instant::now();
+    loop {
+        let text = String::from_utf8(http(served.addr, "GET /metrics HTTP/1.1", b"").2).unwrap();
+        if text.contains("jali_in_flight 0\n") {
+            break;
+        }
+        assert!(begun.elapsed() < LONG, "{text}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn silent_connections_make_room() {
+    let sealed = mnist();
+    let served = Served::start(&sealed.server(), &["--max-connections", "10"]);
+    let mut held: Vec<_> = (0..10).map(|_| TcpStream::connect(served.addr).unwrap()).collect();
+    held[1].write_all(b"PRI * HT").unwrap();
+    held[2].write_all(b"GET /v2").unwrap();
+    let mut remote = remote(sealed, &served.url, LONG).unwrap();
+    let run = remote.infer_batch(sealed.images[..1].to_vec()).unwrap();
+    assert!(sealed.is_exact(&sealed.images[..1], &run));
+}
+
 #[test]
 fn a_full_server_says_when_to_come_back() {
     let sealed = mnist();

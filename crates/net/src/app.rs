@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use jali_protocol::Server;
-use jali_protocol::message::{Refusal, decode_refusal, encode_refusal};
+use jali_protocol::message::{Refusal, decode_refusal, encode_refusal, operator_of};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
@@ -82,7 +82,7 @@ pub(crate) struct App {
     budget: Budget,
     /// Places for requests that wait or run.
     places: Arc<Semaphore>,
-    running: Semaphore,
+    running: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     pub(crate) metrics: Metrics,
 }
@@ -94,7 +94,7 @@ impl App {
             tokens: RwLock::new(tokens),
             budget: Budget::new(limits.max_memory),
             places: Arc::new(Semaphore::new(limits.max_concurrent.saturating_add(limits.max_queue).min(1 << 20))),
-            running: Semaphore::new(limits.max_concurrent.clamp(1, 1 << 20)),
+            running: Arc::new(Semaphore::new(limits.max_concurrent.clamp(1, 1 << 20))),
             limits,
             stopping: AtomicBool::new(false),
             metrics: Metrics::default(),
@@ -245,7 +245,8 @@ async fn hints(
 fn find(app: &App, name: &str, index: &str) -> Result<(Arc<Server>, usize), Response> {
     let unknown = |refusal| refused(StatusCode::NOT_FOUND, refusal);
     let model = app.model(name).ok_or_else(|| unknown(Refusal::UnknownModel))?;
-    let index = index.parse().ok().filter(|&i| i < model.model().operators().len());
+    let digits = index.bytes().all(|b| b.is_ascii_digit());
+    let index = index.parse().ok().filter(|_| digits).filter(|&i| i < model.model().operators().len());
     Ok((model, index.ok_or_else(|| unknown(Refusal::UnknownOperator))?))
 }
 
@@ -258,7 +259,7 @@ async fn hints_of(app: &Arc<App>, name: &str, index: &str) -> Result<Response, R
         return Err((StatusCode::INSUFFICIENT_STORAGE, why).into_response());
     }
     let share = app.budget.take(work.saturating_mul(2)).ok_or_else(|| busy("too much is under way\n"))?;
-    let message = compute(app, move || model.hints(index).unwrap_or_default()).await?;
+    let (message, share) = compute(app, share, move || model.hints(index).unwrap_or_default()).await?;
     Ok(answer(app, message, share))
 }
 
@@ -270,8 +271,9 @@ async fn operator(
     let (begun, length) = (Instant::now(), request.headers().get(CONTENT_LENGTH).cloned());
     let response = apply(&app, &name, &index, request).await.unwrap_or_else(|refusal| refusal);
     tracing::info!(
-        model = name,
-        operator = index,
+        // What was asked for may be anything.
+        model = name.chars().take(32).collect::<String>(),
+        operator = index.chars().take(8).collect::<String>(),
         status = response.status().as_u16(),
         bytes = length.and_then(|l| l.to_str().ok()?.parse::<u64>().ok()),
         ms = begun.elapsed().as_secs_f64() * 1e3,
@@ -289,13 +291,17 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     let (body, mut share) = read_body(app, request).await?;
     let begun = Instant::now();
     app.metrics.bytes_in.inc_by(body.len() as u64);
+    // What is accounted for is what is computed.
+    if operator_of(&body) != Some(index) {
+        return Err(refused(StatusCode::BAD_REQUEST, Refusal::Malformed));
+    }
     let images = model.images(index, body.len()).unwrap_or(0);
     let work = model.work_bytes(index, body.len()).unwrap_or(usize::MAX).saturating_sub(body.len());
     if work > app.limits.max_memory {
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge));
     }
     share.join(app.budget.take(work).ok_or_else(|| busy("too much is under way\n"))?);
-    let message = compute(app, move || model.handle(&body)).await?;
+    let (message, share) = compute(app, share, move || model.handle(&body)).await?;
     app.metrics.seconds.observe(begun.elapsed().as_secs_f64());
     if let Some(refusal) = decode_refusal(&message) {
         let status = match refusal {
@@ -353,31 +359,47 @@ async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Share), Resp
     Ok((bytes, share))
 }
 
-/// Runs large work on the computing threads, a bounded number at a time.
-async fn compute(app: &Arc<App>, work: impl FnOnce() -> Vec<u8> + Send + 'static) -> Result<Vec<u8>, Response> {
+/// Counts a request for as long as it waits or is computed.
+struct InFlight(Arc<App>);
+
+impl InFlight {
+    fn new(app: &Arc<App>) -> Self {
+        app.metrics.in_flight.inc();
+        Self(app.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.metrics.in_flight.dec();
+    }
+}
+
+/// Runs large work on the computing threads, a bounded number at a time. Place, turn and memory stay with the work, not with
+/// whoever waits for it: a client that goes away gives nothing back before its work has ended or was found unwanted.
+async fn compute(
+    app: &Arc<App>,
+    share: Share,
+    work: impl FnOnce() -> Vec<u8> + Send + 'static,
+) -> Result<(Vec<u8>, Share), Response> {
     let place = app.places.clone().try_acquire_owned().map_err(|_| busy("the queue is full\n"))?;
-    app.metrics.in_flight.inc();
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    let waited = timeout(app.limits.queue_time, app.running.acquire()).await;
-    let result = match waited {
-        Ok(Ok(turn)) => {
-            rayon::spawn(move || {
-                // A panic here would be a defect of ours; it must cost this request alone.
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
-                let _ = sender.send(result.ok());
-            });
-            let result = receiver.await;
-            drop(turn);
-            match result {
-                Ok(Some(bytes)) => Ok(bytes),
-                _ => Err((StatusCode::INTERNAL_SERVER_ERROR, "the computation failed\n").into_response()),
-            }
-        }
-        _ => Err(busy("waited too long\n")),
+    let in_flight = InFlight::new(app);
+    let Ok(Ok(turn)) = timeout(app.limits.queue_time, app.running.clone().acquire_owned()).await else {
+        return Err(busy("waited too long\n"));
     };
-    app.metrics.in_flight.dec();
-    drop(place);
-    result
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    rayon::spawn(move || {
+        let _held = (place, turn, in_flight);
+        if sender.is_closed() {
+            return;
+        }
+        // A panic here would be a defect of ours; it must cost this request alone.
+        if let Ok(bytes) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+            let _ = sender.send((bytes, share));
+        }
+    });
+    let failed = |_| (StatusCode::INTERNAL_SERVER_ERROR, "the computation failed\n").into_response();
+    receiver.await.map_err(failed)
 }
 
 /// An answer that gives its memory back when it has been taken, or when its time is over.

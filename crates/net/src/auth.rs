@@ -55,7 +55,10 @@ impl Tokens {
 
     /// Whether an `Authorization` header opens the server. Hashes are compared in constant time, and all of them.
     pub fn accept(&self, header: Option<&[u8]>) -> bool {
-        let Some(token) = header.and_then(|h| h.strip_prefix(b"Bearer ")) else { return false };
+        let Some((scheme, token)) = header.and_then(|h| h.split_at_checked(7)) else { return false };
+        if !scheme.eq_ignore_ascii_case(b"Bearer ") {
+            return false;
+        }
         let given = hash(token);
         self.0.iter().fold(false, |found, token| (*token == given) | found)
     }

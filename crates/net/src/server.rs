@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -11,10 +13,10 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use jali_protocol::Server;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
@@ -245,6 +247,7 @@ async fn connection(
         .max_header_list_size(MAX_HEAD as u32)
         .keep_alive_interval(Some(app.limits.answer_time))
         .keep_alive_timeout(app.limits.head_time);
+    let stream = Greeting::new(stream, app.limits.head_time);
     let service = TowerToHyperService::new(router(app.clone()));
     let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await;
     if let Err(e) = served {
@@ -252,6 +255,68 @@ async fn connection(
     }
     app.metrics.connections.dec();
     drop(place);
+}
+
+/// A stream that must say within a time whether it speaks HTTP/1 or HTTP/2: hyper's own limits begin after that.
+struct Greeting<S> {
+    inner: S,
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Its first two bytes, as far as they are there, and how many bytes came.
+    start: [u8; 2],
+    count: usize,
+}
+
+/// Bytes by which HTTP/2 is told: its preface.
+const PREFACE: usize = 24;
+
+impl<S> Greeting<S> {
+    fn new(inner: S, time: Duration) -> Self {
+        Self { inner, deadline: Some(Box::pin(sleep(time))), start: [0; 2], count: 0 }
+    }
+
+    /// Whether it is known what the stream speaks: HTTP/2 begins with `PR`, no method of HTTP/1 does.
+    fn is_known(&self) -> bool {
+        self.count >= PREFACE || self.count >= 2 && self.start != *b"PR"
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Greeting<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let before = buf.filled().len();
+        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let this = &mut *self;
+        let Some(deadline) = &mut this.deadline else { return polled };
+        if polled.is_pending() {
+            return match deadline.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
+                Poll::Pending => Poll::Pending,
+            };
+        }
+        for &byte in &buf.filled()[before..] {
+            if let Some(place) = this.start.get_mut(this.count) {
+                *place = byte;
+            }
+            this.count += 1;
+        }
+        if this.is_known() {
+            this.deadline = None;
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Greeting<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
 }
 
 /// What the operator of the server wants.

@@ -68,6 +68,14 @@ pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, rin
     w.finish()
 }
 
+/// The operator that a request names, whatever else it holds.
+pub fn operator_of(bytes: &[u8]) -> Option<usize> {
+    let mut r = Reader::new(bytes);
+    header(&mut r, REQUEST).ok()?;
+    r.array::<16>().ok()?;
+    Some(r.u32().ok()? as usize)
+}
+
 /// Reads a request against the server's model: index of the operator and the masked tiles of every image.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use jali_operator::{Bundle, Kind, OperatorError, OperatorSummary};
 use jali_protocol::{LayerSummary, ProtocolError, StoredClient};
 use serde::Serialize;
 
+use super::conclude;
 use super::text::{bytes, primes, progress, say, say_json, table};
 
 /// Say what is inside a bundle, and check it.
@@ -32,6 +33,9 @@ pub(super) struct InspectArgs {
     #[arg(long)]
     json: bool,
 }
+
+/// Exit code of bundles that cannot be used, or not together.
+const FOREIGN: u8 = 6;
 
 #[derive(Serialize, Default)]
 struct Report {
@@ -170,10 +174,13 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         let sum = |f: &dyn Fn(&Operator) -> u64| server.operators.iter().map(f).sum::<u64>() as f64;
         report.match_each_other = Some(server.head.model_id == client.head.model_id);
         let per = |bytes: f64, weights: usize| (weights > 0).then(|| bytes / weights as f64);
-        report.bytes_per_hidden_weight = per(sum(&|o| o.hidden_bytes), client.weights_hidden);
-        report.bytes_per_open_weight = per(sum(&|o| o.open_bytes), client.weights_open);
+        if report.match_each_other == Some(true) {
+            report.bytes_per_hidden_weight = per(sum(&|o| o.hidden_bytes), client.weights_hidden);
+            report.bytes_per_open_weight = per(sum(&|o| o.open_bytes), client.weights_open);
+        }
     }
-    if args.json { say_json(&report) } else { print(&report) }
+    let printed = if args.json { say_json(&report) } else { print(&report) };
+    conclude(printed, (report.match_each_other == Some(false)).then_some(FOREIGN))
 }
 
 fn head<R: std::io::Read + std::io::Seek>(path: &Path, bytes: u64, bundle: &Bundle<R>) -> Head {

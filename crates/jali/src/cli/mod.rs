@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jali::{Costs, JaliError, Kernel, Link, Network, Plan, QuantConfig, QuantModel, Session, calibration};
+use jali_net::NetError;
 use jali_protocol::{Blueprint, ProtocolError};
 
 #[derive(Parser)]
@@ -179,6 +180,7 @@ fn exit_code(error: &JaliError) -> u8 {
         JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } | JaliError::Write { .. } => 10,
         JaliError::Bundle { .. } => 6,
         JaliError::Passphrase { .. } => 7,
+        JaliError::Net(NetError::File { .. }) => 10,
         JaliError::Net(_) => 8,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,

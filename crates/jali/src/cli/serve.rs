@@ -8,6 +8,7 @@ use anyhow::Context;
 use jali::{JaliError, Kernel, bundle};
 use jali_net::server::Limits;
 use jali_net::{Config, Running, Signal, TlsFiles, Tokens, model_name, wait_for_signals};
+use jali_operator::OperatorError;
 use jali_protocol::Server;
 
 /// Serve sealed networks over HTTP.
@@ -135,6 +136,10 @@ fn load(args: &ServeArgs, kernel: Kernel, old: &[Arc<Server>]) -> anyhow::Result
     let mut models: Vec<Arc<Server>> = vec![];
     for path in &args.bundles {
         let path = if path.is_dir() { path.join(bundle::SERVER) } else { path.clone() };
+        if let Some((got @ jali_operator::Kind::Client, _)) = bundle::kind_of(&path)? {
+            let fault = OperatorError::Kind { expected: jali_operator::Kind::Server, got }.into();
+            return Err(JaliError::Bundle { path, fault }.into());
+        }
         let begun = std::time::Instant::now();
         let hash = bundle::open(&path, jali_operator::Kind::Server)?.content_hash();
         let model = match old.iter().find(|m| m.model().content_hash() == hash) {
