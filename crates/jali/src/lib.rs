@@ -18,6 +18,25 @@
 //! # }
 //! ```
 //!
+//! With the server in another process (`jali seal`, `jali serve`):
+//!
+//! ```no_run
+//! use std::{path::Path, time::Duration};
+//!
+//! use jali::{Client, ClientConfig, Network, Remote, bundle};
+//! # fn main() -> Result<(), jali::JaliError> {
+//! let time = Duration::from_secs(60);
+//! let (url, token) = ("https://host:8433".into(), Some(jali::read_token(Path::new("token.txt"))?));
+//! let transport = Client::new(&ClientConfig { url, ca_cert: None, token, timeout: time })?;
+//! let stored = bundle::load_client(Path::new("sealed/client"), None)?;
+//! let mut remote = Remote::connect(stored, transport, None, time)?;
+//! let samples = Network::Vgg3.dataset().bundled_test()?;
+//! let run = remote.infer_batch(samples.into_iter().take(4).map(|s| s.image).collect())?;
+//! println!("{:?}", run.outputs.iter().map(|o| o.argmax()).collect::<Vec<_>>());
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | [`network`] | the bundled networks, and models from files |
@@ -42,6 +61,8 @@ pub use dataset::{Dataset, Sample};
 pub use error::JaliError;
 pub use jali_leak::Plan;
 pub use jali_model::{QuantConfig, QuantModel, Tensor};
+pub use jali_net::auth::read_token;
+pub use jali_net::{Client, ClientConfig};
 pub use jali_pack::{Costs, Link};
 pub use jali_ring::Kernel;
 pub use network::Network;
