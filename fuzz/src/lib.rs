@@ -26,7 +26,8 @@ const MEMORY: usize = 1 << 24;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
+    ("plan", plan),
     ("container", container),
     ("server_sections", server_sections),
     ("client_sections", client_sections),
@@ -47,14 +48,20 @@ pub struct Small {
     pub request: Vec<u8>,
 }
 
+/// The small network.
+pub fn graph() -> Graph {
+    let mut graph = Graph::new(vec![6]).unwrap();
+    let weight = (0..24).map(|i| i as f32 - 11.0).collect();
+    let gemm = Gemm { weight, bias: vec![0.5; 4], inputs: 6, outputs: 4 };
+    let a = graph.push("a".into(), Op::Gemm(gemm), vec![0]).unwrap();
+    graph.push("b".into(), Op::Relu, vec![a]).unwrap();
+    graph
+}
+
 pub fn small() -> &'static Small {
     static SMALL: OnceLock<Small> = OnceLock::new();
     SMALL.get_or_init(|| {
-        let mut graph = Graph::new(vec![6]).unwrap();
-        let weight = (0..24).map(|i| i as f32 - 11.0).collect();
-        let gemm = Gemm { weight, bias: vec![0.5; 4], inputs: 6, outputs: 4 };
-        let a = graph.push("a".into(), Op::Gemm(gemm), vec![0]).unwrap();
-        graph.push("b".into(), Op::Relu, vec![a]).unwrap();
+        let graph = graph();
         let image = Tensor::new("image", vec![6], vec![0.1, 0.2, 0.3, 0.4, 0.5, 0.6]).unwrap();
         let images = std::slice::from_ref(&image);
         let model = QuantModel::calibrate(graph, QuantConfig::default(), images, None).unwrap();
@@ -160,6 +167,17 @@ pub fn outline(data: &[u8]) {
     if let Ok(outline) = Outline::from_bytes(data) {
         let again = Outline::from_bytes(&outline.to_bytes().unwrap()).unwrap();
         assert!(again.graph().nodes().len() == outline.graph().nodes().len());
+    }
+}
+
+/// A plan as a file.
+pub fn plan(data: &[u8]) {
+    static GRAPH: OnceLock<Graph> = OnceLock::new();
+    let graph = GRAPH.get_or_init(graph);
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok((plan, made)) = Plan::from_json(text, graph)
+    {
+        assert_eq!(Plan::from_json(&plan.to_json(graph, &made).unwrap(), graph).unwrap().0, plan);
     }
 }
 

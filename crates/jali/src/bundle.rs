@@ -173,6 +173,20 @@ fn read_client(path: &Path, source: impl Read + Seek) -> Result<StoredClient, Ja
     StoredClient::read(source).map_err(|fault| JaliError::Bundle { path: path.into(), fault })
 }
 
+/// Writes a file aside and renames it: a reader never sees half of it.
+///
+/// # Errors
+/// [`JaliError::Write`].
+pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), JaliError> {
+    let fail = |e: std::io::Error| JaliError::Write { path: path.into(), why: e.to_string() };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut file = NamedTempFile::with_prefix_in(".writing-", folder).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    readable_by_all(file.as_file()).map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    Ok(())
+}
+
 /// Bytes as hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jali_leak::LeakError;
 use jali_model::ModelError;
 use jali_net::NetError;
 use jali_protocol::ProtocolError;
@@ -75,6 +76,14 @@ pub enum JaliError {
         path: PathBuf,
         /// Why.
         fault: ModelError,
+    },
+    /// A plan that cannot be used.
+    #[error("{path}: {fault}", path = path.display())]
+    PlanFile {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        fault: LeakError,
     },
     /// An image that cannot be used.
     #[error("{path}: {fault}", path = path.display())]

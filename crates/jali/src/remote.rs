@@ -8,6 +8,7 @@ use jali_net::{Client, NetError, model_name};
 use jali_protocol::{ClientModel, StoredClient};
 
 use crate::JaliError;
+use crate::bundle::write_aside;
 use crate::image_file::read_bounded;
 use crate::session::{BatchRun, Carried, drive};
 
@@ -158,15 +159,6 @@ fn split(mut bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
         bytes = rest;
     }
     Some(out)
-}
-
-fn write_aside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::with_prefix_in(".hints-", folder)?;
-    file.write_all(bytes)?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

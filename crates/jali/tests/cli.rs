@@ -343,3 +343,38 @@ fn bench_limits_and_paper_print_json() {
         assert!(points[10]["textbook_factor"].as_f64() > Some(1.0), "hiding costs something by the paper's method");
     }
 }
+
+#[test]
+fn a_plan_in_a_file_decides_what_is_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (plan, out) = (path("plan.json"), path("sealed"));
+    jali()
+        .args(["plan", "create", "--network", "mnist", "--leak", "0.7", "--seed", "3", "--out", &plan])
+        .assert()
+        .success();
+    let shown = json(&["plan", "show", "--network", "mnist", "--plan", &plan, "--json"]);
+    let fraction = shown["fraction_open"].as_f64().unwrap();
+    assert!((fraction - 0.7).abs() < 0.15 && shown["made"].as_str().unwrap().contains("seed 3"), "{shown}");
+    let sealed = json(&["seal", "--network", "mnist", "--plan", &plan, "--out", &out, "--json"]);
+    assert!((1.0 - sealed["weights_hidden"].as_f64().unwrap() - fraction).abs() < 1e-9, "{sealed}");
+    let inside = json(&["inspect", &out, "--verify", "--json"]);
+    assert!(inside["match_each_other"] == true && inside["verified"] == true);
+    let open = inside["client"]["weights_open"].as_u64().unwrap() as f64;
+    assert!((open / shown["weights"].as_f64().unwrap() - fraction).abs() < 1e-9);
+    assert!(inside["bytes_per_open_weight"].as_f64().unwrap() < 4.0, "{inside}");
+    assert!(inside["bytes_per_hidden_weight"].as_f64().unwrap() > 10.0);
+    // Another network's plan, and text that is none.
+    fails(&["seal", "--network", "vgg3", "--plan", &plan, "--out", &out], 2, &["plan.json", "linear layers"]);
+    std::fs::write(&plan, "{}").unwrap();
+    fails(&["demo", "--network", "mnist", "--plan", &plan], 2, &["plan.json", "not a usable plan"]);
+    fails(&["demo", "--plan", &plan, "--leak", "0.5"], 2, &["--leak"]);
+    // Damage in either bundle, and the wrong side's bundle.
+    let server = Path::new(&out).join("server");
+    let mut bytes = std::fs::read(&server).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&server, bytes).unwrap();
+    fails(&["inspect", &server.display().to_string(), "--verify"], 6, &["section", "checksum"]);
+    fails(&["inspect", &plan], 6, &["not a Jali bundle"]);
+}

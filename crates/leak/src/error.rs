@@ -10,6 +10,20 @@ pub enum LeakError {
         /// What was given.
         got: f64,
     },
+    /// Text that is not a plan.
+    #[error("not a usable plan: {why}")]
+    File {
+        /// What is wrong.
+        why: String,
+    },
+    /// The plan was made for a network of the same shapes with other weights.
+    #[error("the plan is for the model {expected}, this one is {got}: make a plan for this model")]
+    Model {
+        /// Hash in the plan.
+        expected: String,
+        /// The model's hash.
+        got: String,
+    },
     /// The plan was made for another network.
     #[error("{what}: the plan has {expected}, the network {got}")]
     Mismatch {

@@ -3,10 +3,12 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`plan`] | one permission per weight of every linear layer |
+//! | [`mod@file`] | plans as JSON files |
 //! | [`policy`] | how a plan is drawn: random rows (more come with the audit) |
 #![forbid(unsafe_code)]
 
 pub mod error;
+pub mod file;
 pub mod plan;
 pub mod policy;
 

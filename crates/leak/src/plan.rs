@@ -28,6 +28,23 @@ impl Plan {
         self.layers[layer][weights].fill(true);
     }
 
+    /// Number of weights of every layer.
+    pub(crate) fn counts(&self) -> Vec<usize> {
+        self.layers.iter().map(Vec::len).collect()
+    }
+
+    /// Ranges of a layer's weights that may be open, rising and not touching.
+    pub fn open_ranges(&self, layer: usize) -> Vec<[usize; 2]> {
+        let mut ranges: Vec<[usize; 2]> = vec![];
+        for (w, _) in self.layers[layer].iter().enumerate().filter(|(_, open)| **open) {
+            match ranges.last_mut() {
+                Some([_, end]) if *end == w => *end = w + 1,
+                _ => ranges.push([w, w + 1]),
+            }
+        }
+        ranges
+    }
+
     /// Whether the plan was made for a network of this shape.
     ///
     /// # Errors

@@ -36,6 +36,11 @@ fn write_corpus() {
         ("answer", "refusal", s.server.handle(b"?")),
         ("hints", "one", s.server.hints(0).unwrap()),
         ("outline", "one", s.outline.clone()),
+        (
+            "plan",
+            "one",
+            jali_leak::Plan::open_all(&jali_fuzz::graph()).to_json(&jali_fuzz::graph(), "corpus").unwrap().into_bytes(),
+        ),
         // The beginning of a real model: nodes and names, cut in its first weights.
         ("onnx_model", "mnist-head", onnx[..2000].to_vec()),
     ] {

@@ -6,14 +6,17 @@ mod evaluate;
 mod explain;
 mod infer;
 mod inspect;
+mod plan;
 mod seal;
 mod serve;
 mod text;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jali::network::read_plan;
 use jali::{Costs, JaliError, Kernel, Link, Network, Plan, QuantConfig, QuantModel, Session, calibration};
 use jali_net::NetError;
 use jali_protocol::{Blueprint, ProtocolError};
@@ -36,6 +39,9 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Seal a network into a bundle for the server and one for the client
     Seal(seal::SealArgs),
+    /// Make a plan of what may be open, or say what is in one
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
     /// Serve sealed networks over HTTP
     Serve(serve::ServeArgs),
     /// Say what is inside a bundle, and check it
@@ -106,6 +112,9 @@ struct Leak {
     /// Which random rows are open
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// What may be open, as `jali plan` writes it; nothing else is opened
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["leak", "seed"])]
+    plan: Option<PathBuf>,
 }
 
 fn parse_bits(text: &str) -> Result<QuantConfig, String> {
@@ -136,6 +145,9 @@ fn start_threads(threads: Option<u16>) -> anyhow::Result<Kernel> {
 
 impl Leak {
     fn plan(&self, model: &QuantModel, costs: &Costs) -> Result<Plan, JaliError> {
+        if let Some(path) = &self.plan {
+            return Ok(read_plan(path, model.graph())?.0);
+        }
         let rows = if self.leak > 0.0 && self.leak < 1.0 { Blueprint::rows_of_all(model, costs)? } else { vec![] };
         Ok(jali_leak::random_rows(model.graph(), &rows, self.leak, self.seed).map_err(ProtocolError::from)?)
     }
@@ -186,7 +198,7 @@ fn exit_code(error: &JaliError) -> u8 {
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,
         JaliError::Protocol(ProtocolError::Rejected { refusal: Some(_), .. }) => 8,
         JaliError::Protocol(ProtocolError::Rejected { .. } | ProtocolError::Hints { .. }) => 4,
-        JaliError::Protocol(ProtocolError::Leak(_)) => 2,
+        JaliError::Protocol(ProtocolError::Leak(_)) | JaliError::PlanFile { .. } => 2,
         _ => 1,
     }
 }
@@ -199,6 +211,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match command {
         Command::Demo(args) => demo::run(&args),
         Command::Seal(args) => seal::run(&args),
+        Command::Plan(command) => plan::run(&command),
         Command::Serve(args) => serve::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Infer(args) => infer::run(&args),

@@ -177,7 +177,7 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
     let (network, model, images) = load(args.model.as_ref(), args.network, &args.common)?;
     let costs = calibration::of_this_machine(kernel)?.over(args.link);
     let seal = |leak: f64| -> anyhow::Result<Subject> {
-        let plan = Leak { leak, seed: args.seed }.plan(&model, &costs)?;
+        let plan = Leak { leak, seed: args.seed, plan: None }.plan(&model, &costs)?;
         Subject::new(&model, &plan, &costs, kernel)
     };
     let mut subjects = [seal(0.0)?, seal(0.8)?, seal(1.0)?, seal(0.0)?];

@@ -121,7 +121,7 @@ fn jali(
     costs: &Costs,
     kernel: Kernel,
 ) -> anyhow::Result<(f64, f64)> {
-    let plan = Leak { leak: 1.0 - encrypted, seed: 0 }.plan(model, costs)?;
+    let plan = Leak { leak: 1.0 - encrypted, seed: 0, plan: None }.plan(model, costs)?;
     let mut session = Session::start_with(model.clone(), &plan, costs, kernel, |_| {})?;
     let mut latencies: Vec<Duration> = vec![];
     for _ in 0..12 {

@@ -1,0 +1,178 @@
+//! Plans as files: JSON that people can read, compare and keep beside a model.
+//!
+//! ```json
+//! {"format": "jali-plan", "version": 1, "made": "random rows, fraction 0.8, seed 7", "model": "<blake3>",
+//!  "layers": [{"name": "conv1", "weights": 864, "open": [[0, 27], [54, 81]]}]}
+//! ```
+//!
+//! `open` lists half-open ranges of weights, in the order of the model file, rising and not touching. `model` is a hash of shapes and
+//! weights: a plan is for one model, and says nothing about another. It is not secret from whoever has the model, and tells a guesser of
+//! hidden weights whether the guess is right: it belongs to the owner, not to the server.
+
+use serde::{Deserialize, Serialize};
+
+use jali_model::Graph;
+
+use crate::{LeakError, Plan};
+
+const FORMAT: &str = "jali-plan";
+/// Version that this build writes and reads.
+pub const VERSION: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    format: String,
+    version: u32,
+    made: String,
+    model: String,
+    layers: Vec<Layer>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Layer {
+    name: String,
+    weights: usize,
+    open: Vec<[usize; 2]>,
+}
+
+/// Hash of a model's linear layers, as plans name it.
+pub fn model_hash(graph: &Graph) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("jali 1 plan: model");
+    for (_, linear) in graph.linear_nodes() {
+        hasher.update(linear.kind().as_bytes());
+        for count in [linear.outputs(), linear.fan_in(), linear.weights().len()] {
+            hasher.update(&(count as u64).to_le_bytes());
+        }
+        linear.weights().iter().for_each(|w| {
+            hasher.update(&w.to_le_bytes());
+        });
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+impl Plan {
+    /// The plan as a file; `made` says how it came about.
+    ///
+    /// # Errors
+    /// [`LeakError::Mismatch`] for another network.
+    pub fn to_json(&self, graph: &Graph, made: &str) -> Result<String, LeakError> {
+        self.validate(graph)?;
+        let layers = graph.linear_nodes().enumerate().map(|(l, (node, linear))| Layer {
+            name: graph.nodes()[node].name.clone(),
+            weights: linear.weights().len(),
+            open: self.open_ranges(l),
+        });
+        let file = File {
+            format: FORMAT.into(),
+            version: VERSION,
+            made: made.into(),
+            model: model_hash(graph),
+            layers: layers.collect(),
+        };
+        serde_json::to_string_pretty(&file).map_err(|e| LeakError::File { why: e.to_string() })
+    }
+
+    /// Reads a plan for this network; also returns how it was made.
+    ///
+    /// # Errors
+    /// [`LeakError::File`] with what is wrong, [`LeakError::Mismatch`] or [`LeakError::Model`] for another network's plan.
+    pub fn from_json(text: &str, graph: &Graph) -> Result<(Self, String), LeakError> {
+        let fail = |why: String| LeakError::File { why };
+        let file: File = serde_json::from_str(text).map_err(|e| fail(e.to_string()))?;
+        if file.format != FORMAT || file.version != VERSION {
+            let (format, version) = (file.format, file.version);
+            return Err(fail(format!("format \"{format}\" version {version}; {FORMAT} version {VERSION} is read")));
+        }
+        let mut plan = Self::hide_all(graph);
+        let (counts, got) = (plan.counts(), file.layers.len());
+        if got != counts.len() {
+            return Err(LeakError::Mismatch { what: "linear layers", expected: got, got: counts.len() });
+        }
+        for (l, (layer, &weights)) in file.layers.iter().zip(&counts).enumerate() {
+            if layer.weights != weights {
+                return Err(LeakError::Mismatch { what: "weights of a layer", expected: layer.weights, got: weights });
+            }
+            let mut next = 0;
+            for &[start, end] in &layer.open {
+                // The first range may begin at 0, any other beyond the end of the one before.
+                let rising = start >= next && start < end && end <= weights;
+                if !rising {
+                    let name = &layer.name;
+                    return Err(fail(format!(
+                        "layer \"{name}\": [{start}, {end}] is empty, out of order or outside of {weights} weights"
+                    )));
+                }
+                plan.open(l, start..end);
+                next = end + 1;
+            }
+        }
+        let got = model_hash(graph);
+        if file.model != got {
+            return Err(LeakError::Model { expected: file.model, got });
+        }
+        Ok((plan, file.made))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jali_model::{Gemm, Op};
+    use proptest::prelude::*;
+
+    fn graph(first: f32) -> Graph {
+        let mut g = Graph::new(vec![6]).unwrap();
+        for outputs in [6, 4] {
+            let mut weight = vec![0.5; 6 * outputs];
+            weight[0] = first;
+            let gemm = Gemm { weight, bias: vec![0.0; outputs], inputs: 6, outputs };
+            g.push("fc".into(), Op::Gemm(gemm), vec![g.output()]).unwrap();
+        }
+        g
+    }
+
+    proptest! {
+        #[test]
+        fn any_plan_survives(open in prop::collection::vec(any::<bool>(), 60)) {
+            let g = graph(1.0);
+            let mut plan = Plan::hide_all(&g);
+            for (w, _) in open.iter().enumerate().filter(|(_, o)| **o) {
+                if w < 36 { plan.open(0, w..w + 1) } else { plan.open(1, w - 36..w - 35) }
+            }
+            let text = plan.to_json(&g, "test").unwrap();
+            prop_assert_eq!(Plan::from_json(&text, &g).unwrap(), (plan, "test".to_string()));
+        }
+
+        #[test]
+        fn changed_files_never_panic(at: prop::sample::Index, byte: u8) {
+            let g = graph(1.0);
+            let mut bytes = Plan::open_all(&g).to_json(&g, "test").unwrap().into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+            if let Ok(text) = String::from_utf8(bytes) {
+                let _ = Plan::from_json(&text, &g);
+            }
+        }
+    }
+
+    #[test]
+    fn foreign_and_wrong_plans_say_why() {
+        let g = graph(1.0);
+        let text = Plan::open_all(&g).to_json(&g, "test").unwrap();
+        let error = |text: &str| Plan::from_json(text, &g).unwrap_err().to_string();
+        assert!(matches!(Plan::from_json(&text, &graph(2.0)), Err(LeakError::Model { .. })), "other weights");
+        assert!(error(&text.replace("\"version\": 1", "\"version\": 2")).contains("version 2"));
+        assert!(error(&text.replace("36", "35")).contains("35"));
+        assert!(error("{}").contains("format"));
+        for wrong in ["[[0, 37]]", "[[3, 3]]", "[[4, 6], [6, 7]]", "[[4, 6], [1, 2]]", "[[0]]"] {
+            let text = text.replacen(
+                "\"open\": [\n        [\n          0,\n          36\n        ]\n      ]",
+                &format!("\"open\": {wrong}"),
+                1,
+            );
+            assert!(text.contains(wrong) && Plan::from_json(&text, &g).is_err(), "{wrong}");
+        }
+    }
+}
