@@ -187,7 +187,7 @@ pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), JaliError> {
     Ok(())
 }
 
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+/// The bundle that a path means: itself, or the one of this name in a folder.
+pub fn of_path(path: &Path, name: &str) -> PathBuf {
+    if path.is_dir() { path.join(name) } else { path.to_owned() }
 }

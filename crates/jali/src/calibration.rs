@@ -13,6 +13,7 @@ use jali_pack::{Costs, LayerCounts, Link, Work};
 use jali_ring::Kernel;
 use serde::{Deserialize, Serialize};
 
+use crate::bundle::write_aside;
 use crate::{JaliError, Session};
 
 /// Runs of the probe network; the median of each layer counts.
@@ -58,11 +59,8 @@ pub fn recalibrate(kernel: Kernel) -> Result<Costs, JaliError> {
     let costs = measure(kernel)?;
     if let Some(path) = place(&machine) {
         let text = serde_json::to_string_pretty(&Kept { version: VERSION, machine, costs }).unwrap_or_default();
-        // Written aside and renamed: a reader never sees half of it.
-        let aside = path.with_extension(format!("{}.tmp", std::process::id()));
-        let folder = path.parent().map(std::fs::create_dir_all);
-        if matches!(folder, Some(Ok(()))) && std::fs::write(&aside, text).is_ok() {
-            let _ = std::fs::rename(&aside, &path);
+        if matches!(path.parent().map(std::fs::create_dir_all), Some(Ok(()))) {
+            let _ = write_aside(&path, text.as_bytes());
         }
     }
     Ok(costs)

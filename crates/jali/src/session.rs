@@ -57,6 +57,15 @@ pub struct BatchRun {
 }
 
 impl BatchRun {
+    /// Whether every linear layer's sums and the output of each image equal the integer reference's, compared value by value.
+    ///
+    /// # Errors
+    /// [`JaliError::Model`] if the reference cannot run.
+    pub fn are_exact(&self, model: &QuantModel, images: &[Tensor]) -> Result<Vec<bool>, JaliError> {
+        let runs = images.iter().zip(self.outputs.iter().zip(&self.traces));
+        runs.map(|(image, (output, trace))| equals_reference(model, image.clone(), output, trace)).collect()
+    }
+
     /// Of a batch of one image.
     ///
     /// # Errors
@@ -88,8 +97,7 @@ impl ImageRun {
     /// # Errors
     /// [`JaliError::Model`] if the reference cannot run.
     pub fn is_exact(&self, model: &QuantModel, image: Tensor) -> Result<bool, JaliError> {
-        let reference = integer::run(model, image)?;
-        Ok(self.trace == reference.accumulators && self.output == reference.output)
+        equals_reference(model, image, &self.output, &self.trace)
     }
 }
 
@@ -215,6 +223,12 @@ impl Session {
     pub fn server(&self) -> Arc<Server> {
         self.server.clone()
     }
+}
+
+/// Whether sums and output are those of the integer reference.
+fn equals_reference(model: &QuantModel, image: Tensor, output: &Tensor, trace: &[Vec<i64>]) -> Result<bool, JaliError> {
+    let reference = integer::run(model, image)?;
+    Ok(trace == reference.accumulators && *output == reference.output)
 }
 
 /// What became of a request.

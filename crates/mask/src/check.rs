@@ -58,22 +58,24 @@ impl Drop for CheckKey {
     }
 }
 
+/// `sum_o alpha[o]*rows[o]`, `alpha[limb][row]`. A row that is held modulo the first primes only has no part in the other limbs.
+fn combination<'p>(ring: &Ring, alpha: &[Vec<u64>], rows: impl Iterator<Item = &'p Poly<Ntt>> + Clone) -> Poly<Ntt> {
+    let mut sum = ring.zero();
+    for (l, alpha) in alpha.iter().enumerate() {
+        for (row, &alpha) in rows.clone().zip(alpha).filter(|(row, _)| row.limbs() > l) {
+            ring.add_scaled(l, sum.limb_mut(l), row.limb(l), alpha);
+        }
+    }
+    sum
+}
+
 impl CheckKey {
     /// `U` for the rows `W~` and scalars `[scalar][limb][row]`. A row that is held modulo the first primes only has no part in the
     /// other limbs, here and in [`CheckKey::verify`]: nothing of it comes back there.
     pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], alphas: [Vec<Vec<u64>>; SCALARS]) -> Self {
         let tiles = rows.first().map_or(0, Vec::len);
         let combine = |alpha: &[Vec<u64>]| -> Vec<Poly<Ntt>> {
-            let one = |i: usize| {
-                let mut sum = ring.zero();
-                for l in 0..ring.limbs() {
-                    for (row, &alpha) in rows.iter().zip(&alpha[l]).filter(|(row, _)| row[i].limbs() > l) {
-                        ring.add_scaled(l, sum.limb_mut(l), row[i].limb(l), alpha);
-                    }
-                }
-                sum
-            };
-            (0..tiles).into_par_iter().map(one).collect()
+            (0..tiles).into_par_iter().map(|i| combination(ring, alpha, rows.iter().map(|row| &row[i]))).collect()
         };
         let vectors = [combine(&alphas[0]), combine(&alphas[1])];
         Self { alphas, vectors, rejects: AtomicU32::new(0) }
@@ -88,14 +90,9 @@ impl CheckKey {
     pub(crate) fn right_combination(&self, ring: &Ring, rows: &[Poly<Ntt>], x: &[Poly<Ntt>]) -> bool {
         let different = (0..SCALARS).into_par_iter().map(|c| {
             let want = inner_product(ring, &self.vectors[c], x);
-            let mut got = Zeroizing::new(ring.zero::<Ntt>());
-            let mut different = 0;
-            for l in 0..ring.limbs() {
-                let held = rows.iter().zip(&self.alphas[c][l]).filter(|(row, _)| row.limbs() > l);
-                held.for_each(|(row, &alpha)| ring.add_scaled(l, got.limb_mut(l), row.limb(l), alpha));
-                different |= got.limb(l).iter().zip(want.limb(l)).fold(0, |d, (g, w)| d | (g ^ w));
-            }
-            different
+            let got = Zeroizing::new(combination(ring, &self.alphas[c], rows.iter()));
+            let limbs = (0..ring.limbs()).map(|l| got.limb(l).iter().zip(want.limb(l)));
+            limbs.fold(0, |different, limb| limb.fold(different, |d, (g, w)| d | (g ^ w)))
         });
         different.reduce(|| 0, |a, b| a | b) == 0
     }

@@ -26,7 +26,7 @@ use tokio::time::{Sleep, sleep, timeout};
 use crate::auth::Tokens;
 use crate::budget::{Budget, Share};
 use crate::metrics::{Labels, Metrics};
-use crate::model_name;
+use crate::{hex, model_name};
 
 /// Bytes of an answer that are handed to a connection at a time.
 const CHUNK: usize = 64 << 10;
@@ -210,7 +210,7 @@ async fn metadata(State(app): State<Arc<App>>, Path(name): Path<String>, headers
                             "hidden_rows": o.hidden_rows(), "wanted": wanted })
                 })
                 .collect();
-            let hash: String = model.model().content_hash().iter().map(|b| format!("{b:02x}")).collect();
+            let hash = hex(&model.model().content_hash());
             json_response(&json!({ "name": name, "versions": ["1"], "platform": "jali",
                                    "content_hash": hash, "operators": operators }))
         }
@@ -253,12 +253,12 @@ fn find(app: &App, name: &str, index: &str) -> Result<(Arc<Server>, usize), Resp
 async fn hints_of(app: &Arc<App>, name: &str, index: &str) -> Result<Response, Response> {
     let (model, index) = find(app, name, index)?;
     // About what one image of this operator takes, and its rows once more.
-    let work = model.work_bytes(index, 1).unwrap_or(0);
-    if work.saturating_mul(2) > app.limits.max_memory {
+    let work = model.work_bytes(index, 1).unwrap_or(0).saturating_mul(2);
+    if work > app.limits.max_memory {
         let why = "the server's --max-memory is too small for this model\n";
         return Err((StatusCode::INSUFFICIENT_STORAGE, why).into_response());
     }
-    let share = app.budget.take(work.saturating_mul(2)).ok_or_else(|| busy("too much is under way\n"))?;
+    let share = app.budget.take(work).ok_or_else(|| busy("too much is under way\n"))?;
     let (message, share) = compute(app, share, move || model.hints(index).unwrap_or_default()).await?;
     Ok(answer(app, message, share))
 }

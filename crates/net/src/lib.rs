@@ -37,5 +37,10 @@ pub use server::{Config, Running, Signal, TlsFiles, wait_for_signals};
 
 /// Name of a model in paths: its public id in hexadecimal digits.
 pub fn model_name(id: [u8; 16]) -> String {
-    id.iter().map(|b| format!("{b:02x}")).collect()
+    hex(&id)
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
 }

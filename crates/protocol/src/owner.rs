@@ -34,6 +34,8 @@ pub struct Blueprint {
     pub prediction: Prediction,
     /// Numbers that go into and come out of the layer.
     values: usize,
+    /// What the modulus was chosen for.
+    shape: LayerShape,
     /// Rows that are going to be open.
     open_rows: usize,
 }
@@ -69,30 +71,21 @@ impl Blueprint {
         let (literal, layout, prediction) =
             cheapest(&model.config(), linear, input, values, hidden, costs).map_err(fail)?;
         let parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
-        Ok(Self { parameters, layout, prediction, values, open_rows: 0 })
+        let shape = layer_shape(&model.config(), linear, &layout, hidden);
+        Ok(Self { parameters, layout, prediction, values, shape, open_rows: 0 })
     }
 
     /// The same layout for a layer that has hidden rows and so many open ones: primes that let the open rows do with one of
     /// them, where the costs expect that to be cheaper. `q` is larger then, within what security allows at this degree.
     ///
     /// # Errors
-    /// [`ProtocolError::Layer`] never in practice.
-    pub fn with_open_rows(
-        mut self,
-        model: &QuantModel,
-        node: usize,
-        open_rows: usize,
-        costs: &Costs,
-    ) -> Result<Self, ProtocolError> {
-        let n = &model.graph().nodes()[node];
-        let fail = |reason: String| ProtocolError::Layer { layer: n.name.clone(), reason };
-        let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
+    /// [`ProtocolError::Mask`] never in practice.
+    pub fn with_open_rows(mut self, open_rows: usize, costs: &Costs) -> Result<Self, ProtocolError> {
         self.open_rows = open_rows;
-        let shape = layer_shape(&model.config(), linear, &self.layout, true);
         let (degree, total) = (self.parameters.ring().degree(), self.prediction.total_ms());
         let counts = |literal: &ParametersLiteral| counts(literal, &self.layout, self.values, open_rows);
-        if let Some((literal, prediction)) = cheaper_mixed(degree, &shape, open_rows, total, costs, counts) {
-            self.parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
+        if let Some((literal, prediction)) = cheaper_mixed(degree, &self.shape, open_rows, total, costs, counts) {
+            self.parameters = literal.try_into()?;
             self.prediction = prediction;
         }
         Ok(self)
@@ -321,7 +314,7 @@ pub fn seal(
         let ranges = blueprint.row_weights(linear);
         let open_rows = ranges.iter().filter(|range| plan.may_open(layer, (*range).clone())).count();
         if !whole {
-            blueprint = blueprint.with_open_rows(model, node, open_rows, costs)?;
+            blueprint = blueprint.with_open_rows(open_rows, costs)?;
         }
         let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
         let Blueprint { parameters, layout, .. } = blueprint;

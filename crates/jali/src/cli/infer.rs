@@ -10,7 +10,6 @@ use jali::image_file::{read_bounded, read_image};
 use jali::network::read_model;
 use jali::remote::hints_file;
 use jali::{Dataset, JaliError, QuantModel, Remote, Sample, Session, Tensor};
-use jali_model::integer;
 use jali_net::auth::read_token;
 use jali_net::{Client, ClientConfig};
 use serde::Serialize;
@@ -176,11 +175,7 @@ impl With {
         let (run, exact) = match self {
             Self::Session(session) => {
                 let run = session.infer_batch(images.to_vec())?;
-                let mut exact = vec![];
-                for ((image, output), trace) in images.iter().zip(&run.outputs).zip(&run.traces) {
-                    let reference = integer::run(session.model(), image.clone())?;
-                    exact.push(Some(*trace == reference.accumulators && *output == reference.output));
-                }
+                let exact = run.are_exact(session.model(), images)?.into_iter().map(Some).collect();
                 (run, exact)
             }
             Self::Remote(remote) => (remote.infer_batch(images.to_vec())?, vec![None; images.len()]),
@@ -222,7 +217,7 @@ fn inputs(args: &InferArgs, shape: &[usize]) -> anyhow::Result<Vec<Input>> {
 
 /// The server in another process, hints checked.
 fn connect(args: &InferArgs, bundle: &Path, url: &str) -> anyhow::Result<(Vec<Input>, Remote)> {
-    let path = if bundle.is_dir() { bundle.join(bundle::CLIENT) } else { bundle.to_owned() };
+    let path = bundle::of_path(bundle, bundle::CLIENT);
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let stored = bundle::load_client(&path, passphrase.as_ref())?;
     let inputs = inputs(args, stored.outline().graph().input_shape())?;
@@ -281,31 +276,27 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
             Some(with) if !good.is_empty() => Some(with.run(&good)),
             _ => None,
         };
-        let mut done = match result {
+        let (mut done, mut each) = (vec![], Duration::ZERO);
+        match result {
             Some(Ok((outputs, latency, exact))) => {
-                let each = latency / good.len() as u32;
+                each = latency / good.len() as u32;
                 times.extend(good.iter().map(|_| each));
-                outputs
-                    .into_iter()
-                    .zip(exact)
-                    .map(|(output, exact)| (output, exact, each))
-                    .collect::<Vec<_>>()
-                    .into_iter()
+                done = outputs.into_iter().zip(exact).collect();
             }
-            Some(Err(e)) => {
-                last = Some(e);
-                vec![].into_iter()
-            }
-            None => vec![].into_iter(),
-        };
+            Some(Err(e)) => last = Some(e),
+            None => {}
+        }
+        let mut done = done.into_iter();
         for input in batch {
-            let outcome = match (&input.image, done.next_if_image(&input.image), &last) {
+            // Only images that could be read have a result.
+            let result = if input.image.is_ok() { done.next() } else { None };
+            let outcome = match (&input.image, result, &last) {
                 (Err(e), ..) | (Ok(_), None, Some(e)) => {
                     let code = exit_code(e);
                     failure = graver(failure, code);
                     failed(&input.name, e, code)
                 }
-                (Ok(_), Some((output, exact, each)), _) => {
+                (Ok(_), Some((output, exact)), _) => {
                     if exact == Some(false) {
                         failure = graver(failure, DIFFERENT);
                     }
@@ -382,19 +373,6 @@ fn summarise(r: &Report, missing: usize) -> std::io::Result<()> {
         note(format!("{missing} image(s) were not tried any more"))?;
     }
     Ok(())
-}
-
-/// The next result for an image that could be read; nothing is taken for one that could not.
-trait NextIfImage {
-    type Item;
-    fn next_if_image(&mut self, image: &Result<Tensor, JaliError>) -> Option<Self::Item>;
-}
-
-impl<I: Iterator> NextIfImage for I {
-    type Item = I::Item;
-    fn next_if_image(&mut self, image: &Result<Tensor, JaliError>) -> Option<I::Item> {
-        if image.is_ok() { self.next() } else { None }
-    }
 }
 
 fn csv(o: &Outcome) -> String {

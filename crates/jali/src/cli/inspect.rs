@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use jali::JaliError;
-use jali::bundle::{self, hex};
+use jali::bundle;
+use jali_net::hex;
 use jali_operator::{Bundle, Kind, OperatorError, OperatorSummary};
 use jali_protocol::{LayerSummary, ProtocolError, StoredClient};
 use serde::Serialize;

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use jali::bundle::{self, Written, hex};
+use jali::bundle::{self, Written};
 use jali::network::read_model;
 use jali::{JaliError, Network, QuantModel};
 use jali_mask::SealEntropy;
+use jali_net::hex;
 use jali_protocol::ProtocolError;
 use serde::Serialize;
 

@@ -135,7 +135,7 @@ fn remedy(args: &ServeArgs) -> &'static str {
 fn load(args: &ServeArgs, kernel: Kernel, old: &[Arc<Server>]) -> anyhow::Result<Vec<Arc<Server>>> {
     let mut models: Vec<Arc<Server>> = vec![];
     for path in &args.bundles {
-        let path = if path.is_dir() { path.join(bundle::SERVER) } else { path.clone() };
+        let path = bundle::of_path(path, bundle::SERVER);
         if let Some((got @ jali_operator::Kind::Client, _)) = bundle::kind_of(&path)? {
             let fault = OperatorError::Kind { expected: jali_operator::Kind::Server, got }.into();
             return Err(JaliError::Bundle { path, fault }.into());
