@@ -10,6 +10,30 @@ pub enum LeakError {
         /// What was given.
         got: f64,
     },
+    /// A policy that does not exist.
+    #[error("no policy is called \"{got}\"; there are {known}")]
+    UnknownPolicy {
+        /// What was given.
+        got: String,
+        /// All names.
+        known: String,
+    },
+    /// A layer that the network does not have.
+    #[error("the network has no linear layer \"{got}\"; it has {known}")]
+    UnknownLayer {
+        /// What was given.
+        got: String,
+        /// All names.
+        known: String,
+    },
+    /// A policy without what it orders by.
+    #[error("the policy {policy} needs {what}")]
+    Needs {
+        /// Which policy.
+        policy: String,
+        /// What is missing.
+        what: &'static str,
+    },
     /// Text that is not a plan.
     #[error("not a usable plan: {why}")]
     File {

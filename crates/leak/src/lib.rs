@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`plan`] | one permission per weight of every linear layer |
 //! | [`mod@file`] | plans as JSON files |
-//! | [`policy`] | how a plan is drawn: random rows (more come with the audit) |
+//! | [`policy`] | how a plan is made: an order and a unit |
 #![forbid(unsafe_code)]
 
 pub mod error;
@@ -14,4 +14,4 @@ pub mod policy;
 
 pub use error::LeakError;
 pub use plan::Plan;
-pub use policy::random_rows;
+pub use policy::{Ground, Order, Policy, Unit, listed_layers, random_rows};
