@@ -1,6 +1,6 @@
 //! CIFAR-10 and MNIST: a thousand test images in the program, full test sets from a folder.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jali_model::Tensor;
 
@@ -24,6 +24,54 @@ pub struct Sample {
     /// Index of the right class.
     pub label: usize,
 }
+
+/// Labelled images as they stand in files: records of a label byte and the pixels.
+#[derive(Debug, Clone)]
+pub struct Records {
+    dataset: Dataset,
+    bytes: Vec<u8>,
+    path: PathBuf,
+}
+
+impl Records {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.bytes.len() / self.record()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// One image with its label.
+    ///
+    /// # Errors
+    /// [`JaliError::Data`] for an index beyond the end or a label that is no class.
+    pub fn get(&self, index: usize) -> Result<Sample, JaliError> {
+        let fail = |why| JaliError::Data { path: self.path.clone(), why };
+        let size = self.record();
+        let at = index.saturating_mul(size);
+        let record = self.bytes.get(at..at.saturating_add(size)).ok_or_else(|| fail(format!("there is no image {index}")))?;
+        let label = usize::from(record[0]);
+        if label >= self.dataset.classes().len() {
+            return Err(fail(format!("a label is {label}")));
+        }
+        let data = record[1..].iter().map(|&v| f32::from(v) / 255.0).collect();
+        Ok(Sample { image: Tensor::new("image", self.dataset.shape().to_vec(), data)?, label })
+    }
+
+    fn record(&self) -> usize {
+        1 + self.dataset.shape().iter().product::<usize>()
+    }
+
+    fn all(&self) -> Result<Vec<Sample>, JaliError> {
+        (0..self.len()).map(|i| self.get(i)).collect()
+    }
+}
+
+/// Most bytes of one data file.
+const LIMIT: u64 = 1 << 28;
 
 const CIFAR10_CLASSES: [&str; 10] =
     ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
@@ -82,50 +130,55 @@ impl Dataset {
     /// # Errors
     /// [`JaliError::Read`], [`JaliError::Data`].
     pub fn full_test(&self, folder: &Path) -> Result<Vec<Sample>, JaliError> {
-        const LIMIT: u64 = 1 << 28;
         match self {
-            Self::Cifar10 => {
-                let path = folder.join("test_batch.bin");
-                let bytes = read_bounded(&path, LIMIT)?;
-                if bytes.is_empty() || !bytes.len().is_multiple_of(3073) {
-                    let why = format!("{} bytes are not whole records of 3073 bytes", bytes.len());
-                    return Err(JaliError::Data { path, why });
-                }
-                self.records(&bytes).map_err(|e| JaliError::Data { path, why: e.to_string() })
-            }
-            Self::Mnist => {
-                let (images, labels) = (folder.join("t10k-images-idx3-ubyte"), folder.join("t10k-labels-idx1-ubyte"));
-                let (x, y) = (read_bounded(&images, LIMIT)?, read_bounded(&labels, LIMIT)?);
-                // idx: magic, then one big-endian count per dimension.
-                let word =
-                    |b: &[u8], i: usize| b.get(i * 4..i * 4 + 4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
-                let header = [word(&x, 0), word(&x, 2), word(&x, 3), word(&y, 0)];
-                let count = word(&x, 1).filter(|&n| word(&y, 1) == Some(n) && n > 0).map(|n| n as usize);
-                let good = count.filter(|&n| x.len() == 16 + n * 784 && y.len() == 8 + n);
-                let (Some(_), [Some(0x803), Some(28), Some(28), Some(0x801)]) = (good, header) else {
-                    return Err(JaliError::Data {
-                        path: images,
-                        why: "not the idx files of 28x28 images with labels".into(),
-                    });
-                };
-                let records: Vec<u8> =
-                    x[16..].chunks_exact(784).zip(&y[8..]).flat_map(|(x, &y)| [&[y], x].concat()).collect();
-                self.records(&records).map_err(|e| JaliError::Data { path: labels, why: e.to_string() })
-            }
+            Self::Cifar10 => self.cifar_file(&folder.join("test_batch.bin"))?.all(),
+            Self::Mnist => self.idx_files(folder, "t10k")?.all(),
         }
     }
 
-    /// Records of a label byte and the pixels, channel by channel.
-    fn records(&self, bytes: &[u8]) -> Result<Vec<Sample>, JaliError> {
-        let pixels: usize = self.shape().iter().product();
-        let record = |r: &[u8]| {
-            let label = usize::from(r[0]);
-            if label >= self.classes().len() {
-                return Err(JaliError::Data { path: self.name().into(), why: format!("a label is {label}") });
+    /// The full training set from the same folder, as bytes: pictures are made of the records that are asked for.
+    ///
+    /// # Errors
+    /// [`JaliError::Read`], [`JaliError::Data`].
+    pub fn full_train(&self, folder: &Path) -> Result<Records, JaliError> {
+        match self {
+            Self::Cifar10 => {
+                let mut all = Records { dataset: *self, bytes: vec![], path: folder.into() };
+                for i in 1..=5 {
+                    all.bytes.append(&mut self.cifar_file(&folder.join(format!("data_batch_{i}.bin")))?.bytes);
+                }
+                Ok(all)
             }
-            let data = r[1..].iter().map(|&v| f32::from(v) / 255.0).collect();
-            Ok(Sample { image: Tensor::new("image", self.shape().to_vec(), data)?, label })
+            Self::Mnist => self.idx_files(folder, "train"),
+        }
+    }
+
+    fn cifar_file(&self, path: &Path) -> Result<Records, JaliError> {
+        let bytes = read_bounded(path, LIMIT)?;
+        if bytes.is_empty() || !bytes.len().is_multiple_of(3073) {
+            let why = format!("{} bytes are not whole records of 3073 bytes", bytes.len());
+            return Err(JaliError::Data { path: path.into(), why });
+        }
+        Ok(Records { dataset: *self, bytes, path: path.into() })
+    }
+
+    fn idx_files(&self, folder: &Path, name: &str) -> Result<Records, JaliError> {
+        let path = |what: &str| folder.join(format!("{name}-{what}-ubyte"));
+        let (images, labels) = (path("images-idx3"), path("labels-idx1"));
+        let (x, y) = (read_bounded(&images, LIMIT)?, read_bounded(&labels, LIMIT)?);
+        // idx: magic, then one big-endian count per dimension.
+        let word = |b: &[u8], i: usize| b.get(i * 4..i * 4 + 4).map(|w| u32::from_be_bytes([w[0], w[1], w[2], w[3]]));
+        let header = [word(&x, 0), word(&x, 2), word(&x, 3), word(&y, 0)];
+        let count = word(&x, 1).filter(|&n| word(&y, 1) == Some(n) && n > 0).map(|n| n as usize);
+        let good = count.filter(|&n| x.len() == 16 + n * 784 && y.len() == 8 + n);
+        let (Some(_), [Some(0x803), Some(28), Some(28), Some(0x801)]) = (good, header) else {
+            return Err(JaliError::Data { path: images, why: "not the idx files of 28x28 images with labels".into() });
         };
-        bytes.chunks_exact(1 + pixels).map(record).collect()
+        let bytes = x[16..].chunks_exact(784).zip(&y[8..]).flat_map(|(x, &y)| [&[y], x].concat()).collect();
+        Ok(Records { dataset: *self, bytes, path: labels })
+    }
+
+    fn records(&self, bytes: &[u8]) -> Result<Vec<Sample>, JaliError> {
+        Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }.all()
     }
 }

@@ -57,7 +57,7 @@ pub mod network;
 pub mod remote;
 pub mod session;
 
-pub use dataset::{Dataset, Sample};
+pub use dataset::{Dataset, Records, Sample};
 pub use error::JaliError;
 pub use jali_leak::Plan;
 pub use jali_model::{QuantConfig, QuantModel, Tensor};

@@ -1,0 +1,221 @@
+//! The attackers. Each is one procedure that is told what is open; its black-box twin is the same procedure told nothing.
+
+use std::fmt;
+use std::str::FromStr;
+
+use burn::tensor::Device;
+use chacha20::ChaCha20Rng;
+use jali_leak::Policy;
+use jali_model::Tensor;
+
+use crate::AuditError;
+use crate::fill::{generator, statistics, zeros};
+use crate::network::{Layer, vector};
+use crate::train::{Examples, Free, Point, Schedule, argmax, classify, train};
+use crate::victim::Victim;
+
+/// What an attacker does with hidden weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Attacker {
+    /// Zeros.
+    Zero,
+    /// Draws with the layer's statistics, cut to what the policy implies.
+    Statistics,
+    /// The best of several such draws on the budget's images.
+    BestOf,
+    /// Statistics, then a gain and a bias per channel fitted.
+    Rescale,
+    /// Statistics, then the hidden weights trained with the open ones frozen.
+    TuneHidden,
+    /// Statistics, then everything trained.
+    TuneAll,
+    /// Hidden weights of a public model of the same architecture, then everything trained.
+    Public,
+    /// As [`Attacker::TuneAll`] on the victim's logits instead of its labels.
+    Distil,
+}
+
+/// Numbers as the documentation counts attackers, and names.
+const NAMES: [(Attacker, u8, &str, &str); 8] = [
+    (Attacker::Zero, 1, "zero", "hidden weights zero"),
+    (Attacker::Statistics, 2, "statistics", "hidden weights drawn with the layer's statistics"),
+    (Attacker::BestOf, 3, "best-of", "best of 16 such draws on the labelled images"),
+    (Attacker::Rescale, 4, "rescale", "such a draw, then gains and biases fitted"),
+    (Attacker::TuneHidden, 5, "tune-hidden", "such a draw, then hidden weights trained, open ones frozen"),
+    (Attacker::TuneAll, 6, "tune-all", "such a draw, then everything trained"),
+    (Attacker::Public, 7, "public", "hidden weights of a public model, then everything trained"),
+    (Attacker::Distil, 8, "distil", "such a draw, then everything trained on the victim's logits"),
+];
+
+/// Draws of [`Attacker::BestOf`].
+const DRAWS: usize = 16;
+/// Most images that [`Attacker::BestOf`] compares its draws on.
+const DRAW_IMAGES: usize = 200;
+/// Softens logits before they serve as targets (Hinton et al. 2015): the small ones carry information too.
+const TEMPERATURE: f32 = 2.0;
+
+impl Attacker {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        NAMES.iter().map(|n| n.0)
+    }
+
+    /// 1 to 8.
+    pub fn number(self) -> u8 {
+        NAMES.iter().find(|n| n.0 == self).map_or(0, |n| n.1)
+    }
+
+    /// For people.
+    pub fn describe(self) -> &'static str {
+        NAMES.iter().find(|n| n.0 == self).map_or("", |n| n.3)
+    }
+
+    /// Whether it can do something without a labelled image.
+    pub fn works_without_images(self) -> bool {
+        matches!(self, Self::Zero | Self::Statistics | Self::Public)
+    }
+
+    /// Whether images change what it does.
+    pub fn uses_images(self) -> bool {
+        !matches!(self, Self::Zero | Self::Statistics)
+    }
+}
+
+impl fmt::Display for Attacker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(NAMES.iter().find(|n| n.0 == *self).map_or("", |n| n.2))
+    }
+}
+
+impl FromStr for Attacker {
+    type Err = AuditError;
+
+    fn from_str(text: &str) -> Result<Self, AuditError> {
+        let known = NAMES.iter().find(|n| n.2 == text || text.parse() == Ok(n.1));
+        known.map(|n| n.0).ok_or_else(|| AuditError::UnknownAttacker {
+            got: text.into(),
+            known: NAMES.iter().map(|n| n.2).collect::<Vec<_>>().join(", "),
+        })
+    }
+}
+
+/// Images of the budget with the victim's answers.
+#[derive(Debug, Clone)]
+pub struct Queries {
+    /// Images.
+    pub images: Vec<Tensor>,
+    /// The victim's logits for each.
+    pub logits: Vec<Vec<f32>>,
+}
+
+impl Queries {
+    fn hard(&self) -> Examples {
+        self.examples(|logits| {
+            let mut one = vec![0.0; logits.len()];
+            one[argmax(logits)] = 1.0;
+            one
+        })
+    }
+
+    fn soft(&self) -> Examples {
+        self.examples(|logits| {
+            let data = logits.iter().map(|v| v / TEMPERATURE).collect();
+            Tensor { shape: vec![logits.len()], data }.softmax()
+        })
+    }
+
+    fn examples(&self, target: impl Fn(&[f32]) -> Vec<f32>) -> Examples {
+        Examples {
+            images: self.images.iter().map(|i| i.data.clone()).collect(),
+            targets: self.logits.iter().map(|l| target(l)).collect(),
+        }
+    }
+}
+
+/// What an attacker has.
+#[derive(Debug, Clone, Copy)]
+pub struct Knowledge<'a> {
+    /// Architecture, scales and biases, and (only where `hidden` is 0) weights.
+    pub victim: &'a Victim,
+    /// 1 where a weight is hidden.
+    pub hidden: &'a [Vec<f32>],
+    /// What made the plan.
+    pub policy: Option<Policy>,
+    /// Labelled images.
+    pub queries: &'a Queries,
+    /// Weights of a public model of the same architecture, layer by layer; `None` for layers of another shape.
+    pub public: Option<&'a [Option<Vec<f32>>]>,
+}
+
+/// What an attacker ends with.
+#[derive(Debug, Clone)]
+pub struct Surrogate {
+    /// Its copy of the network.
+    pub layers: Vec<Layer>,
+    /// The learning rate that it chose, if it trained.
+    pub rate: Option<f64>,
+    /// Its learning curve.
+    pub curve: Vec<Point>,
+    /// Whether training ended on a plateau.
+    pub plateau: bool,
+}
+
+/// Runs an attacker.
+///
+/// # Errors
+/// [`AuditError::NoPublicModel`] for [`Attacker::Public`] without one.
+pub fn attack(
+    attacker: Attacker,
+    knows: &Knowledge<'_>,
+    schedule: &Schedule,
+    seed: u64,
+    device: &Device,
+) -> Result<Surrogate, AuditError> {
+    let Knowledge { victim, hidden, policy, queries, public } = *knows;
+    let mut rng = generator("fill", seed);
+    let layers = |weights: Vec<Vec<f32>>| -> Vec<Layer> {
+        let layer = |(w, known): (&Vec<f32>, &crate::victim::Layer)| Layer {
+            weight: vector(w, device),
+            bias: vector(&known.bias, device),
+            gain: None,
+        };
+        weights.iter().zip(victim.layers()).map(layer).collect()
+    };
+    let done = |layers| Surrogate { layers, rate: None, curve: vec![], plateau: true };
+    let draw = |rng: &mut ChaCha20Rng| statistics(victim, hidden, policy, rng);
+    let (start, free) = match attacker {
+        Attacker::Zero => return Ok(done(layers(zeros(victim, hidden)))),
+        Attacker::Statistics => return Ok(done(layers(draw(&mut rng)))),
+        Attacker::BestOf => {
+            let examples = queries.hard();
+            let count = examples.images.len().min(DRAW_IMAGES);
+            let classes: Vec<usize> = examples.targets[..count].iter().map(|t| argmax(t)).collect();
+            let mut best: Option<(usize, Vec<Layer>)> = None;
+            for _ in 0..DRAWS {
+                let candidate = layers(draw(&mut rng));
+                let said = classify(victim.graph(), &candidate, &examples.images[..count], device);
+                let right = said.iter().zip(&classes).filter(|(a, b)| a == b).count();
+                if best.as_ref().is_none_or(|b| right > b.0) {
+                    best = Some((right, candidate));
+                }
+            }
+            return Ok(done(best.map(|b| b.1).unwrap_or_default()));
+        }
+        Attacker::Rescale => (layers(draw(&mut rng)), Free::Scales),
+        Attacker::TuneHidden => (layers(draw(&mut rng)), Free::Hidden),
+        Attacker::TuneAll | Attacker::Distil => (layers(draw(&mut rng)), Free::Everything),
+        Attacker::Public => {
+            let public = public.ok_or(AuditError::NoPublicModel)?;
+            let mut weights = draw(&mut rng);
+            for ((w, h), p) in weights.iter_mut().zip(hidden).zip(public) {
+                let Some(p) = p else { continue };
+                w.iter_mut().zip(h).zip(p).filter(|((_, h), _)| **h == 1.0).for_each(|((w, _), p)| *w = *p);
+            }
+            (layers(weights), Free::Everything)
+        }
+    };
+    let examples = if attacker == Attacker::Distil { queries.soft() } else { queries.hard() };
+    let trained = train(victim.graph(), &start, hidden, free, examples, schedule, seed, device);
+    let rate = (!trained.curve.is_empty()).then_some(trained.rate);
+    Ok(Surrogate { layers: trained.layers, rate, curve: trained.curve, plateau: trained.plateau })
+}

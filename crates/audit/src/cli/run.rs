@@ -1,0 +1,137 @@
+//! `jali-audit run`: all cells of a grid, and what they say.
+
+use std::path::PathBuf;
+
+use jali_audit::grid::Grid;
+use jali_audit::run::{Context, Request};
+use jali_audit::{Cell, pool};
+
+use super::Where;
+use super::text::{note, progress};
+
+/// Attack a network with different parts of it open, and compare with the same attackers that see nothing.
+///
+/// Results are kept cell by cell in --out: a run that was killed goes on where it was, and a run with a larger grid adds to
+/// what is there. Labels come from the victim; scoring images are never among an attacker's.
+#[derive(clap::Parser)]
+#[command(
+    after_help = "Examples:\n  jali-audit run assets/mnist.onnx --quick --out audit\n  jali-audit run assets/vgg3.onnx --data data/cifar10 --plan plan.json --budgets 50,500 --out audit\n  jali-audit run net.onnx --data data/cifar10 --policies random-rows,magnitude-weights --fractions 0.5,0.8,0.95 --seeds 5 --out audit\n  jali-audit run assets/vgg3.onnx --data data/cifar10 --out audit --prepare      then spread `jali-audit cells --list --out audit`"
+)]
+pub(super) struct RunArgs {
+    /// The network as an ONNX file
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// Folder with a full labelled data set; may be left out for the two bundled networks
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Audit this plan
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Policies to compare (see `jali plan create --help`) [default: random-rows, sensitive-rows; with --plan none]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    policies: Option<Vec<String>>,
+    /// Fractions of the weights open; 0 and 1 are always there [default: 0.5, 0.8, 0.9, 0.95, 0.99; with --quick 0.8]
+    #[arg(long, value_name = "FRACTIONS", value_delimiter = ',', value_parser = fraction)]
+    fractions: Option<Vec<f64>>,
+    /// Labelled images of an attacker [default: 0, 50, 500; with --quick 0, 50]
+    #[arg(long, value_name = "IMAGES", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    budgets: Option<Vec<u32>>,
+    /// Attackers by name or number [default: all but `public`; with --public-model all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    attackers: Option<Vec<String>>,
+    /// A public model of the same architecture, for the attacker `public`
+    #[arg(long, value_name = "FILE.onnx")]
+    public_model: Option<PathBuf>,
+    /// Repetitions with other plans, images and draws [default: 3; with --quick 2]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: Option<u64>,
+    /// Images that score
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    scoring: u32,
+    /// A small grid and short training: a first impression in minutes
+    #[arg(long)]
+    quick: bool,
+    /// Folder for results, report and journal
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Cells at a time; they share the threads [default: one per thread]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Threads to use [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Only write down what is to be done, for `jali-audit cells` and `cell`
+    #[arg(long)]
+    prepare: bool,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+fn fraction(text: &str) -> Result<f64, String> {
+    let got: Result<f64, _> = text.trim().parse();
+    got.ok().filter(|f| (0.0..=1.0).contains(f)).ok_or_else(|| format!("\"{text}\" is not a fraction from 0 to 1"))
+}
+
+impl RunArgs {
+    fn grid(&self) -> Grid {
+        let names = |given: &Option<Vec<String>>, default: &[&str]| {
+            given.clone().unwrap_or_else(|| default.iter().map(|s| (*s).into()).collect())
+        };
+        let policies: &[&str] = match (&self.plan, self.quick) {
+            (Some(_), _) => &[],
+            (None, true) => &["random-rows"],
+            (None, false) => &["random-rows", "sensitive-rows"],
+        };
+        let mut attackers =
+            names(&self.attackers, &["zero", "statistics", "best-of", "rescale", "tune-hidden", "tune-all", "distil"]);
+        if self.attackers.is_none() && self.public_model.is_some() {
+            attackers.push("public".into());
+        }
+        let fractions: &[f64] = if self.quick { &[0.8] } else { &[0.5, 0.8, 0.9, 0.95, 0.99] };
+        let budgets: &[u32] = if self.quick { &[0, 50] } else { &[0, 50, 500] };
+        Grid {
+            policies: names(&self.policies, policies),
+            fractions: self.fractions.clone().unwrap_or_else(|| fractions.to_vec()),
+            budgets: self.budgets.clone().unwrap_or_else(|| budgets.to_vec()).iter().map(|&b| b as usize).collect(),
+            attackers,
+            seeds: self.seeds.unwrap_or(if self.quick { 2 } else { 3 }),
+            plan: None,
+        }
+    }
+}
+
+pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
+    let request = Request {
+        model: args.model.clone(),
+        data: args.data.clone(),
+        plan: args.plan.clone(),
+        public_model: args.public_model.clone(),
+        scoring: args.scoring as usize,
+        quick: args.quick,
+        grid: args.grid(),
+    };
+    let context = Context::create(&args.out, &request, args.place.device()?)?;
+    let cells = context.cells()?;
+    if args.prepare {
+        note(format!("{} cells are to be done; see `jali-audit cells --list --out {}`", cells.len(), args.out.display()))?;
+        return Ok(());
+    }
+    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let jobs = args.jobs.map_or(threads, usize::from);
+    let open: Vec<&Cell> = cells.iter().filter(|c| !context.done(c)).collect();
+    if open.len() < cells.len() {
+        note(format!("{} of {} cells are there from before", cells.len() - open.len(), cells.len()))?;
+    }
+    let bar = progress(open.iter().map(|c| c.weight()).sum());
+    pool::each(&open, jobs, threads, |cell| {
+        bar.set_message(cell.id());
+        context.run(cell)?;
+        bar.inc(cell.weight());
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    Ok(())
+}

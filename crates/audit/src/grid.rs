@@ -1,0 +1,172 @@
+//! The grid of a run: which cells there are. A cell is one attacker with one budget and one seed against one plan; cells are
+//! independent of each other, so that any scheduler can spread them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jali_leak::Policy;
+use serde::{Deserialize, Serialize};
+
+use crate::AuditError;
+use crate::attack::Attacker;
+
+/// What made a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// Nothing is open: the black box, the twin of every other cell.
+    Nothing,
+    /// A policy at a fraction.
+    Policy(Policy),
+    /// A plan from a file.
+    File,
+    /// Everything is open: the white box.
+    Everything,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing"),
+            Self::Policy(p) => p.fmt(f),
+            Self::File => f.write_str("plan"),
+            Self::Everything => f.write_str("everything"),
+        }
+    }
+}
+
+impl FromStr for Source {
+    type Err = AuditError;
+
+    fn from_str(text: &str) -> Result<Self, AuditError> {
+        Ok(match text {
+            "nothing" => Self::Nothing,
+            "plan" => Self::File,
+            "everything" => Self::Everything,
+            _ => Self::Policy(text.parse()?),
+        })
+    }
+}
+
+/// One attack to run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Cell {
+    /// What made the plan.
+    pub source: Source,
+    /// Fraction of the weights that was asked to be open.
+    pub leaked: f64,
+    /// Labelled images.
+    pub budget: usize,
+    /// Who attacks.
+    pub attacker: Attacker,
+    /// Of plan, budget images, draws and training.
+    pub seed: u64,
+}
+
+impl Cell {
+    /// A name that is also a file name.
+    pub fn id(&self) -> String {
+        let Self { source, leaked, budget, attacker, seed } = self;
+        match source {
+            Source::Policy(_) => format!("{source}-{}-b{budget}-{attacker}-s{seed}", percent(*leaked)),
+            _ => format!("{source}-b{budget}-{attacker}-s{seed}"),
+        }
+    }
+
+    /// What it costs beside others, about: for the bar's time left.
+    pub fn weight(&self) -> u64 {
+        match self.attacker {
+            Attacker::Zero | Attacker::Statistics => 1,
+            Attacker::BestOf => 3,
+            _ => 8 + (self.budget as u64) / 12,
+        }
+    }
+}
+
+/// Per cent without trailing zeros.
+pub fn percent(fraction: f64) -> String {
+    format!("{}", (fraction * 1e4).round() / 1e2)
+}
+
+/// What a run varies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Grid {
+    /// Names of policies.
+    pub policies: Vec<String>,
+    /// Fractions of weights open; 0 and 1 always belong to it.
+    pub fractions: Vec<f64>,
+    /// Labelled images of an attacker.
+    pub budgets: Vec<usize>,
+    /// Names of attackers.
+    pub attackers: Vec<String>,
+    /// Seeds 0 to this, exclusive.
+    pub seeds: u64,
+    /// The fraction that a plan from a file permits, if one is audited.
+    pub plan: Option<f64>,
+}
+
+impl Grid {
+    /// All cells, those of the first seed first, so that a run that is cut short still says something about everything.
+    ///
+    /// # Errors
+    /// [`AuditError::UnknownAttacker`], [`AuditError::Leak`] for unknown names.
+    pub fn cells(&self) -> Result<Vec<Cell>, AuditError> {
+        let attackers = self.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?;
+        let policies = self.policies.iter().map(|p| p.parse()).collect::<Result<Vec<Policy>, _>>()?;
+        let mut points = vec![(Source::Nothing, 0.0)];
+        points.extend(self.plan.map(|leaked| (Source::File, leaked)));
+        for &policy in &policies {
+            let inner = self.fractions.iter().filter(|f| **f > 0.0 && **f < 1.0);
+            points.extend(inner.map(|&f| (Source::Policy(policy), f)));
+        }
+        let mut cells = vec![];
+        for seed in 0..self.seeds {
+            if seed == 0 {
+                // Nothing is left to guess: one cell is enough.
+                cells.push(Cell { source: Source::Everything, leaked: 1.0, budget: 0, attacker: Attacker::Zero, seed });
+            }
+            for &budget in &self.budgets_with_zero() {
+                for &(source, leaked) in &points {
+                    for &attacker in &attackers {
+                        let runs = if budget == 0 { attacker.works_without_images() } else { attacker.uses_images() };
+                        if runs {
+                            cells.push(Cell { source, leaked, budget, attacker, seed });
+                        }
+                    }
+                }
+            }
+        }
+        Ok(cells)
+    }
+
+    /// Attackers without images always run.
+    fn budgets_with_zero(&self) -> Vec<usize> {
+        let mut budgets = self.budgets.clone();
+        budgets.push(0);
+        budgets.sort_unstable();
+        budgets.dedup();
+        budgets
+    }
+
+    /// Everything that either of two grids has.
+    pub fn union(&self, other: &Self) -> Self {
+        let names = |a: &[String], b: &[String]| {
+            let mut all = a.to_vec();
+            all.extend(b.iter().filter(|n| !a.contains(n)).cloned());
+            all
+        };
+        let mut fractions = [self.fractions.clone(), other.fractions.clone()].concat();
+        fractions.sort_by(f64::total_cmp);
+        fractions.dedup();
+        let mut budgets = [self.budgets.clone(), other.budgets.clone()].concat();
+        budgets.sort_unstable();
+        budgets.dedup();
+        Self {
+            policies: names(&self.policies, &other.policies),
+            fractions,
+            budgets,
+            attackers: names(&self.attackers, &other.attackers),
+            seeds: self.seeds.max(other.seeds),
+            plan: other.plan.or(self.plan),
+        }
+    }
+}

@@ -1,0 +1,381 @@
+//! Training of a surrogate to a validation plateau. One procedure for every attacker and every black-box twin.
+
+use burn::optim::{Adam, AdamConfig, Optimizer};
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use chacha20::ChaCha20Rng;
+use jali_model::Graph;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use crate::fill::generator;
+use crate::network::{self, Layer, forward, vector};
+
+/// Images with what the victim said about them.
+#[derive(Debug, Clone)]
+pub struct Examples {
+    /// Pixels of every image.
+    pub images: Vec<Vec<f32>>,
+    /// Probabilities of every class for every image: all on one class for hard labels.
+    pub targets: Vec<Vec<f32>>,
+}
+
+/// How training goes: the same for all attackers of a run, so that no side is tuned better.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Schedule {
+    /// Images of a step.
+    pub batch: usize,
+    /// Least steps between two looks at the validation images; a look comes after a whole pass if that is longer.
+    pub steps: usize,
+    /// Rounds (steps up to a look) that every learning rate gets before the best one goes on.
+    pub probe: usize,
+    /// Most rounds in all of the chosen learning rate.
+    pub rounds: usize,
+    /// Rounds without a better validation result before the learning rate falls to a third; after half as many more it ends.
+    pub patience: usize,
+    /// Learning rates tried in every cell.
+    pub rates: Vec<f64>,
+    /// Part of the budget kept for validation.
+    pub validation: f64,
+    /// Random shifts of training images, in pixels either way.
+    pub shift: usize,
+    /// Whether training images are mirrored at random.
+    pub mirror: bool,
+}
+
+impl Schedule {
+    /// To a plateau.
+    pub fn full(mirror: bool) -> Self {
+        let rates = vec![3e-3, 1e-3, 2e-4];
+        Self { batch: 16, steps: 10, probe: 2, rounds: 30, patience: 6, rates, validation: 0.2, shift: 2, mirror }
+    }
+
+    /// A first impression in minutes.
+    pub fn quick(mirror: bool) -> Self {
+        let rates = vec![2e-3, 3e-4];
+        Self { probe: 2, rounds: 12, patience: 4, rates, ..Self::full(mirror) }
+    }
+
+    fn validation_count(&self, images: usize) -> usize {
+        ((images as f64 * self.validation).round() as usize).clamp(1, images.saturating_sub(1).max(1))
+    }
+}
+
+/// What training may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Free {
+    /// Hidden weights.
+    Hidden,
+    /// All weights and biases.
+    Everything,
+    /// A gain and a bias per output channel.
+    Scales,
+}
+
+/// What was seen at one look.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Steps so far.
+    pub step: usize,
+    /// Mean loss of the training steps since the last look; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub train_loss: Option<f32>,
+    /// Loss on the validation images.
+    pub validation_loss: f32,
+    /// Part of the validation images on which it agrees with the labels.
+    pub validation_agreement: f32,
+}
+
+/// A trained surrogate.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// Its layers.
+    pub layers: Vec<Layer>,
+    /// The learning rate that was chosen.
+    pub rate: f64,
+    /// All looks of the chosen learning rate.
+    pub curve: Vec<Point>,
+    /// Whether it stopped because validation did not improve any more.
+    pub plateau: bool,
+}
+
+/// Everything that does not change during training.
+struct Trainer<'a> {
+    graph: &'a Graph,
+    start: &'a [Layer],
+    hidden: Vec<Tensor<1>>,
+    free: Free,
+    training: Examples,
+    validation: Batch,
+    schedule: &'a Schedule,
+    device: &'a Device,
+    adam: Adam,
+}
+
+struct Batch {
+    pixels: Tensor<4>,
+    targets: Tensor<2>,
+    classes: Vec<usize>,
+}
+
+type AdamState = <Adam as Optimizer>::State<1>;
+
+/// A run with one learning rate, under way.
+struct Run {
+    chosen: f64,
+    rate: f64,
+    decayed: bool,
+    rng: ChaCha20Rng,
+    parameters: Vec<Tensor<1>>,
+    states: Vec<Option<AdamState>>,
+    step: usize,
+    order: Vec<usize>,
+    best: Vec<Tensor<1>>,
+    best_score: (f32, f32),
+    waiting: usize,
+    curve: Vec<Point>,
+}
+
+/// Trains from `start`. `hidden` is 1 for hidden weights. Fewer than two examples leave the start as it is.
+pub fn train(
+    graph: &Graph,
+    start: &[Layer],
+    hidden: &[Vec<f32>],
+    free: Free,
+    examples: Examples,
+    schedule: &Schedule,
+    seed: u64,
+    device: &Device,
+) -> Trained {
+    let mut examples = examples;
+    if examples.images.len() < 2 {
+        return Trained { layers: start.to_vec(), rate: 0.0, curve: vec![], plateau: true };
+    }
+    // They come in random order already.
+    let kept = schedule.validation_count(examples.images.len());
+    let at = examples.images.len() - kept;
+    let held = Examples { images: examples.images.split_off(at), targets: examples.targets.split_off(at) };
+    let trainer = Trainer {
+        graph,
+        start,
+        hidden: hidden.iter().map(|h| vector(h, device)).collect(),
+        free,
+        validation: batch(graph, held.images.concat(), &held.targets, device),
+        training: examples,
+        schedule,
+        device,
+        adam: AdamConfig::new().build(),
+    };
+    let mut best: Option<Run> = None;
+    for &rate in &schedule.rates {
+        // The same order and augmentation for every learning rate.
+        let mut run = trainer.begin(rate, generator("training", seed));
+        for _ in 0..schedule.probe {
+            trainer.round(&mut run);
+        }
+        if best.as_ref().is_none_or(|b| run.best_score > b.best_score) {
+            best = Some(run);
+        }
+    }
+    let Some(mut run) = best else {
+        return Trained { layers: start.to_vec(), rate: 0.0, curve: vec![], plateau: true };
+    };
+    while run.curve.len() <= schedule.rounds && run.waiting < schedule.patience {
+        trainer.round(&mut run);
+    }
+    Trained {
+        layers: trainer.layers(&run.best),
+        rate: run.chosen,
+        plateau: run.waiting >= schedule.patience,
+        curve: run.curve,
+    }
+}
+
+fn batch(graph: &Graph, pixels: Vec<f32>, targets: &[Vec<f32>], device: &Device) -> Batch {
+    let classes = targets.first().map_or(1, Vec::len);
+    let data = TensorData::new(targets.concat(), [targets.len(), classes]);
+    Batch {
+        pixels: network::images(graph, pixels, device),
+        targets: Tensor::from_data(data, device),
+        classes: targets.iter().map(|t| argmax(t)).collect(),
+    }
+}
+
+/// Index of the largest value.
+pub fn argmax(values: &[f32]) -> usize {
+    (0..values.len()).fold(0, |best, i| if values[i] > values[best] { i } else { best })
+}
+
+fn values(data: TensorData) -> Vec<f32> {
+    data.convert::<f32>().try_to_vec().unwrap_or_default()
+}
+
+/// Cross entropy with probabilities, mean over images.
+fn loss(logits: Tensor<2>, targets: Tensor<2>) -> Tensor<1> {
+    let images = targets.dims()[0] as f32;
+    (log_softmax(logits, 1) * targets).sum().neg() / images
+}
+
+fn scalar(t: Tensor<1>) -> f32 {
+    values(t.into_data()).first().copied().unwrap_or(f32::INFINITY)
+}
+
+impl Trainer<'_> {
+    fn begin(&self, rate: f64, rng: ChaCha20Rng) -> Run {
+        let parameters: Vec<Tensor<1>> = match self.free {
+            Free::Hidden => self.start.iter().map(|l| l.weight.clone()).collect(),
+            Free::Everything => {
+                self.start.iter().map(|l| l.weight.clone()).chain(self.start.iter().map(|l| l.bias.clone())).collect()
+            }
+            Free::Scales => {
+                let ones = self.start.iter().map(|l| l.bias.ones_like());
+                ones.chain(self.start.iter().map(|l| l.bias.clone())).collect()
+            }
+        };
+        let mut run = Run {
+            chosen: rate,
+            rate,
+            decayed: false,
+            rng,
+            states: vec![None; parameters.len()],
+            best: parameters.clone(),
+            parameters,
+            step: 0,
+            order: vec![],
+            best_score: (-1.0, 0.0),
+            waiting: 0,
+            curve: vec![],
+        };
+        // The start counts: training must not make anything worse.
+        self.look(&mut run, None);
+        run
+    }
+
+    /// The network with these parameters.
+    fn layers(&self, parameters: &[Tensor<1>]) -> Vec<Layer> {
+        let count = self.start.len();
+        let layer = |(l, start): (usize, &Layer)| match self.free {
+            Free::Hidden => {
+                let hidden = &self.hidden[l];
+                // Plus zero times the parameter at open places: no gradient reaches them.
+                let open = hidden.clone().neg().add_scalar(1.0);
+                let weight = start.weight.clone() * open + parameters[l].clone() * hidden.clone();
+                Layer { weight, ..start.clone() }
+            }
+            Free::Everything => {
+                Layer { weight: parameters[l].clone(), bias: parameters[count + l].clone(), gain: None }
+            }
+            Free::Scales => Layer {
+                weight: start.weight.clone(),
+                gain: Some(parameters[l].clone()),
+                bias: parameters[count + l].clone(),
+            },
+        };
+        self.start.iter().enumerate().map(layer).collect()
+    }
+
+    fn round(&self, run: &mut Run) {
+        let batch_size = self.schedule.batch.min(self.training.images.len());
+        let pass = self.training.images.len().div_ceil(batch_size);
+        let steps = self.schedule.steps.max(pass);
+        let mut sum = 0.0;
+        for _ in 0..steps {
+            sum += self.step(run, batch_size);
+        }
+        self.look(run, Some(sum / steps as f32));
+    }
+
+    fn step(&self, run: &mut Run, size: usize) -> f32 {
+        let mut pixels = vec![];
+        let mut targets = vec![];
+        for _ in 0..size {
+            if run.order.is_empty() {
+                run.order = (0..self.training.images.len()).collect();
+                for i in (1..run.order.len()).rev() {
+                    run.order.swap(i, run.rng.random_range(0..=i));
+                }
+            }
+            let Some(i) = run.order.pop() else { continue };
+            self.augment(&self.training.images[i], &mut pixels, &mut run.rng);
+            targets.push(self.training.targets[i].clone());
+        }
+        let batch = batch(self.graph, pixels, &targets, self.device);
+        let leaves: Vec<Tensor<1>> =
+            run.parameters.iter().map(|p| p.clone().autodiff().require_grad()).collect();
+        let logits = forward(self.graph, &self.layers(&leaves), batch.pixels.autodiff());
+        let loss = loss(logits, batch.targets.autodiff());
+        let mut gradients = loss.backward();
+        let value = scalar(loss.inner());
+        if value.is_finite() {
+            for ((p, leaf), state) in run.parameters.iter_mut().zip(&leaves).zip(&mut run.states) {
+                if let Some(gradient) = leaf.grad_remove(&mut gradients) {
+                    let (next, s) = self.adam.step(run.rate, p.clone(), gradient, state.take());
+                    (*p, *state) = (next, s);
+                }
+            }
+        }
+        run.step += 1;
+        value
+    }
+
+    /// Looks at the validation images and keeps the best.
+    fn look(&self, run: &mut Run, train_loss: Option<f32>) {
+        let logits = forward(self.graph, &self.layers(&run.parameters), self.validation.pixels.clone());
+        let validation_loss = scalar(loss(logits.clone(), self.validation.targets.clone()));
+        let agree = predictions(logits).iter().zip(&self.validation.classes).filter(|(a, b)| a == b).count();
+        let validation_agreement = agree as f32 / self.validation.classes.len() as f32;
+        run.curve.push(Point { step: run.step, train_loss, validation_loss, validation_agreement });
+        let score = (validation_agreement, -validation_loss);
+        // On few images agreement is coarse and the loss of a copy that is too sure of itself misleads (it rises while accuracy still
+        // does): of equals the one that has trained longer is kept.
+        if validation_agreement >= run.best_score.0 {
+            run.best = run.parameters.clone();
+        }
+        if score > run.best_score {
+            run.best_score = score;
+            run.waiting = 0;
+        } else {
+            run.waiting += 1;
+            if run.waiting == self.schedule.patience && !run.decayed {
+                run.rate = run.chosen / 3.0;
+                run.decayed = true;
+                run.waiting = self.schedule.patience / 2;
+            }
+        }
+    }
+
+    fn augment(&self, image: &[f32], out: &mut Vec<f32>, rng: &mut ChaCha20Rng) {
+        let [channels, h, w] = match self.graph.input_shape() {
+            [c, h, w] => [*c, *h, *w],
+            _ => return out.extend(image),
+        };
+        let s = self.schedule.shift;
+        let mut offset = || rng.random_range(0..=2 * s) as isize - s as isize;
+        let (dy, dx) = (offset(), offset());
+        let mirror = self.schedule.mirror && rng.random::<bool>();
+        for c in 0..channels {
+            let plane = &image[c * h * w..][..h * w];
+            for i in 0..h {
+                let y = i as isize + dy;
+                for j in 0..w {
+                    let x = (if mirror { w - 1 - j } else { j }) as isize + dx;
+                    let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x);
+                    out.push(if inside { plane[y as usize * w + x as usize] } else { 0.0 });
+                }
+            }
+        }
+    }
+}
+
+/// Classes with the largest logits.
+pub fn predictions(logits: Tensor<2>) -> Vec<usize> {
+    let classes = logits.dims()[1];
+    values(logits.into_data()).chunks_exact(classes.max(1)).map(argmax).collect()
+}
+
+/// What a surrogate says about images.
+pub fn classify(graph: &Graph, layers: &[Layer], images: &[Vec<f32>], device: &Device) -> Vec<usize> {
+    const BATCH: usize = 64;
+    let run = |part: &[Vec<f32>]| predictions(forward(graph, layers, network::images(graph, part.concat(), device)));
+    images.chunks(BATCH).flat_map(run).collect()
+}

@@ -1,0 +1,81 @@
+//! The victim: the quantised network that the server runs blindly, and what the worst-case attacker knows of it.
+
+use jali_leak::Plan;
+use jali_model::{Graph, QuantModel, Tensor, integer};
+use rayon::prelude::*;
+
+use crate::AuditError;
+
+/// One linear layer of the victim, in numbers.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    /// Weights as the server multiplies them, scaled back.
+    pub weights: Vec<f32>,
+    /// Biases, scaled back: the attacker is granted them.
+    pub bias: Vec<f32>,
+    /// Largest weight that each output channel can hold (127 steps of its scale): the attacker is granted the scales.
+    pub limit: Vec<f32>,
+    /// Products per output value.
+    pub fan_in: usize,
+}
+
+/// The quantised network under attack.
+#[derive(Debug, Clone)]
+pub struct Victim {
+    model: QuantModel,
+    layers: Vec<Layer>,
+}
+
+impl Victim {
+    /// Of a quantised network.
+    ///
+    /// # Errors
+    /// [`AuditError::Model`] never in practice.
+    pub fn new(model: QuantModel) -> Result<Self, AuditError> {
+        let bound = model.config().weight_bound() as f32;
+        let layer = |(node, linear): (usize, jali_model::Linear<'_>)| {
+            let quant = model.layer(node)?;
+            let (s, fan_in) = (&quant.scaling, linear.fan_in());
+            let scales: Vec<f32> = s.scales.iter().map(|v| (v / f64::from(s.input_scale)) as f32).collect();
+            let weights = quant.weights.iter().enumerate().map(|(i, &w)| w as f32 * scales[i / fan_in]).collect();
+            let bias = s.bias.iter().zip(&s.scales).map(|(&b, v)| (b as f64 * v) as f32).collect();
+            Ok(Layer { weights, bias, limit: scales.iter().map(|v| v * bound).collect(), fan_in })
+        };
+        let layers = model.graph().linear_nodes().map(layer).collect::<Result<_, AuditError>>()?;
+        Ok(Self { model, layers })
+    }
+
+    /// Architecture.
+    pub fn graph(&self) -> &Graph {
+        self.model.graph()
+    }
+
+    /// The network itself.
+    pub fn model(&self) -> &QuantModel {
+        &self.model
+    }
+
+    /// Its linear layers, in order.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// Answers of the victim: logits for every image.
+    ///
+    /// # Errors
+    /// [`AuditError::Model`] for images of another shape.
+    pub fn answer(&self, images: &[Tensor]) -> Result<Vec<Vec<f32>>, AuditError> {
+        let run = |image: &Tensor| Ok(integer::run(&self.model, image.clone())?.output.data);
+        images.par_iter().map(run).collect()
+    }
+
+    /// For every layer, 1 where the plan hides a weight and 0 where it may be open.
+    pub fn hidden(&self, plan: &Plan) -> Vec<Vec<f32>> {
+        let layer = |(l, layer): (usize, &Layer)| {
+            let mut hidden = vec![1.0; layer.weights.len()];
+            plan.open_ranges(l).iter().for_each(|&[start, end]| hidden[start..end].fill(0.0));
+            hidden
+        };
+        self.layers.iter().enumerate().map(layer).collect()
+    }
+}
