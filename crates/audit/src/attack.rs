@@ -4,14 +4,13 @@ use std::fmt;
 use std::str::FromStr;
 
 use burn::tensor::Device;
-use chacha20::ChaCha20Rng;
 use jali_leak::Policy;
 use jali_model::Tensor;
 
 use crate::AuditError;
-use crate::fill::{generator, statistics, zeros};
+use crate::fill::{statistics, zeros};
 use crate::network::{Layer, vector};
-use crate::train::{Examples, Free, Point, Schedule, argmax, classify, train};
+use crate::train::{Examples, Free, Point, Schedule, Task, argmax, classify, train};
 use crate::victim::Victim;
 
 /// What an attacker does with hidden weights.
@@ -172,7 +171,6 @@ pub fn attack(
     device: &Device,
 ) -> Result<Surrogate, AuditError> {
     let Knowledge { victim, hidden, policy, queries, public } = *knows;
-    let mut rng = generator("fill", seed);
     let layers = |weights: Vec<Vec<f32>>| -> Vec<Layer> {
         let layer = |(w, known): (&Vec<f32>, &crate::victim::Layer)| Layer {
             weight: vector(w, device),
@@ -182,17 +180,20 @@ pub fn attack(
         weights.iter().zip(victim.layers()).map(layer).collect()
     };
     let done = |layers| Surrogate { layers, rate: None, curve: vec![], plateau: true };
-    let draw = |rng: &mut ChaCha20Rng| statistics(victim, hidden, policy, rng);
-    let (start, free) = match attacker {
+    // Draws of one seed are far from those of the next.
+    let draw = |n: usize| statistics(victim, hidden, policy, seed * DRAWS as u64 + n as u64);
+    // Both fills are tried: zeros are the better start where what is hidden is large and its signs are a guess.
+    let starts = || vec![layers(draw(0)), layers(zeros(victim, hidden))];
+    let (begin, free) = match attacker {
         Attacker::Zero => return Ok(done(layers(zeros(victim, hidden)))),
-        Attacker::Statistics => return Ok(done(layers(draw(&mut rng)))),
+        Attacker::Statistics => return Ok(done(layers(draw(0)))),
         Attacker::BestOf => {
             let examples = queries.hard();
             let count = examples.images.len().min(DRAW_IMAGES);
             let classes: Vec<usize> = examples.targets[..count].iter().map(|t| argmax(t)).collect();
             let mut best: Option<(usize, Vec<Layer>)> = None;
-            for _ in 0..DRAWS {
-                let candidate = layers(draw(&mut rng));
+            for n in 0..DRAWS {
+                let candidate = layers(draw(n));
                 let said = classify(victim.graph(), &candidate, &examples.images[..count], device);
                 let right = said.iter().zip(&classes).filter(|(a, b)| a == b).count();
                 if best.as_ref().is_none_or(|b| right > b.0) {
@@ -201,21 +202,22 @@ pub fn attack(
             }
             return Ok(done(best.map(|b| b.1).unwrap_or_default()));
         }
-        Attacker::Rescale => (layers(draw(&mut rng)), Free::Scales),
-        Attacker::TuneHidden => (layers(draw(&mut rng)), Free::Hidden),
-        Attacker::TuneAll | Attacker::Distil => (layers(draw(&mut rng)), Free::Everything),
+        Attacker::Rescale => (starts(), Free::Scales),
+        Attacker::TuneHidden => (starts(), Free::Hidden),
+        Attacker::TuneAll | Attacker::Distil => (starts(), Free::Everything),
         Attacker::Public => {
             let public = public.ok_or(AuditError::NoPublicModel)?;
-            let mut weights = draw(&mut rng);
+            let mut weights = draw(0);
             for ((w, h), p) in weights.iter_mut().zip(hidden).zip(public) {
                 let Some(p) = p else { continue };
                 w.iter_mut().zip(h).zip(p).filter(|((_, h), _)| **h == 1.0).for_each(|((w, _), p)| *w = *p);
             }
-            (layers(weights), Free::Everything)
+            (vec![layers(weights)], Free::Everything)
         }
     };
     let examples = if attacker == Attacker::Distil { queries.soft() } else { queries.hard() };
-    let trained = train(victim.graph(), &start, hidden, free, examples, schedule, seed, device);
+    let task = Task { graph: victim.graph(), starts: &begin, hidden, free };
+    let trained = train(&task, examples, schedule, seed, device);
     let rate = (!trained.curve.is_empty()).then_some(trained.rate);
     Ok(Surrogate { layers: trained.layers, rate, curve: trained.curve, plateau: trained.plateau })
 }

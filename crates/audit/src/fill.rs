@@ -3,7 +3,7 @@
 use chacha20::ChaCha20Rng;
 use jali_leak::{Order, Policy, Unit};
 use rand::{RngExt, SeedableRng};
-use rand_distr::{Distribution, Normal};
+use rand_distr::StandardNormal;
 
 use crate::victim::{Layer, Victim};
 
@@ -16,9 +16,8 @@ pub fn generator(purpose: &str, seed: u64) -> ChaCha20Rng {
 
 /// Zeros in the hidden places.
 pub fn zeros(victim: &Victim, hidden: &[Vec<f32>]) -> Vec<Vec<f32>> {
-    let layer = |(layer, hidden): (&Layer, &Vec<f32>)| {
-        layer.weights.iter().zip(hidden).map(|(w, h)| w * (1.0 - h)).collect()
-    };
+    let layer =
+        |(layer, hidden): (&Layer, &Vec<f32>)| layer.weights.iter().zip(hidden).map(|(w, h)| w * (1.0 - h)).collect();
     victim.layers().iter().zip(hidden).map(layer).collect()
 }
 
@@ -28,63 +27,56 @@ pub fn zeros(victim: &Victim, hidden: &[Vec<f32>]) -> Vec<Vec<f32>> {
 ///
 /// A policy that hides the largest weights says more: what is hidden exceeds every open weight, so magnitudes are drawn
 /// from the tail, and the spread follows from where the tail starts and how much of the layer lies in it.
-pub fn statistics(
-    victim: &Victim,
-    hidden: &[Vec<f32>],
-    policy: Option<Policy>,
-    rng: &mut ChaCha20Rng,
-) -> Vec<Vec<f32>> {
+///
+/// A seed gives a weight the same luck whatever else is hidden, so that an attacker and its twin differ by what they know alone.
+pub fn statistics(victim: &Victim, hidden: &[Vec<f32>], policy: Option<Policy>, seed: u64) -> Vec<Vec<f32>> {
     let tail = policy.is_some_and(|p| p.order() == Order::Magnitude && p.unit() == Unit::Weights);
     let mut weights = zeros(victim, hidden);
     // The policy ranks all layers together, so one threshold serves all.
     let threshold = if tail { largest(&weights) } else { 0.0 };
-    for ((layer, hidden), out) in victim.layers().iter().zip(hidden).zip(&mut weights) {
+    for (l, ((layer, hidden), out)) in victim.layers().iter().zip(hidden).zip(&mut weights).enumerate() {
+        let mut rng = generator(&format!("fill of layer {l}"), seed);
         let open = hidden.iter().filter(|h| **h == 0.0).count();
         let share = open as f64 / hidden.len() as f64;
         let expected = 1.0 / (2.0 * (layer.fan_in.max(2) as f64).ln()).sqrt();
         let relative = |i: usize, w: f32| f64::from(w / layer.limit[i / layer.fan_in].max(f32::MIN_POSITIVE));
-        let spread = if open < 32 {
+        let spread = if open < ENOUGH {
             expected
         } else {
             let known = out.iter().zip(hidden).enumerate().filter(|(_, (_, h))| **h == 0.0);
             let square: f64 = known.map(|(i, (w, _))| relative(i, *w).powi(2)).sum();
             (square / open as f64).sqrt()
         };
-        for (i, (w, _)) in out.iter_mut().zip(hidden).enumerate().filter(|(_, (_, h))| **h == 1.0) {
+        let sigma = f64::from(threshold) / normal_quantile(0.5 + share.min(0.999_999) / 2.0).max(1e-3);
+        for (i, (w, h)) in out.iter_mut().zip(hidden).enumerate() {
+            let (normal, uniform): (f32, f64) = (rng.sample(StandardNormal), rng.random());
+            if *h == 0.0 {
+                continue;
+            }
             let limit = layer.limit[i / layer.fan_in];
             *w = if tail && open > 0 {
-                let sigma = f64::from(threshold) / normal_quantile(0.5 + share.min(0.999_999) / 2.0).max(1e-3);
-                beyond(threshold.min(limit), sigma as f32, limit, rng)
+                beyond(threshold, sigma as f32, limit, uniform).copysign(normal)
             } else {
-                within(spread as f32 * limit, limit, rng)
+                (normal * spread as f32 * limit).clamp(-limit, limit)
             };
         }
     }
     weights
 }
 
+/// Open weights of a layer from which its spread can be estimated.
+const ENOUGH: usize = 32;
+
 fn largest(weights: &[Vec<f32>]) -> f32 {
     weights.iter().flatten().fold(0.0, |m: f32, w| m.max(w.abs()))
 }
 
-/// How often a draw outside of the bounds is repeated before the bound itself is taken.
-const TRIES: usize = 16;
-
-/// A normal value of absolute value at most `limit`.
-fn within(sigma: f32, limit: f32, rng: &mut ChaCha20Rng) -> f32 {
-    let Ok(normal) = Normal::new(0.0, sigma) else { return 0.0 };
-    let draw = (0..TRIES).map(|_| normal.sample(rng)).find(|v: &f32| v.abs() <= limit);
-    draw.unwrap_or(0.0)
-}
-
-/// A value of either sign whose magnitude is a normal one's, given that it lies between `from` and `limit`.
-fn beyond(from: f32, sigma: f32, limit: f32, rng: &mut ChaCha20Rng) -> f32 {
-    let sign = if rng.random::<bool>() { 1.0 } else { -1.0 };
+/// The magnitude of a normal value, given that it lies between `from` and `limit`.
+fn beyond(from: f32, sigma: f32, limit: f32, uniform: f64) -> f32 {
     // Beyond `from` a normal density falls about as fast as an exponential one with the rate at `from`, and faster later.
     let rate = f64::from(from / (sigma * sigma)).max(1e-6);
-    let uniform: f64 = rng.random();
     let magnitude = f64::from(from) - (1.0 - uniform).ln() / rate;
-    sign * (magnitude as f32).min(limit.max(from))
+    (magnitude as f32).min(limit.max(from))
 }
 
 /// Inverse of the normal distribution function by bisection: it is called once a layer.
@@ -101,7 +93,8 @@ fn normal_quantile(p: f64) -> f64 {
 fn normal_cdf(x: f64) -> f64 {
     let z = x.abs() / std::f64::consts::SQRT_2;
     let t = 1.0 / (1.0 + 0.327_591_1 * z);
-    let poly = ((((1.061_405_429 * t - 1.453_152_027) * t + 1.421_413_741) * t - 0.284_496_736) * t + 0.254_829_592) * t;
+    let poly =
+        ((((1.061_405_429 * t - 1.453_152_027) * t + 1.421_413_741) * t - 0.284_496_736) * t + 0.254_829_592) * t;
     let erf = 1.0 - poly * (-z * z).exp();
     if x >= 0.0 { 0.5 + erf / 2.0 } else { 0.5 - erf / 2.0 }
 }

@@ -10,20 +10,28 @@
 //! | [`grid`] | cells: attacker, budget, seed, plan |
 //! | [`pool`] | cells on several threads |
 //! | [`run`] | a run in a folder, resumable |
-//! | [`ground`], [`sensitivity`] | what policies order by |
+//! | [`planner`] | the cheapest plan within a bound |
+//! | [`summary`], [`findings`] | what the cells say together |
+//! | [`report`], [`svg`](mod@svg) | the page with the curves |
+//! | [`sensitivity`] | what the sensitive policies order by |
 #![forbid(unsafe_code)]
 
 pub mod attack;
 pub mod error;
 pub mod fill;
+pub mod findings;
 pub mod grid;
-pub mod ground;
 pub mod network;
+pub mod planner;
 pub mod pool;
+pub mod report;
 pub mod run;
 pub mod sensitivity;
+pub mod summary;
+pub mod svg;
 pub mod train;
 pub mod victim;
 
 pub use error::AuditError;
+pub use findings::Findings;
 pub use grid::{Cell, Grid, Source};

@@ -107,8 +107,7 @@ fn apply(linear: Linear<'_>, layer: &Layer, x: Value) -> Value {
     match linear {
         Linear::Conv(c) => {
             let [top, left, bottom, right] = c.padding;
-            let options =
-                ConvOptions::new_with_padding(c.stride, [(top, bottom), (left, right)], c.dilation, c.groups);
+            let options = ConvOptions::new_with_padding(c.stride, [(top, bottom), (left, right)], c.dilation, c.groups);
             let weight = layer.weight.clone().reshape([outputs, c.channels, c.kernel[0], c.kernel[1]]);
             Value::Planes(match &layer.gain {
                 None => conv2d(x.planes(), weight, Some(layer.bias.clone()), options),

@@ -12,18 +12,18 @@ use jali::network::{read_model, read_plan};
 use jali::{Costs, Dataset, JaliError, Network, Records, Sample};
 use jali_leak::file::model_hash;
 use jali_leak::{Ground, Order, Plan, Policy};
-use jali_model::{QuantConfig, QuantModel, Tensor};
+use jali_model::{Linear, QuantConfig, QuantModel, Tensor};
+use jali_protocol::{Blueprint, row_savings};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
+use crate::AuditError;
 use crate::attack::{Knowledge, Queries, attack};
 use crate::fill::generator;
 use crate::grid::{Cell, Grid, Source};
 use crate::sensitivity;
 use crate::train::{Point, Schedule, argmax, classify};
 use crate::victim::Victim;
-use crate::AuditError;
-use crate::ground::row_savings;
 
 /// Changes when results of before are no longer comparable.
 pub const METHOD: u32 = 1;
@@ -121,9 +121,11 @@ pub struct CellResult {
 }
 
 /// Where labelled images for attackers come from.
-enum Pool {
+#[derive(Debug)]
+pub enum Pool {
+    /// A training set.
     Full(Records),
-    /// Bundled test images that do not score.
+    /// A few images, for example bundled test images that do not score.
     Bundled(Vec<Sample>),
 }
 
@@ -192,12 +194,9 @@ pub fn dataset_for(shape: &[usize]) -> Result<Dataset, AuditError> {
 fn check_labelled(folder: &Path, dataset: Dataset) -> Result<(), AuditError> {
     let needed: &[&str] = match dataset {
         Dataset::Cifar10 => &["data_batch_1.bin", "data_batch_5.bin", "test_batch.bin"],
-        Dataset::Mnist => &[
-            "train-images-idx3-ubyte",
-            "train-labels-idx1-ubyte",
-            "t10k-images-idx3-ubyte",
-            "t10k-labels-idx1-ubyte",
-        ],
+        Dataset::Mnist => {
+            &["train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"]
+        }
     };
     match needed.iter().find(|name| !folder.join(name).is_file()) {
         None => Ok(()),
@@ -222,17 +221,55 @@ fn quantise(path: &Path, pool: Option<&Records>) -> Result<(QuantModel, String, 
     let model = match (network, pool) {
         (Some(network), _) => network.quantised(config)?,
         (None, Some(pool)) => {
-            let images = (0..pool.len().min(100)).map(|i| Ok(pool.get(i)?.image)).collect::<Result<Vec<_>, JaliError>>()?;
+            let images =
+                (0..pool.len().min(100)).map(|i| Ok(pool.get(i)?.image)).collect::<Result<Vec<_>, JaliError>>()?;
             QuantModel::calibrate(graph, config, &images, Some(1.0))?
         }
-        (None, None) => {
-            return Err(AuditError::Data {
-                what: path.display().to_string(),
-                why: "this is none of the bundled networks: give --data DIR with labelled images".into(),
-            });
-        }
+        (None, None) => return Err(needs_data(path)),
     };
     Ok((model, hash, network))
+}
+
+/// The quantised model with its hash, the attackers' images and the scoring images.
+fn victim_and_data(
+    path: &Path,
+    data: Option<&Path>,
+    scoring: usize,
+) -> Result<(QuantModel, String, Pool, Vec<Sample>), AuditError> {
+    let shape = read_model(path)?.input_shape().to_vec();
+    let dataset = dataset_for(&shape)?;
+    let full = match data {
+        Some(data) => {
+            check_labelled(data, dataset)?;
+            Some((dataset.full_train(data)?, dataset.full_test(data)?))
+        }
+        None => None,
+    };
+    let (model, hash, network) = quantise(path, full.as_ref().map(|f| &f.0))?;
+    Ok(match (full, network) {
+        (Some((train, test)), _) => (model, hash, Pool::Full(train), test),
+        (None, Some(network)) => {
+            let mut test = network.dataset().bundled_test()?;
+            let rest = test.split_off(scoring.min(test.len()));
+            (model, hash, Pool::Bundled(rest), test)
+        }
+        (None, None) => return Err(needs_data(path)),
+    })
+}
+
+fn needs_data(path: &Path) -> AuditError {
+    let why = "this is none of the bundled networks: give --data DIR with labelled images".into();
+    AuditError::Data { what: path.display().to_string(), why }
+}
+
+/// Sensitivity of every weight of a model on the first images that attackers could have.
+///
+/// # Errors
+/// [`AuditError`] for files and data that do not fit.
+pub fn sensitivities(path: &Path, data: Option<&Path>, device: Device) -> Result<Vec<Vec<f32>>, AuditError> {
+    let (model, _, pool, _) = victim_and_data(path, data, BUNDLED_SCORING)?;
+    let images = (0..pool.len().min(sensitivity::IMAGES)).map(|i| pool.image(i)).collect::<Result<Vec<_>, _>>()?;
+    sensitivity::scores(&Victim::new(model)?, &images, &device)
 }
 
 /// Bundled scoring images; the others are the attackers'.
@@ -270,7 +307,7 @@ impl Context {
         let mut plan_hash = None;
         if let Some(path) = &request.plan {
             plan_hash = Some(blake3::hash(&read_bounded(path, MAX_FILE)?).to_hex().to_string());
-            grid.plan = Some(read_plan(path, &graph)?.0.fraction_open());
+            grid.plan = Some(read_plan(path, &graph)?.plan.fraction_open());
         }
         let public_hash = match &request.public_model {
             Some(path) => Some(model_hash(&read_model(path)?)),
@@ -305,8 +342,7 @@ impl Context {
         };
         let context = Self::load(folder, spec, device)?;
         let cells = folder.join(CELLS);
-        std::fs::create_dir_all(&cells)
-            .map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
+        std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
         write_json(&path, &context.spec)?;
         Ok(context)
     }
@@ -320,34 +356,12 @@ impl Context {
     }
 
     fn load(folder: &Path, spec: Spec, device: Device) -> Result<Self, AuditError> {
-        let model_path = PathBuf::from(&spec.model);
-        let shape = read_model(&model_path)?.input_shape().to_vec();
-        let dataset = dataset_for(&shape)?;
-        let full = match &spec.data {
-            Some(data) => {
-                let data = Path::new(data);
-                check_labelled(data, dataset)?;
-                Some((dataset.full_train(data)?, dataset.full_test(data)?))
-            }
-            None => None,
-        };
-        let (model, hash, network) = quantise(&model_path, full.as_ref().map(|f| &f.0))?;
+        let (model, hash, pool, mut test) =
+            victim_and_data(Path::new(&spec.model), spec.data.as_deref().map(Path::new), spec.scoring)?;
         if hash != spec.model_hash {
             let why = format!("the model has changed since the run began (it was {})", spec.model_hash);
-            return Err(AuditError::File { path: model_path, why });
+            return Err(AuditError::File { path: spec.model.clone().into(), why });
         }
-        let (pool, mut test) = match (full, network) {
-            (Some((train, test)), _) => (Pool::Full(train), test),
-            (None, Some(network)) => {
-                let mut test = network.dataset().bundled_test()?;
-                let rest = test.split_off(spec.scoring.min(test.len()));
-                (Pool::Bundled(rest), test)
-            }
-            (None, None) => {
-                let why = "this is none of the bundled networks: give --data DIR with labelled images".into();
-                return Err(AuditError::Data { what: spec.model.clone(), why });
-            }
-        };
         test.truncate(spec.scoring);
         if let Some(&most) = spec.grid.budgets.iter().max().filter(|most| **most > pool.len()) {
             return Err(AuditError::Data {
@@ -359,9 +373,24 @@ impl Context {
                 ),
             });
         }
+        Self::assemble(folder, spec, model, pool, test, device)
+    }
+
+    /// From parts: a network that is in no file, or images of one's own.
+    ///
+    /// # Errors
+    /// [`AuditError`] for images or plans that do not fit the network.
+    pub fn assemble(
+        folder: &Path,
+        spec: Spec,
+        model: QuantModel,
+        pool: Pool,
+        test: Vec<Sample>,
+        device: Device,
+    ) -> Result<Self, AuditError> {
         let victim = Victim::new(model)?;
         let plan = match &spec.plan {
-            Some(path) => Some(read_plan(Path::new(path), victim.graph())?.0),
+            Some(path) => Some(read_plan(Path::new(path), victim.graph())?.plan),
             None => None,
         };
         let public = match &spec.public_model {
@@ -371,24 +400,24 @@ impl Context {
         let images: Vec<Tensor> = test.iter().map(|s| s.image.clone()).collect();
         let said = answers(folder, &spec, &victim, &images)?;
         let test_pixels = images.into_iter().map(|i| i.data).collect();
-        Ok(Self {
-            folder: folder.into(),
-            spec,
-            victim,
-            pool,
-            test,
-            test_pixels,
-            said,
-            plan,
-            public,
-            scores: OnceLock::new(),
-            device,
-        })
+        let folder = folder.into();
+        let scores = OnceLock::new();
+        Ok(Self { folder, spec, victim, pool, test, test_pixels, said, plan, public, scores, device })
     }
 
     /// What the run is about.
     pub fn spec(&self) -> &Spec {
         &self.spec
+    }
+
+    /// Folder of the run.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.victim.graph().shape(self.victim.graph().output()).iter().product::<usize>().max(1)
     }
 
     /// The network under attack.
@@ -445,7 +474,8 @@ impl Context {
 
     fn policy_plan(&self, policy: Policy, leaked: f64, seed: u64) -> Result<Plan, AuditError> {
         // The built-in costs, so that a plan does not depend on the machine that audits it.
-        let (rows, savings) = row_savings(self.victim.model(), &Costs::default())?;
+        let (model, costs) = (self.victim.model(), Costs::default());
+        let (rows, savings) = (Blueprint::rows_of_all(model, &costs)?, row_savings(model, &costs)?);
         let scores: &[Vec<f32>] = if policy.order() == Order::Sensitive { self.scores()? } else { &[] };
         let ground = Ground { rows: &rows, savings: &savings, scores };
         Ok(policy.plan(self.victim.graph(), &ground, leaked, seed)?)
@@ -455,7 +485,8 @@ impl Context {
         if let Some(scores) = self.scores.get() {
             return Ok(scores);
         }
-        let images = (0..self.pool.len().min(sensitivity::IMAGES)).map(|i| self.pool.image(i)).collect::<Result<Vec<_>, _>>()?;
+        let images =
+            (0..self.pool.len().min(sensitivity::IMAGES)).map(|i| self.pool.image(i)).collect::<Result<Vec<_>, _>>()?;
         let scores = sensitivity::scores(&self.victim, &images, &self.device)?;
         Ok(self.scores.get_or_init(|| scores))
     }
@@ -482,8 +513,13 @@ impl Context {
             Source::Policy(p) => Some(p),
             _ => None,
         };
-        let knows =
-            Knowledge { victim: &self.victim, hidden: &hidden, policy, queries: &queries, public: self.public.as_deref() };
+        let knows = Knowledge {
+            victim: &self.victim,
+            hidden: &hidden,
+            policy,
+            queries: &queries,
+            public: self.public.as_deref(),
+        };
         let surrogate = attack(cell.attacker, &knows, &self.spec.schedule, cell.seed, &self.device)?;
         let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
         let right: Vec<bool> = got.iter().zip(&self.test).map(|(g, s)| *g == s.label).collect();
@@ -605,8 +641,8 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, AuditErro
 }
 
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), AuditError> {
-    let text = serde_json::to_vec_pretty(value)
-        .map_err(|e| AuditError::File { path: path.into(), why: e.to_string() })?;
+    let text =
+        serde_json::to_vec_pretty(value).map_err(|e| AuditError::File { path: path.into(), why: e.to_string() })?;
     Ok(write_aside(path, &text)?)
 }
 
@@ -639,23 +675,23 @@ fn answers(folder: &Path, spec: &Spec, victim: &Victim, images: &[Tensor]) -> Re
 /// Weights of a public model, for the layers whose shape is the victim's.
 fn public_weights(victim: &Victim, path: &Path) -> Result<Vec<Option<Vec<f32>>>, AuditError> {
     let graph = read_model(path)?;
-    let theirs: Vec<_> = graph.linear_nodes().map(|(_, l)| (l.kind(), l.outputs(), l.weights().to_vec())).collect();
-    let ours: Vec<_> = victim.graph().linear_nodes().map(|(_, l)| (l.kind(), l.outputs(), l.weights().len())).collect();
+    let (theirs, ours): (Vec<_>, Vec<_>) = (graph.linear_nodes().collect(), victim.graph().linear_nodes().collect());
     if theirs.len() != ours.len() {
         return Err(AuditError::Data {
             what: path.display().to_string(),
             why: format!(
-                "the public model has {} linear layers, the victim {}: it must have the same architecture (the last \
-                 layer may differ)",
+                "the public model has {} linear layers, the victim {}: it must have the same architecture (the last layer may differ)",
                 theirs.len(),
                 ours.len()
             ),
         });
     }
-    let fit = |((kind, outputs, weights), (k, o, n)): ((String, usize, Vec<f32>), &(String, usize, usize))| {
-        (kind == *k && outputs == *o && weights.len() == *n).then_some(weights)
+    let fit = |((_, theirs), (_, ours)): (&(usize, Linear<'_>), &(usize, Linear<'_>))| {
+        let same =
+            theirs.kind() == ours.kind() && theirs.outputs() == ours.outputs() && theirs.fan_in() == ours.fan_in();
+        same.then(|| theirs.weights().to_vec())
     };
-    let layers: Vec<Option<Vec<f32>>> = theirs.into_iter().zip(&ours).map(fit).collect();
+    let layers: Vec<Option<Vec<f32>>> = theirs.iter().zip(&ours).map(fit).collect();
     if layers.iter().all(Option::is_none) {
         let why = "no layer of the public model has the shape of the victim's".into();
         return Err(AuditError::Data { what: path.display().to_string(), why });

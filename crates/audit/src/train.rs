@@ -27,7 +27,7 @@ pub struct Schedule {
     pub batch: usize,
     /// Least steps between two looks at the validation images; a look comes after a whole pass if that is longer.
     pub steps: usize,
-    /// Rounds (steps up to a look) that every learning rate gets before the best one goes on.
+    /// Looks (after `steps` steps each) that every start and learning rate gets before the best goes on.
     pub probe: usize,
     /// Most rounds in all of the chosen learning rate.
     pub rounds: usize,
@@ -46,13 +46,13 @@ pub struct Schedule {
 impl Schedule {
     /// To a plateau.
     pub fn full(mirror: bool) -> Self {
-        let rates = vec![3e-3, 1e-3, 2e-4];
+        let rates = vec![1e-2, 2e-3, 4e-4];
         Self { batch: 16, steps: 10, probe: 2, rounds: 30, patience: 6, rates, validation: 0.2, shift: 2, mirror }
     }
 
     /// A first impression in minutes.
     pub fn quick(mirror: bool) -> Self {
-        let rates = vec![2e-3, 3e-4];
+        let rates = vec![5e-3, 1e-3];
         Self { probe: 2, rounds: 12, patience: 4, rates, ..Self::full(mirror) }
     }
 
@@ -93,6 +93,8 @@ pub struct Trained {
     pub layers: Vec<Layer>,
     /// The learning rate that was chosen.
     pub rate: f64,
+    /// Which start was.
+    pub start: usize,
     /// All looks of the chosen learning rate.
     pub curve: Vec<Point>,
     /// Whether it stopped because validation did not improve any more.
@@ -102,7 +104,7 @@ pub struct Trained {
 /// Everything that does not change during training.
 struct Trainer<'a> {
     graph: &'a Graph,
-    start: &'a [Layer],
+    starts: &'a [Vec<Layer>],
     hidden: Vec<Tensor<1>>,
     free: Free,
     training: Examples,
@@ -122,6 +124,7 @@ type AdamState = <Adam as Optimizer>::State<1>;
 
 /// A run with one learning rate, under way.
 struct Run {
+    start: usize,
     chosen: f64,
     rate: f64,
     decayed: bool,
@@ -136,20 +139,32 @@ struct Run {
     curve: Vec<Point>,
 }
 
-/// Trains from `start`. `hidden` is 1 for hidden weights. Fewer than two examples leave the start as it is.
-pub fn train(
-    graph: &Graph,
-    start: &[Layer],
-    hidden: &[Vec<f32>],
-    free: Free,
-    examples: Examples,
-    schedule: &Schedule,
-    seed: u64,
-    device: &Device,
-) -> Trained {
+/// What is trained, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// Architecture.
+    pub graph: &'a Graph,
+    /// Where training may start: the best start is found like the best learning rate.
+    pub starts: &'a [Vec<Layer>],
+    /// 1 where a weight is hidden.
+    pub hidden: &'a [Vec<f32>],
+    /// What may change.
+    pub free: Free,
+}
+
+/// Trains on labelled images. Fewer than two leave the first start as it is.
+pub fn train(task: &Task<'_>, examples: Examples, schedule: &Schedule, seed: u64, device: &Device) -> Trained {
+    let Task { graph, starts, hidden, free } = *task;
     let mut examples = examples;
+    let untrained = || Trained {
+        layers: starts.first().cloned().unwrap_or_default(),
+        rate: 0.0,
+        start: 0,
+        curve: vec![],
+        plateau: true,
+    };
     if examples.images.len() < 2 {
-        return Trained { layers: start.to_vec(), rate: 0.0, curve: vec![], plateau: true };
+        return untrained();
     }
     // They come in random order already.
     let kept = schedule.validation_count(examples.images.len());
@@ -157,7 +172,7 @@ pub fn train(
     let held = Examples { images: examples.images.split_off(at), targets: examples.targets.split_off(at) };
     let trainer = Trainer {
         graph,
-        start,
+        starts,
         hidden: hidden.iter().map(|h| vector(h, device)).collect(),
         free,
         validation: batch(graph, held.images.concat(), &held.targets, device),
@@ -167,26 +182,29 @@ pub fn train(
         adam: AdamConfig::new().build(),
     };
     let mut best: Option<Run> = None;
-    for &rate in &schedule.rates {
-        // The same order and augmentation for every learning rate.
-        let mut run = trainer.begin(rate, generator("training", seed));
-        for _ in 0..schedule.probe {
-            trainer.round(&mut run);
-        }
-        if best.as_ref().is_none_or(|b| run.best_score > b.best_score) {
-            best = Some(run);
+    for start in 0..starts.len() {
+        for &rate in &schedule.rates {
+            // The same order and augmentation for every start and learning rate.
+            let mut run = trainer.begin(start, rate, generator("training", seed));
+            for _ in 0..schedule.probe {
+                trainer.round(&mut run, schedule.steps);
+            }
+            if best.as_ref().is_none_or(|b| run.best_score > b.best_score) {
+                best = Some(run);
+            }
         }
     }
-    let Some(mut run) = best else {
-        return Trained { layers: start.to_vec(), rate: 0.0, curve: vec![], plateau: true };
-    };
-    while run.curve.len() <= schedule.rounds && run.waiting < schedule.patience {
-        trainer.round(&mut run);
+    let Some(mut run) = best else { return untrained() };
+    let pass = trainer.training.images.len().div_ceil(schedule.batch.max(1));
+    let (steps, mut ended) = (schedule.steps.max(pass), false);
+    while run.curve.len() <= schedule.rounds && !ended {
+        ended = trainer.round(&mut run, steps);
     }
     Trained {
-        layers: trainer.layers(&run.best),
+        layers: trainer.layers(run.start, &run.best),
         rate: run.chosen,
-        plateau: run.waiting >= schedule.patience,
+        start: run.start,
+        plateau: ended,
         curve: run.curve,
     }
 }
@@ -221,18 +239,16 @@ fn scalar(t: Tensor<1>) -> f32 {
 }
 
 impl Trainer<'_> {
-    fn begin(&self, rate: f64, rng: ChaCha20Rng) -> Run {
+    fn begin(&self, start: usize, rate: f64, rng: ChaCha20Rng) -> Run {
+        let from = &self.starts[start];
+        let biases = from.iter().map(|l| l.bias.clone());
         let parameters: Vec<Tensor<1>> = match self.free {
-            Free::Hidden => self.start.iter().map(|l| l.weight.clone()).collect(),
-            Free::Everything => {
-                self.start.iter().map(|l| l.weight.clone()).chain(self.start.iter().map(|l| l.bias.clone())).collect()
-            }
-            Free::Scales => {
-                let ones = self.start.iter().map(|l| l.bias.ones_like());
-                ones.chain(self.start.iter().map(|l| l.bias.clone())).collect()
-            }
+            Free::Hidden => from.iter().map(|l| l.weight.clone()).collect(),
+            Free::Everything => from.iter().map(|l| l.weight.clone()).chain(biases).collect(),
+            Free::Scales => from.iter().map(|l| l.bias.ones_like()).chain(biases).collect(),
         };
         let mut run = Run {
+            start,
             chosen: rate,
             rate,
             decayed: false,
@@ -252,8 +268,9 @@ impl Trainer<'_> {
     }
 
     /// The network with these parameters.
-    fn layers(&self, parameters: &[Tensor<1>]) -> Vec<Layer> {
-        let count = self.start.len();
+    fn layers(&self, start: usize, parameters: &[Tensor<1>]) -> Vec<Layer> {
+        let from = &self.starts[start];
+        let count = from.len();
         let layer = |(l, start): (usize, &Layer)| match self.free {
             Free::Hidden => {
                 let hidden = &self.hidden[l];
@@ -271,18 +288,17 @@ impl Trainer<'_> {
                 bias: parameters[count + l].clone(),
             },
         };
-        self.start.iter().enumerate().map(layer).collect()
+        from.iter().enumerate().map(layer).collect()
     }
 
-    fn round(&self, run: &mut Run) {
+    /// Steps and a look; whether the plateau is reached.
+    fn round(&self, run: &mut Run, steps: usize) -> bool {
         let batch_size = self.schedule.batch.min(self.training.images.len());
-        let pass = self.training.images.len().div_ceil(batch_size);
-        let steps = self.schedule.steps.max(pass);
         let mut sum = 0.0;
         for _ in 0..steps {
             sum += self.step(run, batch_size);
         }
-        self.look(run, Some(sum / steps as f32));
+        self.look(run, Some(sum / steps as f32))
     }
 
     fn step(&self, run: &mut Run, size: usize) -> f32 {
@@ -300,9 +316,8 @@ impl Trainer<'_> {
             targets.push(self.training.targets[i].clone());
         }
         let batch = batch(self.graph, pixels, &targets, self.device);
-        let leaves: Vec<Tensor<1>> =
-            run.parameters.iter().map(|p| p.clone().autodiff().require_grad()).collect();
-        let logits = forward(self.graph, &self.layers(&leaves), batch.pixels.autodiff());
+        let leaves: Vec<Tensor<1>> = run.parameters.iter().map(|p| p.clone().autodiff().require_grad()).collect();
+        let logits = forward(self.graph, &self.layers(run.start, &leaves), batch.pixels.autodiff());
         let loss = loss(logits, batch.targets.autodiff());
         let mut gradients = loss.backward();
         let value = scalar(loss.inner());
@@ -318,9 +333,9 @@ impl Trainer<'_> {
         value
     }
 
-    /// Looks at the validation images and keeps the best.
-    fn look(&self, run: &mut Run, train_loss: Option<f32>) {
-        let logits = forward(self.graph, &self.layers(&run.parameters), self.validation.pixels.clone());
+    /// Looks at the validation images and keeps the best; whether there is no hope of better.
+    fn look(&self, run: &mut Run, train_loss: Option<f32>) -> bool {
+        let logits = forward(self.graph, &self.layers(run.start, &run.parameters), self.validation.pixels.clone());
         let validation_loss = scalar(loss(logits.clone(), self.validation.targets.clone()));
         let agree = predictions(logits).iter().zip(&self.validation.classes).filter(|(a, b)| a == b).count();
         let validation_agreement = agree as f32 / self.validation.classes.len() as f32;
@@ -334,14 +349,19 @@ impl Trainer<'_> {
         if score > run.best_score {
             run.best_score = score;
             run.waiting = 0;
-        } else {
-            run.waiting += 1;
-            if run.waiting == self.schedule.patience && !run.decayed {
-                run.rate = run.chosen / 3.0;
-                run.decayed = true;
-                run.waiting = self.schedule.patience / 2;
-            }
+            return false;
         }
+        run.waiting += 1;
+        if run.waiting < self.schedule.patience {
+            return false;
+        }
+        if !run.decayed {
+            run.rate = run.chosen / 3.0;
+            run.decayed = true;
+            run.waiting = self.schedule.patience / 2;
+            return false;
+        }
+        true
     }
 
     fn augment(&self, image: &[f32], out: &mut Vec<f32>, rng: &mut ChaCha20Rng) {

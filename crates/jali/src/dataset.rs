@@ -52,7 +52,8 @@ impl Records {
         let fail = |why| JaliError::Data { path: self.path.clone(), why };
         let size = self.record();
         let at = index.saturating_mul(size);
-        let record = self.bytes.get(at..at.saturating_add(size)).ok_or_else(|| fail(format!("there is no image {index}")))?;
+        let record =
+            self.bytes.get(at..at.saturating_add(size)).ok_or_else(|| fail(format!("there is no image {index}")))?;
         let label = usize::from(record[0]);
         if label >= self.dataset.classes().len() {
             return Err(fail(format!("a label is {label}")));

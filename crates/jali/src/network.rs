@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jali_leak::{LeakError, Plan};
+use jali_leak::{LeakError, PlanFile};
 use jali_model::{Graph, QuantConfig, QuantModel, onnx};
 
 use crate::dataset::Dataset;
@@ -72,13 +72,13 @@ pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
 /// Largest plan file, in bytes.
 const MAX_PLAN: u64 = 1 << 30;
 
-/// Reads a plan for a network; also returns how it was made.
+/// Reads a plan for a network.
 ///
 /// # Errors
 /// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::PlanFile`].
-pub fn read_plan(path: &Path, graph: &Graph) -> Result<(Plan, String), JaliError> {
+pub fn read_plan(path: &Path, graph: &Graph) -> Result<PlanFile, JaliError> {
     let fail = |fault| JaliError::PlanFile { path: path.into(), fault };
     let bytes = read_bounded(path, MAX_PLAN)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| fail(LeakError::File { why: e.to_string() }))?;
-    Plan::from_json(text, graph).map_err(fail)
+    PlanFile::from_json(text, graph).map_err(fail)
 }

@@ -1,13 +1,15 @@
 //! Plans as files: JSON that people can read, compare and keep beside a model.
 //!
 //! ```json
-//! {"format": "jali-plan", "version": 1, "made": "random rows, fraction 0.8, seed 7", "model": "<blake3>",
+//! {"format": "jali-plan", "version": 2, "made": "random rows, fraction 0.8, seed 7", "model": "<blake3>",
 //!  "layers": [{"name": "conv1", "weights": 864, "open": [[0, 27], [54, 81]]}]}
 //! ```
 //!
 //! `open` lists half-open ranges of weights, in the order of the model file, rising and not touching. `model` is a hash of shapes and
 //! weights: a plan is for one model, and says nothing about another. It is not secret from whoever has the model, and tells a guesser of
 //! hidden weights whether the guess is right: it belongs to the owner, not to the server.
+//!
+//! A plan of `jali-audit plan` also holds `evidence`: what was measured about exactly this plan. Version 1, without it, is read too.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,8 +18,72 @@ use jali_model::Graph;
 use crate::{LeakError, Plan};
 
 const FORMAT: &str = "jali-plan";
-/// Version that this build writes and reads.
-pub const VERSION: u32 = 1;
+/// Version that this build writes; it reads all up to it.
+pub const VERSION: u32 = 2;
+
+/// What the audit measured about a plan. Fractions are parts of one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// In words.
+    pub claim: String,
+    /// The bound that was asked for.
+    pub bound: f64,
+    /// Upper end of the worst 95 % interval of the advantage.
+    pub upper: f64,
+    /// The worst advantage.
+    pub advantage: f64,
+    /// Labelled images that the attackers had.
+    pub budgets: Vec<usize>,
+    /// Which attackers.
+    pub attackers: Vec<String>,
+    /// Seeds of the check.
+    pub seeds: u64,
+    /// Images that scored.
+    pub scoring: usize,
+    /// Version of the method.
+    pub method: u32,
+    /// [`Plan::digest`] of the plan that it is about.
+    pub plan: String,
+}
+
+/// Where a plan comes from: goes with it into the client's bundle.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Origin {
+    /// How it was made.
+    pub made: String,
+    /// What was measured about it.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub evidence: Option<Evidence>,
+}
+
+impl Origin {
+    /// As bytes.
+    ///
+    /// # Errors
+    /// [`LeakError::File`] never in practice.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, LeakError> {
+        serde_json::to_vec(self).map_err(|e| LeakError::File { why: e.to_string() })
+    }
+
+    /// From bytes.
+    ///
+    /// # Errors
+    /// [`LeakError::File`] with what is wrong.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, LeakError> {
+        serde_json::from_slice(bytes).map_err(|e| LeakError::File { why: e.to_string() })
+    }
+}
+
+/// A plan from a file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanFile {
+    /// The permissions.
+    pub plan: Plan,
+    /// Where they come from.
+    pub origin: Origin,
+}
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +93,8 @@ struct File {
     made: String,
     model: String,
     layers: Vec<Layer>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    evidence: Option<Evidence>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -53,11 +121,33 @@ pub fn model_hash(graph: &Graph) -> String {
 }
 
 impl Plan {
+    /// Names the plan: a hash of the model and of every permission.
+    pub fn digest(&self, graph: &Graph) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("jali 1 plan: permissions");
+        hasher.update(model_hash(graph).as_bytes());
+        for layer in 0..self.counts().len() {
+            let ranges = self.open_ranges(layer);
+            hasher.update(&(ranges.len() as u64).to_le_bytes());
+            ranges.iter().flatten().for_each(|&end| {
+                hasher.update(&(end as u64).to_le_bytes());
+            });
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+
     /// The plan as a file; `made` says how it came about.
     ///
     /// # Errors
     /// [`LeakError::Mismatch`] for another network.
     pub fn to_json(&self, graph: &Graph, made: &str) -> Result<String, LeakError> {
+        self.to_json_with(graph, made, None)
+    }
+
+    /// As [`Plan::to_json`], with what was measured about it.
+    ///
+    /// # Errors
+    /// [`LeakError::Mismatch`] for another network.
+    pub fn to_json_with(&self, graph: &Graph, made: &str, evidence: Option<&Evidence>) -> Result<String, LeakError> {
         self.validate(graph)?;
         let layers = graph.linear_nodes().enumerate().map(|(l, (node, linear))| Layer {
             name: graph.nodes()[node].name.clone(),
@@ -70,6 +160,7 @@ impl Plan {
             made: made.into(),
             model: model_hash(graph),
             layers: layers.collect(),
+            evidence: evidence.cloned(),
         };
         serde_json::to_string_pretty(&file).map_err(|e| LeakError::File { why: e.to_string() })
     }
@@ -77,15 +168,28 @@ impl Plan {
     /// Reads a plan for this network; also returns how it was made.
     ///
     /// # Errors
-    /// [`LeakError::File`] with what is wrong, [`LeakError::Mismatch`] or [`LeakError::Model`] for another network's plan.
+    /// As [`PlanFile::from_json`].
     pub fn from_json(text: &str, graph: &Graph) -> Result<(Self, String), LeakError> {
+        let file = PlanFile::from_json(text, graph)?;
+        Ok((file.plan, file.origin.made))
+    }
+}
+
+impl PlanFile {
+    /// Reads a plan for this network.
+    ///
+    /// # Errors
+    /// [`LeakError::File`] with what is wrong, [`LeakError::Mismatch`] or [`LeakError::Model`] for another network's plan.
+    pub fn from_json(text: &str, graph: &Graph) -> Result<Self, LeakError> {
         let fail = |why: String| LeakError::File { why };
         let file: File = serde_json::from_str(text).map_err(|e| fail(e.to_string()))?;
-        if file.format != FORMAT || file.version != VERSION {
+        if file.format != FORMAT || !(1..=VERSION).contains(&file.version) {
             let (format, version) = (file.format, file.version);
-            return Err(fail(format!("format \"{format}\" version {version}; {FORMAT} version {VERSION} is read")));
+            return Err(fail(format!(
+                "format \"{format}\" version {version}; {FORMAT} versions 1 to {VERSION} are read"
+            )));
         }
-        let mut plan = Self::hide_all(graph);
+        let mut plan = Plan::hide_all(graph);
         let (counts, got) = (plan.counts(), file.layers.len());
         if got != counts.len() {
             return Err(LeakError::Mismatch { what: "linear layers", expected: got, got: counts.len() });
@@ -112,7 +216,10 @@ impl Plan {
         if file.model != got {
             return Err(LeakError::Model { expected: file.model, got });
         }
-        Ok((plan, file.made))
+        if file.evidence.as_ref().is_some_and(|e| e.plan != plan.digest(graph)) {
+            return Err(fail("its evidence is about another plan: remove \"evidence\", or audit this plan".into()));
+        }
+        Ok(Self { plan, origin: Origin { made: file.made, evidence: file.evidence } })
     }
 }
 
@@ -158,12 +265,36 @@ mod tests {
     }
 
     #[test]
+    fn evidence_stays_with_its_plan() {
+        let g = graph(1.0);
+        let mut plan = Plan::hide_all(&g);
+        plan.open(0, 3..9);
+        let evidence = Evidence {
+            claim: "c".into(),
+            bound: 0.02,
+            upper: 0.01,
+            advantage: 0.0,
+            budgets: vec![50],
+            attackers: vec!["zero".into()],
+            seeds: 3,
+            scoring: 10,
+            method: 1,
+            plan: plan.digest(&g),
+        };
+        let text = plan.to_json_with(&g, "test", Some(&evidence)).unwrap();
+        assert_eq!(PlanFile::from_json(&text, &g).unwrap().origin.evidence, Some(evidence));
+        let altered = text.replacen("9\n", "10\n", 1);
+        assert!(altered != text && Plan::from_json(&altered, &g).unwrap_err().to_string().contains("another plan"));
+    }
+
+    #[test]
     fn foreign_and_wrong_plans_say_why() {
         let g = graph(1.0);
         let text = Plan::open_all(&g).to_json(&g, "test").unwrap();
         let error = |text: &str| Plan::from_json(text, &g).unwrap_err().to_string();
         assert!(matches!(Plan::from_json(&text, &graph(2.0)), Err(LeakError::Model { .. })), "other weights");
-        assert!(error(&text.replace("\"version\": 1", "\"version\": 2")).contains("version 2"));
+        assert!(error(&text.replace("\"version\": 2", "\"version\": 3")).contains("version 3"));
+        assert!(Plan::from_json(&text.replace("\"version\": 2", "\"version\": 1"), &g).is_ok(), "version 1 is read");
         assert!(error(&text.replace("36", "35")).contains("35"));
         assert!(error("{}").contains("format"));
         for wrong in ["[[0, 37]]", "[[3, 3]]", "[[4, 6], [6, 7]]", "[[4, 6], [1, 2]]", "[[0]]"] {

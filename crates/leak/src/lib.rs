@@ -13,5 +13,6 @@ pub mod plan;
 pub mod policy;
 
 pub use error::LeakError;
+pub use file::{Evidence, Origin, PlanFile};
 pub use plan::Plan;
 pub use policy::{Ground, Order, Policy, Unit, listed_layers, random_rows};

@@ -71,6 +71,20 @@ impl Plan {
         self.may_open(layer, 0..self.layers[layer].len())
     }
 
+    /// For every layer, how many weights may be open in the other plan and not in this one, and the other way round.
+    ///
+    /// # Errors
+    /// [`LeakError::Mismatch`] for plans of networks of different shapes.
+    pub fn changes_to(&self, other: &Self) -> Result<Vec<[usize; 2]>, LeakError> {
+        let (expected, got) = (self.counts(), other.counts());
+        if expected != got {
+            let (expected, got) = (expected.iter().sum(), got.iter().sum());
+            return Err(LeakError::Mismatch { what: "weights of the network", expected, got });
+        }
+        let count = |a: &[bool], b: &[bool]| a.iter().zip(b).filter(|(a, b)| !**a && **b).count();
+        Ok(self.layers.iter().zip(&other.layers).map(|(a, b)| [count(a, b), count(b, a)]).collect())
+    }
+
     /// Fraction of all weights that may be open.
     pub fn fraction_open(&self) -> f64 {
         let open = self.layers.iter().flatten().filter(|&&o| o).count();

@@ -5,10 +5,12 @@
 //! section "layers"   layers u32 | (node u32 | choice of the layout 2 x u32 | degree u32 | limbs u8 | bits of each prime u8*
 //!                    | primes of open rows u8 | bits of the plaintext modulus u8)*
 //! sections "key L"   keys of layer L (jali_mask::store)
+//! section "plan"     where the plan comes from, with what was measured about it (jali_leak::Origin); may be missing
 //! ```
 
 use std::io::{Read, Seek, Write};
 
+use jali_leak::Origin;
 use jali_mask::{LayerId, MaskError, Parameters, ParametersLiteral, UnhintedKey, Wanted};
 use jali_model::Outline;
 use jali_operator::{Bundle, BundleWriter, Kind, OperatorError};
@@ -23,6 +25,9 @@ use crate::message::decode_hints;
 
 const NETWORK: &str = "network";
 const LAYERS: &str = "layers";
+const PLAN: &str = "plan";
+/// Most bytes of what is said about a plan.
+const MAX_ORIGIN: u64 = 1 << 20;
 /// Most layers of one network.
 const MAX_LAYERS: usize = 4096;
 /// Most primes of one ring.
@@ -60,6 +65,9 @@ impl ClientModel {
             layer.key.encode(&mut w);
             out.section(&key_section(l), &Zeroizing::new(w.finish()))?;
         }
+        if let Some(origin) = &self.origin {
+            out.section(PLAN, &origin.to_bytes()?)?;
+        }
         Ok(out.finish()?)
     }
 }
@@ -70,6 +78,7 @@ pub struct StoredClient {
     hash: [u8; 32],
     outline: Outline,
     layers: Vec<StoredLayer>,
+    origin: Option<Origin>,
 }
 
 struct StoredLayer {
@@ -114,10 +123,15 @@ impl StoredClient {
                 .map_err(|e| section(name, e))?;
             layers.push(StoredLayer { node, layout, key: Some(key), complete: None });
         }
+        let mut origin = None;
+        if bundle.peek().is_some_and(|s| s.name == PLAN) {
+            let bytes = bundle.expect(PLAN, MAX_ORIGIN)?;
+            origin = Some(Origin::from_bytes(&bytes).map_err(|e| section(PLAN.into(), e))?);
+        }
         if let Some(extra) = bundle.peek() {
             return Err(section(extra.name.clone(), "no section was expected here"));
         }
-        Ok(Self { id, hash, outline, layers })
+        Ok(Self { id, hash, outline, layers, origin })
     }
 
     /// Public id of the sealed model.
@@ -133,6 +147,11 @@ impl StoredClient {
     /// The network without its weights.
     pub fn outline(&self) -> &Outline {
         &self.outline
+    }
+
+    /// Where the plan comes from, if it was sealed with one from a file.
+    pub fn origin(&self) -> Option<&Origin> {
+        self.origin.as_ref()
     }
 
     /// Number of linear layers.
@@ -194,7 +213,8 @@ impl StoredClient {
     pub fn finish(self) -> Result<ClientModel, ProtocolError> {
         let complete =
             self.layers.into_iter().map(|l| l.complete.ok_or(ProtocolError::Order("an inference: hints are missing")));
-        Ok(ClientModel { id: self.id, outline: self.outline, layers: complete.collect::<Result<_, _>>()? })
+        let layers = complete.collect::<Result<_, _>>()?;
+        Ok(ClientModel { id: self.id, outline: self.outline, layers, origin: self.origin })
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use jali_leak::Origin;
 use jali_mask::{LayerKey, MaskError, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
 use jali_model::{Execution, ModelError, Outline, Step, Tensor};
 use jali_pack::Layout;
@@ -27,6 +28,7 @@ pub struct ClientModel {
     pub(crate) id: [u8; 16],
     pub(crate) outline: Outline,
     pub(crate) layers: Vec<ClientLayer>,
+    pub(crate) origin: Option<Origin>,
 }
 
 impl std::fmt::Debug for ClientModel {
@@ -36,6 +38,11 @@ impl std::fmt::Debug for ClientModel {
 }
 
 impl ClientModel {
+    /// Where the plan comes from, to be kept in the bundle.
+    pub fn set_origin(&mut self, origin: Origin) {
+        self.origin = Some(origin);
+    }
+
     /// The quantised network without its weights.
     pub fn outline(&self) -> &Outline {
         &self.outline

@@ -3,6 +3,7 @@
 //! | module | role |
 //! |---|---|
 //! | [`owner`] | chooses rings and layouts, seals a network: server bytes and a client model |
+//! | [`forecast`] | what a plan is going to open, save and cost, without sealing anything |
 //! | [`client`] | walks the network for one image: masks, checks, unmasks, runs the non-linear part |
 //! | [`server`] | applies operators to masked inputs; holds only the sealed bytes |
 //! | [`bundle`] | the client's part as a file's content |
@@ -12,6 +13,7 @@
 pub mod bundle;
 pub mod client;
 pub mod error;
+pub mod forecast;
 pub mod message;
 pub mod owner;
 pub mod server;
@@ -19,6 +21,7 @@ pub mod server;
 pub use bundle::{LayerSummary, StoredClient};
 pub use client::{Action, ClientModel, Inference, PreparedImage};
 pub use error::ProtocolError;
+pub use forecast::{LayerForecast, forecast, row_savings};
 pub use owner::{Blueprint, Estimate, LayerReport, Sealed, seal};
 pub use server::Server;
 

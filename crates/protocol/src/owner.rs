@@ -226,6 +226,34 @@ fn layer_shape(config: &QuantConfig, linear: Linear<'_>, layout: &Layout, hidden
     }
 }
 
+/// How a layer is going to be sealed under a plan.
+pub(crate) struct Choice {
+    pub(crate) blueprint: Blueprint,
+    /// Weights of every row.
+    pub(crate) ranges: Vec<Range<usize>>,
+    /// Rows that the plan allows open, and that therefore are.
+    pub(crate) open: Vec<bool>,
+}
+
+impl Choice {
+    pub(crate) fn of(
+        model: &QuantModel,
+        plan: &Plan,
+        (layer, node): (usize, usize),
+        linear: Linear<'_>,
+        costs: &Costs,
+    ) -> Result<Self, ProtocolError> {
+        let whole = plan.may_open_layer(layer);
+        let mut blueprint = Blueprint::choose(model, node, !whole, costs)?;
+        let ranges = blueprint.row_weights(linear);
+        let open: Vec<bool> = ranges.iter().map(|range| plan.may_open(layer, range.clone())).collect();
+        if !whole {
+            blueprint = blueprint.with_open_rows(open.iter().filter(|o| **o).count(), costs)?;
+        }
+        Ok(Self { blueprint, ranges, open })
+    }
+}
+
 /// What sealing did to one layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerReport {
@@ -309,13 +337,7 @@ pub fn seal(
     let id = entropy.model_id();
     let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
     for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
-        let whole = plan.may_open_layer(layer);
-        let mut blueprint = Blueprint::choose(model, node, !whole, costs)?;
-        let ranges = blueprint.row_weights(linear);
-        let open_rows = ranges.iter().filter(|range| plan.may_open(layer, (*range).clone())).count();
-        if !whole {
-            blueprint = blueprint.with_open_rows(open_rows, costs)?;
-        }
+        let Choice { blueprint, ranges, open } = Choice::of(model, plan, (layer, node), linear, costs)?;
         let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
         let Blueprint { parameters, layout, .. } = blueprint;
         let weights = &model.layer(node)?.weights;
@@ -323,11 +345,7 @@ pub fn seal(
         let degree = parameters.ring().degree();
         let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
         let rows: Vec<_> = (0..layout.rows()).map(|row| layout.row(weights, row)).collect();
-        let plain: Vec<PlainRow<'_>> = rows
-            .iter()
-            .zip(&ranges)
-            .map(|(tiles, range)| PlainRow { tiles, open: plan.may_open(layer, range.clone()) })
-            .collect();
+        let plain: Vec<PlainRow<'_>> = rows.iter().zip(&open).map(|(tiles, &open)| PlainRow { tiles, open }).collect();
         let hidden = || ranges.iter().zip(&plain).filter(|(_, row)| !row.open).map(|(range, _)| range.clone());
         let layer_id = LayerId { model: id, layer: layer as u32 };
         let bound = model.config().activation_bound();
@@ -356,6 +374,6 @@ pub fn seal(
     if got > MAX_FAILURE_LOG2 {
         return Err(ProtocolError::Noise { got, limit: MAX_FAILURE_LOG2 });
     }
-    let client = ClientModel { id, outline: model.outline()?, layers };
+    let client = ClientModel { id, outline: model.outline()?, layers, origin: None };
     Ok(Sealed { server: sealed, client, report })
 }

@@ -1,6 +1,7 @@
 //! Arguments and exit codes.
 
 mod cells;
+mod plan;
 mod run;
 mod text;
 
@@ -27,6 +28,12 @@ struct Cli {
 enum Command {
     /// Attack a network with different parts of it open
     Run(run::RunArgs),
+    /// Find the cheapest plan within a bound on the advantage
+    Plan(plan::PlanArgs),
+    /// Write how sensitive the network is to each weight, for `jali plan create`
+    Sensitivity(plan::SensitivityArgs),
+    /// Write table and report of a run again
+    Report(run::ReportArgs),
     /// Say which cells a run has, for a scheduler of your own
     Cells(cells::CellsArgs),
     /// Run one cell
@@ -72,6 +79,11 @@ impl Where {
     }
 }
 
+/// Threads to use: as asked for, or all cores.
+fn threads(asked: Option<u16>) -> usize {
+    asked.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from)
+}
+
 fn exit_code(error: &AuditError) -> u8 {
     match error {
         AuditError::UnknownAttacker { .. } | AuditError::UnknownCell { .. } | AuditError::NoPublicModel => 2,
@@ -86,6 +98,9 @@ fn exit_code(error: &AuditError) -> u8 {
 pub(crate) fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run(args) => run::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Sensitivity(args) => plan::sensitivity(&args),
+        Command::Report(args) => run::report(&args),
         Command::Cells(args) => cells::list(&args),
         Command::Cell(args) => cells::cell(&args),
         Command::Merge(args) => cells::merge(&args),

@@ -1,13 +1,17 @@
 //! `jali-audit run`: all cells of a grid, and what they say.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use jali_audit::grid::Grid;
-use jali_audit::run::{Context, Request};
-use jali_audit::{Cell, pool};
+use jali::bundle::write_aside;
+use jali_audit::findings::PlanFacts;
+use jali_audit::grid::{Grid, percent};
+use jali_audit::run::{CellResult, Context, Request};
+use jali_audit::summary::Row;
+use jali_audit::{Cell, Findings, pool, report};
+use serde::Serialize;
 
-use super::Where;
-use super::text::{note, progress};
+use super::text::{note, progress, say, say_json, table};
+use super::{Where, threads};
 
 /// Attack a network with different parts of it open, and compare with the same attackers that see nothing.
 ///
@@ -70,7 +74,7 @@ pub(super) struct RunArgs {
     place: Where,
 }
 
-fn fraction(text: &str) -> Result<f64, String> {
+pub(super) fn fraction(text: &str) -> Result<f64, String> {
     let got: Result<f64, _> = text.trim().parse();
     got.ok().filter(|f| (0.0..=1.0).contains(f)).ok_or_else(|| format!("\"{text}\" is not a fraction from 0 to 1"))
 }
@@ -116,10 +120,14 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let context = Context::create(&args.out, &request, args.place.device()?)?;
     let cells = context.cells()?;
     if args.prepare {
-        note(format!("{} cells are to be done; see `jali-audit cells --list --out {}`", cells.len(), args.out.display()))?;
+        note(format!(
+            "{} cells are to be done; see `jali-audit cells --list --out {}`",
+            cells.len(),
+            args.out.display()
+        ))?;
         return Ok(());
     }
-    let threads = args.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    let threads = threads(args.threads);
     let jobs = args.jobs.map_or(threads, usize::from);
     let open: Vec<&Cell> = cells.iter().filter(|c| !context.done(c)).collect();
     if open.len() < cells.len() {
@@ -133,5 +141,144 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         Ok(())
     })?;
     bar.finish_and_clear();
-    Ok(())
+    let findings = Findings::of(&context)?;
+    keep(&findings, &args.out)?;
+    show(&findings, &args.out, args.json)
+}
+
+/// What `--json` prints, and what stands in `results.json`.
+#[derive(Serialize)]
+struct Report<'a> {
+    model: &'a str,
+    model_hash: &'a str,
+    dataset: &'a str,
+    scoring: usize,
+    victim_accuracy: f64,
+    chance: f64,
+    missing_cells: usize,
+    verdict: Vec<String>,
+    cells: Vec<CellLine<'a>>,
+    summary: &'a [Row],
+    plans: &'a [PlanFacts],
+}
+
+#[derive(Serialize)]
+struct CellLine<'a> {
+    id: &'a str,
+    policy: &'a str,
+    leaked: f64,
+    opened: f64,
+    budget: usize,
+    attacker: &'a str,
+    seed: u64,
+    accuracy: f64,
+    fidelity: f64,
+    steps: usize,
+    plateau: bool,
+    seconds: f64,
+}
+
+impl<'a> From<&'a CellResult> for CellLine<'a> {
+    fn from(r: &'a CellResult) -> Self {
+        Self {
+            id: &r.id,
+            policy: &r.policy,
+            leaked: r.leaked,
+            opened: r.opened,
+            budget: r.budget,
+            attacker: &r.attacker,
+            seed: r.seed,
+            accuracy: r.accuracy,
+            fidelity: r.fidelity,
+            steps: r.curve.last().map_or(0, |p| p.step),
+            plateau: r.plateau,
+            seconds: r.seconds,
+        }
+    }
+}
+
+fn object(f: &Findings) -> Report<'_> {
+    Report {
+        model: &f.spec.model,
+        model_hash: &f.spec.model_hash,
+        dataset: &f.spec.dataset,
+        scoring: f.spec.scoring,
+        victim_accuracy: f.victim_accuracy,
+        chance: f.chance,
+        missing_cells: f.missing,
+        verdict: f.verdict(report::BOUND),
+        cells: f.results.iter().map(CellLine::from).collect(),
+        summary: &f.rows,
+        plans: &f.plans,
+    }
+}
+
+/// Writes `results.json` and `report.html`.
+fn keep(f: &Findings, folder: &Path) -> anyhow::Result<()> {
+    write_aside(&folder.join("results.json"), &serde_json::to_vec_pretty(&object(f))?)?;
+    Ok(write_aside(&folder.join("report.html"), report::html(f).as_bytes())?)
+}
+
+fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
+    if json {
+        return say_json(&object(f));
+    }
+    let header = [
+        "policy",
+        "best attacker",
+        "twin",
+        "open %",
+        "images",
+        "black box %",
+        "attacker %",
+        "agrees %",
+        "advantage",
+        "interval",
+    ];
+    let rows = f.rows.iter().map(|r| {
+        vec![
+            r.policy.clone(),
+            r.best_attacker.clone(),
+            r.black_box_attacker.clone(),
+            percent(r.leaked),
+            r.budget.to_string(),
+            format!("{:.1}", 100.0 * r.black_box),
+            format!("{:.1}", 100.0 * r.accuracy),
+            format!("{:.1}", 100.0 * r.fidelity),
+            format!("{:+.1}", 100.0 * r.advantage),
+            r.interval.map_or("one seed".into(), |[l, h]| format!("{:+.1} to {:+.1}", 100.0 * l, 100.0 * h)),
+        ]
+    });
+    say(format!("{}\n", table(&header, 3, rows)))?;
+    say(format!(
+        "The victim classifies {:.1} % of {} scoring images rightly; guessing gives {:.0} %. Advantages are points of accuracy, with 95 % intervals.\n",
+        100.0 * f.victim_accuracy,
+        f.spec.scoring,
+        100.0 * f.chance
+    ))?;
+    for line in f.verdict(report::BOUND) {
+        say(line)?;
+    }
+    if f.missing > 0 {
+        say(format!("{} cells have no result yet.", f.missing))?;
+    }
+    Ok(say(format!("\nThe whole story: {}", folder.join("report.html").display()))?)
+}
+
+/// Write the report of a run again from what is there, finished or not.
+#[derive(clap::Parser)]
+pub(super) struct ReportArgs {
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
+    let context = Context::open(&args.out, burn::tensor::Device::flex())?;
+    let findings = Findings::of(&context)?;
+    keep(&findings, &args.out)?;
+    show(&findings, &args.out, args.json)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use jali::JaliError;
 use jali::bundle;
+use jali_leak::Origin;
 use jali_net::hex;
 use jali_operator::{Bundle, Kind, OperatorError, OperatorSummary};
 use jali_protocol::{LayerSummary, ProtocolError, StoredClient};
@@ -93,6 +94,9 @@ struct ClientReport {
     activation_bits: u32,
     weights_hidden: usize,
     weights_open: usize,
+    /// How the plan was made, and what was measured about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan: Option<Origin>,
     layers: Vec<Layer>,
 }
 
@@ -237,6 +241,7 @@ fn inspect_client(path: &Path, locked: bool, args: &InspectArgs) -> anyhow::Resu
         activation_bits: outline.config().activation_bits(),
         weights_hidden: layers.iter().map(|l| l.weights_hidden).sum(),
         weights_open: layers.iter().map(|l| l.weights_open).sum(),
+        plan: stored.origin().cloned(),
         layers: layers.into_iter().map(Into::into).collect(),
     })
 }
@@ -281,6 +286,13 @@ fn print(r: &Report) -> anyhow::Result<()> {
             "        input {:?}, {} bit weights and {} bit activations, {} weights hidden and {} open\n",
             c.input_shape, c.weight_bits, c.activation_bits, c.weights_hidden, c.weights_open
         ))?;
+        if let Some(plan) = &c.plan {
+            say(format!("        plan made by {}", plan.made))?;
+            match &plan.evidence {
+                Some(e) => say(format!("        evidence: {}\n", e.claim))?,
+                None => say("        no evidence of what the open weights give away\n")?,
+            }
+        }
         let header = ["layer", "kind", "layout", "N", "primes", "tiles", "rows", "weights hidden", "open"];
         let rows = c.layers.iter().map(|l| {
             vec![

@@ -18,6 +18,7 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jali::network::read_plan;
 use jali::{Costs, JaliError, Kernel, Link, Network, Plan, QuantConfig, QuantModel, Session, calibration};
+use jali_leak::Origin;
 use jali_net::NetError;
 use jali_protocol::{Blueprint, ProtocolError};
 
@@ -144,9 +145,14 @@ fn start_threads(threads: Option<u16>) -> anyhow::Result<Kernel> {
 }
 
 impl Leak {
+    /// Where the plan comes from, if it comes from a file.
+    fn origin(&self, model: &QuantModel) -> Result<Option<Origin>, JaliError> {
+        self.plan.as_ref().map(|path| Ok(read_plan(path, model.graph())?.origin)).transpose()
+    }
+
     fn plan(&self, model: &QuantModel, costs: &Costs) -> Result<Plan, JaliError> {
         if let Some(path) = &self.plan {
-            return Ok(read_plan(path, model.graph())?.0);
+            return Ok(read_plan(path, model.graph())?.plan);
         }
         let rows = if self.leak > 0.0 && self.leak < 1.0 { Blueprint::rows_of_all(model, costs)? } else { vec![] };
         Ok(jali_leak::random_rows(model.graph(), &rows, self.leak, self.seed).map_err(ProtocolError::from)?)

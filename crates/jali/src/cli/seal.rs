@@ -91,8 +91,11 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     let plan = args.leak.plan(&model, &costs)?;
     let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
     let bar = progress(model.graph().linear_nodes().count() + 1, "sealing");
-    let sealed = jali_protocol::seal(&model, &plan, &costs, &entropy, |done| bar.set_position(done as u64))
+    let mut sealed = jali_protocol::seal(&model, &plan, &costs, &entropy, |done| bar.set_position(done as u64))
         .map_err(JaliError::from)?;
+    if let Some(origin) = args.leak.origin(&model)? {
+        sealed.client.set_origin(origin);
+    }
     let (server, client) = bundle::write(&sealed, &args.out, passphrase.as_ref())?;
     bar.finish_and_clear();
     let report = Report {

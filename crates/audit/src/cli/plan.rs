@@ -1,0 +1,241 @@
+//! `jali-audit plan` and `sensitivity`: the cheapest plan within a bound, and what the sensitive policies order by.
+
+use std::path::PathBuf;
+
+use jali::bundle::write_aside;
+use jali_audit::attack::Attacker;
+use jali_audit::grid::{Grid, percent};
+use jali_audit::planner::{Goal, Minimise, Verdict, search};
+use jali_audit::run::{Context, Request};
+use jali_audit::{AuditError, Cell, pool};
+use jali_leak::Policy;
+use serde::Serialize;
+
+use super::text::{note, progress, say, say_json};
+use super::{Where, threads};
+
+/// Find the cheapest plan whose worst attacker's advantage stays within a bound, and write it with its evidence.
+///
+/// The bound is compared with the upper end of the 95 % interval, on seeds that the search has not seen. If nothing but hiding
+/// everything is safe, the plan hides everything and the command says so. Killed, it goes on where it was.
+#[derive(clap::Parser)]
+#[command(
+    after_help = "Examples:\n  jali-audit plan assets/mnist.onnx --data data/mnist --max-advantage 0.02 --out search --plan-out plan.json\n  jali-audit plan assets/vgg3.onnx --data data/cifar10 --max-advantage 0.05 --budgets 500 --minimise time --out search --plan-out plan.json\n  jali seal --network mnist --plan plan.json --out sealed && jali inspect sealed"
+)]
+pub(super) struct PlanArgs {
+    /// The network as an ONNX file
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// Largest advantage, as a part of one: 0.02 is two points of accuracy
+    #[arg(long, value_name = "A")]
+    max_advantage: f64,
+    /// Folder with a full labelled data set; may be left out for the two bundled networks
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Labelled images of an attacker; the bound must hold for each
+    #[arg(long, alias = "budget", value_name = "IMAGES", value_delimiter = ',', default_value = "0,50,500", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    budgets: Vec<u32>,
+    /// What is to be small: bytes on the server or predicted time
+    #[arg(long, value_name = "WHAT", default_value = "size", value_parser = ["size", "time"])]
+    minimise: String,
+    /// Policies to search; their plans must not depend on a seed
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "sensitive-rows,magnitude-rows,cost-rows,first-layers,last-layers"
+    )]
+    policies: Vec<String>,
+    /// Fractions to try
+    #[arg(long, value_name = "FRACTIONS", value_delimiter = ',', default_value = "0.1,0.25,0.5,0.65,0.8,0.9,0.95", value_parser = super::run::fraction)]
+    fractions: Vec<f64>,
+    /// Attackers by name or number [default: all but `public`]
+    #[arg(
+        long,
+        value_name = "NAMES",
+        value_delimiter = ',',
+        default_value = "zero,statistics,best-of,rescale,tune-hidden,tune-all,distil"
+    )]
+    attackers: Vec<String>,
+    /// Seeds of the search, and as many fresh ones of the check
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(2..=1000))]
+    seeds: u64,
+    /// Images that score
+    #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    scoring: u32,
+    /// Short training
+    #[arg(long)]
+    quick: bool,
+    /// Folder for the search's results
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where to write the plan
+    #[arg(long, value_name = "FILE")]
+    plan_out: PathBuf,
+    /// Cells at a time [default: one per thread]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Threads to use [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Print one JSON object instead of text
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    place: Where,
+}
+
+#[derive(Serialize)]
+struct Report {
+    policy: Option<String>,
+    leaked: f64,
+    fraction_permitted: f64,
+    cost: f64,
+    cost_hidden: f64,
+    minimised: String,
+    max_advantage: f64,
+    evidence: Option<jali_leak::Evidence>,
+    tried: Vec<Tried>,
+    plan: String,
+}
+
+#[derive(Serialize)]
+struct Tried {
+    policy: String,
+    leaked: f64,
+    outcome: String,
+}
+
+fn outcome(verdict: &Verdict) -> String {
+    let points = |v: &f64| format!("{:.1}", 100.0 * v);
+    match verdict {
+        Verdict::Hopeless { advantage } => format!("given up: one attacker gained {} points", points(advantage)),
+        Verdict::TooRisky { upper } => format!("too risky: the interval ends at {} points", points(upper)),
+        Verdict::NotConfirmed { upper } => format!("not confirmed on fresh seeds: {} points", points(upper)),
+        Verdict::Safe { upper } => format!("safe: on fresh seeds the interval ends at {} points", points(upper)),
+    }
+}
+
+pub(super) fn run(args: &PlanArgs) -> anyhow::Result<()> {
+    if !(args.max_advantage > 0.0 && args.max_advantage < 1.0) {
+        let what = format!("--max-advantage must be between 0 and 1 (0.02 is two points), got {}", args.max_advantage);
+        return Err(AuditError::Usage { what }.into());
+    }
+    let attackers = args.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?;
+    let policies =
+        args.policies.iter().map(|p| p.parse().map_err(AuditError::Leak)).collect::<Result<Vec<Policy>, _>>()?;
+    let budgets: Vec<usize> = args.budgets.iter().map(|&b| b as usize).collect();
+    let request = Request {
+        model: args.model.clone(),
+        data: args.data.clone(),
+        plan: None,
+        public_model: None,
+        scoring: args.scoring as usize,
+        quick: args.quick,
+        grid: Grid {
+            policies: args.policies.clone(),
+            fractions: args.fractions.clone(),
+            budgets: budgets.clone(),
+            attackers: attackers.iter().map(ToString::to_string).collect(),
+            seeds: 2 * args.seeds,
+            plan: None,
+        },
+    };
+    let context = Context::create(&args.out, &request, args.place.device()?)?;
+    let goal = Goal {
+        max_advantage: args.max_advantage,
+        minimise: if args.minimise == "time" { Minimise::Time } else { Minimise::Size },
+        policies,
+        fractions: args.fractions.clone(),
+        budgets,
+        attackers,
+        seeds: args.seeds,
+    };
+    let (threads, bar) = (threads(args.threads), progress(0));
+    let jobs = args.jobs.map_or(threads, usize::from);
+    let compute = |cells: &[Cell]| {
+        bar.inc_length(cells.iter().map(Cell::weight).sum());
+        pool::each(cells, jobs, threads, |cell| {
+            bar.set_message(cell.id());
+            context.run(cell)?;
+            bar.inc(cell.weight());
+            Ok(())
+        })?;
+        cells.iter().map(|cell| context.run(cell)).collect()
+    };
+    let choice = search(&context, &goal, compute, |candidate, verdict| {
+        let line = format!("{} at {} %: {}", candidate.policy, percent(candidate.leaked), outcome(verdict));
+        bar.suspend(|| {
+            let _ = note(line);
+        });
+    })?;
+    bar.finish_and_clear();
+    let graph = context.victim().graph();
+    let made = match &choice.chosen {
+        Some(c) => format!("jali-audit plan: {}, fraction {}", c.policy, c.leaked),
+        None => format!("jali-audit plan: nothing is within {}, everything stays hidden", args.max_advantage),
+    };
+    let text = choice.plan.to_json_with(graph, &made, choice.evidence.as_ref()).map_err(AuditError::Leak)?;
+    write_aside(&args.plan_out, text.as_bytes())?;
+    let report = Report {
+        policy: choice.chosen.as_ref().map(|c| c.policy.to_string()),
+        leaked: choice.chosen.as_ref().map_or(0.0, |c| c.leaked),
+        fraction_permitted: choice.plan.fraction_open(),
+        cost: choice.chosen.as_ref().map_or(choice.hidden_cost, |c| c.cost),
+        cost_hidden: choice.hidden_cost,
+        minimised: args.minimise.clone(),
+        max_advantage: args.max_advantage,
+        evidence: choice.evidence,
+        tried: choice
+            .tried
+            .iter()
+            .map(|(p, f, v)| Tried { policy: p.to_string(), leaked: *f, outcome: outcome(v) })
+            .collect(),
+        plan: args.plan_out.display().to_string(),
+    };
+    if args.json {
+        return say_json(&report);
+    }
+    for t in &report.tried {
+        say(format!("{:<18} {:>5} %  {}", t.policy, percent(t.leaked), t.outcome))?;
+    }
+    let amount = |v: f64| if args.minimise == "time" { format!("{v:.1} ms") } else { format!("{:.2} MB", v / 1e6) };
+    match (&report.policy, &report.evidence) {
+        (Some(policy), Some(evidence)) => {
+            say(format!(
+                "\n{policy} at {} %: {} instead of {} with everything hidden",
+                percent(report.leaked),
+                amount(report.cost),
+                amount(report.cost_hidden)
+            ))?;
+            say(&evidence.claim)?;
+        }
+        _ => say(format!(
+            "\nOnly hiding everything is safe: no plan tried keeps the worst attacker within {:.1} points.",
+            100.0 * args.max_advantage
+        ))?,
+    }
+    Ok(say(format!("The plan: {}", report.plan))?)
+}
+
+/// Write how sensitive the network is to each of its weights, for `jali plan create --policy sensitive-rows --scores FILE`.
+#[derive(clap::Parser)]
+pub(super) struct SensitivityArgs {
+    /// The network as an ONNX file
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// Folder with a full labelled data set; may be left out for the two bundled networks
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Where to write the scores
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    #[command(flatten)]
+    place: Where,
+}
+
+pub(super) fn sensitivity(args: &SensitivityArgs) -> anyhow::Result<()> {
+    let scores = jali_audit::run::sensitivities(&args.model, args.data.as_deref(), args.place.device()?)?;
+    write_aside(&args.out, &serde_json::to_vec(&scores)?)?;
+    Ok(say(format!("{}: {} weights", args.out.display(), scores.iter().map(Vec::len).sum::<usize>()))?)
+}

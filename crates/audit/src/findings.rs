@@ -1,0 +1,191 @@
+//! Everything that a finished (or half-finished) run says: for the terminal, for JSON and for the report.
+
+use jali::Costs;
+use jali_protocol::forecast;
+use serde::Serialize;
+
+use crate::AuditError;
+use crate::grid::{Source, percent};
+use crate::run::{CellResult, Context, Spec, read_results};
+use crate::summary::{Row, summarise};
+
+/// A plan of the grid: what it exposes and what it saves.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PlanFacts {
+    /// What made it.
+    pub policy: String,
+    /// Fraction that was asked to be open.
+    pub leaked: f64,
+    /// Fraction that the plan permits (seed 0).
+    pub opened: f64,
+    /// Fraction that sealing really opens: whole rows.
+    pub really_open: f64,
+    /// Part of every layer's weights that may be open.
+    pub exposure: Vec<f64>,
+    /// Bytes of the matrices on the server.
+    pub bytes: usize,
+    /// Products of ring elements for an image.
+    pub products: usize,
+    /// Predicted milliseconds for an image, both sides, by the built-in cost model.
+    pub predicted_ms: f64,
+}
+
+/// All that a run says.
+#[derive(Debug)]
+pub struct Findings {
+    /// What it is about.
+    pub spec: Spec,
+    /// The victim's accuracy on the scoring images.
+    pub victim_accuracy: f64,
+    /// Accuracy of guessing.
+    pub chance: f64,
+    /// Name, kind and number of weights of the linear layers.
+    pub layers: Vec<(String, String, usize)>,
+    /// Cells of the grid that have no result yet.
+    pub missing: usize,
+    /// Results of the grid's cells.
+    pub results: Vec<CellResult>,
+    /// Their summary.
+    pub rows: Vec<Row>,
+    /// The plans.
+    pub plans: Vec<PlanFacts>,
+}
+
+impl Findings {
+    /// Reads what there is.
+    ///
+    /// # Errors
+    /// [`AuditError`] for damaged results.
+    pub fn of(context: &Context) -> Result<Self, AuditError> {
+        let cells = context.cells()?;
+        let ids: std::collections::BTreeSet<String> = cells.iter().map(|c| c.id()).collect();
+        let mut results = read_results(context.folder())?;
+        results.retain(|r| ids.contains(&r.id));
+        let spec = context.spec().clone();
+        let rows = summarise(&results, &spec.grid.budgets, spec.scoring)?;
+        let graph = context.victim().graph();
+        let linear = graph.linear_nodes();
+        let layers = linear.map(|(n, l)| (graph.nodes()[n].name.clone(), l.kind(), l.weights().len())).collect();
+        let mut points: Vec<(Source, f64)> = vec![];
+        for cell in &cells {
+            if !points.contains(&(cell.source, cell.leaked)) {
+                points.push((cell.source, cell.leaked));
+            }
+        }
+        let plans = points.iter().map(|&(source, leaked)| facts(context, source, leaked)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            victim_accuracy: context.victim_accuracy(),
+            chance: 1.0 / context.classes() as f64,
+            layers,
+            missing: cells.len() - results.len(),
+            results,
+            rows,
+            plans,
+            spec,
+        })
+    }
+
+    /// The plan of a summary's row.
+    pub fn plan_of(&self, row: &Row) -> Option<&PlanFacts> {
+        self.plans.iter().find(|p| p.policy == row.policy && p.leaked == row.leaked)
+    }
+
+    /// What the run says about a bound on the advantage, in words.
+    pub fn verdict(&self, bound: f64) -> Vec<String> {
+        let mut lines = vec![];
+        let points = |v: f64| format!("{:.1}", 100.0 * v);
+        let between = |r: &Row| match r.interval {
+            Some([low, high]) => format!("95 % interval {} to {}", points(low), points(high)),
+            None => "one seed only, so no interval".into(),
+        };
+        let open: Vec<&Row> = self.rows.iter().filter(|r| r.policy != "nothing" && r.policy != "everything").collect();
+        let Some(worst) = open.iter().max_by(|a, b| a.advantage.total_cmp(&b.advantage)) else {
+            return vec!["Nothing has been measured yet.".into()];
+        };
+        let mut policies: Vec<&str> = open.iter().map(|r| r.policy.as_str()).collect();
+        policies.dedup();
+        let mut safe_anywhere = false;
+        for policy in policies {
+            let mine: Vec<&&Row> = open.iter().filter(|r| r.policy == policy).collect();
+            // A plan is within the bound only if every budget is.
+            let mut fractions: Vec<f64> = mine.iter().map(|r| r.leaked).collect();
+            fractions.sort_by(f64::total_cmp);
+            fractions.dedup();
+            let upper = |f: f64| {
+                let ends = mine.iter().filter(|r| r.leaked == f).map(|r| r.interval.map_or(f64::INFINITY, |i| i[1]));
+                ends.fold(f64::NEG_INFINITY, f64::max)
+            };
+            let within = fractions.iter().copied().take_while(|&f| upper(f) <= bound).last();
+            if let Some(f) = within {
+                safe_anywhere = true;
+                lines.push(format!(
+                    "{policy}: up to {} % open, no attacker tried gains more than {} points over its black-box twin (upper end of \
+                     the 95 % interval: {}).",
+                    percent(f),
+                    points(bound),
+                    points(upper(f))
+                ));
+            }
+            if let Some(r) = mine
+                .iter()
+                .filter(|r| Some(r.leaked) != within)
+                .filter(|r| upper(r.leaked) > bound)
+                .min_by(|a, b| a.leaked.total_cmp(&b.leaked).then(b.advantage.total_cmp(&a.advantage)))
+            {
+                lines.push(format!(
+                    "{policy}: with {} % open, \"{}\" with {} labelled images reaches {} %, {} points more than the best black box \
+                     with the same images ({} %; {}).",
+                    percent(r.leaked),
+                    r.best_attacker,
+                    r.budget,
+                    points(r.accuracy),
+                    points(r.advantage),
+                    points(r.black_box),
+                    between(r)
+                ));
+            }
+        }
+        let w = worst;
+        let first = if safe_anywhere {
+            format!(
+                "Some of the plans tried stay within {} points of advantage; the worst case of the others is {} points ({} at {} % open, \
+                 {} images, \"{}\").",
+                points(bound),
+                points(w.advantage),
+                w.policy,
+                percent(w.leaked),
+                w.budget,
+                w.best_attacker
+            )
+        } else {
+            format!(
+                "No plan tried that opens anything can be said to stay within {} points of advantage: of these, only hiding everything is \
+                 safe. The worst case is {} points ({} at {} % open, {} images, \"{}\").",
+                points(bound),
+                points(w.advantage),
+                w.policy,
+                percent(w.leaked),
+                w.budget,
+                w.best_attacker
+            )
+        };
+        lines.insert(0, first);
+        lines
+    }
+}
+
+fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, AuditError> {
+    let plan = context.plan(source, leaked, 0)?;
+    let layers = forecast(context.victim().model(), &plan, &Costs::default())?;
+    let weights: usize = layers.iter().map(|l| l.weights).sum();
+    Ok(PlanFacts {
+        policy: source.to_string(),
+        leaked,
+        opened: plan.fraction_open(),
+        really_open: layers.iter().map(|l| l.weights_open).sum::<usize>() as f64 / weights.max(1) as f64,
+        exposure: layers.iter().map(|l| l.weights_allowed as f64 / l.weights.max(1) as f64).collect(),
+        bytes: layers.iter().map(|l| l.bytes).sum(),
+        products: layers.iter().map(|l| l.products).sum(),
+        predicted_ms: layers.iter().map(|l| l.prediction.total_ms()).sum(),
+    })
+}

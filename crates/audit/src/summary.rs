@@ -1,0 +1,242 @@
+//! What the cells say together: the best attacker beside the best of the twins, with an interval.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::AuditError;
+use crate::attack::Attacker;
+use crate::grid::Source;
+use crate::run::{CellResult, unpack};
+
+/// One point of the grid: what was open, to whom, with how many images.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// What made the plan.
+    pub policy: String,
+    /// Fraction of the weights that was asked to be open.
+    pub leaked: f64,
+    /// Fraction that the plans permit, mean over seeds.
+    pub opened: f64,
+    /// Labelled images.
+    pub budget: usize,
+    /// Accuracy of the best black-box twin, mean over seeds.
+    pub black_box: f64,
+    /// Which twin that is.
+    pub black_box_attacker: String,
+    /// The attacker with the best mean accuracy.
+    pub best_attacker: String,
+    /// Its accuracy, mean over seeds.
+    pub accuracy: f64,
+    /// Its agreement with the victim, mean over seeds.
+    pub fidelity: f64,
+    /// `accuracy - black_box` over the seeds that both have.
+    pub advantage: f64,
+    /// 95 % interval of the advantage over seeds and scoring images; `None` with fewer than two seeds.
+    pub interval: Option<[f64; 2]>,
+    /// Seeds that both have.
+    pub seeds: usize,
+    /// Whether any training of the best attacker was cut off before its plateau.
+    pub cut_off: bool,
+}
+
+type Seeds<'a> = BTreeMap<u64, &'a CellResult>;
+
+/// Summarises results. `budgets` are those of the grid; attackers that need no images stand for all of them. Points without
+/// any finished twin are left out.
+///
+/// # Errors
+/// [`AuditError::UnknownAttacker`] for results of another program.
+pub fn summarise(results: &[CellResult], budgets: &[usize], scoring: usize) -> Result<Vec<Row>, AuditError> {
+    let mut points: BTreeMap<(Source, u64), f64> = BTreeMap::new();
+    let mut by_cell: BTreeMap<(Source, u64, usize, Attacker), Seeds<'_>> = BTreeMap::new();
+    for r in results {
+        let (source, attacker): (Source, Attacker) = (r.policy.parse()?, r.attacker.parse()?);
+        let leaked = (r.leaked * 1e9).round() as u64;
+        points.insert((source, leaked), r.leaked);
+        by_cell.entry((source, leaked, r.budget, attacker)).or_default().insert(r.seed, r);
+    }
+    let attackers_at = |source: Source, leaked: u64, budget: usize| {
+        by_cell
+            .iter()
+            .filter(move |((s, l, b, a), _)| {
+                (*s, *l) == (source, leaked) && (*b == budget || (*b == 0 && !a.uses_images()))
+            })
+            .map(|((_, _, _, a), seeds)| (*a, seeds))
+    };
+    let best = |source: Source, leaked: u64, budget: usize| {
+        attackers_at(source, leaked, budget)
+            .max_by(|a, b| mean(a.1.values().map(|r| r.accuracy)).total_cmp(&mean(b.1.values().map(|r| r.accuracy))))
+    };
+    let mut budgets = budgets.to_vec();
+    budgets.sort_unstable();
+    budgets.dedup();
+    let mut rows = vec![];
+    for (&(source, key), &leaked) in &points {
+        for &budget in &budgets {
+            let (Some((attacker, seeds)), Some((twin, twins))) =
+                (best(source, key, budget), best(Source::Nothing, 0, budget))
+            else {
+                continue;
+            };
+            // With everything open there is nothing to draw: one result stands for every seed.
+            let only = (source == Source::Everything).then(|| seeds.values().next()).flatten();
+            let pairs: Vec<(&CellResult, &CellResult)> =
+                twins.iter().filter_map(|(seed, t)| Some((*only.or_else(|| seeds.get(seed))?, *t))).collect();
+            if pairs.is_empty() {
+                continue;
+            }
+            let of = |f: fn(&CellResult) -> f64| mean(pairs.iter().map(|(a, _)| f(a)));
+            let (accuracy, fidelity) = (of(|r| r.accuracy), of(|r| r.fidelity));
+            let black_box = mean(pairs.iter().map(|(_, t)| t.accuracy));
+            rows.push(Row {
+                policy: source.to_string(),
+                leaked,
+                opened: of(|r| r.opened),
+                budget,
+                black_box,
+                black_box_attacker: twin.to_string(),
+                best_attacker: attacker.to_string(),
+                accuracy,
+                fidelity,
+                advantage: accuracy - black_box,
+                interval: interval(&pairs, scoring),
+                seeds: pairs.len(),
+                cut_off: pairs.iter().any(|(a, _)| !a.plateau),
+            });
+        }
+    }
+    Ok(rows)
+}
+
+/// Mean; 0 of nothing.
+pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for v in values {
+        sum += v;
+        count += 1.0;
+    }
+    if count > 0.0 { sum / count } else { 0.0 }
+}
+
+/// 95 % interval of the mean paired difference: Student's t over seeds, and the normal error of a finite scoring set (the same
+/// images score both sides, so their per-image differences count), added as independent errors.
+fn interval(pairs: &[(&CellResult, &CellResult)], scoring: usize) -> Option<[f64; 2]> {
+    let n = pairs.len();
+    if n < 2 {
+        return None;
+    }
+    let differences: Vec<f64> = pairs.iter().map(|(a, t)| a.accuracy - t.accuracy).collect();
+    let middle = mean(differences.iter().copied());
+    let over_seeds = student(n - 1) * deviation(&differences) / (n as f64).sqrt();
+    let mut images = vec![0.0; scoring];
+    for (a, t) in pairs {
+        for (d, (a, t)) in images.iter_mut().zip(unpack(&a.right).into_iter().zip(unpack(&t.right))) {
+            *d += (f64::from(u8::from(a)) - f64::from(u8::from(t))) / n as f64;
+        }
+    }
+    let count = scoring.max(1) as f64;
+    let same = pairs.iter().all(|(a, t)| a.id == t.id);
+    let over_images = match deviation(&images) {
+        // No image told the two apart: the rule of three says how rare such images may still be. A twin beside itself is exact.
+        0.0 if !same => 3.0 / count,
+        spread => 1.96 * spread / count.sqrt(),
+    };
+    let half = over_seeds.hypot(over_images);
+    Some([middle - half, middle + half])
+}
+
+/// Standard deviation of a sample.
+fn deviation(values: &[f64]) -> f64 {
+    if values.len() < 2 {
+        return 0.0;
+    }
+    let middle = mean(values.iter().copied());
+    (values.iter().map(|v| (v - middle).powi(2)).sum::<f64>() / (values.len() - 1) as f64).sqrt()
+}
+
+/// Two-sided 95 % quantiles of Student's t.
+fn student(degrees: usize) -> f64 {
+    const TABLE: [f64; 15] =
+        [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131];
+    match degrees {
+        0 => f64::INFINITY,
+        1..=15 => TABLE[degrees - 1],
+        // Never below the true value.
+        16..=30 => 2.131,
+        _ => 2.042,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(policy: &str, leaked: f64, budget: usize, attacker: &str, seed: u64, right: &str) -> CellResult {
+        let count = unpack(right).iter().filter(|r| **r).count() as f64 / (4 * right.len()) as f64;
+        CellResult {
+            id: format!("{policy}-{leaked}-{budget}-{attacker}-{seed}"),
+            policy: policy.into(),
+            leaked,
+            opened: leaked,
+            budget,
+            attacker: attacker.into(),
+            seed,
+            accuracy: count,
+            fidelity: count,
+            right: right.into(),
+            rate: None,
+            curve: vec![],
+            plateau: true,
+            seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn the_best_attacker_stands_beside_the_best_twin() {
+        let results = [
+            result("nothing", 0.0, 0, "zero", 0, "0001"),
+            result("nothing", 0.0, 0, "zero", 1, "0001"),
+            result("nothing", 0.0, 50, "tune-all", 0, "0003"),
+            result("nothing", 0.0, 50, "tune-all", 1, "0007"),
+            result("random-rows", 0.5, 0, "zero", 0, "00ff"),
+            result("random-rows", 0.5, 0, "zero", 1, "00ff"),
+            result("random-rows", 0.5, 50, "tune-all", 0, "0fff"),
+            result("random-rows", 0.5, 50, "tune-all", 1, "0fff"),
+            result("everything", 1.0, 0, "zero", 0, "ffff"),
+        ];
+        let rows = summarise(&results, &[0, 50], 16).unwrap();
+        let row = |policy: &str, budget: usize| rows.iter().find(|r| r.policy == policy && r.budget == budget).unwrap();
+        assert_eq!(rows.len(), 6);
+        let hidden = row("nothing", 50);
+        assert_eq!((hidden.advantage, hidden.interval), (0.0, Some([0.0, 0.0])), "a twin has no advantage over itself");
+        let half = row("random-rows", 50);
+        assert_eq!((half.best_attacker.as_str(), half.black_box_attacker.as_str()), ("tune-all", "tune-all"));
+        assert!((half.advantage - (12.0 - 2.5) / 16.0).abs() < 1e-12);
+        let [low, high] = half.interval.unwrap();
+        assert!(low < half.advantage && half.advantage < high);
+        // Without images the twin of the zero filler is the zero filler.
+        assert!((row("random-rows", 0).advantage - 7.0 / 16.0).abs() < 1e-12);
+        assert_eq!((row("everything", 50).accuracy, row("everything", 50).seeds), (1.0, 2));
+    }
+
+    #[test]
+    fn one_seed_has_no_interval() {
+        let results = [result("nothing", 0.0, 0, "zero", 0, "1"), result("random-rows", 0.5, 0, "zero", 0, "3")];
+        let rows = summarise(&results, &[0], 4).unwrap();
+        assert!(rows.iter().all(|r| r.interval.is_none() && r.seeds == 1));
+    }
+
+    #[test]
+    fn intervals_agree_with_a_worked_example() {
+        // Differences 0.25 and 0.5 on four images: mean 0.375, t(1) = 12.706, s = 0.1768; images: means 0, 0, 0.5, 1.
+        let (a0, a1, t) = (
+            result("p", 0.5, 0, "zero", 0, "1"),
+            result("p", 0.5, 0, "zero", 1, "3"),
+            result("n", 0.0, 0, "zero", 0, "0"),
+        );
+        let [low, high] = interval(&[(&a0, &t), (&a1, &t)], 4).unwrap();
+        let half = (12.706f64 * 0.176_776_7 / 2f64.sqrt()).hypot(1.96 * 0.478_713_6 / 2.0);
+        assert!((high - low - 2.0 * half).abs() < 1e-5 && ((high + low) / 2.0 - 0.375).abs() < 1e-12);
+    }
+}

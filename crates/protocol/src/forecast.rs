@@ -1,0 +1,81 @@
+//! What a plan is going to open, save and cost, without sealing anything: the same choices as [`crate::seal`] makes.
+
+use jali_leak::Plan;
+use jali_model::QuantModel;
+use jali_pack::{Costs, Prediction};
+
+use crate::ProtocolError;
+use crate::owner::{Blueprint, Choice};
+
+/// One linear layer under a plan.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerForecast {
+    /// Node name.
+    pub name: String,
+    /// `conv3x3`, `fc`.
+    pub kind: String,
+    /// Weights of the layer.
+    pub weights: usize,
+    /// How many the plan allows open.
+    pub weights_allowed: usize,
+    /// How many sealing is going to open: those of rows that the plan allows as a whole.
+    pub weights_open: usize,
+    /// Rows of the matrix.
+    pub rows: usize,
+    /// How many of these are going to be open.
+    pub rows_open: usize,
+    /// Ring elements of the matrix in hidden and in open rows.
+    pub tiles: [usize; 2],
+    /// Products of ring elements modulo one prime that the server does for an image.
+    pub products: usize,
+    /// Bytes of the matrix on the server.
+    pub bytes: usize,
+    /// Expected times for an image.
+    pub prediction: Prediction,
+}
+
+/// All linear layers of a network under a plan.
+///
+/// # Errors
+/// As [`crate::seal`], but for noise, which needs the weights.
+pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<LayerForecast>, ProtocolError> {
+    plan.validate(model.graph())?;
+    let layer = |(layer, (node, linear)): (usize, (usize, jali_model::Linear<'_>))| {
+        let Choice { blueprint, ranges, open } = Choice::of(model, plan, (layer, node), linear, costs)?;
+        let counts = blueprint.counts();
+        let rows_open = open.iter().filter(|o| **o).count();
+        let hidden_rows = counts.rows - rows_open;
+        let weights_open = ranges.iter().zip(&open).filter(|(_, o)| **o).map(|(r, _)| r.len()).sum();
+        let long_rows = counts.rows - counts.short_rows;
+        Ok(LayerForecast {
+            name: model.graph().nodes()[node].name.clone(),
+            kind: linear.kind(),
+            weights: linear.weights().len(),
+            weights_allowed: plan.open_ranges(layer).iter().map(|[start, end]| end - start).sum(),
+            weights_open,
+            rows: counts.rows,
+            rows_open,
+            tiles: [counts.tiles * hidden_rows, counts.tiles * rows_open],
+            products: counts.tiles * (long_rows * counts.limbs + counts.short_rows),
+            // Hidden coefficients as residues, open weights as a byte each.
+            bytes: counts.tiles * hidden_rows * counts.degree * counts.modulus_bits as usize / 8 + weights_open,
+            prediction: blueprint.prediction,
+        })
+    };
+    model.graph().linear_nodes().enumerate().map(layer).collect()
+}
+
+/// For every linear layer what hiding each row costs, in bytes on the server: for the policy that opens what saves most.
+///
+/// # Errors
+/// [`ProtocolError::Layer`] if a layer cannot be lowered.
+pub fn row_savings(model: &QuantModel, costs: &Costs) -> Result<Vec<Vec<f64>>, ProtocolError> {
+    let layer = |(node, linear)| {
+        let blueprint = Blueprint::choose(model, node, true, costs)?;
+        let counts = blueprint.counts();
+        let sealed = (counts.tiles * counts.degree * counts.modulus_bits as usize) as f64 / 8.0;
+        // An open weight takes a byte.
+        Ok(blueprint.row_weights(linear).iter().map(|r| sealed - r.len() as f64).collect())
+    };
+    model.graph().linear_nodes().map(layer).collect()
+}
