@@ -18,7 +18,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
-use crate::attack::{Knowledge, Queries, attack};
+use crate::attack::{Attacker, Knowledge, Queries, attack};
 use crate::fill::generator;
 use crate::grid::{Cell, Grid, Source};
 use crate::sensitivity;
@@ -302,7 +302,14 @@ impl Context {
     pub fn create(folder: &Path, request: &Request, device: Device) -> Result<Self, AuditError> {
         let graph = read_model(&request.model)?;
         let dataset = dataset_for(graph.input_shape())?;
+        if let Some(data) = &request.data {
+            check_labelled(data, dataset)?;
+        }
         let mut grid = request.grid.clone();
+        let public = |cell: &Cell| cell.attacker == Attacker::Public;
+        if request.public_model.is_none() && grid.cells()?.iter().any(public) {
+            return Err(AuditError::NoPublicModel);
+        }
         let text = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
         let mut plan_hash = None;
         if let Some(path) = &request.plan {
@@ -328,7 +335,6 @@ impl Context {
             public_hash,
             grid,
         };
-        spec.grid.cells()?;
         let path = folder.join(SPEC);
         let spec = if path.exists() {
             let old: Spec = read_json(&path)?;

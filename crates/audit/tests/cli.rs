@@ -1,0 +1,138 @@
+//! The binary from outside.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn audit() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_jali-audit"));
+    command.current_dir(root());
+    command
+}
+
+fn output(args: &[&str]) -> (Option<i32>, String, String) {
+    let done = audit().args(args).output().unwrap();
+    let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
+    (done.status.code(), text(done.stdout), text(done.stderr))
+}
+
+fn json(args: &[&str]) -> Value {
+    let (code, out, err) = output(args);
+    assert_eq!(code, Some(0), "{args:?}: {err}");
+    serde_json::from_str(&out).unwrap()
+}
+
+fn fails(args: &[&str], code: i32, says: &[&str]) {
+    let (got, _, err) = output(args);
+    assert_eq!(got, Some(code), "{args:?}: {err}");
+    says.iter().for_each(|s| assert!(err.contains(s), "{args:?} should say {s}: {err}"));
+}
+
+#[test]
+fn a_small_run_has_the_right_ends_and_a_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().to_str().unwrap();
+    let run = ["run", "assets/mnist.onnx", "--quick", "--scoring", "100", "--budgets", "0,20", "--out", out];
+    let few = ["--attackers", "zero,2,best-of", "--fractions", "0.5", "--seeds", "2", "--json"];
+    let first = json(&[&run[..], &few].concat());
+    let rows = first["summary"].as_array().unwrap();
+    let row = |policy: &str, budget: u64| rows.iter().find(|r| r["policy"] == policy && r["budget"] == budget).unwrap();
+    let number = |v: &Value| v.as_f64().unwrap();
+    assert!(number(&row("nothing", 0)["accuracy"]) < 0.35, "a black box without images guesses");
+    assert_eq!(number(&row("nothing", 20)["advantage"]), 0.0);
+    let white = row("everything", 0);
+    assert!((number(&white["accuracy"]) - number(&first["victim_accuracy"])).abs() <= 0.01);
+    assert!(number(&white["fidelity"]) >= 0.99);
+    let cells = first["cells"].as_array().unwrap();
+    // Three points; two attackers without images and one with, two seeds; and everything open once.
+    assert_eq!((cells.len(), &first["missing_cells"]), (2 * 2 * 3 + 1, &Value::from(0)));
+    for key in ["policy", "leaked", "budget", "attacker", "seed", "accuracy", "fidelity"] {
+        assert!(!cells[0][key].is_null(), "{key}");
+    }
+    for key in ["policy", "leaked", "budget", "black_box", "best_attacker", "accuracy", "advantage", "interval"] {
+        assert!(!row("random-rows", 20)[key].is_null(), "{key}");
+    }
+    let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(page.contains("<svg") && !page.contains("http://") && !page.contains("https://"), "self-contained");
+    // A larger grid adds to what is there; nothing is computed twice.
+    let written = |id: &str| folder.path().join(format!("cells/{id}.json")).metadata().unwrap().modified().unwrap();
+    let before = written("random-rows-50-b20-best-of-s0");
+    let wider = ["--attackers", "zero", "--fractions", "0.9", "--seeds", "2", "--json"];
+    let second = json(&[&run[..], &wider].concat());
+    assert_eq!(second["cells"].as_array().unwrap().len(), cells.len() + 2 * 3);
+    assert_eq!(written("random-rows-50-b20-best-of-s0"), before);
+    // Another run does not fit the folder.
+    let other = ["run", "assets/mnist.onnx", "--quick", "--scoring", "50", "--out", out];
+    fails(&other, 9, &["scoring images", "100", "50"]);
+}
+
+#[test]
+fn a_killed_run_goes_on_and_cells_can_be_spread_and_merged() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (out, all) = (one.path().to_str().unwrap(), two.path().join("all"));
+    let args =
+        ["run", "assets/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20", "--attackers", "zero,best-of"];
+    let args = [&args[..], &["--fractions", "0.5", "--seeds", "2", "--jobs", "1", "--out", out]].concat();
+    let mut child = audit().args(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let done = |folder: &Path| {
+        let files =
+            std::fs::read_dir(folder.join("cells")).map(|d| d.flatten().collect::<Vec<_>>()).unwrap_or_default();
+        files.into_iter().filter(|f| f.path().extension().is_some_and(|e| e == "json")).count()
+    };
+    let begin = Instant::now();
+    while done(one.path()) < 2 {
+        assert!(begin.elapsed() < Duration::from_secs(120), "no cell was finished");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let (code, listed, _) = output(&["cells", "--list", "--out", out]);
+    let left: Vec<&str> = listed.lines().collect();
+    assert!(code == Some(0) && !left.is_empty() && left.len() < 9, "{left:?}");
+    // One cell by a scheduler, somewhere else; then the rest where it began.
+    let spread = two.path().join("spread");
+    std::fs::create_dir_all(spread.join("cells")).unwrap();
+    std::fs::copy(one.path().join("run.json"), spread.join("run.json")).unwrap();
+    let id = left[0];
+    assert_eq!(json(&["cell", id, "--out", spread.to_str().unwrap(), "--json"])["id"], id);
+    let merged = all.to_str().unwrap();
+    assert_eq!(output(&["merge", out, spread.to_str().unwrap(), "--out", merged]).0, Some(0));
+    assert_eq!(done(&all), done(one.path()) + 1);
+    let result = json(&[&args[..args.len() - 1], &[merged, "--json"]].concat());
+    assert_eq!((&result["missing_cells"], result["cells"].as_array().unwrap().len()), (&Value::from(0), 9));
+    fails(&["cell", "nothing-b9-zero-s9", "--out", merged], 2, &["nothing-b9-zero-s9", "cells --list"]);
+    fails(&["cells", "--list", "--out", "no/such/run"], 10, &["there is no run here"]);
+}
+
+#[test]
+fn mistakes_are_told_with_their_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (out, empty) = (path("out"), path("empty"));
+    std::fs::create_dir(&empty).unwrap();
+    let run = |more: &[&str]| -> Vec<String> {
+        [&["run", "assets/mnist.onnx", "--quick", "--out", &out], more].concat().iter().map(|s| (*s).into()).collect()
+    };
+    let fails = |args: Vec<String>, code, says: &[&str]| {
+        fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, says)
+    };
+    fails(run(&["--attackers", "magic"]), 2, &["magic", "tune-all"]);
+    fails(run(&["--policies", "magic"]), 2, &["magic", "random-rows"]);
+    fails(run(&["--fractions", "1.5"]), 2, &["1.5", "fraction"]);
+    fails(run(&["--attackers", "public", "--budgets", "20"]), 2, &["--public-model"]);
+    fails(run(&["--data", &empty]), 10, &["train-images-idx3-ubyte", "labels"]);
+    fails(run(&["--budgets", "5000"]), 10, &["5000", "500", "--data"]);
+    fails(run(&["--plan", "README.md"]), 2, &["README.md", "not a usable plan"]);
+    fails(run(&["--device", "cuda"]), 2, &["cuda", "--features"]);
+    let missing = ["run", "no.onnx", "--out", &out].iter().map(|s| (*s).to_string()).collect();
+    fails(missing, 10, &["no.onnx"]);
+    let text = ["run", "README.md", "--out", &out].iter().map(|s| (*s).to_string()).collect();
+    fails(text, 3, &["README.md"]);
+}
