@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it may use, dev-dependencies included.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("jali-ring", &[]),
     ("jali-bench", &["jali-ring"]),
     ("jali-mask", &["jali-ring"]),
@@ -15,6 +15,8 @@ const MAY_USE: [(&str, &[&str]); 10] = [
     ("jali-leak", &["jali-model", "jali-pack"]),
     ("jali-protocol", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak"]),
     ("jali-net", &["jali-ring", "jali-mask", "jali-operator", "jali-model", "jali-pack", "jali-leak", "jali-protocol"]),
+    // The facade for files and data, the protocol's forecasts; never the other way round: servers link no training framework.
+    ("jali-audit", &["jali", "jali-model", "jali-leak", "jali-protocol"]),
     (
         "jali",
         &[
