@@ -62,7 +62,8 @@ impl Findings {
         let mut results = read_results(context.folder())?;
         results.retain(|r| ids.contains(&r.id));
         let spec = context.spec().clone();
-        let rows = summarise(&results, &spec.grid.budgets, spec.scoring)?;
+        let expected = spec.grid.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<_>, _>>()?;
+        let rows = summarise(&results, &spec.grid.budgets, &expected, spec.scoring)?;
         let graph = context.victim().graph();
         let linear = graph.linear_nodes();
         let layers = linear.map(|(n, l)| (graph.nodes()[n].name.clone(), l.kind(), l.weights().len())).collect();

@@ -204,7 +204,8 @@ fn judge(
         mine.sort_by_key(Cell::weight);
         for cell in mine {
             results.extend(run(std::slice::from_ref(&cell))?);
-            let rows = summarise(&results, &goal.budgets, scoring)?;
+            // What is there of it counts: the twins are complete.
+            let rows = summarise(&results, &goal.budgets, &[], scoring)?;
             let most =
                 rows.iter().filter(|r| r.policy != "nothing").map(|r| r.advantage).fold(f64::NEG_INFINITY, f64::max);
             if most > hopeless(bound) {
@@ -212,14 +213,14 @@ fn judge(
             }
         }
     }
-    let upper = worst(&summarise(&results, &goal.budgets, scoring)?);
+    let upper = worst(&summarise(&results, &goal.budgets, &goal.attackers, scoring)?);
     if upper > bound {
         return Ok((Verdict::TooRisky { upper }, vec![]));
     }
     let fresh = goal.seeds..2 * goal.seeds;
     let mut results = run(&cells(goal, Source::Nothing, 0.0, fresh.clone()))?;
     results.extend(run(&cells(goal, source, candidate.leaked, fresh))?);
-    let rows = summarise(&results, &goal.budgets, scoring)?;
+    let rows = summarise(&results, &goal.budgets, &goal.attackers, scoring)?;
     let upper = worst(&rows);
     Ok((if upper > bound { Verdict::NotConfirmed { upper } } else { Verdict::Safe { upper } }, rows))
 }

@@ -200,7 +200,8 @@ fn interval(r: &Row) -> String {
 
 fn advantage(out: &mut String, f: &Findings) {
     *out += "<h2>What the open weights add</h2><p class=note>Advantage: accuracy of the best attacker minus that of the best black-box twin, in \
-             points, with 95 % intervals over seeds and scoring images.</p>";
+             points. An attacker may ignore what is open. Intervals (95 %, over seeds and scoring images) go from the best attacker's lower \
+             end to the highest upper end of all attackers.</p>";
     for &budget in &f.spec.grid.budgets {
         let rows: Vec<&Row> = f.rows.iter().filter(|r| r.budget == budget && r.policy != "nothing").collect();
         if rows.is_empty() {

@@ -32,7 +32,8 @@ pub struct Row {
     pub fidelity: f64,
     /// `accuracy - black_box` over the seeds that both have.
     pub advantage: f64,
-    /// 95 % interval of the advantage over seeds and scoring images; `None` with fewer than two seeds.
+    /// Lower end of the best attacker's 95 % interval over seeds and scoring images, and the highest upper end of all attackers;
+    /// `None` with fewer than two seeds.
     pub interval: Option<[f64; 2]>,
     /// Seeds that both have.
     pub seeds: usize,
@@ -41,13 +42,21 @@ pub struct Row {
 }
 
 type Seeds<'a> = BTreeMap<u64, &'a CellResult>;
+/// An attacker's result beside its seed's twin.
+type Pair<'a> = (&'a CellResult, &'a CellResult);
 
-/// Summarises results. `budgets` are those of the grid; attackers that need no images stand for all of them. Points without
-/// any finished twin are left out.
+/// Summarises results. `budgets` are those of the grid; attackers that need no images stand for all of them. With `expected`
+/// attackers a seed counts only when all of them are done on both sides, so that a half-finished run compares like with like;
+/// points without such a seed are left out.
 ///
 /// # Errors
 /// [`AuditError::UnknownAttacker`] for results of another program.
-pub fn summarise(results: &[CellResult], budgets: &[usize], scoring: usize) -> Result<Vec<Row>, AuditError> {
+pub fn summarise(
+    results: &[CellResult],
+    budgets: &[usize],
+    expected: &[Attacker],
+    scoring: usize,
+) -> Result<Vec<Row>, AuditError> {
     let mut points: BTreeMap<(Source, u64), f64> = BTreeMap::new();
     let mut by_cell: BTreeMap<(Source, u64, usize, Attacker), Seeds<'_>> = BTreeMap::new();
     for r in results {
@@ -64,6 +73,14 @@ pub fn summarise(results: &[CellResult], budgets: &[usize], scoring: usize) -> R
             })
             .map(|((_, _, _, a), seeds)| (*a, seeds))
     };
+    // Whether all that is expected of a seed is there.
+    let complete = |source: Source, leaked: u64, budget: usize, seed: u64| {
+        expected.iter().all(|&a| {
+            let budget = if a.uses_images() { budget } else { 0 };
+            let runs = a.works_without_images() || budget > 0;
+            !runs || by_cell.get(&(source, leaked, budget, a)).is_some_and(|seeds| seeds.contains_key(&seed))
+        })
+    };
     let best = |source: Source, leaked: u64, budget: usize| {
         attackers_at(source, leaked, budget)
             .max_by(|a, b| mean(a.1.values().map(|r| r.accuracy)).total_cmp(&mean(b.1.values().map(|r| r.accuracy))))
@@ -74,33 +91,47 @@ pub fn summarise(results: &[CellResult], budgets: &[usize], scoring: usize) -> R
     let mut rows = vec![];
     for (&(source, key), &leaked) in &points {
         for &budget in &budgets {
-            let (Some((attacker, seeds)), Some((twin, twins))) =
-                (best(source, key, budget), best(Source::Nothing, 0, budget))
+            let Some((twin, twins)) = best(Source::Nothing, 0, budget) else { continue };
+            // An attacker may always ignore what is open: more of it never makes the best one worse.
+            let mut candidates: Vec<(Attacker, Vec<Pair<'_>>, bool)> = vec![];
+            let own = attackers_at(source, key, budget).map(|(a, seeds)| (a, seeds, false));
+            for (attacker, seeds, ignores) in own.chain([(twin, twins, true)]) {
+                // With everything open there is nothing to draw: one result stands for every seed.
+                let only = (source == Source::Everything && !ignores).then(|| seeds.values().next()).flatten();
+                let pairs: Vec<Pair<'_>> = twins
+                    .iter()
+                    .filter(|(seed, _)| complete(Source::Nothing, 0, budget, **seed))
+                    .filter(|(seed, _)| source == Source::Everything || complete(source, key, budget, **seed))
+                    .filter_map(|(seed, t)| Some((*only.or_else(|| seeds.get(seed))?, *t)))
+                    .collect();
+                if !pairs.is_empty() {
+                    candidates.push((attacker, pairs, ignores));
+                }
+            }
+            let gain = |pairs: &[Pair<'_>]| mean(pairs.iter().map(|(a, t)| a.accuracy - t.accuracy));
+            let Some((attacker, pairs, ignores)) =
+                candidates.iter().rev().max_by(|a, b| gain(&a.1).total_cmp(&gain(&b.1)))
             else {
                 continue;
             };
-            // With everything open there is nothing to draw: one result stands for every seed.
-            let only = (source == Source::Everything).then(|| seeds.values().next()).flatten();
-            let pairs: Vec<(&CellResult, &CellResult)> =
-                twins.iter().filter_map(|(seed, t)| Some((*only.or_else(|| seeds.get(seed))?, *t))).collect();
-            if pairs.is_empty() {
-                continue;
-            }
+            // Nobody's upper end may be above what is reported, whoever has the best mean.
+            let highest = candidates.iter().filter_map(|c| interval(&c.1, scoring)).map(|i| i[1]);
+            let highest = highest.fold(f64::NEG_INFINITY, f64::max);
             let of = |f: fn(&CellResult) -> f64| mean(pairs.iter().map(|(a, _)| f(a)));
-            let (accuracy, fidelity) = (of(|r| r.accuracy), of(|r| r.fidelity));
-            let black_box = mean(pairs.iter().map(|(_, t)| t.accuracy));
+            let aside = *ignores && source != Source::Nothing;
             rows.push(Row {
                 policy: source.to_string(),
                 leaked,
-                opened: of(|r| r.opened),
+                opened: candidates.first().map_or(leaked, |c| mean(c.1.iter().map(|(a, _)| a.opened))),
                 budget,
-                black_box,
+                black_box: mean(pairs.iter().map(|(_, t)| t.accuracy)),
                 black_box_attacker: twin.to_string(),
-                best_attacker: attacker.to_string(),
-                accuracy,
-                fidelity,
-                advantage: accuracy - black_box,
-                interval: interval(&pairs, scoring),
+                best_attacker: if aside { format!("{attacker}, ignoring what is open") } else { attacker.to_string() },
+                accuracy: of(|r| r.accuracy),
+                fidelity: of(|r| r.fidelity),
+                advantage: gain(pairs),
+                interval: interval(pairs, scoring)
+                    .map(|[low, high]| [low, if source == Source::Nothing { high } else { high.max(highest) }]),
                 seeds: pairs.len(),
                 cut_off: pairs.iter().any(|(a, _)| !a.plateau),
             });
@@ -205,7 +236,7 @@ mod tests {
             result("random-rows", 0.5, 50, "tune-all", 1, "0fff"),
             result("everything", 1.0, 0, "zero", 0, "ffff"),
         ];
-        let rows = summarise(&results, &[0, 50], 16).unwrap();
+        let rows = summarise(&results, &[0, 50], &[Attacker::Zero, Attacker::TuneAll], 16).unwrap();
         let row = |policy: &str, budget: usize| rows.iter().find(|r| r.policy == policy && r.budget == budget).unwrap();
         assert_eq!(rows.len(), 6);
         let hidden = row("nothing", 50);
@@ -221,9 +252,42 @@ mod tests {
     }
 
     #[test]
+    fn a_half_finished_run_compares_like_with_like() {
+        let expected = [Attacker::Zero, Attacker::TuneAll];
+        let mut results = vec![
+            result("nothing", 0.0, 0, "zero", 0, "1"),
+            result("random-rows", 0.5, 0, "zero", 0, "f"),
+            result("everything", 1.0, 0, "zero", 0, "f"),
+        ];
+        let budgets = |results: &[CellResult]| {
+            summarise(results, &[0, 50], &expected, 4).unwrap().iter().filter(|r| r.budget == 50).count()
+        };
+        assert_eq!(budgets(&results), 0, "without the twin that has images nothing is said about images");
+        results.push(result("nothing", 0.0, 50, "tune-all", 0, "7"));
+        assert_eq!(budgets(&results), 2, "both ends");
+        results.push(result("random-rows", 0.5, 50, "tune-all", 0, "7"));
+        assert_eq!(budgets(&results), 3);
+    }
+
+    #[test]
+    fn who_knows_more_may_ignore_it_and_the_worst_upper_end_counts() {
+        let mut results = vec![];
+        for (seed, wild) in [(0, "fffffff0"), (1, "00000000")] {
+            results.push(result("nothing", 0.0, 0, "zero", seed, "ffff0000"));
+            // Worse on average than the twin, but not with every seed.
+            results.push(result("random-rows", 0.5, 0, "zero", seed, wild));
+        }
+        let rows = summarise(&results, &[0], &[Attacker::Zero], 32).unwrap();
+        let row = rows.iter().find(|r| r.policy == "random-rows").unwrap();
+        assert_eq!((row.advantage, row.best_attacker.as_str()), (0.0, "zero, ignoring what is open"));
+        assert!(row.interval.unwrap()[1] > 0.5, "{row:?}");
+        assert_eq!(row.opened, 0.5);
+    }
+
+    #[test]
     fn one_seed_has_no_interval() {
         let results = [result("nothing", 0.0, 0, "zero", 0, "1"), result("random-rows", 0.5, 0, "zero", 0, "3")];
-        let rows = summarise(&results, &[0], 4).unwrap();
+        let rows = summarise(&results, &[0], &[Attacker::Zero], 4).unwrap();
         assert!(rows.iter().all(|r| r.interval.is_none() && r.seeds == 1));
     }
 
