@@ -200,8 +200,7 @@ fn interval(r: &Row) -> String {
 
 fn advantage(out: &mut String, f: &Findings) {
     *out += "<h2>What the open weights add</h2><p class=note>Advantage: accuracy of the best attacker minus that of the best black-box twin, in \
-             points. An attacker may ignore what is open. Intervals (95 %, over seeds and scoring images) go from the best attacker's lower \
-             end to the highest upper end of all attackers.</p>";
+             points, each side's best of every seed, with 95 % intervals over seeds and scoring images. An attacker may ignore what is open.</p>";
     for &budget in &f.spec.grid.budgets {
         let rows: Vec<&Row> = f.rows.iter().filter(|r| r.budget == budget && r.policy != "nothing").collect();
         if rows.is_empty() {

@@ -46,7 +46,7 @@ pub(super) struct RunArgs {
     /// A public model of the same architecture, for the attacker `public`
     #[arg(long, value_name = "FILE.onnx")]
     public_model: Option<PathBuf>,
-    /// Repetitions with other plans, images and draws [default: 3; with --quick 2]
+    /// Repetitions with other plans, images and draws [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: Option<u64>,
     /// Images that score
@@ -101,7 +101,7 @@ impl RunArgs {
             fractions: self.fractions.clone().unwrap_or_else(|| fractions.to_vec()),
             budgets: self.budgets.clone().unwrap_or_else(|| budgets.to_vec()).iter().map(|&b| b as usize).collect(),
             attackers,
-            seeds: self.seeds.unwrap_or(if self.quick { 2 } else { 3 }),
+            seeds: self.seeds.unwrap_or(3),
             plan: None,
         }
     }
