@@ -556,7 +556,7 @@ fn pack(right: &[bool]) -> String {
     right.chunks(4).filter_map(|four| char::from_digit(digit(four), 16)).collect()
 }
 
-/// Undoes [`pack`]; the last digit may give up to three images too many.
+/// Reads [`CellResult::right`]; the last digit may give up to three images too many.
 pub fn unpack(right: &str) -> Vec<bool> {
     let digits = right.chars().filter_map(|c| c.to_digit(16));
     digits.flat_map(|d| (0..4).map(move |i| d >> (3 - i) & 1 == 1)).collect()

@@ -89,7 +89,7 @@ pub fn summarise(
             // The best on either side, seed by seed: both sides choose with the same hindsight. With everything open there is nothing to
             // draw: one result stands for every seed.
             let best = |source: Source, key: u64, seed: u64| {
-                let one = (source == Source::Everything).then_some(0).unwrap_or(seed);
+                let one = if source == Source::Everything { 0 } else { seed };
                 attackers_at(source, key, budget)
                     .filter_map(|(_, seeds)| seeds.get(&one).copied())
                     .max_by(|a, b| a.accuracy.total_cmp(&b.accuracy).then_with(|| b.id.cmp(&a.id)))

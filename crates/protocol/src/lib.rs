@@ -3,7 +3,7 @@
 //! | module | role |
 //! |---|---|
 //! | [`owner`] | chooses rings and layouts, seals a network: server bytes and a client model |
-//! | [`forecast`] | what a plan is going to open, save and cost, without sealing anything |
+//! | [`mod@forecast`] | what a plan is going to open, save and cost, without sealing anything |
 //! | [`client`] | walks the network for one image: masks, checks, unmasks, runs the non-linear part |
 //! | [`server`] | applies operators to masked inputs; holds only the sealed bytes |
 //! | [`bundle`] | the client's part as a file's content |
