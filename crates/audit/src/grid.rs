@@ -87,6 +87,9 @@ pub fn percent(fraction: f64) -> String {
     format!("{}", (fraction * 1e4).round() / 1e2)
 }
 
+/// Most cells of a grid.
+const MAX_CELLS: usize = 10_000_000;
+
 /// What a run varies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
@@ -110,6 +113,11 @@ impl Grid {
     /// # Errors
     /// [`AuditError::UnknownAttacker`], [`AuditError::Leak`] for unknown names.
     pub fn cells(&self) -> Result<Vec<Cell>, AuditError> {
+        let sizes = [self.policies.len(), self.fractions.len() + 2, self.budgets.len() + 1, self.attackers.len()];
+        let most = sizes.iter().try_fold(self.seeds as usize, |n, s| n.checked_mul((*s).max(1)));
+        if most.is_none_or(|n| n > MAX_CELLS) {
+            return Err(AuditError::Usage { what: format!("the grid has more than {MAX_CELLS} cells: ask for fewer") });
+        }
         let attackers = self.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?;
         let policies = self.policies.iter().map(|p| p.parse()).collect::<Result<Vec<Policy>, _>>()?;
         let mut points = vec![(Source::Nothing, 0.0)];

@@ -1,6 +1,7 @@
 //! A run: the network, the data and the grid in a folder, and the results of its cells beside them. Every cell is a file of
 //! its own, written aside and renamed: what is there is done and is not computed again.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Instant;
@@ -337,7 +338,7 @@ impl Context {
         };
         let path = folder.join(SPEC);
         let spec = if path.exists() {
-            let old: Spec = read_json(&path)?;
+            let old = read_spec(folder)?;
             if let Some((what, expected, got)) = old.difference(&spec) {
                 return Err(AuditError::OtherRun { path: folder.into(), what, expected, got });
             }
@@ -586,6 +587,9 @@ pub fn read_spec(folder: &Path) -> Result<Spec, AuditError> {
         let why = format!("made by method {}, this program has method {METHOD}: begin a new run", spec.method);
         return Err(AuditError::File { path, why });
     }
+    if let Some(why) = spec.schedule.unusable() {
+        return Err(AuditError::File { path, why });
+    }
     Ok(spec)
 }
 
@@ -623,7 +627,9 @@ pub fn merge(from: &Path, into: &Path) -> Result<usize, AuditError> {
     } else {
         spec
     };
-    let results = read_results(from)?;
+    // Names come from the grid, not from the other machine's files.
+    let ids: BTreeSet<String> = joined.grid.cells()?.iter().map(Cell::id).collect();
+    let results: Vec<CellResult> = read_results(from)?.into_iter().filter(|r| ids.contains(&r.id)).collect();
     let cells = into.join(CELLS);
     std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
     write_json(&path, &joined)?;

@@ -56,6 +56,25 @@ impl Schedule {
         Self { probe: 2, rounds: 12, patience: 4, rates, ..Self::full(mirror) }
     }
 
+    /// What makes a schedule from a file unusable, if anything does.
+    pub fn unusable(&self) -> Option<String> {
+        let within = |what: &str, got: usize, most: usize| {
+            (got == 0 || got > most)
+                .then(|| format!("\"{what}\" of the schedule is {got}, it must be from 1 to {most}"))
+        };
+        if self.rates.is_empty() || self.rates.len() > 100 || !self.rates.iter().all(|r| *r > 0.0 && *r < 1e3) {
+            return Some("\"rates\" of the schedule must be 1 to 100 positive numbers".into());
+        }
+        if !(self.validation > 0.0 && self.validation < 1.0) || self.shift > 1000 {
+            return Some("\"validation\" of the schedule must be between 0 and 1, \"shift\" at most 1000".into());
+        }
+        within("batch", self.batch, 1 << 16)
+            .or_else(|| within("steps", self.steps, 1 << 20))
+            .or_else(|| within("rounds", self.rounds, 1 << 20))
+            .or_else(|| within("probe", self.probe, 1 << 20))
+            .or_else(|| within("patience", self.patience, 1 << 20))
+    }
+
     fn validation_count(&self, images: usize) -> usize {
         ((images as f64 * self.validation).round() as usize).clamp(1, images.saturating_sub(1).max(1))
     }
