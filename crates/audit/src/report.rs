@@ -25,7 +25,7 @@ h3{font-size:1.02rem;margin:1.4rem 0 .4rem}
 .facts{display:grid;grid-template-columns:repeat(auto-fit,minmax(11rem,1fr));gap:.6rem;padding:0;list-style:none}
 .facts li{background:var(--card);padding:.6rem .8rem}.facts b{display:block;font-size:1.25rem}.facts span{color:var(--soft);font-size:.85rem}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem 1.6rem;align-items:start}
-figure{margin:0}svg{width:100%;height:auto}figcaption,.note{color:var(--soft);font-size:.85rem}.legend{font-size:.85rem;margin:.2rem 0}
+figure{margin:0}.bars{max-width:44rem}svg{width:100%;height:auto}figcaption,.note{color:var(--soft);font-size:.85rem}.legend{font-size:.85rem;margin:.2rem 0}
 .legend span{white-space:nowrap;margin-right:.8rem}.legend svg{width:26px;height:10px}
 svg text{fill:var(--ink)}svg .grid{stroke:var(--line)}svg line.level{stroke:var(--soft);stroke-dasharray:3 3}svg text.level{fill:var(--soft);font-size:11px}
 svg .bar{stroke:var(--ink)}
@@ -206,7 +206,7 @@ fn advantage(out: &mut String, f: &Findings) {
         if rows.is_empty() {
             continue;
         }
-        let _ = write!(out, "<h3>{budget} labelled images</h3><div class=pair><figure>");
+        let _ = write!(out, "<h3>{budget} labelled images</h3><figure class=bars>");
         let groups: Vec<_> = rows
             .iter()
             .map(|r| {
@@ -234,7 +234,7 @@ fn advantage(out: &mut String, f: &Findings) {
                 r.seeds
             );
         }
-        *out += "</table></div></div>";
+        *out += "</table></div>";
     }
     if f.rows.iter().any(|r| r.cut_off) {
         *out += "<p class=note>* the longest allowed training ended before a plateau: a more patient attacker may do better (and so may \
