@@ -59,10 +59,14 @@ impl Drop for CheckKey {
 }
 
 /// `sum_o alpha[o]*rows[o]`, `alpha[limb][row]`. A row that is held modulo the first primes only has no part in the other limbs.
-fn combination<'p>(ring: &Ring, alpha: &[Vec<u64>], rows: impl Iterator<Item = &'p Poly<Ntt>> + Clone) -> Poly<Ntt> {
+fn combination<'p>(
+    ring: &Ring,
+    alpha: &[impl AsRef<[u64]>],
+    rows: impl Iterator<Item = &'p Poly<Ntt>> + Clone,
+) -> Poly<Ntt> {
     let mut sum = ring.zero();
     for (l, alpha) in alpha.iter().enumerate() {
-        for (row, &alpha) in rows.clone().zip(alpha).filter(|(row, _)| row.limbs() > l) {
+        for (row, &alpha) in rows.clone().zip(alpha.as_ref()).filter(|(row, _)| row.limbs() > l) {
             ring.add_scaled(l, sum.limb_mut(l), row.limb(l), alpha);
         }
     }
@@ -70,12 +74,17 @@ fn combination<'p>(ring: &Ring, alpha: &[Vec<u64>], rows: impl Iterator<Item = &
 }
 
 impl CheckKey {
-    /// `U` for the rows `W~` and scalars `[scalar][limb][row]`. A row that is held modulo the first primes only has no part in the
+    /// `U` for the rows `W~`, in so many blocks with tiles of their own, and scalars `[scalar][limb][row]`. A row that is held modulo the first primes only has no part in the
     /// other limbs, here and in [`CheckKey::verify`]: nothing of it comes back there.
-    pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], alphas: [Vec<Vec<u64>>; SCALARS]) -> Self {
-        let tiles = rows.first().map_or(0, Vec::len);
+    pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], blocks: usize, alphas: [Vec<Vec<u64>>; SCALARS]) -> Self {
+        let (tiles, block_rows) = (rows.first().map_or(0, Vec::len), rows.len() / blocks);
         let combine = |alpha: &[Vec<u64>]| -> Vec<Poly<Ntt>> {
-            (0..tiles).into_par_iter().map(|i| combination(ring, alpha, rows.iter().map(|row| &row[i]))).collect()
+            let element = |i: usize| {
+                let (block, tile) = (i / tiles * block_rows..(i / tiles + 1) * block_rows, i % tiles);
+                let alpha: Vec<&[u64]> = alpha.iter().map(|a| &a[block.clone()]).collect();
+                combination(ring, &alpha, rows[block].iter().map(|row| &row[tile]))
+            };
+            (0..blocks * tiles).into_par_iter().map(element).collect()
         };
         let vectors = [combine(&alphas[0]), combine(&alphas[1])];
         Self { alphas, vectors, rejects: AtomicU32::new(0) }

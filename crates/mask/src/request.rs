@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
-use crate::check::{Expected, Verified};
+use crate::check::{Expected, SCALARS, Verified};
 use crate::{LayerId, LayerKey, MaskError, RequestEntropy};
 
 /// What names a request besides its randomness.
@@ -28,8 +28,8 @@ pub struct RequestContext {
 pub struct PendingRequest<'k> {
     key: &'k LayerKey,
     pub(crate) s: Zeroizing<Poly<Ntt>>,
-    /// `sum_i a[i]*(x[i] + t*e[i])`; absent when no row is hidden.
-    z: Option<Zeroizing<Poly<Ntt>>>,
+    /// `sum_i a[i]*(x[i] + t*e[i])` over the tiles of each block; none when no row is hidden.
+    z: Vec<Zeroizing<Poly<Ntt>>>,
     /// `s*H[o]` where it was computed ahead.
     hint_pads: Option<Zeroizing<Vec<Poly<Ntt>>>>,
     expected: Expected,
@@ -64,8 +64,8 @@ pub struct Prepared {
     s: Zeroizing<Poly<Ntt>>,
     /// `t*e[i] - a[i]*s`.
     pads: Zeroizing<Vec<Poly<Ntt>>>,
-    /// `sum_i a[i]*t*e[i]`.
-    noise: Zeroizing<Poly<Ntt>>,
+    /// `sum_i a[i]*t*e[i]` over the tiles of each block.
+    noise: Vec<Zeroizing<Poly<Ntt>>>,
     /// `s*H[o]`.
     hint_pads: Zeroizing<Vec<Poly<Ntt>>>,
 }
@@ -74,6 +74,14 @@ impl std::fmt::Debug for Prepared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Prepared(layer {}, secrets withheld)", self.layer.layer)
     }
+}
+
+/// The sums of one pass over a request's tiles.
+struct Sums {
+    /// `sum_i a[i]*x[i]` before masking, block by block.
+    z: Vec<Zeroizing<Poly<Ntt>>>,
+    /// `sum_i u[c][i]*x[i]` after masking, over all of them.
+    checks: [Zeroizing<Poly<Ntt>>; SCALARS],
 }
 
 /// Masked tiles for the server, and what stays.
@@ -117,7 +125,6 @@ impl LayerKey {
         entropy: &RequestEntropy,
         context: RequestContext,
     ) -> Result<Masked<'_>, MaskError> {
-        let ring = self.parameters.ring();
         self.check_input(x)?;
         self.check.usable()?;
         let request = self.request_key(x, entropy, context);
@@ -126,19 +133,42 @@ impl LayerKey {
         let mut tiles = self.noisy(x.len(), Some(x), &request);
         // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
         // check's sums.
-        let sums = ring.mask(&mut tiles, &self.a, Pad::Secret(&s), self.check.vectors())?;
+        let sums = self.mask_tiles(&mut tiles, Pad::Secret(&s))?;
         Ok((tiles, self.pending(s, sums, None)?))
+    }
+
+    /// Masks tiles in place, block by block.
+    fn mask_tiles(&self, tiles: &mut [Poly<Ntt>], pad: Pad<'_>) -> Result<Sums, MaskError> {
+        let (ring, width, [first, second]) = (self.parameters.ring(), self.block_tiles(), self.check.vectors());
+        let mut all: Option<Sums> = None;
+        for (block, tiles) in tiles.chunks_exact_mut(width).enumerate() {
+            let part = block * width..(block + 1) * width;
+            let pad = match pad {
+                Pad::Secret(s) => Pad::Secret(s),
+                Pad::Ready(pads) => Pad::Ready(&pads[part.clone()]),
+            };
+            let vectors = [&first[part.clone()], &second[part.clone()]];
+            let MaskSums { z, checks } = ring.mask(tiles, &self.a[part], pad, vectors)?;
+            match &mut all {
+                None => all = Some(Sums { z: vec![z], checks }),
+                Some(all) => {
+                    all.z.push(z);
+                    all.checks.iter_mut().zip(&checks).for_each(|(sum, more)| ring.add_assign(sum, more));
+                }
+            }
+        }
+        all.ok_or(MaskError::Shape { what: "tiles of an input", expected: self.tiles(), got: 0 })
     }
 
     /// What stays of a request once its tiles are masked.
     fn pending(
         &self,
         s: Zeroizing<Poly<Ntt>>,
-        sums: MaskSums,
+        sums: Sums,
         hint_pads: Option<Zeroizing<Vec<Poly<Ntt>>>>,
     ) -> Result<PendingRequest<'_>, MaskError> {
         let expected = self.check.expect(self.parameters.ring(), self.form.wanted(), sums.checks)?;
-        let z = self.secrets.iter().any(Option::is_some).then_some(sums.z);
+        let z = if self.secrets.iter().any(Option::is_some) { sums.z } else { vec![] };
         Ok(PendingRequest { key: self, s, z, hint_pads, expected })
     }
 
@@ -190,31 +220,35 @@ impl LayerKey {
     /// # Errors
     /// [`MaskError::Ring`] never in practice.
     pub fn prepare(&self, entropy: RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
-        self.prepare_one(&entropy, context)
+        self.prepare_one(&entropy, context, 0)
     }
 
-    /// [`LayerKey::prepare`] for all layers of a model. The entropy is used up; the layers' names keep their secrets apart.
+    /// [`LayerKey::prepare`] for all layers of a model, for each as often as an image needs it (once for every strip). The entropy is used up;
+    /// the layers' names and the index of the copy keep the secrets apart.
     ///
     /// # Errors
     /// As [`LayerKey::prepare`]; [`MaskError::Shape`] if two keys are of the same layer.
     pub fn prepare_all(
-        keys: &[&Self],
+        keys: &[(&Self, usize)],
         entropy: RequestEntropy,
         context: RequestContext,
-    ) -> Result<Vec<Prepared>, MaskError> {
-        let twice = keys.iter().enumerate().find(|(i, key)| keys[..*i].iter().any(|other| other.id == key.id));
+    ) -> Result<Vec<Vec<Prepared>>, MaskError> {
+        let twice =
+            keys.iter().enumerate().find(|(i, (key, _))| keys[..*i].iter().any(|(other, _)| other.id == key.id));
         if let Some((got, _)) = twice {
             return Err(MaskError::Shape { what: "keys of different layers", expected: keys.len(), got });
         }
-        keys.iter().map(|key| key.prepare_one(&entropy, context)).collect()
+        let layer = |(key, copies): &(&Self, usize)| {
+            (0..*copies as u64).map(|copy| key.prepare_one(&entropy, context, copy)).collect()
+        };
+        keys.iter().map(layer).collect()
     }
 
-    fn prepare_one(&self, entropy: &RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
-        let ring = self.parameters.ring();
-        let request = self.derive("jali 1 prepared request", entropy, context, &[]);
+    fn prepare_one(&self, entropy: &RequestEntropy, context: RequestContext, copy: u64) -> Result<Prepared, MaskError> {
+        let request = self.derive("jali 1 prepared request", entropy, context, &copy.to_le_bytes());
         let s = self.secret(&request);
         let mut pads = Zeroizing::new(self.noisy(self.tiles(), None, &request));
-        let sums = ring.mask(&mut pads, &self.a, Pad::Secret(&s), self.check.vectors())?;
+        let sums = self.mask_tiles(&mut pads, Pad::Secret(&s))?;
         let hint = |(h, secret): (&Poly<Ntt>, &Option<_>)| {
             let ring = self.parameters.ring_of(secret.is_none());
             let mut product = ring.zero();
@@ -239,8 +273,8 @@ impl LayerKey {
         }
         let lift = |x: &Vec<i64>| ring.forward(ring.lift(x, self.input_bound));
         let mut tiles: Vec<Poly<Ntt>> = x.par_iter().map(lift).collect();
-        let mut sums = ring.mask(&mut tiles, &self.a, Pad::Ready(&prepared.pads), self.check.vectors())?;
-        ring.add_assign(&mut sums.z, &prepared.noise);
+        let mut sums = self.mask_tiles(&mut tiles, Pad::Ready(&prepared.pads))?;
+        sums.z.iter_mut().zip(&prepared.noise).for_each(|(z, noise)| ring.add_assign(z, noise));
         Ok((tiles, self.pending(prepared.s, sums, Some(prepared.hint_pads))?))
     }
 
@@ -322,7 +356,7 @@ impl PendingRequest<'_> {
         rows.enumerate().for_each_init(scratch, |residues, (o, ((hint, secret), out))| {
             // An open row has residues modulo the first primes only, and `s` counts modulo these.
             let ring = key.parameters.ring_of(secret.is_none());
-            let sum = match (&self.hint_pads, secret, &self.z) {
+            let sum = match (&self.hint_pads, secret, self.z.get(o / key.block_rows())) {
                 (Some(pads), secret, z) => {
                     let mut sum = pads[o].clone();
                     if let (Some(secret), Some(z)) = (secret, z) {

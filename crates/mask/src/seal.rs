@@ -1,5 +1,6 @@
 //! The owner seals a layer: hidden rows under ring-LWE, open rows as they are.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
@@ -55,6 +56,8 @@ pub struct SealedLayer {
     pub wanted: Wanted,
     /// Tiles per row.
     pub tiles: usize,
+    /// Blocks of equally many rows, one after the other, each with tiles of its own: 1 for a dense matrix.
+    pub blocks: usize,
     /// Seed of the public vector `a`: see [`expand_public`].
     pub a_seed: [u8; 32],
     /// The matrix.
@@ -69,6 +72,8 @@ pub struct LayerKey {
     pub(crate) input_bound: i64,
     /// The public vector, one element per tile.
     pub(crate) a: Vec<Poly<Ntt>>,
+    /// Blocks of equally many rows and tiles.
+    pub(crate) blocks: usize,
     /// `s'[o]`, `None` for an open row.
     pub(crate) secrets: Vec<Option<Zeroizing<Poly<Ntt>>>>,
     /// `H[o]`.
@@ -108,6 +113,21 @@ impl LayerKey {
     /// Ring elements per request.
     pub fn tiles(&self) -> usize {
         self.a.len()
+    }
+
+    /// Blocks of equally many rows and tiles: a row meets the tiles of its block only.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Tiles of every block.
+    pub(crate) fn block_tiles(&self) -> usize {
+        self.a.len() / self.blocks
+    }
+
+    /// Rows of every block.
+    pub(crate) fn block_rows(&self) -> usize {
+        self.secrets.len() / self.blocks
     }
 
     /// Noise bound and room, computed exactly from the rows that were drawn.
@@ -150,7 +170,9 @@ impl Scope<'_> {
     }
 }
 
-/// Seals a layer. `input_bound` is the largest absolute value that a request may hold.
+/// Seals a layer. `input_bound` is the largest absolute value that a request may hold. The matrix is block-diagonal with so many
+/// `blocks` (1 for a dense one): equally many rows each, one block after the other, and every row holds the tiles of its block. Blocks follow
+/// from the layer's shape, as everything does that the server sees of a hidden row; within a block nothing is skipped.
 ///
 /// The same entropy, parameters, layer and row always give the same sealed row; any change of the row or of its plan
 /// draws a new secret and new errors (condition 1).
@@ -164,6 +186,7 @@ pub fn seal(
     parameters: &Parameters,
     id: LayerId,
     rows: &[PlainRow<'_>],
+    blocks: usize,
     wanted: &Wanted,
     input_bound: i64,
     entropy: &SealEntropy,
@@ -172,6 +195,9 @@ pub fn seal(
     let tiles = rows.first().map_or(0, |r| r.tiles.len());
     if tiles == 0 {
         return Err(MaskError::Shape { what: "rows and tiles of a layer", expected: 1, got: 0 });
+    }
+    if blocks == 0 || !rows.len().is_multiple_of(blocks) {
+        return Err(MaskError::Shape { what: "rows of equal blocks", expected: blocks, got: rows.len() });
     }
     if tiles > MAX_LAZY_PRODUCTS {
         // The server's kernel could not add them up.
@@ -198,10 +224,11 @@ pub fn seal(
 
     // The seed of `a` is public and belongs to this layer of this model alone.
     let a_seed = scope.key("jali 1 seal: public seed of a", &[]);
-    let a = expand_public(ring, &a_seed, tiles);
+    let a = expand_public(ring, &a_seed, 0..blocks * tiles);
 
-    let work: Vec<SealedWork> =
-        rows.par_iter().enumerate().map(|(o, row)| seal_row(&scope, o as u64, row, &a)).collect();
+    let block_rows = rows.len() / blocks;
+    let row = |(o, row)| seal_row(&scope, o as u64, row, &a[o / block_rows * tiles..][..tiles]);
+    let work: Vec<SealedWork> = rows.par_iter().enumerate().map(row).collect();
     let (mut sealed, mut lifted, mut hints, mut norms) = (vec![], vec![], vec![], vec![]);
     let (mut row_keys, mut secrets) = (vec![], vec![]);
     for w in work {
@@ -215,7 +242,7 @@ pub fn seal(
     }
 
     let check_key = scope.key("jali 1 seal: check scalars", &[&*entropy.check, &row_bytes(rows)]);
-    let check = CheckKey::new(ring, &lifted, check_scalars(ring, &check_key, rows.len()));
+    let check = CheckKey::new(ring, &lifted, blocks, check_scalars(ring, &check_key, rows.len()));
     let sealing = scope.key("jali 1 seal: name of the sealing", &[&*entropy.check, &row_bytes(rows)]);
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
     let limbs = rows.iter().map(|row| parameters.ring_of(row.open).limbs()).collect();
@@ -224,6 +251,7 @@ pub fn seal(
         parameters: parameters.clone(),
         wanted: wanted.clone(),
         tiles,
+        blocks,
         a_seed: *a_seed,
         rows: sealed,
     };
@@ -233,6 +261,7 @@ pub fn seal(
         form: Arc::new(AnswerForm::new(wanted.clone(), limbs)),
         input_bound,
         a,
+        blocks,
         secrets,
         hints,
         check,
@@ -245,10 +274,10 @@ pub fn seal(
     Ok((layer, key))
 }
 
-/// The public vector `a` of a layer, one uniform element per tile, from its seed.
-pub fn expand_public(ring: &Ring, seed: &[u8; 32], tiles: usize) -> Vec<Poly<Ntt>> {
+/// Some elements of the public vector `a` of a layer, one uniform element per tile, from its seed.
+pub fn expand_public(ring: &Ring, seed: &[u8; 32], tiles: Range<usize>) -> Vec<Poly<Ntt>> {
     let element = |i: u64| ring.uniform(&mut stream(&derive_key("jali 1 expand a", &[seed, &i.to_le_bytes()])));
-    (0..tiles as u64).into_par_iter().map(element).collect()
+    tiles.into_par_iter().map(|i| element(i as u64)).collect()
 }
 
 /// The secret of a hidden row, from its key.

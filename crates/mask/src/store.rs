@@ -2,8 +2,8 @@
 //! computes them from what it holds; they are checked before they count.
 //!
 //! ```text
-//! key = seed of a [32] | key of the check scalars [32] | name of the sealing [32] | noise 3 x f64 | tiles u32 | rows u32
-//!     | row* | 2 x tiles x packed element of U
+//! key = seed of a [32] | key of the check scalars [32] | name of the sealing [32] | noise 3 x f64 | tiles of a row u32 | blocks u32 | rows u32
+//!     | row* | 2 x blocks x tiles x packed element of U
 //! row = 0 | key of its secret [32]      hidden
 //!     | 1                               open
 //! ```
@@ -37,7 +37,7 @@ impl std::fmt::Debug for UnhintedKey {
 impl LayerKey {
     /// Bytes that [`LayerKey::encode`] writes at most.
     pub fn encoded_len(&self) -> usize {
-        128 + 33 * self.rows() + SCALARS * self.tiles() * poly_len(self.parameters.ring())
+        132 + 33 * self.rows() + SCALARS * self.tiles() * poly_len(self.parameters.ring())
     }
 
     /// Writes everything but parameters, wanted coefficients and hints. Secret: the caller wipes the bytes.
@@ -47,7 +47,8 @@ impl LayerKey {
         w.raw(&*self.sealing);
         let noise = self.noise();
         [noise.bound_bits, noise.available_bits, noise.log2_failure].iter().for_each(|v| w.u64(v.to_bits()));
-        w.u32(self.tiles() as u32);
+        w.u32(self.block_tiles() as u32);
+        w.u32(self.blocks() as u32);
         w.u32(self.rows() as u32);
         for key in &self.row_keys {
             match key {
@@ -80,10 +81,13 @@ impl UnhintedKey {
         let (a_seed, check_key, sealing) = (key(r)?, key(r)?, key(r)?);
         let mut float = || -> Result<f64, MaskError> { Ok(f64::from_bits(r.u64()?)) };
         let noise = NoiseReport { bound_bits: float()?, available_bits: float()?, log2_failure: float()? };
-        let tiles = r.count(MAX_LAZY_PRODUCTS, "tiles of a row")?;
+        let row_tiles = r.count(MAX_LAZY_PRODUCTS, "tiles of a row")?;
+        let blocks = r.count(r.remaining(), "blocks of a layer")?;
+        let tiles = row_tiles.saturating_mul(blocks);
         // A row takes at least a byte, a tile two elements: no memory is asked for that the bytes did not pay for.
         let rows = r.count(r.remaining(), "rows of a layer")?;
-        if tiles == 0 || rows == 0 || r.remaining() < SCALARS * tiles * poly_len(ring) {
+        let least = tiles.saturating_mul(SCALARS * poly_len(ring));
+        if tiles == 0 || rows == 0 || !rows.is_multiple_of(blocks) || r.remaining() < least {
             return Err(r.malformed("tiles and rows of a layer").into());
         }
         let mut row_keys = Vec::with_capacity(rows);
@@ -99,10 +103,11 @@ impl UnhintedKey {
         let limbs = row_keys.iter().map(|key| parameters.ring_of(key.is_none()).limbs()).collect();
         let check = CheckKey::restore(check_scalars(ring, &check_key, rows), vectors);
         Ok(Self(LayerKey {
-            a: expand_public(ring, &a_seed, tiles),
+            a: expand_public(ring, &a_seed, 0..tiles),
             form: Arc::new(AnswerForm::new(wanted, limbs)),
             id,
             input_bound,
+            blocks,
             secrets,
             hints: vec![],
             check,
@@ -128,6 +133,11 @@ impl UnhintedKey {
     /// Ring elements per request.
     pub fn tiles(&self) -> usize {
         self.0.tiles()
+    }
+
+    /// Blocks of equally many rows and tiles.
+    pub fn blocks(&self) -> usize {
+        self.0.blocks()
     }
 
     /// Which rows are hidden.

@@ -40,13 +40,14 @@ fn random_rows(ring_degree: usize, tiles: usize, open: &[bool], rng: &mut impl R
 fn seal_rows(
     parameters: &Parameters,
     rows: &[(Vec<Tile>, bool)],
+    blocks: usize,
     layer: u32,
     entropy: &SealEntropy,
 ) -> (SealedLayer, LayerKey) {
     let wanted = Wanted::new(parameters.ring().degree(), 70, [(3, 100), (5, 10), (7, 1)]).unwrap();
     let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
     let id = LayerId { model: entropy.model_id(), layer };
-    seal(parameters, id, &plain, &wanted, BOUND, entropy).unwrap()
+    seal(parameters, id, &plain, blocks, &wanted, BOUND, entropy).unwrap()
 }
 
 fn parameters(degree: usize, prime_bits: &[u32], plaintext_bits: u32) -> Parameters {
@@ -56,20 +57,25 @@ fn parameters(degree: usize, prime_bits: &[u32], plaintext_bits: u32) -> Paramet
 
 impl Fixture {
     fn new(degree: usize, prime_bits: &[u32], tiles: usize, open: &[bool], seed: u8) -> Self {
-        Self::with(&parameters(degree, prime_bits, 22), tiles, open, seed)
+        Self::with(&parameters(degree, prime_bits, 22), tiles, open, 1, seed)
     }
 
     /// Open rows modulo the first of two primes alone.
     fn mixed(tiles: usize, open: &[bool], seed: u8) -> Self {
-        let literal = ParametersLiteral { degree: 4096, prime_bits: vec![44, 33], plaintext_bits: 22, open_primes: 1 };
-        Self::with(&literal.try_into().unwrap(), tiles, open, seed)
+        Self::blocks(tiles, open, 1, seed)
     }
 
-    fn with(parameters: &Parameters, tiles: usize, open: &[bool], seed: u8) -> Self {
+    /// The same for a block-diagonal matrix.
+    fn blocks(tiles: usize, open: &[bool], blocks: usize, seed: u8) -> Self {
+        let literal = ParametersLiteral { degree: 4096, prime_bits: vec![44, 33], plaintext_bits: 22, open_primes: 1 };
+        Self::with(&literal.try_into().unwrap(), tiles, open, blocks, seed)
+    }
+
+    fn with(parameters: &Parameters, tiles: usize, open: &[bool], blocks: usize, seed: u8) -> Self {
         let degree = parameters.ring().degree();
         let mut rng = stream(&derive_key("jali mask test", &[&[seed]]));
         let rows = random_rows(degree, tiles, open, &mut rng);
-        let (layer, key) = seal_rows(parameters, &rows, 3, &SealEntropy::fixed([seed; 32]));
+        let (layer, key) = seal_rows(parameters, &rows, blocks, 3, &SealEntropy::fixed([seed; 32]));
         Self { rows, layer, key }
     }
 
@@ -81,7 +87,7 @@ impl Fixture {
         let mut rng = stream(&derive_key("jali mask test input", &[&[seed]]));
         let span = 2 * BOUND as u64 + 1;
         let mut value = || (rng.next_u64() % span) as i64 - BOUND;
-        (0..self.layer.tiles).map(|_| (0..self.ring().degree()).map(|_| value()).collect()).collect()
+        (0..self.key.tiles()).map(|_| (0..self.ring().degree()).map(|_| value()).collect()).collect()
     }
 
     /// The server's product, computed without any kernel.
@@ -103,9 +109,9 @@ impl Fixture {
 
     fn serve(&self, x: &[Poly<Ntt>]) -> Vec<Poly<Coefficient>> {
         let ring = self.ring();
-        let product = |row: &SealedRow| {
+        let product = |(o, row): (usize, &SealedRow)| {
             let mut sum = ring.zero();
-            for (i, x) in x.iter().enumerate() {
+            for (i, x) in x[self.tiles_of(o)].iter().enumerate() {
                 let w = match row {
                     SealedRow::Hidden(w) => w[i].clone(),
                     SealedRow::Open(w) => ring.forward(ring.lift(&dense(&w[i], ring.degree()), 127)),
@@ -114,16 +120,22 @@ impl Fixture {
             }
             ring.inverse(sum)
         };
-        self.layer.rows.iter().map(product).collect()
+        self.layer.rows.iter().enumerate().map(product).collect()
+    }
+
+    /// The tiles that a row meets.
+    fn tiles_of(&self, row: usize) -> std::ops::Range<usize> {
+        let block = row / (self.rows.len() / self.layer.blocks);
+        block * self.layer.tiles..(block + 1) * self.layer.tiles
     }
 
     /// Negacyclic products in plain integers at the wanted coefficients.
     fn expected(&self, x: &[Vec<i64>]) -> Vec<i64> {
         let n = self.ring().degree();
         let mut out = vec![];
-        for (tiles, _) in &self.rows {
+        for (o, (tiles, _)) in self.rows.iter().enumerate() {
             let mut y = vec![0i64; n];
-            for (tile, x) in tiles.iter().zip(x) {
+            for (tile, x) in tiles.iter().zip(&x[self.tiles_of(o)]) {
                 for &(i, w) in tile {
                     for (j, &x) in x.iter().enumerate() {
                         let k = i as usize + j;
@@ -194,12 +206,13 @@ fn subtract(ring: &Ring, a: &Poly<Ntt>, b: &Poly<Ntt>) -> Poly<Ntt> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(12))]
     #[test]
-    fn results_are_exact(tiles in 1usize..5, open in prop::collection::vec(any::<bool>(), 1..4), seed: u8, kind in 0..3) {
+    fn results_are_exact(tiles in 1usize..5, open in prop::collection::vec(any::<bool>(), 1..4), seed: u8, kind in 0usize..5) {
         // N = 4096 carries hidden rows; N = 2048 with one prime only open ones.
         let fixture = match kind {
             0 => Fixture::new(2048, &[47], tiles, &vec![true; open.len()], seed),
             1 => Fixture::new(4096, &[33, 33], tiles, &open, seed),
-            _ => Fixture::mixed(tiles, &open, seed),
+            2 => Fixture::mixed(tiles, &open, seed),
+            blocks => Fixture::blocks(tiles, &open.repeat(blocks), blocks, seed),
         };
         prop_assert!(fixture.key.noise().log2_failure < -64.0);
         let x = fixture.input(seed);
@@ -232,7 +245,8 @@ fn extreme_inputs_are_exact() {
 #[test]
 fn a_lying_server_is_caught() {
     let open = [false, true, false];
-    for fixture in [Fixture::new(4096, &[33, 33], 2, &open, 2), Fixture::mixed(2, &open, 2)] {
+    let mixed = Fixture::mixed(2, &open, 2);
+    for fixture in [Fixture::new(4096, &[33, 33], 2, &open, 2), mixed, Fixture::blocks(2, &open, 3, 2)] {
         lies_are_caught(&fixture);
     }
 }
@@ -363,7 +377,8 @@ fn prepared_secrets_are_never_reused_and_belong_to_their_layer() {
     let other = Fixture::new(4096, &[33, 33], 1, &[false], 8);
     let prepared = other.key.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap();
     assert!(matches!(fixture.key.mask_prepared(&x, prepared), Err(MaskError::Shape { .. })));
-    let twice = LayerKey::prepare_all(&[&fixture.key, &fixture.key], RequestEntropy::fixed([1; 32]), context(0));
+    let twice =
+        LayerKey::prepare_all(&[(&fixture.key, 1), (&fixture.key, 1)], RequestEntropy::fixed([1; 32]), context(0));
     assert!(twice.is_err(), "one layer, one entropy: the same secrets twice");
     // Sealed again with the same entropy and one weight changed: the old hints belong to the old rows.
     let (parameters, entropy) = (parameters(4096, &[33, 33], 22), SealEntropy::fixed([8; 32]));
@@ -371,7 +386,7 @@ fn prepared_secrets_are_never_reused_and_belong_to_their_layer() {
     let id = LayerId { model: entropy.model_id(), layer: 0 };
     let sealed = |weight: i32| {
         let tiles = [vec![(0, weight)]];
-        seal(&parameters, id, &[PlainRow { tiles: &tiles, open: false }], &wanted, BOUND, &entropy).unwrap().1
+        seal(&parameters, id, &[PlainRow { tiles: &tiles, open: false }], 1, &wanted, BOUND, &entropy).unwrap().1
     };
     let (old, new) = (sealed(1), sealed(2));
     let stale = old.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap();
@@ -406,9 +421,9 @@ fn sealing_again_redraws_exactly_what_changed() {
     let mut changed = rows.clone();
     changed[1].0[0][0].1 += 1; // a weight of a hidden row
     changed[2].1 = false; // the plan of an open row
-    let (old, old_key) = seal_rows(&parameters, &rows, 3, &entropy);
-    let (same, _) = seal_rows(&parameters, &rows, 3, &entropy);
-    let (new, new_key) = seal_rows(&parameters, &changed, 3, &entropy);
+    let (old, old_key) = seal_rows(&parameters, &rows, 1, 3, &entropy);
+    let (same, _) = seal_rows(&parameters, &rows, 1, 3, &entropy);
+    let (new, new_key) = seal_rows(&parameters, &changed, 1, 3, &entropy);
     assert_eq!(old.rows, same.rows, "an unchanged model stays byte-identical");
     assert_eq!((&old.rows[0], &old.rows[3]), (&new.rows[0], &new.rows[3]), "so does an unchanged row");
     let (SealedRow::Hidden(before), SealedRow::Hidden(after)) = (&old.rows[1], &new.rows[1]) else { panic!() };
@@ -423,8 +438,8 @@ fn sealing_again_redraws_exactly_what_changed() {
     assert_ne!(row_errors(&old, &old_key, 0, &rows[0].0), before, "nor do rows");
     assert!(matches!(new.rows[2], SealedRow::Hidden(_)));
     // Another layer, another sealing secret: nothing is shared, not even the public vector.
-    let (elsewhere, _) = seal_rows(&parameters, &rows, 4, &entropy);
-    let (stranger, _) = seal_rows(&parameters, &rows, 3, &SealEntropy::fixed([9; 32]));
+    let (elsewhere, _) = seal_rows(&parameters, &rows, 1, 4, &entropy);
+    let (stranger, _) = seal_rows(&parameters, &rows, 1, 3, &SealEntropy::fixed([9; 32]));
     assert!(old.rows[0] != elsewhere.rows[0] && old.rows[0] != stranger.rows[0]);
 }
 
@@ -433,7 +448,8 @@ fn rows_of_equal_content_have_secrets_of_their_own() {
     let parameters = parameters(4096, &[33, 33], 22);
     let ring = parameters.ring();
     let tiles: Vec<Tile> = vec![vec![(5, 7)], vec![]];
-    let (layer, _) = seal_rows(&parameters, &[(tiles.clone(), false), (tiles, false)], 0, &SealEntropy::fixed([1; 32]));
+    let (layer, _) =
+        seal_rows(&parameters, &[(tiles.clone(), false), (tiles, false)], 1, 0, &SealEntropy::fixed([1; 32]));
     let (SealedRow::Hidden(a), SealedRow::Hidden(b)) = (&layer.rows[0], &layer.rows[1]) else { panic!() };
     for (a, b) in a.iter().zip(b) {
         assert!(!is_small(ring, subtract(ring, a, b)));
@@ -445,7 +461,8 @@ fn hidden_tiles_of_zeros_are_sealed_and_open_rows_are_plain() {
     let parameters = parameters(4096, &[33, 33], 22);
     let zero = vec![vec![], vec![]];
     let open: Vec<Tile> = vec![vec![(5, -7)], vec![(9, 120)]];
-    let (layer, key) = seal_rows(&parameters, &[(zero, false), (open.clone(), true)], 0, &SealEntropy::fixed([1; 32]));
+    let (layer, key) =
+        seal_rows(&parameters, &[(zero, false), (open.clone(), true)], 1, 0, &SealEntropy::fixed([1; 32]));
     let SealedRow::Hidden(sealed) = &layer.rows[0] else { panic!() };
     // W~ + a*s' = t*e': every tile has errors of its own under the secret.
     let ring = parameters.ring();
@@ -486,7 +503,7 @@ fn a_modulus_too_small_shows_in_the_report() {
     let report = fixture.key.noise();
     assert!(report.bound_bits < report.available_bits && report.log2_failure < -64.0);
     let parameters = parameters(4096, &[33, 33], 27);
-    let (_, key) = seal_rows(&parameters, &fixture.rows, 3, &SealEntropy::fixed([3; 32]));
+    let (_, key) = seal_rows(&parameters, &fixture.rows, 1, 3, &SealEntropy::fixed([3; 32]));
     assert!(key.noise().log2_failure > -64.0 && key.noise().bound_bits > key.noise().available_bits);
 }
 
@@ -508,7 +525,7 @@ fn unfit_inputs_and_rows_are_errors() {
     let wanted = &fixture.layer.wanted;
     let try_seal = |tiles: &[&[Tile]]| {
         let rows: Vec<PlainRow<'_>> = tiles.iter().map(|tiles| PlainRow { tiles, open: true }).collect();
-        seal(&fixture.layer.parameters, id, &rows, wanted, BOUND, &entropy).map(|_| ()).is_err()
+        seal(&fixture.layer.parameters, id, &rows, 1, wanted, BOUND, &entropy).map(|_| ()).is_err()
     };
     assert!(try_seal(&[]));
     assert!(try_seal(&[&[]]));
@@ -517,7 +534,7 @@ fn unfit_inputs_and_rows_are_errors() {
     assert!(try_seal(&[&[vec![(5, 1), (5, 1)]]]), "two values at one place");
     let thin = parameters(2048, &[32], 12);
     let rows = [PlainRow { tiles: &[vec![(1, 1)]], open: true }];
-    let refused = seal(&thin, id, &rows, wanted, BOUND, &entropy).map(|_| ()).unwrap_err();
+    let refused = seal(&thin, id, &rows, 1, wanted, BOUND, &entropy).map(|_| ()).unwrap_err();
     assert_eq!(refused, MaskError::SmallPrime { got: 32, min: 33 });
     assert!(!try_seal(&[&[vec![(2047, 1)]]]));
 }

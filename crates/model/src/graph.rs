@@ -288,7 +288,10 @@ impl Graph {
 }
 
 /// Output extent of a sliding window, or why there is none.
-pub(crate) fn window(
+///
+/// # Errors
+/// A sentence if the window does not fit.
+pub fn window(
     size: usize,
     pads: usize,
     kernel: usize,

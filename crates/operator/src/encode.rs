@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! section "operators" = operators u32 | operator*
-//! operator  = degree u32 | limbs u8 | bits of each prime u8* | primes of open rows u8 | tiles u32 | rows u32 | wanted [28]
+//! operator  = degree u32 | limbs u8 | bits of each prime u8* | primes of open rows u8 | tiles of a row u32 | blocks u32 | rows u32 | wanted [28]
 //!           | seed of a [32] | kinds of rows u8*
 //! sections "rows O R" = rows of operator O from row R on, about four million bytes together
 //! row       = tiles x limbs x N packed residues          kind 0: hidden
@@ -68,6 +68,7 @@ fn describe(w: &mut Writer, layer: &SealedLayer) {
     literal.prime_bits.iter().for_each(|&bits| w.u8(bits as u8));
     w.u8(literal.open_primes as u8);
     w.u32(layer.tiles as u32);
+    w.u32(layer.blocks as u32);
     w.u32(layer.rows.len() as u32);
     layer.wanted.encode(w);
     w.raw(&layer.a_seed);

@@ -1,12 +1,13 @@
 //! A sealed model in the server's memory.
 
 use std::io::{Read, Seek};
+use std::ops::Range;
 use std::sync::Arc;
 
 use jali_mask::{Answer, AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
-use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RowStore};
+use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RingError, RowStore};
 
 use crate::OperatorError;
 use crate::container::{Bundle, Kind};
@@ -36,6 +37,8 @@ pub struct Operator {
     open_ring: Ring,
     form: Arc<AnswerForm>,
     store: RowStore,
+    /// Blocks of equally many rows, each with tiles of its own.
+    blocks: usize,
     hidden_rows: usize,
     a_seed: [u8; 32],
 }
@@ -119,6 +122,7 @@ struct Description {
     prime_bits: Vec<u32>,
     open_primes: usize,
     tiles: usize,
+    blocks: usize,
     wanted: Wanted,
     a_seed: [u8; 32],
     kinds: Vec<u8>,
@@ -133,6 +137,8 @@ pub struct OperatorSummary {
     pub prime_bits: Vec<u32>,
     /// Tiles of a row.
     pub tiles: usize,
+    /// Blocks of equally many rows, each with tiles of its own.
+    pub blocks: usize,
     /// Wanted coefficients of a row.
     pub wanted: usize,
     /// Hidden rows.
@@ -166,6 +172,7 @@ impl OperatorSummary {
             Self {
                 degree: d.degree,
                 tiles: d.tiles,
+                blocks: d.blocks,
                 wanted: d.wanted.count(),
                 hidden_rows,
                 open_rows: d.kinds.len() - hidden_rows,
@@ -205,7 +212,11 @@ impl Description {
             return Err(r.malformed("number of primes of open rows").into());
         }
         let tiles = r.count(jali_ring::modulus::MAX_LAZY_PRODUCTS, "tiles of a row")?;
+        let blocks = r.count(MAX_ROWS, "blocks")?;
         let rows = r.count(MAX_ROWS, "rows")?;
+        if blocks == 0 || !rows.is_multiple_of(blocks) {
+            return Err(r.malformed("rows of equal blocks").into());
+        }
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) || rows == 0 || tiles == 0 {
             return Err(r.malformed("shape of an operator").into());
         }
@@ -215,7 +226,7 @@ impl Description {
         if !kinds.iter().all(|kind| [ROW_HIDDEN, ROW_OPEN].contains(kind)) {
             return Err(r.malformed("kind of a row").into());
         }
-        Ok(Self { degree, prime_bits, open_primes, tiles, wanted, a_seed, kinds })
+        Ok(Self { degree, prime_bits, open_primes, tiles, blocks, wanted, a_seed, kinds })
     }
 }
 
@@ -227,7 +238,7 @@ impl Operator {
         kernel: Kernel,
         mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
     ) -> Result<Self, OperatorError> {
-        let Description { degree, prime_bits, open_primes, tiles, wanted, a_seed, kinds } = description;
+        let Description { degree, prime_bits, open_primes, tiles, blocks, wanted, a_seed, kinds } = description;
         let limbs = prime_bits.len();
         // The tables of roots are needed to know the sizes of the primes; they and the matrix are claimed before the
         // matrix is built.
@@ -269,7 +280,7 @@ impl Operator {
             read().map_err(|e| OperatorError::Section { section: name, why: e.to_string() })?;
         }
         let form = Arc::new(AnswerForm::new(wanted, row_limbs));
-        Ok(Self { ring, open_ring, form, store, hidden_rows, a_seed })
+        Ok(Self { ring, open_ring, form, store, blocks, hidden_rows, a_seed })
     }
 
     /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`: computed from what the server holds, so they need no place in
@@ -278,10 +289,27 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Ring`] never in practice.
     pub fn hints(&self) -> Result<Vec<Poly<Ntt>>, OperatorError> {
-        let a = expand_public(&self.ring, &self.a_seed, self.tiles());
-        let prepared = self.store.prepare(&self.ring, &[a])?;
-        let products = self.store.products(&self.ring, &prepared, 0..self.rows())?;
-        Ok((0..self.rows()).map(|row| products.poly(&self.ring, row, 0)).collect())
+        let mut hints = Vec::with_capacity(self.rows());
+        for block in 0..self.blocks {
+            let rows = self.block_rows(block);
+            let a = expand_public(&self.ring, &self.a_seed, self.block_tiles(block));
+            let prepared = self.store.prepare(&self.ring, &[a])?;
+            let products = self.store.products(&self.ring, &prepared, rows.clone())?;
+            hints.extend((0..rows.len()).map(|row| products.poly(&self.ring, row, 0)));
+        }
+        Ok(hints)
+    }
+
+    /// Rows of a block.
+    fn block_rows(&self, block: usize) -> Range<usize> {
+        let rows = self.rows() / self.blocks;
+        block * rows..(block + 1) * rows
+    }
+
+    /// Tiles of a block among those of an input.
+    fn block_tiles(&self, block: usize) -> Range<usize> {
+        let tiles = self.store.tiles();
+        block * tiles..(block + 1) * tiles
     }
 
     /// Rows times the masked inputs of a batch, cut to the wanted coefficients: all that a server ever computes. The
@@ -290,22 +318,30 @@ impl Operator {
     /// # Errors
     /// [`OperatorError::Ring`] if an input's shape does not fit or there is none.
     pub fn apply(&self, batch: &[impl AsRef<[Poly<Ntt>]> + Sync]) -> Result<Vec<Answer>, OperatorError> {
-        let (rows, images) = (self.rows(), batch.len());
-        let prepared = self.store.prepare(&self.ring, batch)?;
+        let images = batch.len();
+        if let Some(x) = batch.iter().map(AsRef::as_ref).find(|x| x.len() != self.tiles()) {
+            let (expected, got) = (self.tiles(), x.len());
+            return Err(RingError::Length { what: "tiles of the input", expected, got }.into());
+        }
         let mut answers = vec![Answer::empty(&self.form); images];
         // So many rows that their products are still in the cache when they are transformed back.
-        let bytes = self.ring.limbs() * self.ring.degree() * 8 * images;
-        let step = (PRODUCT_BYTES / bytes).clamp(1, rows);
+        let bytes = self.ring.limbs() * self.ring.degree() * 8 * images.max(1);
         let mut products = Products::default();
-        for first in (0..rows).step_by(step) {
-            let part = first..rows.min(first + step);
-            self.store.products_into(&self.ring, &prepared, part.clone(), &mut products)?;
-            let row = |row, image| {
-                let product = products.poly(&self.ring, row, image);
-                let ring = if product.limbs() == self.ring.limbs() { &self.ring } else { &self.open_ring };
-                ring.inverse(product)
-            };
-            Answer::fill(&mut answers, part, row);
+        for block in 0..self.blocks {
+            let inputs: Vec<&[Poly<Ntt>]> = batch.iter().map(|x| &x.as_ref()[self.block_tiles(block)]).collect();
+            let prepared = self.store.prepare(&self.ring, &inputs)?;
+            let rows = self.block_rows(block);
+            let step = (PRODUCT_BYTES / bytes).clamp(1, rows.len());
+            for first in rows.clone().step_by(step) {
+                let part = first..rows.end.min(first + step);
+                self.store.products_into(&self.ring, &prepared, part.clone(), &mut products)?;
+                let row = |row, image| {
+                    let product = products.poly(&self.ring, row, image);
+                    let ring = if product.limbs() == self.ring.limbs() { &self.ring } else { &self.open_ring };
+                    ring.inverse(product)
+                };
+                Answer::fill(&mut answers, part, row);
+            }
         }
         Ok(answers)
     }
@@ -322,7 +358,7 @@ impl Operator {
 
     /// Ring elements of a request.
     pub fn tiles(&self) -> usize {
-        self.store.tiles()
+        self.blocks * self.store.tiles()
     }
 
     /// Number of rows.

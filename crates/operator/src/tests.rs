@@ -11,17 +11,17 @@ const NO_LIMIT: usize = usize::MAX;
 
 fn sample(degree: usize, prime_bits: Vec<u32>, rows: &[(Vec<Tile>, bool)]) -> (SealedLayer, LayerKey) {
     let open_primes = prime_bits.len();
-    sample_with(ParametersLiteral { degree, prime_bits, plaintext_bits: 20, open_primes }, rows)
+    sample_with(ParametersLiteral { degree, prime_bits, plaintext_bits: 20, open_primes }, rows, 1)
 }
 
-fn sample_with(literal: ParametersLiteral, rows: &[(Vec<Tile>, bool)]) -> (SealedLayer, LayerKey) {
+fn sample_with(literal: ParametersLiteral, rows: &[(Vec<Tile>, bool)], blocks: usize) -> (SealedLayer, LayerKey) {
     let degree = literal.degree;
     let parameters: Parameters = literal.try_into().unwrap();
     let entropy = SealEntropy::fixed([1; 32]);
     let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
     let wanted = Wanted::new(degree, 3, [(1, 1), (4, 9), (2, 1)]).unwrap();
     let id = LayerId { model: entropy.model_id(), layer: 0 };
-    seal(&parameters, id, &plain, &wanted, 255, &entropy).unwrap()
+    seal(&parameters, id, &plain, blocks, &wanted, 255, &entropy).unwrap()
 }
 
 fn rows() -> Vec<(Vec<Tile>, bool)> {
@@ -38,7 +38,14 @@ fn load(bytes: &[u8], max_memory: usize) -> Result<ServerModel, OperatorError> {
 /// Open rows modulo the first prime alone.
 fn mixed() -> (Vec<u8>, LayerKey) {
     let literal = ParametersLiteral { degree: 4096, prime_bits: vec![43, 33], plaintext_bits: 20, open_primes: 1 };
-    let (layer, key) = sample_with(literal, &rows());
+    let (layer, key) = sample_with(literal, &rows(), 1);
+    (encode_model(layer.id.model, &[layer]).unwrap(), key)
+}
+
+/// Each row in a block of its own.
+fn blocks() -> (Vec<u8>, LayerKey) {
+    let literal = ParametersLiteral { degree: 4096, prime_bits: vec![43, 33], plaintext_bits: 20, open_primes: 1 };
+    let (layer, key) = sample_with(literal, &rows(), 2);
     (encode_model(layer.id.model, &[layer]).unwrap(), key)
 }
 
@@ -49,18 +56,21 @@ fn sealed() -> (Vec<u8>, LayerKey) {
 
 #[test]
 fn a_loaded_operator_answers_exactly_with_every_kernel() {
-    answers_exactly(sealed(), 4);
-    answers_exactly(mixed(), 3);
+    answers_exactly(sealed(), 1, 4);
+    answers_exactly(mixed(), 1, 3);
+    answers_exactly(blocks(), 2, 3);
 }
 
 /// `limbs`: primes of all rows together.
-fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), limbs: usize) {
-    let x: Vec<Vec<i64>> = (0..2).map(|i| (0..4096).map(|j| (i * 31 + j * 7) % 511 - 255).collect()).collect();
+fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), blocks: usize, limbs: usize) {
+    let x: Vec<Vec<i64>> =
+        (0..2 * blocks as i64).map(|i| (0..4096).map(|j| (i * 31 + j * 7) % 511 - 255).collect()).collect();
     let want: Vec<i64> = rows()
         .iter()
-        .flat_map(|(tiles, _)| {
+        .enumerate()
+        .flat_map(|(row, (tiles, _))| {
             let mut y = vec![0i64; 4096];
-            for (tile, x) in tiles.iter().zip(&x) {
+            for (tile, x) in tiles.iter().zip(&x[row * blocks / 2 * 2..]) {
                 for &(i, w) in tile {
                     for (j, &x) in x.iter().enumerate() {
                         let k = i as usize + j;
@@ -76,7 +86,7 @@ fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), limbs: usize) {
         let (masked, pending) = key.mask(&x, RequestEntropy::fixed([2; 32]), context).unwrap();
         let model = ServerModel::load(&bytes, kernel, NO_LIMIT).unwrap();
         let operator = &model.operators()[0];
-        assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2, 1));
+        assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2 * blocks, 1));
         let answer = operator.apply(&[&masked]).unwrap().remove(0);
         assert_eq!(answer.residues().len(), limbs * key.form().wanted().count());
         assert_eq!(pending.finish(Some(answer)).unwrap(), want, "{}", kernel.name());
@@ -147,6 +157,7 @@ fn forged_bundles_cannot_ask_for_memory_or_leave_anything_out() {
         w.u32(degree);
         [1, 40, 1].iter().for_each(|&b| w.u8(b));
         w.u32(tiles);
+        w.u32(1);
         w.u32(rows);
         [0, 1, 1, 1, 1, 1, 1].iter().for_each(|&v| w.u32(v));
         w.raw(&[0; 32]);

@@ -1,222 +1,409 @@
-//! Convolutions of stride 1.
+//! Convolutions with any kernel, stride, padding, dilation and number of groups.
 //!
-//! A plane of `H x W` with padding `pt, pl, pb, pr` and a kernel of `kh x kw` is laid out with row stride
-//! `S = W + max(pl, pr)`, or the output width if that is larger (the zero columns serve the right edge of one row and the left edge of the next) in
-//! `P = (H + pt + pb) * S` coefficients. A tile holds `C_t` channels, a row `M_t` filters:
+//! # Phases
+//! Along an axis with stride `s`, dilation `d` and `p` zeros in front, output `i` and tap `k` meet at place `i*s + k*d` of the
+//! padded axis. With `k*d = du*s + a`, `a < s`, that is element `i + du` of *phase* `a`: every `s`-th place from `a` on. So a strided
+//! convolution is one of stride 1 over phase planes: each channel becomes a *virtual channel* per pair of phases that some
+//! tap needs and some pixel reaches. A dilated kernel is a longer one with few taps; all phase planes of a layer have the
+//! same size `L = outputs + largest du` along each axis.
+//!
+//! # Places
+//! Let `KH` and `KW` be one more than the largest `du`, `dw`. In all phase planes the first `lead` and the last `trail` rows
+//! (columns) are zeros; `ov = min(lead, trail, K - 1)` of them serve two neighbours at once. A tile holds `C_t` virtual channels, a row
+//! `M_t` filters:
 //!
 //! ```text
-//! x[c][i][j]       at X^(c*P + (i+pt)*S + (j+pl))
-//! w[m][c][di][dj]  at X^(m*C_t*P + off - c*P - di*S - dj),   off = (C_t-1)*P + (kh-1)*S + (kw-1)
-//! y[m][i][j]       =  coefficient of X^(m*C_t*P + off + i*S + j)
+//! S = LW - ov_w,   P = (LH - ov_h) * S,   Q = C_t * P,   off = (C_t-1)*P + (KH-1)*S + KW-1
+//! x[v][u][w]       at X^(v*P + u*S + w)
+//! w[m][v][du][dw]  at X^(m*Q + off - v*P - du*S - dw)
+//! y[m][i][j]       =  coefficient of X^(m*Q + off + i*S + j)
 //! ```
 //!
 //! # Why nothing else reaches a wanted coefficient
-//! Let `Q = C_t*P`, `M_t*Q <= N`, and let all wanted indices be below `N`. Write `Hp = H+pt+pb`, `Wp = W+pl+pr`; output
-//! sizes are `H' = Hp-kh+1`, `W' = Wp-kw+1`. Weights of filter `m'` stand in `[m'Q, m'Q + off]`, inputs in `[0, Q)`.
+//! Let `M_t*Q <= N`, and let all wanted indices be below `N`. A product of input `(v, u, w)` and weight `(m', v', du, dw)` lands on
+//! the wanted `(m, i, j)`, before any wrap-around, if `D*P + u*S + w = R` with `D = (m'-m)*C_t + (v-v')` and `R = (i+du)*S + (j+dw)`.
+//! Inputs stand at `u*S + w` in `[0, P)`, and `R < P + ov_h*S + ov_w`.
 //!
-//! * **The same filter.** A product of channels `c` (input) and `c'` (weight) lands at
-//!   `mQ + off + (c-c')P + u - di*S - dj` with `u` the input's place in its plane. It is wanted as `(i, j)` if
-//!   `(c-c')P + u = (i+di)*S + (j+dj)`. The right side is below `Hp*S + min(pl, pr)`, that is below `P + min(pl, pr)`,
-//!   so `c-c'` is 0 (the wanted product, or `u` on a padding zero: `j+dj >= S` points at column `j+dj-S < pl` of the next
-//!   row, which is padding), or 1 with `u < min(pl, pr) <= pl`, a padding zero at the start of the next channel.
-//!   Two taps share a place only if `dj` of one is `S` or more. Such a tap meets nothing but padding (inputs stand in
-//!   columns below `S`, and `j+dj >= S`), so it is left out, and every place holds one weight.
-//! * **A smaller filter** `m' < m`: products end at `m'Q + off + Q - 1 <= mQ + off - 1`, below the first wanted of `m`.
-//! * **A larger filter** `m' > m`: products start at `m'Q >= (m+1)Q`; the last wanted of `m` is
-//!   `mQ + (C_t-1)P + (Hp-1)S + Wp - 1 <= (m+1)Q + min(pl, pr) - 1`. Only inputs at `u < min(pl, pr)` could reach it:
-//!   padding zeros again.
-//! * **Wrap-around.** The largest product index is `(M_t-1)Q + off + Q - 1 <= N + off - 1`; minus `N` it is below `off`,
-//!   the first wanted index.
+//! * `D = 0` means `m' = m` and `v' = v`, as `|v-v'| < C_t`. If `j+dw < S`, the input is `u = i+du`, `w = j+dw`: the product that is wanted. Else
+//!   it stands in column `j+dw-S < ov_w` of the next row: a zero, and so is what was wanted, as columns from `S` on are zeros.
+//! * `D = 1`: the input stands below `ov_h*S + ov_w` of its plane, in the first `ov_h` rows, which are zeros, or among the first `ov_w`
+//!   zeros of the next one.
+//! * `D >= 2` would need `R >= 2P`, but `ov_h*S + ov_w <= P`: there is a row and a column that is not zero everywhere. `D < 0` makes the left side negative.
+//! * **Wrap-around.** The largest product index is `(M_t-1)Q + off + Q - 1 <= N + off - 1`; minus `N` it is below `off`, the first wanted index.
+//! * Taps with `dw >= S` or `du >= P/S` meet nothing but zeros; they are left out, so that every place holds one weight.
+//!
+//! # Groups
+//! Channels of one group never meet filters of another: the matrix is block-diagonal, and a row has elements for the tiles of its
+//! block only. A block is one group, or several groups whose virtual channels share one tile (depthwise layers); its filters then have no taps
+//! for the channels of the others.
+//!
+//! # Strips
+//! A plane that is too large is cut into strips of output rows whose inputs overlap by `KH - 1` rows. All strips have the same matrix: to the
+//! server they are so many inputs of a batch. Where there are strips, no rows are shared between planes (`ov_h = 0`).
+
+use std::ops::Range;
 
 use jali_model::Conv;
 
 use crate::PackError;
 use crate::layout::{Tile, WantedPattern};
 
+/// Most strips of a plane.
+const MAX_STRIPS: usize = 256;
+
+/// What is free to choose in a layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvChoice {
+    /// `C_t`, virtual channels of a tile.
+    pub tile_channels: usize,
+    /// `M_t`, filters of a row.
+    pub row_filters: usize,
+    /// Groups of a block; more than one only if a tile holds them all.
+    pub block_groups: usize,
+    /// Strips of a plane.
+    pub strips: usize,
+}
+
 /// How one convolution stands in ring elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConvLayout {
     degree: usize,
-    /// Input channels, height, width.
-    input: [usize; 3],
-    filters: usize,
-    kernel: [usize; 2],
-    /// Top and left.
-    padding: [usize; 2],
-    /// Output height and width.
-    output: [usize; 2],
+    choice: ConvChoice,
+    geometry: Geometry,
+    /// Height and width of an input plane.
+    input: [usize; 2],
+    /// Input channels and filters of one group, and the number of groups.
+    group: [usize; 3],
     /// `S`.
     row_stride: usize,
     /// `P`.
     plane: usize,
-    /// `C_t`.
-    tile_channels: usize,
-    /// `M_t`.
-    row_filters: usize,
 }
 
-/// What is the same for all (C_t, M_t).
+/// One axis: phases, taps, sizes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Axis {
+    stride: usize,
+    /// Zeros in front of the first pixel.
+    before: usize,
+    size: usize,
+    outputs: usize,
+    /// Phases that some tap needs and some pixel reaches, rising.
+    phases: Vec<usize>,
+    /// Phase (index into `phases`) and offset of every tap; `None` for a tap that meets only padding.
+    taps: Vec<Option<(usize, usize)>>,
+    /// One more than the largest offset.
+    reach: usize,
+    /// Zeros at the start and the end of every phase.
+    lead: usize,
+    trail: usize,
+}
+
+impl Axis {
+    fn new(conv: &Conv, size: usize, axis: usize) -> Result<Self, PackError> {
+        let (kernel, stride, dilation) = (conv.kernel[axis], conv.stride[axis], conv.dilation[axis]);
+        let (before, after) = (conv.padding[axis], conv.padding[axis + 2]);
+        let outputs = jali_model::graph::window(size, before.saturating_add(after), kernel, stride, dilation, false)
+            .map_err(|got| PackError::Unsupported { what: "this window", got })?;
+        let places = kernel.checked_mul(dilation).and_then(|k| k.checked_add(outputs.saturating_mul(stride)));
+        if places.is_none_or(|p| p > u32::MAX as usize) {
+            return Err(PackError::Unsupported { what: "a window of this size", got: format!("{kernel}") });
+        }
+        let reach = (kernel - 1) * dilation / stride + 1;
+        let length = outputs + reach - 1;
+        // Elements of a phase that are pixels.
+        let pixels = |phase: usize| -> Range<usize> {
+            let first = before.saturating_sub(phase).div_ceil(stride);
+            let end = (before + size).saturating_sub(phase).div_ceil(stride).min(length);
+            first.min(end)..end
+        };
+        let mut phases: Vec<usize> = (0..kernel).map(|k| k * dilation % stride).collect();
+        phases.sort_unstable();
+        phases.dedup();
+        let some = phases[0];
+        phases.retain(|&p| !pixels(p).is_empty());
+        let lead = phases.iter().map(|&p| pixels(p).start).min().unwrap_or(0);
+        let trail = phases.iter().map(|&p| length - pixels(p).end).min().unwrap_or(0);
+        // Nothing but padding everywhere: one phase of zeros stands for it.
+        if phases.is_empty() {
+            phases.push(some);
+        }
+        let tap = |k: usize| Some((phases.binary_search(&(k * dilation % stride)).ok()?, k * dilation / stride));
+        let taps = (0..kernel).map(tap).collect();
+        Ok(Self { stride, before, size, outputs, phases, taps, reach, lead, trail })
+    }
+
+    /// The pixel at an element of a phase, unless it is padding.
+    fn pixel(&self, phase: usize, element: usize) -> Option<usize> {
+        (element * self.stride + self.phases[phase]).checked_sub(self.before).filter(|&p| p < self.size)
+    }
+
+    /// Zeros that serve two neighbours.
+    fn shared(&self) -> usize {
+        self.lead.min(self.trail).min(self.reach - 1)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Geometry {
-    row_stride: usize,
-    plane: usize,
-    output: [usize; 2],
+    rows: Axis,
+    columns: Axis,
 }
 
-fn geometry(conv: &Conv, input: [usize; 3]) -> Result<Geometry, PackError> {
-    let unsupported = |what, got: String| Err(PackError::Unsupported { what, got });
-    if conv.stride != [1, 1] {
-        return unsupported("a stride other than 1", format!("{:?}", conv.stride));
+impl Geometry {
+    fn new(conv: &Conv, [_, h, w]: [usize; 3]) -> Result<Self, PackError> {
+        Ok(Self { rows: Axis::new(conv, h, 0)?, columns: Axis::new(conv, w, 1)? })
     }
-    if conv.dilation != [1, 1] {
-        return unsupported("a dilation other than 1", format!("{:?}", conv.dilation));
+
+    /// Pairs of phases.
+    fn phases(&self) -> usize {
+        self.rows.phases.len() * self.columns.phases.len()
     }
-    if conv.groups != 1 {
-        return unsupported("a grouped convolution", format!("{} groups", conv.groups));
+
+    /// `S`.
+    fn row_stride(&self) -> usize {
+        self.columns.outputs + self.columns.reach - 1 - self.columns.shared()
     }
-    let [_, h, w] = input;
-    let [top, left, bottom, right] = conv.padding;
-    // Wider than the zero columns need where a small kernel slides over much padding: outputs must not share a place.
-    let row_stride = (w + left.max(right)).max(w + left + right + 1 - conv.kernel[1]);
-    let plane = (h + top + bottom).saturating_mul(row_stride);
-    Ok(Geometry {
-        row_stride,
-        plane,
-        output: [h + top + bottom + 1 - conv.kernel[0], w + left + right + 1 - conv.kernel[1]],
-    })
+
+    /// Output rows of one of so many strips.
+    fn strip_rows(&self, strips: usize) -> usize {
+        self.rows.outputs.div_ceil(strips)
+    }
+
+    /// `P`.
+    fn plane(&self, strips: usize) -> usize {
+        let shared = if strips == 1 { self.rows.shared() } else { 0 };
+        (self.strip_rows(strips) + self.rows.reach - 1 - shared).saturating_mul(self.row_stride())
+    }
 }
 
 impl ConvLayout {
-    /// A layout with the given numbers of channels per tile and filters per row.
+    /// A layout with this choice.
     ///
     /// # Errors
-    /// [`PackError::Unsupported`] for strides, dilations and groups; [`PackError::TooLarge`] if it does not fit.
-    pub fn new(
+    /// [`PackError::TooLarge`] if it does not fit the ring, [`PackError::Unsupported`] for groups or strips that do not divide the layer.
+    pub fn new(conv: &Conv, input: [usize; 3], degree: usize, choice: ConvChoice) -> Result<Self, PackError> {
+        let geometry = Geometry::new(conv, input)?;
+        Self::with(conv, input, degree, choice, geometry)
+    }
+
+    fn with(
         conv: &Conv,
         input: [usize; 3],
         degree: usize,
-        tile_channels: usize,
-        row_filters: usize,
+        choice: ConvChoice,
+        geometry: Geometry,
     ) -> Result<Self, PackError> {
-        let g = geometry(conv, input)?;
+        let unsupported = |what, got: usize| Err(PackError::Unsupported { what, got: got.to_string() });
+        let ConvChoice { tile_channels, row_filters, block_groups, strips } = choice;
+        let group = [conv.channels, conv.filters / conv.groups.max(1), conv.groups];
+        // The last block may hold fewer groups, but no row without a filter.
+        let filters = |groups: usize| (groups * group[1]).div_ceil(row_filters.max(1));
+        if block_groups == 0
+            || block_groups > conv.groups
+            || filters(block_groups) != filters((conv.groups - 1) % block_groups + 1)
+        {
+            return unsupported("this number of groups in a block", block_groups);
+        }
+        if block_groups > 1 && tile_channels != block_groups * conv.channels * geometry.phases() {
+            return unsupported("a block of several groups in more than one tile", block_groups);
+        }
+        if strips == 0 || strips > geometry.rows.outputs.min(MAX_STRIPS) {
+            return unsupported("this number of strips", strips);
+        }
+        let (row_stride, plane) = (geometry.row_stride(), geometry.plane(strips));
         // Step by step, so that no product overflows whatever a file says.
-        let mut needed = g.plane;
+        let mut needed = plane;
         for factor in [tile_channels, row_filters] {
             needed = needed.saturating_mul(factor);
             if needed > degree || factor == 0 {
                 return Err(PackError::TooLarge { what: "a tile of the convolution", needed, degree });
             }
         }
-        let layout = Self {
-            degree,
-            input,
-            filters: conv.filters,
-            kernel: conv.kernel,
-            padding: [conv.padding[0], conv.padding[1]],
-            output: g.output,
-            row_stride: g.row_stride,
-            plane: g.plane,
-            tile_channels,
-            row_filters,
-        };
-        let last_wanted = (row_filters - 1) * tile_channels * g.plane
-            + layout.offset()
-            + (g.output[0] - 1) * g.row_stride
-            + g.output[1];
-        let needed = (row_filters * tile_channels * g.plane).max(last_wanted);
+        let layout = Self { degree, choice, geometry, input: [input[1], input[2]], group, row_stride, plane };
+        let WantedPattern { start, dims } = layout.wanted();
+        let needed = needed.max(dims.iter().fold(start + 1, |end, (count, stride)| end + (count - 1) * stride));
         if needed > degree {
             return Err(PackError::TooLarge { what: "a tile of the convolution", needed, degree });
         }
         Ok(layout)
     }
 
-    /// Every useful (C_t, M_t) at this degree: for each number of tiles the most filters per row.
+    /// Every useful choice at this degree: for each number of tiles the most filters per row.
     ///
     /// # Errors
-    /// As [`ConvLayout::new`] for the smallest one.
+    /// [`PackError::TooLarge`] if not even a strip of one output row fits.
     pub fn candidates(conv: &Conv, input: [usize; 3], degree: usize) -> Result<Vec<Self>, PackError> {
-        Self::new(conv, input, degree, 1, 1)?;
-        let plane = geometry(conv, input)?.plane;
-        let per_ring = degree / plane;
+        let geometry = Geometry::new(conv, input)?;
         let mut out = vec![];
-        for tile_channels in 1..=per_ring.min(input[0]) {
-            // A channel count that only pads the last tile is never better than the smaller one.
-            if input[0].div_ceil(tile_channels) == input[0].div_ceil(tile_channels.max(2) - 1) && tile_channels > 1 {
-                continue;
+        // Strips as they are needed to fit, and more while they let more planes into a tile.
+        let rows = geometry.rows.outputs;
+        let strips = (1..=rows.min(MAX_STRIPS)).filter(|&k| k == 1 || rows.div_ceil(k) < rows.div_ceil(k - 1));
+        for strips in strips {
+            let per_ring = degree / geometry.plane(strips).max(1);
+            out.extend(Self::with_strips(conv, input, degree, strips, &geometry));
+            if per_ring >= 8 {
+                break;
             }
-            let most = (per_ring / tile_channels).min(conv.filters);
-            out.extend((1..=most).rev().find_map(|m| Self::new(conv, input, degree, tile_channels, m).ok()));
+        }
+        if out.is_empty() {
+            let strips = rows.min(MAX_STRIPS);
+            let choice = ConvChoice { tile_channels: 1, row_filters: 1, block_groups: 1, strips };
+            Self::with(conv, input, degree, choice, geometry)?;
         }
         Ok(out)
     }
 
-    /// Input channels of one tile.
-    pub fn tile_channels(&self) -> usize {
-        self.tile_channels
+    fn with_strips(conv: &Conv, input: [usize; 3], degree: usize, strips: usize, g: &Geometry) -> Vec<Self> {
+        let per_ring = degree / g.plane(strips).max(1);
+        let make = |tile_channels: usize, row_filters, block_groups| {
+            let choice = ConvChoice { tile_channels, row_filters, block_groups, strips };
+            Self::with(conv, input, degree, choice, g.clone()).ok()
+        };
+        let (channels, filters) = (conv.channels * g.phases(), conv.filters / conv.groups);
+        let mut out = vec![];
+        for tile_channels in 1..=per_ring.min(channels) {
+            // A channel count that only pads the last tile is never better than the smaller one.
+            if channels.div_ceil(tile_channels) == channels.div_ceil(tile_channels.max(2) - 1) && tile_channels > 1 {
+                continue;
+            }
+            let most = (per_ring / tile_channels).min(filters);
+            out.extend((1..=most).rev().find_map(|m| make(tile_channels, m, 1)));
+        }
+        // Several groups in a tile.
+        for groups in 2..=conv.groups.min(per_ring / channels) {
+            let most = (per_ring / (groups * channels)).min(groups * filters);
+            out.extend((1..=most).rev().find_map(|m| make(groups * channels, m, groups)));
+        }
+        out
     }
 
-    /// Ring elements of an input.
-    pub fn tiles(&self) -> usize {
-        self.input[0].div_ceil(self.tile_channels)
+    /// What was chosen.
+    pub fn choice(&self) -> ConvChoice {
+        self.choice
+    }
+
+    /// Blocks of the matrix.
+    pub fn blocks(&self) -> usize {
+        self.group[2].div_ceil(self.choice.block_groups)
+    }
+
+    /// Inputs of a batch that one image becomes.
+    pub fn strips(&self) -> usize {
+        self.choice.strips
+    }
+
+    /// Virtual channels of one group.
+    fn group_channels(&self) -> usize {
+        self.group[0] * self.geometry.phases()
+    }
+
+    /// Ring elements of a row: the tiles of its block.
+    pub fn row_tiles(&self) -> usize {
+        (self.group_channels() * self.choice.block_groups).div_ceil(self.choice.tile_channels)
+    }
+
+    /// Filters of one block.
+    fn block_filters(&self) -> usize {
+        self.group[1] * self.choice.block_groups
+    }
+
+    /// Rows of one block.
+    fn block_rows(&self) -> usize {
+        self.block_filters().div_ceil(self.choice.row_filters)
     }
 
     /// Rows of the matrix.
     pub fn rows(&self) -> usize {
-        self.filters.div_ceil(self.row_filters)
+        self.blocks() * self.block_rows()
     }
 
-    /// Filters of one row (the last may hold fewer).
-    pub fn row_outputs(&self) -> usize {
-        self.row_filters
+    /// Filters of one row.
+    pub fn row_outputs(&self, row: usize) -> Range<usize> {
+        let (block, row) = (row / self.block_rows(), row % self.block_rows());
+        let start = block * self.block_filters();
+        let end = (start + self.block_filters()).min(self.group[1] * self.group[2]);
+        (start + row * self.choice.row_filters).min(end)..(start + (row + 1) * self.choice.row_filters).min(end)
     }
 
     fn offset(&self) -> usize {
-        (self.tile_channels - 1) * self.plane + (self.kernel[0] - 1) * self.row_stride + self.kernel[1] - 1
+        (self.choice.tile_channels - 1) * self.plane
+            + (self.geometry.rows.reach - 1) * self.row_stride
+            + self.geometry.columns.reach
+            - 1
     }
 
     /// Where the outputs of a row stand.
     pub fn wanted(&self) -> WantedPattern {
         let dims = [
-            (self.row_filters, self.tile_channels * self.plane),
-            (self.output[0], self.row_stride),
-            (self.output[1], 1),
+            (self.choice.row_filters, self.choice.tile_channels * self.plane),
+            (self.geometry.strip_rows(self.strips()), self.row_stride),
+            (self.geometry.columns.outputs, 1),
         ];
         WantedPattern { start: self.offset(), dims }
     }
 
-    /// Inputs `[channel][i][j]` to tiles of `N` coefficients.
-    pub fn pack(&self, x: &[i32]) -> Vec<Vec<i64>> {
-        let [_, h, w] = self.input;
-        let mut tiles = vec![vec![0; self.degree]; self.tiles()];
-        for (channel, plane) in x.chunks_exact(h * w).enumerate() {
-            let start = channel % self.tile_channels * self.plane;
-            let tile = &mut tiles[channel / self.tile_channels];
-            for (i, row) in plane.chunks_exact(w).enumerate() {
-                let at = start + (i + self.padding[0]) * self.row_stride + self.padding[1];
-                for (o, &v) in tile[at..at + w].iter_mut().zip(row) {
-                    *o = i64::from(v);
-                }
-            }
-        }
-        tiles
-    }
-
-    /// One row of the matrix from weights `[filter][channel][kh][kw]`.
-    pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
-        let [kh, kw] = self.kernel;
-        let mut tiles = vec![Tile::new(); self.tiles()];
-        for m in 0..self.row_filters.min(self.filters - row * self.row_filters) {
-            for channel in 0..self.input[0] {
-                let tile = &mut tiles[channel / self.tile_channels];
-                let base =
-                    m * self.tile_channels * self.plane + self.offset() - channel % self.tile_channels * self.plane;
-                for di in 0..kh {
-                    for dj in 0..kw.min(self.row_stride) {
-                        let filter = row * self.row_filters + m;
-                        let w = weights[((filter * self.input[0] + channel) * kh + di) * kw + dj];
-                        if w != 0 {
-                            tile.push(((base - di * self.row_stride - dj) as u32, w));
+    /// Inputs `[channel][i][j]` to tiles of `N` coefficients, strip by strip.
+    pub fn pack(&self, x: &[i32]) -> Vec<Vec<Vec<i64>>> {
+        let (step, [h, w]) = (self.geometry.strip_rows(self.strips()), self.input);
+        let Geometry { rows, columns } = &self.geometry;
+        // Rows of a plane that hold pixels end before `plane / row_stride`.
+        let held = self.plane / self.row_stride;
+        (0..self.strips())
+            .map(|strip| {
+                let mut tiles = vec![vec![0; self.degree]; self.blocks() * self.row_tiles()];
+                for (channel, plane) in x.chunks_exact(h * w).enumerate() {
+                    for (a, phase) in
+                        (0..rows.phases.len()).flat_map(|a| (0..columns.phases.len()).map(move |b| (a, b))).enumerate()
+                    {
+                        let (block, v) = self.place(channel, a);
+                        let tile = &mut tiles[block * self.row_tiles() + v / self.choice.tile_channels];
+                        let start = v % self.choice.tile_channels * self.plane;
+                        for u in 0..held {
+                            let Some(i) = rows.pixel(phase.0, strip * step + u) else { continue };
+                            let (line, at) = (&plane[i * w..][..w], start + u * self.row_stride);
+                            for (element, o) in tile[at..at + self.row_stride].iter_mut().enumerate() {
+                                if let Some(j) = columns.pixel(phase.1, element) {
+                                    *o = i64::from(line[j]);
+                                }
+                            }
                         }
                     }
+                }
+                tiles
+            })
+            .collect()
+    }
+
+    /// Block of a channel, and the place in it of its virtual channel with the given pair of phases.
+    fn place(&self, channel: usize, phases: usize) -> (usize, usize) {
+        let per_block = self.group[0] * self.choice.block_groups;
+        (channel / per_block, channel % per_block * self.geometry.phases() + phases)
+    }
+
+    /// One row of the matrix from weights `[filter][channel of the group][kh][kw]`.
+    pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
+        let Geometry { rows, columns } = &self.geometry;
+        let (kh, kw) = (rows.taps.len(), columns.taps.len());
+        let mut tiles = vec![Tile::new(); self.row_tiles()];
+        let tile_plane = self.choice.tile_channels * self.plane;
+        for (m, filter) in self.row_outputs(row).enumerate() {
+            let group = filter / self.group[1];
+            for channel in 0..self.group[0] {
+                let taps = &weights[(filter * self.group[0] + channel) * kh * kw..][..kh * kw];
+                for (&w, (down, right)) in
+                    taps.iter().zip(rows.taps.iter().flat_map(|d| columns.taps.iter().map(move |r| (d, r))))
+                {
+                    let (&Some((a, du)), &Some((b, dw)), true) = (down, right, w != 0) else { continue };
+                    if dw >= self.row_stride || du >= self.plane / self.row_stride {
+                        continue;
+                    }
+                    let (_, v) = self.place(group * self.group[0] + channel, a * columns.phases.len() + b);
+                    let at = m * tile_plane + self.offset()
+                        - v % self.choice.tile_channels * self.plane
+                        - du * self.row_stride
+                        - dw;
+                    tiles[v / self.choice.tile_channels].push((at as u32, w));
                 }
             }
         }
@@ -224,9 +411,20 @@ impl ConvLayout {
         tiles
     }
 
-    /// Wanted values `[row][M_t][i][j]` to outputs `[filter][i][j]`: only the last row's spare filters go.
-    pub fn unpack(&self, mut values: Vec<i64>) -> Vec<i64> {
-        values.truncate(self.filters * self.output[0] * self.output[1]);
-        values
+    /// Wanted values `[row][M_t][i][j]` of every strip to outputs `[filter][i][j]`.
+    pub fn unpack(&self, strips: &[Vec<i64>]) -> Vec<i64> {
+        let (step, outputs) = (self.geometry.strip_rows(self.strips()), self.geometry.rows.outputs);
+        let columns = self.geometry.columns.outputs;
+        let (slot, row_len) = (step * columns, self.choice.row_filters * step * columns);
+        let mut out = Vec::with_capacity(self.group[1] * self.group[2] * outputs * columns);
+        for row in 0..self.rows() {
+            for m in 0..self.row_outputs(row).len() {
+                for (strip, values) in strips.iter().enumerate() {
+                    let rows = outputs.saturating_sub(strip * step).min(step);
+                    out.extend(&values[row * row_len + m * slot..][..rows * columns]);
+                }
+            }
+        }
+        out
     }
 }

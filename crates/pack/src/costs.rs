@@ -15,8 +15,12 @@ pub struct LayerCounts {
     pub modulus_bits: u32,
     /// Number of primes.
     pub limbs: usize,
-    /// Ring elements of an input.
+    /// Ring elements of one input of the matrix, all blocks together.
     pub tiles: usize,
+    /// Ring elements of a row: the tiles of its block.
+    pub row_tiles: usize,
+    /// Inputs of the matrix that one image becomes.
+    pub strips: usize,
     /// Rows of the matrix.
     pub rows: usize,
     /// How many of these are computed modulo the first prime alone.
@@ -39,9 +43,9 @@ impl LayerCounts {
         [
             1.0,
             self.values as f64,
-            (self.tiles * self.degree * self.limbs) as f64,
-            (row_limbs * self.degree) as f64,
-            (row_limbs * self.wanted) as f64,
+            (self.strips * self.tiles * self.degree * self.limbs) as f64,
+            (self.strips * row_limbs * self.degree) as f64,
+            (self.strips * row_limbs * self.wanted) as f64,
         ]
     }
 
@@ -50,10 +54,10 @@ impl LayerCounts {
         let row_limbs = self.row_limbs();
         [
             1.0,
-            (self.tiles * self.degree * self.limbs) as f64,
-            (self.tiles * row_limbs * self.degree) as f64,
-            (row_limbs * self.degree) as f64,
-            (row_limbs * self.wanted) as f64,
+            (self.strips * self.tiles * self.degree * self.limbs) as f64,
+            (self.strips * self.row_tiles * row_limbs * self.degree) as f64,
+            (self.strips * row_limbs * self.degree) as f64,
+            (self.strips * row_limbs * self.wanted) as f64,
         ]
     }
 
@@ -64,13 +68,23 @@ impl LayerCounts {
 
     /// Bytes of a request, without its header.
     pub fn bytes_up(&self) -> usize {
-        self.tiles * self.degree * self.modulus_bits as usize / 8
+        self.strips * self.tiles * self.degree * self.modulus_bits as usize / 8
     }
 
     /// Bytes of an answer, without its header.
     pub fn bytes_down(&self) -> usize {
         let row = |bits: u32| (self.wanted * bits as usize).div_ceil(8);
-        (self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits)
+        self.strips * ((self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits))
+    }
+
+    /// Bytes of so many hidden rows as they are sealed.
+    pub fn hidden_bytes(&self, rows: usize) -> usize {
+        self.row_tiles * rows * self.degree * self.modulus_bits as usize / 8
+    }
+
+    /// Products of ring elements modulo one prime that the server does for an image.
+    pub fn products(&self) -> usize {
+        self.strips * self.row_tiles * self.row_limbs()
     }
 }
 

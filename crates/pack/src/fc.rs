@@ -8,6 +8,8 @@
 //! A product of `w[o'][i']` and `x_i` lands at `o'k + k-1 + (i-i')`. With `|i-i'| < k` that is `ok + k-1` only for
 //! `o' = o`, `i' = i`. The largest index is `rk + k - 2 <= N + k - 2`; minus `N` it is below `k-1`, the first wanted one.
 
+use std::ops::Range;
+
 use crate::PackError;
 use crate::layout::{Tile, WantedPattern};
 
@@ -75,6 +77,11 @@ impl FcLayout {
         self.row_outputs
     }
 
+    /// Outputs of this row.
+    pub fn outputs_of_row(&self, row: usize) -> Range<usize> {
+        (row * self.row_outputs).min(self.outputs)..((row + 1) * self.row_outputs).min(self.outputs)
+    }
+
     /// Where the outputs of a row stand.
     pub fn wanted(&self) -> WantedPattern {
         WantedPattern { start: self.run - 1, dims: [(1, 1), (1, 1), (self.row_outputs, self.run)] }
@@ -92,8 +99,7 @@ impl FcLayout {
 
     /// One row of the matrix from weights `[output][input]`.
     pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
-        let first = row * self.row_outputs;
-        let last = (first + self.row_outputs).min(self.outputs);
+        let Range { start: first, end: last } = self.outputs_of_row(row);
         let tile =
             |tile: usize| {
                 let inputs = tile * self.run..((tile + 1) * self.run).min(self.inputs);
@@ -111,8 +117,7 @@ impl FcLayout {
     }
 
     /// Wanted values `[row][r]` to outputs.
-    pub fn unpack(&self, mut values: Vec<i64>) -> Vec<i64> {
-        values.truncate(self.outputs);
-        values
+    pub fn unpack(&self, values: &[i64]) -> Vec<i64> {
+        values[..self.outputs.min(values.len())].to_vec()
     }
 }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use jali_model::Linear;
 
-use crate::{ConvLayout, FcLayout, PackError};
+use crate::{ConvChoice, ConvLayout, FcLayout, PackError};
 
 /// A plain ring element with few non-zero coefficients: (index, value), indices rising.
 pub type Tile = Vec<(u32, i32)>;
@@ -17,6 +17,9 @@ pub struct WantedPattern {
     /// Outermost first.
     pub dims: [(usize, usize); 3],
 }
+
+/// The four numbers that make a layout of a layer at a degree: channels or inputs of a tile, outputs of a row, groups of a block, strips.
+pub type Choice = [usize; 4];
 
 /// Layout of one linear layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,34 +43,67 @@ impl Layout {
     }
 
     /// The choice that [`Layout::chosen`] makes the layout from again.
-    pub fn choice(&self) -> [usize; 2] {
+    pub fn choice(&self) -> Choice {
         match self {
-            Self::Conv(l) => [l.tile_channels(), l.row_outputs()],
-            Self::Fc(l) => [l.run(), l.row_outputs()],
+            Self::Conv(l) => {
+                let ConvChoice { tile_channels, row_filters, block_groups, strips } = l.choice();
+                [tile_channels, row_filters, block_groups, strips]
+            }
+            Self::Fc(l) => [l.run(), l.row_outputs(), 1, 1],
         }
     }
 
     /// A layout from a choice that was made before.
     ///
     /// # Errors
-    /// [`PackError`] if the layer's kind is not supported or the choice does not fit.
-    pub fn chosen(linear: Linear<'_>, input: &[usize], degree: usize, choice: [usize; 2]) -> Result<Self, PackError> {
-        let [first, second] = choice;
-        Ok(match linear {
-            Linear::Conv(c) => Self::Conv(ConvLayout::new(c, planes(input)?, degree, first, second)?),
-            Linear::Gemm(g) => Self::Fc(FcLayout::new(g.inputs, g.outputs, degree, first, second)?),
-        })
+    /// [`PackError`] if the choice does not fit the layer.
+    pub fn chosen(linear: Linear<'_>, input: &[usize], degree: usize, choice: Choice) -> Result<Self, PackError> {
+        let [tile_channels, row_filters, block_groups, strips] = choice;
+        match linear {
+            Linear::Conv(c) => {
+                let choice = ConvChoice { tile_channels, row_filters, block_groups, strips };
+                Ok(Self::Conv(ConvLayout::new(c, planes(input)?, degree, choice)?))
+            }
+            Linear::Gemm(g) if [block_groups, strips] == [1, 1] => {
+                Ok(Self::Fc(FcLayout::new(g.inputs, g.outputs, degree, tile_channels, row_filters)?))
+            }
+            Linear::Gemm(_) => Err(PackError::Unsupported {
+                what: "blocks or strips of a fully connected layer",
+                got: format!("{choice:?}"),
+            }),
+        }
     }
 
-    /// Ring elements of an input.
+    /// Ring elements of one input of the matrix.
     pub fn tiles(&self) -> usize {
+        self.blocks() * self.row_tiles()
+    }
+
+    /// Ring elements of a row: those of its block.
+    pub fn row_tiles(&self) -> usize {
         match self {
-            Self::Conv(l) => l.tiles(),
+            Self::Conv(l) => l.row_tiles(),
             Self::Fc(l) => l.tiles(),
         }
     }
 
-    /// Rows of the matrix.
+    /// Blocks of a block-diagonal matrix, all of one shape; 1 for a dense one.
+    pub fn blocks(&self) -> usize {
+        match self {
+            Self::Conv(l) => l.blocks(),
+            Self::Fc(_) => 1,
+        }
+    }
+
+    /// Inputs of the matrix that one image becomes.
+    pub fn strips(&self) -> usize {
+        match self {
+            Self::Conv(l) => l.strips(),
+            Self::Fc(_) => 1,
+        }
+    }
+
+    /// Rows of the matrix, all blocks together.
     pub fn rows(&self) -> usize {
         match self {
             Self::Conv(l) => l.rows(),
@@ -75,10 +111,10 @@ impl Layout {
         }
     }
 
-    /// Output channels that one row computes.
+    /// Most output channels that one row computes.
     pub fn row_outputs(&self) -> usize {
         match self {
-            Self::Conv(l) => l.row_outputs(),
+            Self::Conv(l) => l.choice().row_filters,
             Self::Fc(l) => l.row_outputs(),
         }
     }
@@ -86,15 +122,27 @@ impl Layout {
     /// What one tile holds: input channels times planes, or a run of inputs; and what a row computes.
     pub fn describe(&self) -> String {
         match self {
-            Self::Conv(l) => format!("{} ch x {} filters", l.tile_channels(), l.row_outputs()),
+            Self::Conv(l) => {
+                let ConvChoice { tile_channels, row_filters, strips, .. } = l.choice();
+                let mut text = format!("{tile_channels} ch x {row_filters} filters");
+                if l.blocks() > 1 {
+                    text += &format!(", {} blocks", l.blocks());
+                }
+                if strips > 1 {
+                    text += &format!(", {strips} strips");
+                }
+                text
+            }
             Self::Fc(l) => format!("{} in x {} out", l.run(), l.row_outputs()),
         }
     }
 
-    /// Output channels of one row of a layer with `outputs` of them.
-    pub fn outputs_of_row(&self, row: usize, outputs: usize) -> Range<usize> {
-        let per_row = self.row_outputs();
-        (row * per_row).min(outputs)..((row + 1) * per_row).min(outputs)
+    /// Output channels of one row.
+    pub fn outputs_of_row(&self, row: usize) -> Range<usize> {
+        match self {
+            Self::Conv(l) => l.row_outputs(row),
+            Self::Fc(l) => l.outputs_of_row(row),
+        }
     }
 
     /// Where the outputs of a row stand.
@@ -105,15 +153,15 @@ impl Layout {
         }
     }
 
-    /// Quantised inputs, `[channel][position]`, to tiles of `N` coefficients.
-    pub fn pack(&self, x: &[i32]) -> Vec<Vec<i64>> {
+    /// Quantised inputs, `[channel][position]`, to tiles of `N` coefficients, strip by strip.
+    pub fn pack(&self, x: &[i32]) -> Vec<Vec<Vec<i64>>> {
         match self {
             Self::Conv(l) => l.pack(x),
-            Self::Fc(l) => l.pack(x),
+            Self::Fc(l) => vec![l.pack(x)],
         }
     }
 
-    /// One row of the matrix.
+    /// One row of the matrix: an element for every tile of its block.
     pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
         match self {
             Self::Conv(l) => l.row(weights, row),
@@ -121,11 +169,11 @@ impl Layout {
         }
     }
 
-    /// Wanted values `[row][wanted]` to outputs `[channel][position]`.
-    pub fn unpack(&self, values: Vec<i64>) -> Vec<i64> {
+    /// Wanted values `[row][wanted]` of every strip to outputs `[channel][position]`.
+    pub fn unpack(&self, strips: &[Vec<i64>]) -> Vec<i64> {
         match self {
-            Self::Conv(l) => l.unpack(values),
-            Self::Fc(l) => l.unpack(values),
+            Self::Conv(l) => l.unpack(strips),
+            Self::Fc(l) => l.unpack(strips.first().map_or(&[], Vec::as_slice)),
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`conv`] | stride-1 convolutions: tiles of channels, rows of filters |
+//! | [`conv`] | convolutions: tiles of channels, rows of filters, blocks of groups, strips of planes |
 //! | [`fc`] | fully connected layers: runs of inputs, runs of outputs |
 //! | [`layout`] | either of them behind one type |
 //! | [`costs`] | what a layer costs on a machine and a link |
@@ -17,11 +17,11 @@ pub mod error;
 pub mod fc;
 pub mod layout;
 
-pub use conv::ConvLayout;
+pub use conv::{ConvChoice, ConvLayout};
 pub use costs::{Costs, LayerCounts, Link, Prediction, Work};
 pub use error::PackError;
 pub use fc::FcLayout;
-pub use layout::{Layout, Tile, WantedPattern};
+pub use layout::{Choice, Layout, Tile, WantedPattern};
 
 #[cfg(test)]
 mod tests;

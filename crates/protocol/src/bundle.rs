@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! section "network"  the network without its weights (jali_model::Outline)
-//! section "layers"   layers u32 | (node u32 | choice of the layout 2 x u32 | degree u32 | limbs u8 | bits of each prime u8*
+//! section "layers"   layers u32 | (node u32 | choice of the layout 4 x u32 | degree u32 | limbs u8 | bits of each prime u8*
 //!                    | primes of open rows u8 | bits of the plaintext modulus u8)*
 //! sections "key L"   keys of layer L (jali_mask::store)
 //! section "plan"     where the plan comes from, with what was measured about it (jali_leak::Origin); may be missing
@@ -114,11 +114,11 @@ impl StoredClient {
             let bytes = Zeroizing::new(bundle.expect(&name, MAX_SECTION)?);
             let mut r = Reader::new(&bytes);
             let layer = LayerId { model: id, layer: l as u32 };
-            let tiles = layout.tiles();
+            let shape = (rows, layout.tiles(), layout.blocks());
             let key = UnhintedKey::decode(&mut r, layer, parameters, wanted, input_bound)
-                .and_then(|key| match (key.row_limbs().len(), key.tiles()) {
-                    shape if shape == (rows, tiles) => Ok(r.clone().finish().map(|()| key)?),
-                    (got, _) => Err(MaskError::Shape { what: "rows and tiles of the layer", expected: rows, got }),
+                .and_then(|key| match (key.row_limbs().len(), key.tiles(), key.blocks()) {
+                    got if got == shape => Ok(r.clone().finish().map(|()| key)?),
+                    (got, ..) => Err(MaskError::Shape { what: "rows and tiles of the layer", expected: rows, got }),
                 })
                 .map_err(|e| section(name, e))?;
             layers.push(StoredLayer { node, layout, key: Some(key), complete: None });
@@ -165,7 +165,7 @@ impl StoredClient {
             let key = l.key.as_ref()?;
             let node = &self.outline.graph().nodes()[l.node];
             let linear = node.op.linear()?;
-            let weights = |row: usize| l.layout.outputs_of_row(row, linear.outputs()).len() * linear.fan_in();
+            let weights = |row: usize| l.layout.outputs_of_row(row).len() * linear.fan_in();
             let hidden = key.hidden_rows();
             let sum =
                 |want: bool| hidden.iter().enumerate().filter(|(_, h)| **h == want).map(|(r, _)| weights(r)).sum();
@@ -174,7 +174,9 @@ impl StoredClient {
                 kind: linear.kind(),
                 layout: l.layout.describe(),
                 literal: key.parameters().literal().clone(),
-                tiles: l.layout.tiles(),
+                tiles: l.layout.row_tiles(),
+                blocks: l.layout.blocks(),
+                strips: l.layout.strips(),
                 rows: l.layout.rows(),
                 hidden_rows: hidden.iter().filter(|h| **h).count(),
                 weights_hidden: sum(true),
@@ -229,8 +231,12 @@ pub struct LayerSummary {
     pub layout: String,
     /// Ring.
     pub literal: ParametersLiteral,
-    /// Ring elements of an input.
+    /// Ring elements of a row.
     pub tiles: usize,
+    /// Blocks of the matrix, each with tiles of its own.
+    pub blocks: usize,
+    /// Inputs of the matrix that one image becomes.
+    pub strips: usize,
     /// Rows of the matrix.
     pub rows: usize,
     /// How many are hidden.
@@ -259,7 +265,7 @@ fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, Protoc
         if r.u32()? as usize != node {
             return Err(r.malformed("layers in the order of the network").into());
         }
-        let choice = [r.u32()? as usize, r.u32()? as usize];
+        let choice = [r.u32()? as usize, r.u32()? as usize, r.u32()? as usize, r.u32()? as usize];
         let degree = r.u32()? as usize;
         let limbs = usize::from(r.u8()?);
         if !(1..=MAX_LIMBS).contains(&limbs) {

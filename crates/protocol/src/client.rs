@@ -58,6 +58,11 @@ impl ClientModel {
         &self.layers
     }
 
+    /// Most images of one inference: each of their strips is an input of a request.
+    pub fn max_images(&self) -> usize {
+        MAX_IMAGES / self.layers.iter().map(|l| l.layout.strips()).max().unwrap_or(1)
+    }
+
     /// Bytes of all hints.
     pub fn hint_bytes(&self) -> usize {
         self.layers.iter().map(|l| l.key.hint_bytes()).sum()
@@ -80,8 +85,8 @@ pub enum Action {
 
 /// Secrets for one image's way through the network, drawn before the image is known. Used once: consumed with the image.
 pub struct PreparedImage {
-    /// Layer by layer.
-    layers: VecDeque<Prepared>,
+    /// Layer by layer, one for each strip.
+    layers: VecDeque<Vec<Prepared>>,
 }
 
 impl std::fmt::Debug for PreparedImage {
@@ -97,7 +102,7 @@ pub struct Inference<'m> {
     context: RequestContext,
     layer: usize,
     pending: Vec<PendingRequest<'m>>,
-    /// Packed inputs of the layer whose answer is outstanding, image by image.
+    /// Packed inputs of the layer whose answer is outstanding: the strips of the first image, of the second, ...
     inputs: Vec<Vec<Vec<i64>>>,
     /// One for every image, or none.
     prepared: Vec<PreparedImage>,
@@ -115,9 +120,9 @@ impl<'m> Inference<'m> {
     ///
     /// # Errors
     /// [`ProtocolError::Model`] if an image does not have the network's input shape, [`ProtocolError::Order`] without
-    /// images or for more than [`MAX_IMAGES`].
+    /// images or for more than [`ClientModel::max_images`].
     pub fn new(client: &'m ClientModel, images: Vec<Tensor>, context: RequestContext) -> Result<Self, ProtocolError> {
-        if images.is_empty() || images.len() > MAX_IMAGES {
+        if images.is_empty() || images.len() > client.max_images() {
             return Err(ProtocolError::Order("a batch of this size"));
         }
         let start = |image| Execution::new(client.outline.graph(), image);
@@ -173,7 +178,7 @@ impl<'m> Inference<'m> {
         for step in steps {
             match step? {
                 Advance::Done(output) => outputs.push(output),
-                Advance::Linear(x) => tiles.push(x),
+                Advance::Linear(x) => tiles.extend(x),
             }
         }
         if tiles.is_empty() {
@@ -203,11 +208,15 @@ impl<'m> Inference<'m> {
         let requests = if !prepared {
             layer.key.mask_batch(&self.inputs, entropy, self.context)?
         } else {
-            let mask = |(x, prepared): (&Vec<Vec<i64>>, &mut PreparedImage)| -> Result<Masked<'m>, ProtocolError> {
-                let prepared = prepared.layers.pop_front().ok_or(ProtocolError::Order("prepared secrets"))?;
+            let mut secrets = Vec::with_capacity(self.inputs.len());
+            for prepared in &mut self.prepared {
+                let strips = prepared.layers.pop_front().filter(|p| p.len() == layer.layout.strips());
+                secrets.extend(strips.ok_or(ProtocolError::Order("prepared secrets"))?);
+            }
+            let mask = |(x, prepared): (&Vec<Vec<i64>>, Prepared)| -> Result<Masked<'m>, ProtocolError> {
                 Ok(layer.key.mask_prepared(x, prepared)?)
             };
-            self.inputs.par_iter().zip(&mut self.prepared).map(mask).collect::<Result<_, _>>()?
+            self.inputs.par_iter().zip(secrets).map(mask).collect::<Result<_, _>>()?
         };
         for (x, request) in requests {
             masked.push(x);
@@ -248,12 +257,13 @@ impl<'m> Inference<'m> {
             })?);
         }
         let scaling = self.client.outline.scaling(node)?;
-        let provide = |(execution, values): (&mut Execution<'m>, Vec<i64>)| -> Result<Vec<i64>, ModelError> {
+        let provide = |(execution, values): (&mut Execution<'m>, &[Vec<i64>])| -> Result<Vec<i64>, ModelError> {
             let sums = layer.layout.unpack(values);
             execution.provide(scaling.dequantise(&sums))?;
             Ok(sums)
         };
-        let sums: Vec<Vec<i64>> = self.executions.par_iter_mut().zip(values).map(provide).collect::<Result<_, _>>()?;
+        let images = self.executions.par_iter_mut().zip(values.par_chunks_exact(layer.layout.strips()));
+        let sums: Vec<Vec<i64>> = images.map(provide).collect::<Result<_, _>>()?;
         if let Some(trace) = &mut self.trace {
             trace.iter_mut().zip(sums).for_each(|(trace, sums)| trace.push(sums));
         }
@@ -269,15 +279,15 @@ impl ClientModel {
     /// # Errors
     /// [`ProtocolError::Mask`] never in practice.
     pub fn prepare(&self, entropy: RequestEntropy, context: RequestContext) -> Result<PreparedImage, ProtocolError> {
-        let keys: Vec<&LayerKey> = self.layers.iter().map(|l| &l.key).collect();
+        let keys: Vec<_> = self.layers.iter().map(|l| (&l.key, l.layout.strips())).collect();
         Ok(PreparedImage { layers: LayerKey::prepare_all(&keys, entropy, context)?.into() })
     }
 }
 
 /// One image's next stop.
 enum Advance {
-    /// A linear layer's input, packed.
-    Linear(Vec<Vec<i64>>),
+    /// A linear layer's input, packed, strip by strip.
+    Linear(Vec<Vec<Vec<i64>>>),
     /// The output.
     Done(Tensor),
 }

@@ -46,7 +46,6 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
         let rows_open = open.iter().filter(|o| **o).count();
         let hidden_rows = counts.rows - rows_open;
         let weights_open = ranges.iter().zip(&open).filter(|(_, o)| **o).map(|(r, _)| r.len()).sum();
-        let long_rows = counts.rows - counts.short_rows;
         Ok(LayerForecast {
             name: model.graph().nodes()[node].name.clone(),
             kind: linear.kind(),
@@ -55,10 +54,10 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
             weights_open,
             rows: counts.rows,
             rows_open,
-            tiles: [counts.tiles * hidden_rows, counts.tiles * rows_open],
-            products: counts.tiles * (long_rows * counts.limbs + counts.short_rows),
+            tiles: [counts.row_tiles * hidden_rows, counts.row_tiles * rows_open],
+            products: counts.products(),
             // Hidden coefficients as residues, open weights as a byte each.
-            bytes: counts.tiles * hidden_rows * counts.degree * counts.modulus_bits as usize / 8 + weights_open,
+            bytes: counts.hidden_bytes(hidden_rows) + weights_open,
             prediction: blueprint.prediction,
         })
     };
@@ -73,7 +72,7 @@ pub fn row_savings(model: &QuantModel, costs: &Costs) -> Result<Vec<Vec<f64>>, P
     let layer = |(node, linear)| {
         let blueprint = Blueprint::choose(model, node, true, costs)?;
         let counts = blueprint.counts();
-        let sealed = (counts.tiles * counts.degree * counts.modulus_bits as usize) as f64 / 8.0;
+        let sealed = counts.hidden_bytes(1) as f64;
         // An open weight takes a byte.
         Ok(blueprint.row_weights(linear).iter().map(|r| sealed - r.len() as f64).collect())
     };

@@ -1,11 +1,13 @@
 //! What travels: one request and one answer per linear layer.
 //!
 //! ```text
-//! request = "JQ" | version u8 | model id [16] | operator u32 | images u32 | images x tiles x limbs x N packed residues
-//! answer  = "JA" | version u8 | operator u32 | images u32 | images x rows x limbs of the row x wanted packed residues
+//! request = "JQ" | version u8 | model id [16] | operator u32 | inputs u32 | inputs x tiles x limbs x N packed residues
+//! answer  = "JA" | version u8 | operator u32 | inputs u32 | inputs x rows x limbs of the row x wanted packed residues
 //! refusal = "JR" | version u8 | code u8
 //! hints   = "JH" | version u8 | operator u32 | rows x limbs of the row x N packed residues
 //! ```
+//!
+//! Every image of a batch is one input of the operator's matrix, or as many as its layout has strips: to the server they are alike.
 //!
 //! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a
 //! server allocate more than its bytes and 4 GiB of products and answers justify.

@@ -47,6 +47,8 @@ fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize, open_rows
         modulus_bits: literal.prime_bits.iter().sum(),
         limbs: literal.prime_bits.len(),
         tiles: layout.tiles(),
+        row_tiles: layout.row_tiles(),
+        strips: layout.strips(),
         rows: layout.rows(),
         short_rows: if literal.open_primes < literal.prime_bits.len() { open_rows } else { 0 },
         first_bits: literal.prime_bits.first().copied().unwrap_or(0),
@@ -100,7 +102,7 @@ impl Blueprint {
     pub fn row_weights(&self, linear: Linear<'_>) -> Vec<Range<usize>> {
         let fan_in = linear.fan_in();
         let range = |row| {
-            let outputs = self.layout.outputs_of_row(row, linear.outputs());
+            let outputs = self.layout.outputs_of_row(row);
             outputs.start * fan_in..outputs.end * fan_in
         };
         (0..self.layout.rows()).map(range).collect()
@@ -209,8 +211,7 @@ impl Estimate {
             (literal, prediction) = mixed;
         }
         let counts = counts(&literal);
-        let hidden_rows = counts.rows - open_rows;
-        let hidden_bytes = counts.tiles * hidden_rows * counts.degree * counts.modulus_bits as usize / 8;
+        let hidden_bytes = counts.hidden_bytes(counts.rows - open_rows);
         Ok(Self { counts, prediction, hidden_bytes, prime_bits: literal.prime_bits })
     }
 }
@@ -218,7 +219,7 @@ impl Estimate {
 fn layer_shape(config: &QuantConfig, linear: Linear<'_>, layout: &Layout, hidden: bool) -> LayerShape {
     let terms = (layout.row_outputs().min(linear.outputs()) * linear.fan_in()) as f64;
     LayerShape {
-        tiles: layout.tiles(),
+        tiles: layout.row_tiles(),
         plaintext_bits: config.plaintext_bits(linear.fan_in()),
         input_bound: config.activation_bound(),
         row_norm: config.weight_bound() as f64 * terms.sqrt(),
@@ -265,9 +266,13 @@ pub struct LayerReport {
     pub ring_degree: usize,
     /// Size of every prime.
     pub primes_bits: Vec<u32>,
-    /// Ring elements of an input.
+    /// Ring elements of a row.
     pub tiles: usize,
-    /// Rows of the matrix.
+    /// Blocks of the matrix, each with tiles of its own.
+    pub blocks: usize,
+    /// Inputs of the matrix that one image becomes.
+    pub strips: usize,
+    /// Rows of the matrix, all blocks together.
     pub rows: usize,
     /// How many of these are computed modulo the first prime alone: open rows of a layer that has hidden ones.
     pub short_rows: usize,
@@ -349,13 +354,15 @@ pub fn seal(
         let hidden = || ranges.iter().zip(&plain).filter(|(_, row)| !row.open).map(|(range, _)| range.clone());
         let layer_id = LayerId { model: id, layer: layer as u32 };
         let bound = model.config().activation_bound();
-        let (server, key) = jali_mask::seal(&parameters, layer_id, &plain, &wanted, bound, entropy)?;
+        let (server, key) = jali_mask::seal(&parameters, layer_id, &plain, layout.blocks(), &wanted, bound, entropy)?;
         report.push(LayerReport {
             name: model.graph().nodes()[node].name.clone(),
             kind: linear.kind(),
             ring_degree: degree,
             primes_bits: parameters.literal().prime_bits.clone(),
-            tiles: layout.tiles(),
+            tiles: layout.row_tiles(),
+            blocks: layout.blocks(),
+            strips: layout.strips(),
             rows: layout.rows(),
             short_rows: counts.short_rows,
             weights: weights.len(),
@@ -370,7 +377,7 @@ pub fn seal(
         layers.push(ClientLayer { node, layout, key });
         progress(layer + 1);
     }
-    let got = sum_log2(report.iter().map(|r| r.noise.log2_failure));
+    let got = sum_log2(report.iter().map(|r| r.noise.log2_failure + (r.strips as f64).log2()));
     if got > MAX_FAILURE_LOG2 {
         return Err(ProtocolError::Noise { got, limit: MAX_FAILURE_LOG2 });
     }

@@ -295,14 +295,13 @@ fn choices_do_not_depend_on_weights() {
 
 #[test]
 fn layers_that_cannot_be_sealed_are_named() {
-    let mut g = Graph::new(vec![1, 8, 8]).unwrap();
-    let Op::Conv(c) = conv(1, 1, [3, 3], [1; 4], 1) else { panic!() };
-    g.push("strided".into(), Op::Conv(Conv { stride: [2, 2], ..c }), vec![0]).unwrap();
-    let x = Tensor::new("x", vec![1, 8, 8], numbers(1, 64)).unwrap();
+    let mut g = Graph::new(vec![1, 1, 40_000]).unwrap();
+    g.push("wide".into(), conv(1, 1, [1, 3], [0; 4], 1), vec![0]).unwrap();
+    let x = Tensor::new("x", vec![1, 1, 40_000], numbers(1, 40_000)).unwrap();
     let model = QuantModel::calibrate(g, QuantConfig::default(), &[x], None).unwrap();
     let plan = Plan::hide_all(model.graph());
     let error = seal(&model, &plan, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap_err().to_string();
-    assert!(error.contains("\"strided\"") && error.contains("stride"), "{error}");
+    assert!(error.contains("\"wide\"") && error.contains("coefficients"), "{error}");
     let foreign = Plan::hide_all(&network(1));
     assert!(seal(&model, &foreign, &Costs::default(), &SealEntropy::fixed([1; 32]), |_| {}).is_err());
 }
@@ -322,11 +321,15 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
         let mut layer = 0;
         let output = jali_model::execution::run(model.graph(), x.clone(), |node, x| {
             let (quant, client) = (model.layer(node)?, &sealed.client.layers()[layer]);
-            let tiles = client.layout.pack(&quant.scaling.quantise(&x.data));
-            let context = RequestContext { counter: 0, image: 0 };
-            let (masked, pending) = client.key.mask(&tiles, RequestEntropy::fixed([7; 32]), context).unwrap();
-            let answer = server.model().operators()[layer].apply(&[masked]).unwrap().remove(0);
-            let (values, measured) = pending.finish_measuring_noise(Some(answer)).unwrap();
+            let (mut values, mut measured) = (vec![], 0f64);
+            for tiles in client.layout.pack(&quant.scaling.quantise(&x.data)) {
+                let context = RequestContext { counter: 0, image: values.len() as u64 };
+                let (masked, pending) = client.key.mask(&tiles, RequestEntropy::fixed([7; 32]), context).unwrap();
+                let answer = server.model().operators()[layer].apply(&[masked]).unwrap().remove(0);
+                let (sums, bits) = pending.finish_measuring_noise(Some(answer)).unwrap();
+                values.push(sums);
+                measured = measured.max(bits);
+            }
             let report = client.key.noise();
             let name = &model.graph().nodes()[node].name;
             println!(
@@ -339,7 +342,7 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
             );
             assert!(report.bound_bits <= report.available_bits, "{name}: {report:?}");
             layer += 1;
-            Ok(quant.scaling.dequantise(&client.layout.unpack(values)))
+            Ok(quant.scaling.dequantise(&client.layout.unpack(&values)))
         });
         assert_eq!(output.unwrap(), integer::run(&model, x.clone()).unwrap().output);
     }
