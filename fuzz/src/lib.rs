@@ -54,7 +54,7 @@ pub fn graph() -> Graph {
     let weight = (0..24).map(|i| i as f32 - 11.0).collect();
     let gemm = Gemm { weight, bias: vec![0.5; 4], inputs: 6, outputs: 4 };
     let a = graph.push("a".into(), Op::Gemm(gemm), vec![0]).unwrap();
-    graph.push("b".into(), Op::Relu, vec![a]).unwrap();
+    graph.push("b".into(), Op::RELU, vec![a]).unwrap();
     graph
 }
 

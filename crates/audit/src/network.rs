@@ -1,11 +1,11 @@
 //! A graph of `jali-model` as a differentiable function on burn's tensors. Parameters are flat vectors, one per linear
 //! node, so that permissions of a plan, which are per weight in the same order, are masks on them.
 
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{gelu, hard_sigmoid, leaky_relu, relu, sigmoid, tanh};
 use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData};
-use jali_model::{Graph, Linear, Op, Pool};
+use jali_model::{Activation, Arithmetic, Constant, Graph, Linear, ModelError, Op, Pool};
 
 /// What a linear node computes with.
 #[derive(Debug, Clone)]
@@ -59,7 +59,40 @@ impl Value {
     }
 }
 
-/// Runs the network on a batch: logits `[image][class]`.
+/// Whether an attacker can train this network.
+///
+/// # Errors
+/// [`ModelError::Node`] for the first node that [`forward`] does not know.
+pub fn check(graph: &Graph) -> Result<(), ModelError> {
+    for (index, node) in graph.nodes().iter().enumerate() {
+        let shapes: Vec<&[usize]> = node.inputs.iter().map(|&v| graph.shape(v)).collect();
+        let simple = |shape: &[usize]| matches!(shape.len(), 1 | 3);
+        let known = shapes.iter().all(|s| simple(s))
+            && simple(&node.shape)
+            && match &node.op {
+                Op::Activation(a) => !matches!(a, Activation::Erf | Activation::Truncate | Activation::NonZero),
+                Op::MaxPool(p) | Op::AveragePool(p) => p.dilation == [1, 1],
+                Op::Arithmetic(op) => *op != Arithmetic::PRelu && shapes[0].len() == shapes[1].len(),
+                Op::WithConstant { constant, .. } => constant.shape.len() <= node.shape.len(),
+                Op::Concat(axis) => *axis == 0,
+                Op::Mean { axes, .. } => axes[..] == [1, 2],
+                Op::Conv(_) | Op::Gemm(_) | Op::Flatten | Op::Reshape(_) => true,
+                // At the end it changes no class; attackers work with what is in front of it.
+                Op::Softmax { .. } => graph.output() == index + 1,
+                Op::Transpose(_) | Op::Select(_) | Op::ArgMax { .. } => false,
+            };
+        if !known {
+            return Err(ModelError::Node {
+                name: node.name.clone(),
+                op: node.op.name().into(),
+                reason: "the audit's attackers cannot train through it (docs/auditing.md lists what they can)".into(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Runs the network on a batch: logits `[image][class]`. For a graph that [`check`] accepts.
 pub fn forward(graph: &Graph, layers: &[Layer], batch: Tensor<4>) -> Tensor<2> {
     let first = if graph.input_shape().len() == 1 { Value::Flat(batch.flatten(1, 3)) } else { Value::Planes(batch) };
     let mut values = vec![first];
@@ -71,15 +104,25 @@ pub fn forward(graph: &Graph, layers: &[Layer], batch: Tensor<4>) -> Tensor<2> {
                 Some(layer) => apply(linear, layer, x),
                 None => x,
             },
-            (Op::Relu, _) => match x {
-                Value::Planes(x) => Value::Planes(relu(x)),
-                Value::Flat(x) => Value::Flat(relu(x)),
+            (Op::Activation(a), _) => match x {
+                Value::Planes(x) => Value::Planes(activate(*a, x)),
+                Value::Flat(x) => Value::Flat(activate(*a, x)),
             },
             (Op::Flatten, _) => Value::Flat(x.flat()),
-            (Op::Add, _) => match (x, values[node.inputs[1]].clone()) {
-                (Value::Planes(a), Value::Planes(b)) => Value::Planes(a + b),
-                (a, b) => Value::Flat(a.flat() + b.flat()),
+            (Op::Reshape(shape), _) => reshape(shape, x),
+            (Op::Arithmetic(op), _) => match (x, values[node.inputs[1]].clone()) {
+                (Value::Planes(a), Value::Planes(b)) => Value::Planes(combine(*op, a, b)),
+                (a, b) => Value::Flat(combine(*op, a.flat(), b.flat())),
             },
+            (Op::WithConstant { op, constant, constant_first }, _) => with_constant(*op, constant, *constant_first, x),
+            (Op::Concat(_), _) => {
+                let parts: Vec<Value> = node.inputs.iter().map(|&v| values[v].clone()).collect();
+                match x {
+                    Value::Planes(_) => Value::Planes(Tensor::cat(parts.into_iter().map(Value::planes).collect(), 1)),
+                    Value::Flat(_) => Value::Flat(Tensor::cat(parts.into_iter().map(Value::flat).collect(), 1)),
+                }
+            }
+            (Op::Mean { .. }, _) => reshape(&node.shape, Value::Planes(x.planes().mean_dim(3).mean_dim(2))),
             (Op::MaxPool(p), _) => {
                 let options = MaxPoolOptions::new(p.kernel).with_stride(p.stride).with_padding_pairs(pairs(p));
                 Value::Planes(max_pool2d(x.planes(), options.with_ceil_mode(p.ceil)))
@@ -89,11 +132,72 @@ pub fn forward(graph: &Graph, layers: &[Layer], batch: Tensor<4>) -> Tensor<2> {
                 let options = options.with_count_include_pad(p.count_padding).with_ceil_mode(p.ceil);
                 Value::Planes(avg_pool2d(x.planes(), options))
             }
+            (Op::Softmax { .. }, _) => x,
             (Op::Conv(_) | Op::Gemm(_), None) => x,
+            (Op::Transpose(_) | Op::Select(_) | Op::ArgMax { .. }, _) => x,
         };
         values.push(value);
     }
     values.swap_remove(graph.output()).flat()
+}
+
+fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
+    match activation {
+        Activation::Relu => relu(x),
+        Activation::Clip { low, high } => x.clamp(low, high),
+        Activation::LeakyRelu { alpha } => leaky_relu(x, f64::from(alpha)),
+        Activation::Sigmoid => sigmoid(x),
+        Activation::HardSigmoid { alpha, beta } => hard_sigmoid(x, f64::from(alpha), f64::from(beta)),
+        Activation::HardSwish => x.clone() * hard_sigmoid(x, 1.0 / 6.0, 0.5),
+        Activation::Tanh => tanh(x),
+        Activation::Elu { alpha } => relu(x.clone()) + (x.clamp_max(0.0).exp() - 1.0) * alpha,
+        // The two forms of Gelu differ by less than any attack is worth.
+        Activation::Gelu | Activation::GeluTanh => gelu(x),
+        Activation::Erf | Activation::Truncate | Activation::NonZero => x,
+    }
+}
+
+fn combine<const D: usize>(op: Arithmetic, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    match op {
+        Arithmetic::Add => a + b,
+        Arithmetic::Sub => a - b,
+        Arithmetic::Mul => a * b,
+        Arithmetic::Div => a / b,
+        Arithmetic::PRelu => relu(a.clone()) + a.clamp_max(0.0) * b,
+    }
+}
+
+fn with_constant(op: Arithmetic, constant: &Constant, first: bool, x: Value) -> Value {
+    let flat = |device: &Device| vector(&constant.data, device);
+    let padded = |rank: usize| {
+        let mut shape = vec![1; rank];
+        shape[rank - constant.shape.len()..].copy_from_slice(&constant.shape);
+        shape
+    };
+    match x {
+        Value::Planes(x) => {
+            let shape: [usize; 4] = padded(4).try_into().unwrap_or([1; 4]);
+            let constant = flat(&x.device()).reshape(shape);
+            let (a, b) = if first { (constant, x) } else { (x, constant) };
+            Value::Planes(combine(op, a, b))
+        }
+        Value::Flat(x) => {
+            let shape: [usize; 2] = padded(2).try_into().unwrap_or([1; 2]);
+            let constant = flat(&x.device()).reshape(shape);
+            let (a, b) = if first { (constant, x) } else { (x, constant) };
+            Value::Flat(combine(op, a, b))
+        }
+    }
+}
+
+/// One image's values in another shape.
+fn reshape(shape: &[usize], x: Value) -> Value {
+    let x = x.flat();
+    let [images, _] = x.dims();
+    match *shape {
+        [c, h, w] => Value::Planes(x.reshape([images, c, h, w])),
+        _ => Value::Flat(x),
+    }
 }
 
 /// `(top, bottom), (left, right)` of `[top, left, bottom, right]`.

@@ -216,6 +216,7 @@ fn check_labelled(folder: &Path, dataset: Dataset) -> Result<(), AuditError> {
 /// Reads a model's quantised form: a bundled one as the command quantises it, another calibrated on training images.
 fn quantise(path: &Path, pool: Option<&Records>) -> Result<(QuantModel, String, Option<Network>), AuditError> {
     let graph = read_model(path)?;
+    crate::network::check(&graph)?;
     let hash = model_hash(&graph);
     let network = bundled(&hash)?;
     let config = QuantConfig::default();
@@ -224,7 +225,7 @@ fn quantise(path: &Path, pool: Option<&Records>) -> Result<(QuantModel, String, 
         (None, Some(pool)) => {
             let images =
                 (0..pool.len().min(100)).map(|i| Ok(pool.get(i)?.image)).collect::<Result<Vec<_>, JaliError>>()?;
-            QuantModel::calibrate(graph, config, &images, Some(1.0))?
+            QuantModel::calibrate(graph, config, &images, Some((0.0, 1.0)))?
         }
         (None, None) => return Err(needs_data(path)),
     };

@@ -49,11 +49,17 @@ fn everything() -> Graph {
         })
     };
     let first = g.push("a".into(), conv(4, 3, 1, [1, 1], [2, 1, 0, 0], [1, 1], 1), vec![0]).unwrap();
-    let relu = g.push("r".into(), Op::Relu, vec![first]).unwrap();
+    let relu = g.push("r".into(), Op::RELU, vec![first]).unwrap();
     let second = g.push("b".into(), conv(4, 2, 2, [1, 1], [2, 2, 2, 0], [2, 2], 2), vec![relu]).unwrap();
-    let sum = g.push("sum".into(), Op::Add, vec![second, relu]).unwrap();
-    let window =
-        |ceil, count_padding| Window { kernel: [3, 3], stride: [2, 2], padding: [1, 0, 1, 1], count_padding, ceil };
+    let sum = g.push("sum".into(), Op::ADD, vec![second, relu]).unwrap();
+    let window = |ceil, count_padding| Window {
+        kernel: [3, 3],
+        stride: [2, 2],
+        dilation: [1, 1],
+        padding: [1, 0, 1, 1],
+        count_padding,
+        ceil,
+    };
     let max = g.push("max".into(), Op::MaxPool(window(true, false)), vec![sum]).unwrap();
     let third = g.push("c".into(), conv(5, 4, 1, [2, 1], [1, 1, 1, 1], [1, 1], 3), vec![max]).unwrap();
     let mean = g.push("mean".into(), Op::AveragePool(window(false, true)), vec![third]).unwrap();
@@ -92,12 +98,12 @@ fn half_dead() -> Graph {
     let mut g = Graph::new(vec![1, 28, 28]).unwrap();
     let flat = g.push("flat".into(), Op::Flatten, vec![0]).unwrap();
     let live = g.push("live".into(), gemm(784, 32, 1), vec![flat]).unwrap();
-    let live = g.push("r1".into(), Op::Relu, vec![live]).unwrap();
+    let live = g.push("r1".into(), Op::RELU, vec![live]).unwrap();
     let Op::Gemm(mut dead) = gemm(784, 32, 5) else { panic!("a gemm") };
     dead.bias.fill(-100.0);
     let dead = g.push("dead".into(), Op::Gemm(dead), vec![flat]).unwrap();
-    let dead = g.push("r2".into(), Op::Relu, vec![dead]).unwrap();
-    let sum = g.push("sum".into(), Op::Add, vec![live, dead]).unwrap();
+    let dead = g.push("r2".into(), Op::RELU, vec![dead]).unwrap();
+    let sum = g.push("sum".into(), Op::ADD, vec![live, dead]).unwrap();
     let Op::Gemm(mut last) = gemm(32, 4, 9) else { panic!("a gemm") };
     last.bias.fill(0.0);
     g.push("last".into(), Op::Gemm(last), vec![sum]).unwrap();
@@ -111,7 +117,7 @@ fn noise(count: usize, seed: u64) -> Vec<Tensor> {
 }
 
 fn victim(graph: Graph) -> Victim {
-    Victim::new(QuantModel::calibrate(graph, Default::default(), &noise(8, 900), Some(1.0)).unwrap()).unwrap()
+    Victim::new(QuantModel::calibrate(graph, Default::default(), &noise(8, 900), Some((0.0, 1.0))).unwrap()).unwrap()
 }
 
 #[test]
@@ -186,7 +192,7 @@ fn training_learns_and_repeats() {
 #[test]
 fn the_planner_finds_the_safe_plan_of_a_toy() {
     let graph = half_dead();
-    let model = QuantModel::calibrate(graph.clone(), Default::default(), &noise(8, 900), Some(1.0)).unwrap();
+    let model = QuantModel::calibrate(graph.clone(), Default::default(), &noise(8, 900), Some((0.0, 1.0))).unwrap();
     let said = |images: &[Tensor]| Victim::new(model.clone()).unwrap().answer(images).unwrap();
     let labelled = |images: Vec<Tensor>| -> Vec<Sample> {
         let labels = said(&images);

@@ -114,23 +114,24 @@ fn probe() -> Result<Graph, JaliError> {
     let gemm = |inputs, outputs| {
         Op::Gemm(Gemm { weight: numbers(inputs * outputs), bias: vec![0.0; outputs], inputs, outputs })
     };
-    let pool = Pool { kernel: [2, 2], stride: [2, 2], padding: [0; 4], count_padding: false, ceil: false };
+    let pool =
+        Pool { kernel: [2, 2], stride: [2, 2], dilation: [1, 1], padding: [0; 4], count_padding: false, ceil: false };
     let ops = [
         conv(64, 3, 3),
-        Op::Relu,
+        Op::RELU,
         conv(4, 64, 3),
-        Op::Relu,
+        Op::RELU,
         conv(48, 4, 1),
-        Op::Relu,
+        Op::RELU,
         conv(48, 48, 3),
         Op::MaxPool(pool.clone()),
         conv(64, 48, 3),
-        Op::Relu,
+        Op::RELU,
         conv(16, 64, 5),
         Op::MaxPool(pool),
         Op::Flatten,
         gemm(16 * 36, 256),
-        Op::Relu,
+        Op::RELU,
         gemm(256, 10),
     ];
     let mut last = 0;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jali_model::Tensor;
+use jali_model::{ModelError, Preprocess, Tensor};
 
 use crate::JaliError;
 use crate::image_file::read_bounded;
@@ -49,6 +49,14 @@ impl Records {
     /// # Errors
     /// [`JaliError::Data`] for an index beyond the end or a label that is no class.
     pub fn get(&self, index: usize) -> Result<Sample, JaliError> {
+        self.get_as(index, self.dataset.shape().as_slice(), &Preprocess::default())
+    }
+
+    /// As [`Records::get`], for a network of this input shape that takes its images so.
+    ///
+    /// # Errors
+    /// As [`Records::get`]; [`JaliError::Model`] if the shape is of another image.
+    pub fn get_as(&self, index: usize, shape: &[usize], preprocess: &Preprocess) -> Result<Sample, JaliError> {
         let fail = |why| JaliError::Data { path: self.path.clone(), why };
         let size = self.record();
         let at = index.saturating_mul(size);
@@ -58,8 +66,16 @@ impl Records {
         if label >= self.dataset.classes().len() {
             return Err(fail(format!("a label is {label}")));
         }
-        let data = record[1..].iter().map(|&v| f32::from(v) / 255.0).collect();
-        Ok(Sample { image: Tensor::new("image", self.dataset.shape().to_vec(), data)?, label })
+        let [channels, h, w] = self.dataset.shape();
+        if preprocess.image_size(shape) != Some([channels, h, w]) {
+            let (expected, got) = (format!("{shape:?}"), format!("{:?}", self.dataset.shape()));
+            return Err(ModelError::Shape { what: format!("images of {}", self.dataset.name()), expected, got }.into());
+        }
+        let (planes, places) = (&record[1..], h * w);
+        let pixels: Vec<f32> =
+            (0..places).flat_map(|at| (0..channels).map(move |c| f32::from(planes[c * places + at]))).collect();
+        let data = preprocess.apply(&pixels, [channels, h, w]);
+        Ok(Sample { image: Tensor::new("image", shape.to_vec(), data)?, label })
     }
 
     fn record(&self) -> usize {
@@ -108,10 +124,46 @@ impl Dataset {
     /// # Errors
     /// Never in practice: the bytes are part of the program.
     pub fn bundled_test(&self) -> Result<Vec<Sample>, JaliError> {
-        self.records(match self {
+        self.bundled_records().all()
+    }
+
+    /// Which data set a folder holds, as `scripts/fetch-data` writes them.
+    pub fn of_folder(folder: &Path) -> Option<Self> {
+        let has = |file: &str| folder.join(file).is_file();
+        match (has("test_batch.bin"), has("t10k-images-idx3-ubyte")) {
+            (true, _) => Some(Self::Cifar10),
+            (_, true) => Some(Self::Mnist),
+            _ => None,
+        }
+    }
+
+    /// The full test set from a folder, as bytes.
+    ///
+    /// # Errors
+    /// As [`Dataset::full_test`].
+    pub fn full_test_records(&self, folder: &Path) -> Result<Records, JaliError> {
+        match self {
+            Self::Cifar10 => self.cifar_file(&folder.join("test_batch.bin")),
+            Self::Mnist => self.idx_files(folder, "t10k"),
+        }
+    }
+
+    /// The first 1 000 test images, as bytes.
+    pub fn bundled_records(&self) -> Records {
+        let bytes: &[u8] = match self {
             Self::Cifar10 => include_bytes!("../../../assets/cifar10-test-1000.bin"),
             Self::Mnist => include_bytes!("../../../assets/mnist-test-1000.bin"),
-        })
+        };
+        Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }
+    }
+
+    /// The first 100 training images, as bytes.
+    pub fn calibration_records(&self) -> Records {
+        let bytes: &[u8] = match self {
+            Self::Cifar10 => include_bytes!("../../../assets/cifar10-calibration-100.bin"),
+            Self::Mnist => include_bytes!("../../../assets/mnist-calibration-100.bin"),
+        };
+        Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }
     }
 
     /// The first 100 training images, for calibration.
@@ -119,11 +171,7 @@ impl Dataset {
     /// # Errors
     /// As [`Dataset::bundled_test`].
     pub fn bundled_calibration(&self) -> Result<Vec<Tensor>, JaliError> {
-        let records = self.records(match self {
-            Self::Cifar10 => include_bytes!("../../../assets/cifar10-calibration-100.bin"),
-            Self::Mnist => include_bytes!("../../../assets/mnist-calibration-100.bin"),
-        })?;
-        Ok(records.into_iter().map(|s| s.image).collect())
+        Ok(self.calibration_records().all()?.into_iter().map(|s| s.image).collect())
     }
 
     /// The full test set from the folder that `scripts/fetch-data` fills (`test_batch.bin`, or the idx files).
@@ -131,10 +179,7 @@ impl Dataset {
     /// # Errors
     /// [`JaliError::Read`], [`JaliError::Data`].
     pub fn full_test(&self, folder: &Path) -> Result<Vec<Sample>, JaliError> {
-        match self {
-            Self::Cifar10 => self.cifar_file(&folder.join("test_batch.bin"))?.all(),
-            Self::Mnist => self.idx_files(folder, "t10k")?.all(),
-        }
+        self.full_test_records(folder)?.all()
     }
 
     /// The full training set from the same folder, as bytes: pictures are made of the records that are asked for.
@@ -177,9 +222,5 @@ impl Dataset {
         };
         let bytes = x[16..].chunks_exact(784).zip(&y[8..]).flat_map(|(x, &y)| [&[y], x].concat()).collect();
         Ok(Records { dataset: *self, bytes, path: labels })
-    }
-
-    fn records(&self, bytes: &[u8]) -> Result<Vec<Sample>, JaliError> {
-        Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }.all()
     }
 }

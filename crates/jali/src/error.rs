@@ -93,6 +93,14 @@ pub enum JaliError {
         /// What is wrong with it.
         fault: ImageFault,
     },
+    /// A file that should say how images become inputs.
+    #[error("{path}: {why}; fields are input_scale, mean, std, layout, channels and resize", path = path.display())]
+    Preprocess {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// A data set whose files do not have the published form.
     #[error("{path}: {why}; run scripts/fetch-data to get the full data sets", path = path.display())]
     Data {

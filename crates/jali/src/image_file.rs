@@ -3,13 +3,16 @@
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use image::imageops::FilterType;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader};
-use jali_model::{ModelError, Tensor};
+use jali_model::{ImageLayout, ModelError, Preprocess, Resize, Tensor};
 
 use crate::error::{ImageFault, JaliError};
 
 /// Largest image file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 26;
+/// Most pixels of an image that is resized.
+const MAX_PIXELS: usize = 1 << 26;
 /// Longest .npy header: NumPy writes 128 bytes.
 const MAX_NPY_HEADER: usize = 4096;
 
@@ -33,64 +36,88 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, JaliError> {
     Ok(bytes)
 }
 
-/// Reads an image for a model with the given input shape. Pixels of PNG and JPEG (and integer arrays) are divided by
-/// their largest possible value; floating-point arrays are taken as they are.
+/// Reads an image for a model with the given input shape. Pixels of PNG and JPEG (and integer arrays) become inputs as
+/// `preprocess` says; floating-point arrays are inputs already.
 ///
 /// # Errors
 /// [`JaliError::Read`] and [`JaliError::Image`] with what is wrong.
-pub fn read_image(path: &Path, shape: &[usize]) -> Result<Tensor, JaliError> {
+pub fn read_image(path: &Path, shape: &[usize], preprocess: &Preprocess) -> Result<Tensor, JaliError> {
     let bytes = read_bounded(path, MAX_FILE)?;
-    decode_image(&bytes, shape).map_err(|fault| JaliError::Image { path: path.into(), fault })
+    decode_image(&bytes, shape, preprocess).map_err(|fault| JaliError::Image { path: path.into(), fault })
 }
 
 /// As [`read_image`], from bytes.
 ///
 /// # Errors
 /// [`ImageFault`].
-pub fn decode_image(bytes: &[u8], shape: &[usize]) -> Result<Tensor, ImageFault> {
-    let data = if bytes.starts_with(b"\x93NUMPY") { decode_npy(bytes, shape)? } else { decode_pixels(bytes, shape)? };
+pub fn decode_image(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Tensor, ImageFault> {
+    let data = if bytes.starts_with(b"\x93NUMPY") {
+        decode_npy(bytes, shape, preprocess)?
+    } else {
+        decode_pixels(bytes, shape, preprocess)?
+    };
     Tensor::new("image", shape.to_vec(), data).map_err(|e| match e {
         ModelError::NotFinite { index, .. } => ImageFault::NotFinite { index },
         other => ImageFault::Damaged(other.to_string()),
     })
 }
 
-fn decode_pixels(bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ImageFault> {
+fn decode_pixels(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
     let damaged = |e: image::ImageError| ImageFault::Damaged(e.to_string());
     let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|_| ImageFault::NotAnImage)?;
     if !matches!(reader.format(), Some(ImageFormat::Png | ImageFormat::Jpeg)) {
         return Err(ImageFault::NotAnImage);
     }
-    let [channels, height, width] = *shape else {
+    let Some([channels, height, width]) = preprocess.image_size(shape) else {
         return Err(ImageFault::Shape { expected: shape.to_vec(), got: vec![] });
     };
     let decoder = reader.into_decoder().map_err(damaged)?;
     // Size and channels stand in the header: nothing is decoded, and no memory taken, for an image that cannot fit.
     let (got_width, got_height) = decoder.dimensions();
     let (got_width, got_height) = (got_width as usize, got_height as usize);
-    if (got_width, got_height) != (width, height) {
-        return Err(ImageFault::Size { width, height, got_width, got_height });
-    }
     let got = usize::from(decoder.color_type().channel_count());
-    if got != channels {
-        return Err(ImageFault::Channels { expected: channels, got });
+    let fits = (got_width, got_height) == (width, height);
+    match preprocess.resize {
+        Resize::None if !fits => return Err(ImageFault::Size { width, height, got_width, got_height }),
+        Resize::None if got != channels => return Err(ImageFault::Channels { expected: channels, got }),
+        _ if !matches!(channels, 1 | 3) => return Err(ImageFault::Channels { expected: channels, got }),
+        _ if got_width.saturating_mul(got_height) > MAX_PIXELS => {
+            return Err(ImageFault::Damaged(format!("{got_width}x{got_height} pixels are more than can be resized")));
+        }
+        _ => {}
     }
-    let wide = matches!(decoder.color_type(), ColorType::L16 | ColorType::Rgb16);
-    let image = image::DynamicImage::from_decoder(decoder).map_err(damaged)?;
-    let scaled: Vec<f32> = if wide {
+    let wide = matches!(decoder.color_type(), ColorType::L16 | ColorType::Rgb16 | ColorType::La16 | ColorType::Rgba16);
+    let mut image = image::DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    if !fits {
+        image = resized(image, width as u32, height as u32, preprocess.resize);
+    }
+    let pixels: Vec<f32> = if wide {
         let samples = if channels == 1 { image.into_luma16().into_raw() } else { image.into_rgb16().into_raw() };
-        samples.into_iter().map(|v| f32::from(v) / 65535.0).collect()
+        samples.into_iter().map(|v| f32::from(v) / 257.0).collect()
     } else {
         let samples = if channels == 1 { image.into_luma8().into_raw() } else { image.into_rgb8().into_raw() };
-        samples.into_iter().map(|v| f32::from(v) / 255.0).collect()
+        samples.into_iter().map(f32::from).collect()
     };
-    // Pixels to planes.
-    Ok((0..channels).flat_map(|c| scaled.iter().skip(c).step_by(channels).copied()).collect())
+    Ok(preprocess.apply(&pixels, [channels, height, width]))
+}
+
+/// An image in another size, smoothed.
+fn resized(image: image::DynamicImage, width: u32, height: u32, how: Resize) -> image::DynamicImage {
+    if how != Resize::Crop {
+        return image.resize_exact(width, height, FilterType::Triangle);
+    }
+    // What is kept is 7/8 of the largest part of the image with the right proportions.
+    let (w, h) = (f64::from(image.width()), f64::from(image.height()));
+    let scale = (w / f64::from(width)).min(h / f64::from(height)) * 7.0 / 8.0;
+    let part = |n: u32, whole: f64| ((f64::from(n) * scale).round().clamp(1.0, whole)) as u32;
+    let (cut_w, cut_h) = (part(width, w), part(height, h));
+    let (x, y) = ((image.width() - cut_w) / 2, (image.height() - cut_h) / 2);
+    image.crop_imm(x, y, cut_w, cut_h).resize_exact(width, height, FilterType::Triangle)
 }
 
 /// NumPy's format, versions 1 to 3: magic, version, header length, a Python dictionary, the values. Parsed here, with
 /// every number bounded, because the form that we accept is one line.
-fn decode_npy(bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ImageFault> {
+fn decode_npy(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
     let damaged = |why: &str| ImageFault::Damaged(why.into());
     let (length_bytes, start) = match bytes.get(6) {
         Some(1) => (2, 10),
@@ -146,7 +173,15 @@ fn decode_npy(bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ImageFault> {
         return Err(damaged(&format!("it holds {} bytes of values, its shape needs {}", data.len(), count * size)));
     }
     Ok(match size {
-        1 => data.iter().map(|&v| f32::from(v) / 255.0).collect(),
+        // Pixels in the order of the network's input.
+        1 => {
+            let [channels, height, width] = preprocess.image_size(shape).unwrap_or([1, 1, count]);
+            let channel = |i: usize| match preprocess.layout {
+                ImageLayout::Nchw => i / (height * width),
+                ImageLayout::Nhwc => i % channels,
+            };
+            data.iter().enumerate().map(|(i, &v)| preprocess.value(f32::from(v), channel(i))).collect()
+        }
         4 => data.as_chunks::<4>().0.iter().map(|&v| f32::from_le_bytes(v)).collect(),
         _ => data.as_chunks::<8>().0.iter().map(|&v| f64::from_le_bytes(v) as f32).collect(),
     })
@@ -155,6 +190,10 @@ fn decode_npy(bytes: &[u8], shape: &[usize]) -> Result<Vec<f32>, ImageFault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn decode(bytes: &[u8], shape: &[usize]) -> Result<Tensor, ImageFault> {
+        decode_image(bytes, shape, &Preprocess::default())
+    }
 
     fn npy(shape: &str, descr: &str, data: &[u8]) -> Vec<u8> {
         let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}\n");
@@ -169,26 +208,26 @@ mod tests {
     fn arrays_are_read_with_or_without_batch() {
         let data: Vec<u8> = (0..8u8).flat_map(|v| f32::from(v).to_le_bytes()).collect();
         for shape in ["2, 2, 2", "1, 2, 2, 2"] {
-            let t = decode_image(&npy(shape, "<f4", &data), &[2, 2, 2]).unwrap();
+            let t = decode(&npy(shape, "<f4", &data), &[2, 2, 2]).unwrap();
             assert_eq!(t.data, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
         }
-        let t = decode_image(&npy("2, 2", "|u1", &[0, 51, 102, 255]), &[1, 2, 2]).unwrap();
+        let t = decode(&npy("2, 2", "|u1", &[0, 51, 102, 255]), &[1, 2, 2]).unwrap();
         assert_eq!(t.data, [0.0, 0.2, 0.4, 1.0]);
     }
 
     #[test]
     fn every_fault_has_its_name() {
         let nan: Vec<u8> = [1.0, f32::NAN].iter().flat_map(|v| v.to_le_bytes()).collect();
-        assert_eq!(decode_image(&npy("1, 1, 2", "<f4", &nan), &[1, 1, 2]), Err(ImageFault::NotFinite { index: 1 }));
+        assert_eq!(decode(&npy("1, 1, 2", "<f4", &nan), &[1, 1, 2]), Err(ImageFault::NotFinite { index: 1 }));
         let channels = ImageFault::Channels { expected: 3, got: 2 };
-        assert_eq!(decode_image(&npy("2, 1, 1", "<f4", &nan), &[3, 1, 1]), Err(channels));
+        assert_eq!(decode(&npy("2, 1, 1", "<f4", &nan), &[3, 1, 1]), Err(channels));
         let size = ImageFault::Size { width: 2, height: 2, got_width: 1, got_height: 1 };
-        assert_eq!(decode_image(&npy("3, 1, 1", "<f4", &nan), &[3, 2, 2]), Err(size));
+        assert_eq!(decode(&npy("3, 1, 1", "<f4", &nan), &[3, 2, 2]), Err(size));
         let shape = ImageFault::Shape { expected: vec![3, 2, 2], got: vec![7] };
-        assert_eq!(decode_image(&npy("7,", "<f4", &nan), &[3, 2, 2]), Err(shape));
-        let damaged = |bytes: &[u8]| matches!(decode_image(bytes, &[1, 1, 2]), Err(ImageFault::Damaged(_)));
+        assert_eq!(decode(&npy("7,", "<f4", &nan), &[3, 2, 2]), Err(shape));
+        let damaged = |bytes: &[u8]| matches!(decode(bytes, &[1, 1, 2]), Err(ImageFault::Damaged(_)));
         let good = npy("1, 1, 2", "<f4", &[0; 8]);
-        assert!(decode_image(&good, &[1, 1, 2]).is_ok());
+        assert!(decode(&good, &[1, 1, 2]).is_ok());
         for len in 6..good.len() {
             assert!(damaged(&good[..len]), "cut to {len}");
         }
@@ -196,8 +235,8 @@ mod tests {
         for hostile in ["99999999999999999999", "-1", "x"] {
             assert!(damaged(&npy(hostile, "<f4", &[])));
         }
-        assert!(decode_image(&npy(&["18446744073709551615"; 9].join(","), "<f4", &[]), &[1, 1, 2]).is_err());
-        assert_eq!(decode_image(b"", &[1, 1, 2]), Err(ImageFault::NotAnImage));
-        assert_eq!(decode_image(b"GIF89a....", &[1, 1, 2]), Err(ImageFault::NotAnImage));
+        assert!(decode(&npy(&["18446744073709551615"; 9].join(","), "<f4", &[]), &[1, 1, 2]).is_err());
+        assert_eq!(decode(b"", &[1, 1, 2]), Err(ImageFault::NotAnImage));
+        assert_eq!(decode(b"GIF89a....", &[1, 1, 2]), Err(ImageFault::NotAnImage));
     }
 }

@@ -1,9 +1,11 @@
 //! The bundled networks, and models from files.
 
-use std::path::Path;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Component, Path, PathBuf};
 
 use jali_leak::{LeakError, PlanFile};
-use jali_model::{Graph, QuantConfig, QuantModel, onnx};
+use jali_model::onnx::{self, External, Imported};
+use jali_model::{Graph, Preprocess, QuantConfig, QuantModel};
 
 use crate::dataset::Dataset;
 use crate::error::JaliError;
@@ -20,6 +22,8 @@ pub enum Network {
 
 /// Largest model file that is read, in bytes.
 const MAX_MODEL: u64 = 1 << 31;
+/// Largest file that says how images become inputs, in bytes.
+const MAX_PREPROCESS: u64 = 1 << 16;
 
 impl Network {
     /// `vgg3` or `mnist`.
@@ -56,7 +60,7 @@ impl Network {
     /// As [`Network::graph`].
     pub fn quantised(&self, config: QuantConfig) -> Result<QuantModel, JaliError> {
         let images = self.dataset().bundled_calibration()?;
-        Ok(QuantModel::calibrate(self.graph()?, config, &images, Some(1.0))?)
+        Ok(QuantModel::calibrate(self.graph()?, config, &images, Some((0.0, 1.0)))?)
     }
 }
 
@@ -65,8 +69,52 @@ impl Network {
 /// # Errors
 /// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::ModelFile`].
 pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
+    Ok(read_model_file(path)?.graph)
+}
+
+/// As [`read_model`], with what there is to say about the file. Data that it keeps in other files is read from its folder.
+///
+/// # Errors
+/// As [`read_model`].
+pub fn read_model_file(path: &Path) -> Result<Imported, JaliError> {
     let bytes = read_bounded(path, MAX_MODEL)?;
-    onnx::import(&bytes).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let mut external = |data: &External| read_external(folder, data);
+    onnx::import_with(&bytes, &mut external).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
+}
+
+/// The bytes of a constant in another file. The model names the file: only one in its own folder, or below, is opened.
+fn read_external(folder: &Path, data: &External) -> Result<Vec<u8>, String> {
+    let name = Path::new(&data.location);
+    if !name.components().all(|c| matches!(c, Component::Normal(_))) || data.location.is_empty() {
+        return Err("the file must lie in the model's folder".into());
+    }
+    let mut file = std::fs::File::open(folder.join(name)).map_err(|e| e.to_string())?;
+    let held = file.metadata().map_err(|e| e.to_string())?.len();
+    let end = data.offset.checked_add(data.length as u64);
+    if end.is_none_or(|end| end > held) {
+        let (length, offset) = (data.length, data.offset);
+        return Err(format!("it has {held} bytes, the model needs {length} from byte {offset} on"));
+    }
+    let mut bytes = vec![0; data.length];
+    file.seek(SeekFrom::Start(data.offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| e.to_string())?;
+    Ok(bytes)
+}
+
+/// How images become inputs of a model from a file, if it says so: `NAME.preprocess.json` beside `NAME.onnx`, or `preprocess.json`.
+///
+/// # Errors
+/// [`JaliError::Preprocess`] for a file that is there and cannot be used.
+pub fn read_preprocess(model: &Path) -> Result<Option<(PathBuf, Preprocess)>, JaliError> {
+    for path in [model.with_extension("preprocess.json"), model.with_file_name("preprocess.json")] {
+        if path.is_file() {
+            let bytes = read_bounded(&path, MAX_PREPROCESS)?;
+            let fail = |e: serde_json::Error| JaliError::Preprocess { path: path.clone(), why: e.to_string() };
+            let preprocess = serde_json::from_slice(&bytes).map_err(fail)?;
+            return Ok(Some((path, preprocess)));
+        }
+    }
+    Ok(None)
 }
 
 /// Largest plan file, in bytes.

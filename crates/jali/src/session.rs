@@ -46,8 +46,10 @@ pub struct LayerRun {
 /// A batch's inference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct BatchRun {
-    /// The network's outputs, image by image.
+    /// The network's first output, image by image.
     pub outputs: Vec<Tensor>,
+    /// Its other outputs, image by image.
+    pub more_outputs: Vec<Vec<Tensor>>,
     /// From the images to the outputs.
     pub latency: Duration,
     /// Layer by layer, for the whole batch.
@@ -62,8 +64,8 @@ impl BatchRun {
     /// # Errors
     /// [`JaliError::Model`] if the reference cannot run.
     pub fn are_exact(&self, model: &QuantModel, images: &[Tensor]) -> Result<Vec<bool>, JaliError> {
-        let runs = images.iter().zip(self.outputs.iter().zip(&self.traces));
-        runs.map(|(image, (output, trace))| equals_reference(model, image.clone(), output, trace)).collect()
+        let runs = images.iter().zip(self.outputs.iter().zip(&self.more_outputs)).zip(&self.traces);
+        runs.map(|((image, outputs), trace)| equals_reference(model, image.clone(), outputs, trace)).collect()
     }
 
     /// Of a batch of one image.
@@ -71,18 +73,22 @@ impl BatchRun {
     /// # Errors
     /// [`JaliError::Protocol`] for a batch without images.
     pub fn into_single(self) -> Result<ImageRun, JaliError> {
-        let Self { outputs, latency, layers, traces } = self;
-        let (output, trace) = (outputs.into_iter().next(), traces.into_iter().next());
+        let Self { outputs, more_outputs, latency, layers, traces } = self;
+        let (output, more, trace) =
+            (outputs.into_iter().next(), more_outputs.into_iter().next(), traces.into_iter().next());
         let output = output.ok_or(ProtocolError::Order("an answer"))?;
-        Ok(ImageRun { output, latency, layers, trace: trace.unwrap_or_default() })
+        let (more_outputs, trace) = (more.unwrap_or_default(), trace.unwrap_or_default());
+        Ok(ImageRun { output, more_outputs, latency, layers, trace })
     }
 }
 
 /// One image's inference.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ImageRun {
-    /// The network's output.
+    /// The network's first output.
     pub output: Tensor,
+    /// Its other outputs.
+    pub more_outputs: Vec<Tensor>,
     /// From the image to the output.
     pub latency: Duration,
     /// Layer by layer.
@@ -97,7 +103,7 @@ impl ImageRun {
     /// # Errors
     /// [`JaliError::Model`] if the reference cannot run.
     pub fn is_exact(&self, model: &QuantModel, image: Tensor) -> Result<bool, JaliError> {
-        equals_reference(model, image, &self.output, &self.trace)
+        equals_reference(model, image, (&self.output, &self.more_outputs), &self.trace)
     }
 }
 
@@ -226,9 +232,14 @@ impl Session {
 }
 
 /// Whether sums and output are those of the integer reference.
-fn equals_reference(model: &QuantModel, image: Tensor, output: &Tensor, trace: &[Vec<i64>]) -> Result<bool, JaliError> {
+fn equals_reference(
+    model: &QuantModel,
+    image: Tensor,
+    (output, more): (&Tensor, &Vec<Tensor>),
+    trace: &[Vec<i64>],
+) -> Result<bool, JaliError> {
     let reference = integer::run(model, image)?;
-    Ok(trace == reference.accumulators && *output == reference.output)
+    Ok(trace == reference.accumulators && *output == reference.output && *more == reference.more_outputs)
 }
 
 /// What became of a request.
@@ -264,7 +275,9 @@ pub(crate) fn drive(
                 Action::Done(outputs) => {
                     let latency = start.elapsed();
                     let traces = inference.into_trace().unwrap_or_default();
-                    return Ok(BatchRun { outputs, latency, layers, traces });
+                    let mut more_outputs = outputs;
+                    let outputs = more_outputs.iter_mut().map(|o| o.remove(0)).collect();
+                    return Ok(BatchRun { outputs, more_outputs, latency, layers, traces });
                 }
             };
             let sent = Instant::now();

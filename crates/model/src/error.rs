@@ -7,7 +7,13 @@ pub enum ModelError {
     /// The bytes are not an ONNX model.
     #[error("not a readable ONNX model: {0}")]
     Onnx(String),
-    /// A node that this version does not support.
+    /// Nodes that this version does not support, all of them.
+    #[error("{} not supported:\n{}", count(offences.len()), list(offences))]
+    Unsupported {
+        /// Node by node.
+        offences: Vec<Offence>,
+    },
+    /// A node that does not fit.
     #[error("node \"{name}\" ({op}): {reason}")]
     Node {
         /// Name of the node (its first output, if it has no name).
@@ -47,12 +53,48 @@ pub enum ModelError {
         /// Position of the first such value.
         index: usize,
     },
+    /// Numbers of the preprocessing that make no sense for the network.
+    #[error("preprocessing: {field} {why}")]
+    Preprocess {
+        /// Field, as in `preprocess.json`.
+        field: &'static str,
+        /// What is wrong.
+        why: String,
+    },
     /// Bytes that are not the outline of a network.
     #[error("not the outline of a network: {0}")]
     Outline(String),
     /// Calibration had nothing to work on.
     #[error("calibration needs at least one image")]
     NoCalibration,
+}
+
+/// One node of a file that cannot be run, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Offence {
+    /// Name of the node (its first output, if it has no name).
+    pub node: String,
+    /// ONNX operator.
+    pub operator: String,
+    /// What is wrong.
+    pub reason: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+fn count(n: usize) -> String {
+    if n == 1 { "1 node is".into() } else { format!("{n} nodes are") }
+}
+
+/// The first ones, so that a message stays readable.
+fn list(offences: &[Offence]) -> String {
+    const SHOWN: usize = 20;
+    let line = |o: &Offence| format!("  node \"{}\" ({}): {}; {}", o.node, o.operator, o.reason, o.remedy);
+    let mut lines: Vec<String> = offences.iter().take(SHOWN).map(line).collect();
+    if offences.len() > SHOWN {
+        lines.push(format!("  and {} more", offences.len() - SHOWN));
+    }
+    lines.join("\n")
 }
 
 impl ModelError {

@@ -24,8 +24,8 @@ pub enum Step {
         /// Its input.
         input: Tensor,
     },
-    /// The network's output.
-    Done(Tensor),
+    /// The network's outputs, at least one.
+    Done(Vec<Tensor>),
 }
 
 impl<'g> Execution<'g> {
@@ -43,7 +43,7 @@ impl<'g> Execution<'g> {
         }
         let mut uses = vec![0; graph.nodes().len() + 1];
         graph.nodes().iter().flat_map(|n| &n.inputs).for_each(|&v| uses[v] += 1);
-        uses[graph.output()] += 1;
+        graph.outputs().iter().for_each(|&v| uses[v] += 1);
         let mut values = vec![None; graph.nodes().len() + 1];
         values[0] = Some(image);
         Ok(Self { graph, values, uses, next: 0 })
@@ -62,7 +62,8 @@ impl<'g> Execution<'g> {
             let output = nonlinear::apply(node, &inputs)?;
             self.finish_node(output);
         }
-        Ok(Step::Done(self.value(self.graph.output())?.clone()))
+        let output = |&v: &usize| self.value(v).cloned();
+        Ok(Step::Done(self.graph.outputs().iter().map(output).collect::<Result<_, _>>()?))
     }
 
     /// The output of the linear node that [`Execution::step`] stopped at.
@@ -96,7 +97,7 @@ impl<'g> Execution<'g> {
     }
 }
 
-/// Runs a whole graph with `linear` computing every linear node.
+/// Runs a whole graph with `linear` computing every linear node; gives its outputs, at least one.
 ///
 /// # Errors
 /// Those of the graph and of `linear`.
@@ -104,12 +105,12 @@ pub fn run(
     graph: &Graph,
     image: Tensor,
     mut linear: impl FnMut(usize, &Tensor) -> Result<Vec<f32>, ModelError>,
-) -> Result<Tensor, ModelError> {
+) -> Result<Vec<Tensor>, ModelError> {
     let mut execution = Execution::new(graph, image)?;
     loop {
         match execution.step()? {
             Step::Linear { node, input } => execution.provide(linear(node, &input)?)?,
-            Step::Done(output) => return Ok(output),
+            Step::Done(outputs) => return Ok(outputs),
         }
     }
 }

@@ -2,15 +2,24 @@
 
 use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
 
-use crate::graph::{Conv, Gemm, Graph, Linear};
+use crate::graph::Graph;
+use crate::op::{Conv, Gemm, Linear};
 use crate::tensor::Tensor;
 use crate::{ModelError, execution};
 
-/// Runs the network in the clear.
+/// Runs the network in the clear, to its first output.
 ///
 /// # Errors
 /// [`ModelError::Shape`] for an image of the wrong shape.
 pub fn run(graph: &Graph, image: Tensor) -> Result<Tensor, ModelError> {
+    Ok(run_all(graph, image)?.swap_remove(0))
+}
+
+/// Runs the network in the clear, to all its outputs.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_all(graph: &Graph, image: Tensor) -> Result<Vec<Tensor>, ModelError> {
     execution::run(graph, image, |node, x| linear(graph, node, x))
 }
 

@@ -3,7 +3,7 @@
 //! It starts from the image and convolves plainly, output by output. It shares no code with the packing or the masked
 //! product; what it shares with the client is the rounding (`quant`) and the non-linear nodes (`nonlinear`).
 
-use crate::graph::{Conv, Gemm, Linear};
+use crate::op::{Conv, Gemm, Linear};
 use crate::quant::QuantModel;
 use crate::tensor::Tensor;
 use crate::{ModelError, execution};
@@ -11,8 +11,10 @@ use crate::{ModelError, execution};
 /// Result of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trace {
-    /// The network's output.
+    /// The network's first output.
     pub output: Tensor,
+    /// The others.
+    pub more_outputs: Vec<Tensor>,
     /// For every linear node in order its sums before the bias, `[channel][position]`.
     pub accumulators: Vec<Vec<i64>>,
 }
@@ -23,14 +25,15 @@ pub struct Trace {
 /// [`ModelError::Shape`] for an image of the wrong shape.
 pub fn run(model: &QuantModel, image: Tensor) -> Result<Trace, ModelError> {
     let mut accumulators = vec![];
-    let output = execution::run(model.graph(), image, |node, x| {
+    let mut outputs = execution::run(model.graph(), image, |node, x| {
         let layer = model.layer(node)?;
         let sums = linear(model, node, &layer.scaling.quantise(&x.data), &x.shape)?;
         let out = layer.scaling.dequantise(&sums);
         accumulators.push(sums);
         Ok(out)
     })?;
-    Ok(Trace { output, accumulators })
+    let output = outputs.remove(0);
+    Ok(Trace { output, more_outputs: outputs, accumulators })
 }
 
 /// An accumulator: 32 bits where the layer's shape guarantees that they suffice (twice as fast), else 64.

@@ -2,10 +2,12 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`graph`] | nodes, operators, shape inference |
+//! | [`op`] | operators |
+//! | [`graph`], [`infer`] | nodes in order, shapes of their outputs |
 //! | [`onnx`] | ONNX files to graphs, batch norm folded |
 //! | [`execution`] | walks a graph and stops at every linear layer; everybody who runs one uses it |
 //! | [`nonlinear`] | what the client computes in the clear, in f32 |
+//! | [`preprocess`] | pixels to inputs |
 //! | [`float`](mod@float) | the float reference |
 //! | [`quant`] | calibration, quantisation, rounding |
 //! | [`outline`] | a quantised network without its weights: what the client holds |
@@ -18,17 +20,22 @@ pub mod error;
 pub mod execution;
 pub mod float;
 pub mod graph;
+pub mod infer;
 pub mod integer;
 pub mod nonlinear;
 pub mod onnx;
+pub mod op;
 pub mod outline;
+pub mod preprocess;
 pub mod quant;
 pub mod tensor;
 
-pub use error::ModelError;
+pub use error::{ModelError, Offence};
 pub use execution::{Execution, Step};
-pub use graph::{Conv, Gemm, Graph, Linear, Node, Op, Pool};
+pub use graph::{Graph, Node};
+pub use op::{Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, Select, SelectKind};
 pub use outline::Outline;
+pub use preprocess::{Colours, ImageLayout, Preprocess, Resize};
 pub use quant::{QuantConfig, QuantLayer, QuantModel, Scaling};
 pub use tensor::Tensor;
 

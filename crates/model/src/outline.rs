@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{Conv, Gemm, Graph, Op, ValueId};
+use crate::graph::{Graph, ValueId};
+use crate::op::{Conv, Gemm, Op};
+use crate::preprocess::Preprocess;
 use crate::quant::{QuantConfig, QuantModel, Scaling};
 use crate::{ModelError, Tensor};
 
@@ -11,6 +13,7 @@ use crate::{ModelError, Tensor};
 pub struct Outline {
     graph: Graph,
     config: QuantConfig,
+    preprocess: Preprocess,
     scalings: Vec<Option<Scaling>>,
 }
 
@@ -20,7 +23,8 @@ struct Stored {
     weight_bits: u32,
     activation_bits: u32,
     input: Vec<usize>,
-    output: ValueId,
+    outputs: Vec<ValueId>,
+    preprocess: Preprocess,
     nodes: Vec<(String, Op, Vec<ValueId>, Option<Scaling>)>,
 }
 
@@ -33,6 +37,11 @@ impl Outline {
     /// Sizes.
     pub fn config(&self) -> QuantConfig {
         self.config
+    }
+
+    /// How images become its inputs.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
     }
 
     /// How a linear node's input and output are scaled.
@@ -68,7 +77,8 @@ impl Outline {
             weight_bits: self.config.weight_bits(),
             activation_bits: self.config.activation_bits(),
             input: self.graph.input_shape().to_vec(),
-            output: self.graph.output(),
+            outputs: self.graph.outputs().to_vec(),
+            preprocess: self.preprocess.clone(),
             nodes: nodes.map(|(n, s)| (n.name.clone(), n.op.clone(), n.inputs.clone(), s.clone())).collect(),
         };
         postcard::to_stdvec(&stored).map_err(|e| ModelError::Outline(e.to_string()))
@@ -97,11 +107,11 @@ impl Outline {
             graph.push_outline(name, op, inputs)?;
             scalings.push(scaling);
         }
-        if stored.output > graph.nodes().len() {
-            return Err(fail(format!("its output is value {}, it has {}", stored.output, graph.nodes().len())));
+        if !graph.set_outputs(stored.outputs) {
+            return Err(fail("its outputs are no values of it".into()));
         }
-        graph.set_output(stored.output);
-        Ok(Self { graph, config, scalings })
+        stored.preprocess.check(graph.input_shape())?;
+        Ok(Self { graph, config, preprocess: stored.preprocess, scalings })
     }
 }
 
@@ -122,7 +132,7 @@ impl QuantModel {
             scalings.push(op.linear().map(|_| self.layer(i).map(|l| l.scaling.clone())).transpose()?);
             graph.push_outline(node.name.clone(), op, node.inputs.clone())?;
         }
-        graph.set_output(self.graph().output());
-        Ok(Outline { graph, config: self.config(), scalings })
+        graph.set_outputs(self.graph().outputs().to_vec());
+        Ok(Outline { graph, config: self.config(), preprocess: self.preprocess().clone(), scalings })
     }
 }

@@ -1,12 +1,15 @@
 //! Static post-training quantisation.
 //!
-//! Weights: symmetric per output channel. Activations: one scale per tensor, unsigned if calibration saw nothing
-//! negative, else symmetric. The scale minimises the squared error of the calibration values, clipping included.
+//! Weights: symmetric per output channel. Activations: one scale per tensor and a range of integers that need not be
+//! symmetric: what is packed is a signed integer anyway, so 255 steps from -30 to 225 cost nothing. The scale minimises
+//! the squared error of the calibration values, clipping included.
 
 use serde::{Deserialize, Serialize};
 
 use crate::execution::run;
-use crate::graph::{Graph, Linear};
+use crate::graph::Graph;
+use crate::op::Linear;
+use crate::preprocess::Preprocess;
 use crate::tensor::Tensor;
 use crate::{ModelError, float};
 
@@ -126,12 +129,13 @@ impl Scaling {
 pub struct QuantModel {
     graph: Graph,
     config: QuantConfig,
+    preprocess: Preprocess,
     layers: Vec<Option<QuantLayer>>,
 }
 
 impl QuantModel {
-    /// Calibrates on images. `input_max` states the largest value of an image if it is known (1 for pixels divided by
-    /// 255); else calibration finds it.
+    /// Calibrates on images. `range` states the smallest and largest value of an image if they are known (0 and 1 for pixels divided by
+    /// 255); it counts unless an image leaves it, else calibration finds one.
     ///
     /// # Errors
     /// [`ModelError::NoCalibration`] without images; [`ModelError::Shape`] if one does not fit;
@@ -140,7 +144,7 @@ impl QuantModel {
         graph: Graph,
         config: QuantConfig,
         images: &[Tensor],
-        input_max: Option<f32>,
+        range: Option<(f32, f32)>,
     ) -> Result<Self, ModelError> {
         if images.is_empty() {
             return Err(ModelError::NoCalibration);
@@ -160,10 +164,25 @@ impl QuantModel {
         }
         let mut layers = vec![None; graph.nodes().len()];
         for (node, linear) in graph.linear_nodes() {
-            let known = input_max.filter(|_| graph.nodes()[node].inputs[0] == 0);
+            let known = range.filter(|_| graph.nodes()[node].inputs[0] == 0);
             layers[node] = Some(quantise_layer(&graph.nodes()[node].name, linear, config, &ranges[node], known)?);
         }
-        Ok(Self { graph, config, layers })
+        Ok(Self { graph, config, preprocess: Preprocess::default(), layers })
+    }
+
+    /// Says how images become its inputs.
+    ///
+    /// # Errors
+    /// [`ModelError::Preprocess`] if that does not fit the network.
+    pub fn with_preprocess(mut self, preprocess: Preprocess) -> Result<Self, ModelError> {
+        preprocess.check(self.graph.input_shape())?;
+        self.preprocess = preprocess;
+        Ok(self)
+    }
+
+    /// How images become its inputs.
+    pub fn preprocess(&self) -> &Preprocess {
+        &self.preprocess
     }
 
     /// The float network.
@@ -188,11 +207,11 @@ impl QuantModel {
 /// Largest absolute bias in units of the accumulator.
 const MAX_BIAS: i64 = 9_000_000_000_000_000;
 
-/// What calibration saw at one input: the range, then a histogram of absolute values.
+/// What calibration saw at one input: the range, zero included, then a histogram.
 #[derive(Debug, Clone)]
 struct Range {
-    max: f32,
-    negative: bool,
+    low: f32,
+    high: f32,
     bins: Vec<f64>,
 }
 
@@ -200,38 +219,41 @@ const BINS: usize = 2048;
 
 impl Default for Range {
     fn default() -> Self {
-        Self { max: 0.0, negative: false, bins: vec![0.0; BINS] }
+        Self { low: 0.0, high: 0.0, bins: vec![0.0; BINS] }
     }
 }
 
 impl Range {
     fn widen(&mut self, x: &[f32]) {
-        self.max = x.iter().fold(self.max, |m, v| m.max(v.abs()));
-        self.negative |= x.iter().any(|&v| v < 0.0);
+        (self.low, self.high) = x.iter().fold((self.low, self.high), |(low, high), &v| (low.min(v), high.max(v)));
     }
 
     fn count(&mut self, x: &[f32]) {
+        let scale = BINS as f32 / (self.high - self.low);
         for v in x {
-            let bin = (v.abs() / self.max * BINS as f32) as usize;
+            let bin = ((v - self.low) * scale) as usize;
             self.bins[bin.min(BINS - 1)] += 1.0;
         }
     }
 
-    /// The clipping point with the least squared error for `levels` steps: rounding inside costs step^2/12 a value,
+    /// The part of the range with the least squared error for `levels` steps: rounding inside costs step^2/12 a value,
     /// clipping the squared distance.
-    fn clip(&self, levels: f64) -> f32 {
-        let centre = |bin: usize| (bin as f64 + 0.5) / BINS as f64;
-        let error = |limit: f64| -> f64 {
-            let rounding = (limit / levels).powi(2) / 12.0;
+    fn clip(&self, levels: f64) -> (f32, f32) {
+        let (low, high) = (f64::from(self.low), f64::from(self.high));
+        let centre = |bin: usize| low + (high - low) * (bin as f64 + 0.5) / BINS as f64;
+        let error = |part: f64| -> f64 {
+            let rounding = (part * (high - low) / levels).powi(2) / 12.0;
             let cost = |(bin, n): (usize, &f64)| {
-                n * if centre(bin) <= limit { rounding } else { (centre(bin) - limit).powi(2) }
+                let at = centre(bin);
+                let beyond = (at - part * high).max(part * low - at);
+                // Exact zeros stay exact at any scale; they shift all candidates alike.
+                n * if beyond <= 0.0 { rounding } else { beyond.powi(2) }
             };
-            // Exact zeros stay exact at any scale and lie in the first bin; they shift all candidates alike.
             self.bins.iter().enumerate().map(cost).sum()
         };
         let candidates = (20..=100).map(|i| f64::from(i) / 100.0);
         let best = candidates.map(|c| (error(c), c)).fold((f64::INFINITY, 1.0), |a, b| if b.0 < a.0 { b } else { a });
-        (best.1 * f64::from(self.max)) as f32
+        ((best.1 * low) as f32, (best.1 * high) as f32)
     }
 }
 
@@ -240,17 +262,21 @@ fn quantise_layer(
     linear: Linear<'_>,
     config: QuantConfig,
     range: &Range,
-    known_max: Option<f32>,
+    known: Option<(f32, f32)>,
 ) -> Result<QuantLayer, ModelError> {
     let all = linear.weights().iter().chain(linear.bias());
     if let Some(index) = all.clone().position(|w| !w.is_finite()) {
         return Err(ModelError::NotFinite { what: format!("weights of \"{name}\""), index });
     }
-    let high = if range.negative { (config.activation_bound() - 1) / 2 } else { config.activation_bound() } as i32;
-    let low = if range.negative { -high } else { 0 };
-    let limit = known_max.unwrap_or_else(|| range.clip(f64::from(high)));
-    // An input that was always zero still needs a usable scale.
-    let input_scale = if limit > 0.0 { limit / high as f32 } else { 1.0 };
+    let levels = config.activation_bound();
+    // A known range counts unless calibration left it.
+    let known = known.filter(|(low, high)| range.low >= *low && range.high <= *high);
+    let (low, high) = known.unwrap_or_else(|| range.clip(levels as f64));
+    let (low, high) = (low.min(0.0), high.max(0.0));
+    // An input that was always zero still needs a usable scale. Zero is an integer whatever the range: padding stays exact.
+    let input_scale = if high > low { (high - low) / levels as f32 } else { 1.0 };
+    let low = (low / input_scale).round() as i32;
+    let high = low + levels as i32;
 
     let bound = config.weight_bound() as f32;
     let (mut weights, mut scales, mut bias) = (vec![], vec![], vec![]);

@@ -103,7 +103,7 @@ impl Axis {
     fn new(conv: &Conv, size: usize, axis: usize) -> Result<Self, PackError> {
         let (kernel, stride, dilation) = (conv.kernel[axis], conv.stride[axis], conv.dilation[axis]);
         let (before, after) = (conv.padding[axis], conv.padding[axis + 2]);
-        let outputs = jali_model::graph::window(size, before.saturating_add(after), kernel, stride, dilation, false)
+        let outputs = jali_model::infer::window(size, before.saturating_add(after), kernel, stride, dilation, false)
             .map_err(|got| PackError::Unsupported { what: "this window", got })?;
         let places = kernel.checked_mul(dilation).and_then(|k| k.checked_add(outputs.saturating_mul(stride)));
         if places.is_none_or(|p| p > u32::MAX as usize) {

@@ -25,7 +25,7 @@ pub type Choice = [usize; 4];
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Layout {
     /// Convolution.
-    Conv(ConvLayout),
+    Conv(Box<ConvLayout>),
     /// Fully connected layer.
     Fc(FcLayout),
 }
@@ -37,7 +37,10 @@ impl Layout {
     /// [`PackError`] if the layer's kind is not supported.
     pub fn candidates(linear: Linear<'_>, input: &[usize], degree: usize) -> Result<Vec<Self>, PackError> {
         Ok(match linear {
-            Linear::Conv(c) => ConvLayout::candidates(c, planes(input)?, degree)?.into_iter().map(Self::Conv).collect(),
+            Linear::Conv(c) => ConvLayout::candidates(c, planes(input)?, degree)?
+                .into_iter()
+                .map(|l| Self::Conv(Box::new(l)))
+                .collect(),
             Linear::Gemm(g) => FcLayout::candidates(g.inputs, g.outputs, degree).into_iter().map(Self::Fc).collect(),
         })
     }
@@ -62,7 +65,7 @@ impl Layout {
         match linear {
             Linear::Conv(c) => {
                 let choice = ConvChoice { tile_channels, row_filters, block_groups, strips };
-                Ok(Self::Conv(ConvLayout::new(c, planes(input)?, degree, choice)?))
+                Ok(Self::Conv(Box::new(ConvLayout::new(c, planes(input)?, degree, choice)?)))
             }
             Linear::Gemm(g) if [block_groups, strips] == [1, 1] => {
                 Ok(Self::Fc(FcLayout::new(g.inputs, g.outputs, degree, tile_channels, row_filters)?))

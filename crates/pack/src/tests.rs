@@ -114,7 +114,7 @@ fn check_conv(c: &Conv, input: [usize; 3], degree: usize, seed: u64) -> Result<u
     // The first, the last and some between: of every number of strips and groups in a tile.
     let (step, last) = (candidates.len().div_ceil(5), candidates.len() - 1);
     for pick in (0..=last).step_by(step).chain([last]) {
-        let layout = Layout::Conv(candidates[pick].clone());
+        let layout = Layout::Conv(Box::new(candidates[pick].clone()));
         let again = Layout::chosen(Linear::Conv(c), &input, degree, layout.choice()).unwrap();
         prop_assert_eq!(&again, &layout);
         let rows = (0..layout.rows()).flat_map(|row| layout.outputs_of_row(row));

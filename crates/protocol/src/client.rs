@@ -79,8 +79,8 @@ pub enum Action {
         /// The request.
         request: Vec<u8>,
     },
-    /// The network's outputs, image by image.
-    Done(Vec<Tensor>),
+    /// The network's outputs, image by image: at least one for each.
+    Done(Vec<Vec<Tensor>>),
 }
 
 /// Secrets for one image's way through the network, drawn before the image is known. Used once: consumed with the image.
@@ -288,8 +288,8 @@ impl ClientModel {
 enum Advance {
     /// A linear layer's input, packed, strip by strip.
     Linear(Vec<Vec<Vec<i64>>>),
-    /// The output.
-    Done(Tensor),
+    /// The outputs.
+    Done(Vec<Tensor>),
 }
 
 impl ClientModel {

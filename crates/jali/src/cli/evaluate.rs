@@ -1,31 +1,57 @@
 //! `jali evaluate`: accuracy in float, in integers, and encrypted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::Args;
-use jali::{JaliError, Network, Plan, Sample, calibration};
-use jali_model::{float, integer};
+use jali::image_file::{read_bounded, read_image};
+use jali::network::read_model;
+use jali::{Dataset, JaliError, Network, QuantModel, Records, Sample, Tensor};
+use jali_model::{Preprocess, float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::text::{note, percent, progress, say, say_json, table};
-use super::{Common, DIFFERENT, NetworkName, conclude, start_session};
+use super::pixels::{Pixels, calibration_images, range, warn_of_range};
+use super::text::{Spread, bytes, note, percent, progress, say, say_json, table};
+use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session};
 
-/// Measure float, quantised and encrypted accuracy of a bundled network, and how often they agree.
+/// Measure float, quantised and encrypted accuracy of a network, and how often they agree.
+///
+/// A network from a file is measured on a data set that scripts/fetch-data fetched, or on images with a file of labels: one line
+/// "IMAGE CLASS" for each (or "IMAGE,CLASS"), the class being a number from 0 on.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  jali evaluate --network vgg3\n  jali evaluate --network mnist --data data/mnist --encrypted 100"
+    after_help = "Examples:\n  jali evaluate --network vgg3\n  jali evaluate --network mnist --data data/mnist --encrypted 100\n  jali evaluate --model net.onnx --data data/cifar10 --input-scale 1 --encrypted 10\n  jali evaluate --model net.onnx --data photos/ --labels photos/labels.txt --calibrate typical/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 )]
+#[command(group(clap::ArgGroup::new("of").required(true).args(["model", "network"])))]
 pub(super) struct EvaluateArgs {
-    /// Which bundled network
+    /// A bundled network
     #[arg(long, value_enum)]
-    network: NetworkName,
-    /// Folder with the full test set, as scripts/fetch-data writes it [default: the bundled 1000 images]
+    network: Option<NetworkName>,
+    /// A network from a file
+    #[arg(long, value_name = "FILE.onnx", requires = "data")]
+    model: Option<PathBuf>,
+    /// Folder with a full test set, as scripts/fetch-data writes it, or with images [default: the bundled 1000 images]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// How many images to run encrypted as well, everything hidden
+    /// File with the classes of the images
+    #[arg(long, value_name = "FILE", requires = "model")]
+    labels: Option<PathBuf>,
+    /// Folder with typical images to calibrate the quantisation on [default: training images of the data set, or the first images]
+    #[arg(long, value_name = "DIR|FILE", requires = "model")]
+    calibrate: Option<PathBuf>,
+    /// Only the first images
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    images: Option<u32>,
+    /// How many images to run encrypted as well
     #[arg(long, value_name = "N", default_value_t = 0)]
     encrypted: usize,
+    #[command(flatten)]
+    pixels: Pixels,
+    #[command(flatten)]
+    leak: Leak,
+    #[command(flatten)]
+    over: Over,
     #[command(flatten)]
     common: Common,
 }
@@ -33,9 +59,10 @@ pub(super) struct EvaluateArgs {
 /// The object that `--json` prints; accuracies are percentages of all images (for `encrypted`, of its own images).
 #[derive(Serialize)]
 struct Report {
-    network: &'static str,
-    dataset: &'static str,
+    network: String,
+    dataset: String,
     images: usize,
+    calibration: String,
     float_accuracy: f64,
     quantised_accuracy: f64,
     float_quantised_agreement: f64,
@@ -49,35 +76,171 @@ struct Encrypted {
     accuracy: f64,
     quantised_agreement: f64,
     exact: bool,
+    weights_hidden: f64,
+    latency_ms: Spread,
+    bytes_up: usize,
+    bytes_down: usize,
+}
+
+/// Labelled images, one at a time.
+enum Images {
+    Records(Records, Vec<usize>, Preprocess),
+    Files(Vec<(PathBuf, usize)>, Vec<usize>, Preprocess),
+}
+
+impl Images {
+    fn len(&self) -> usize {
+        match self {
+            Self::Records(r, ..) => r.len(),
+            Self::Files(f, ..) => f.len(),
+        }
+    }
+
+    fn get(&self, index: usize) -> Result<Sample, JaliError> {
+        match self {
+            Self::Records(r, shape, p) => r.get_as(index, shape, p),
+            Self::Files(f, shape, p) => {
+                let (path, label) = &f[index];
+                Ok(Sample { image: read_image(path, shape, p)?, label: *label })
+            }
+        }
+    }
+}
+
+/// What is measured: names, the quantised network, what it was calibrated on, images.
+struct Subject {
+    network: String,
+    dataset: String,
+    model: QuantModel,
+    calibration: String,
+    images: Images,
+}
+
+impl Subject {
+    fn of(args: &EvaluateArgs) -> anyhow::Result<Self> {
+        match (&args.model, args.network) {
+            (Some(path), _) => Self::of_file(args, path),
+            (None, name) => {
+                let network = Network::from(name.unwrap_or(NetworkName::Vgg3));
+                let dataset = network.dataset();
+                let records = match &args.data {
+                    Some(folder) => dataset.full_test_records(folder)?,
+                    None => dataset.bundled_records(),
+                };
+                Ok(Self {
+                    network: network.name().into(),
+                    dataset: dataset.name().into(),
+                    model: network.quantised(args.common.bits)?,
+                    calibration: format!("100 training images of {}", dataset.name()),
+                    images: Images::Records(records, dataset.shape().to_vec(), Preprocess::default()),
+                })
+            }
+        }
+    }
+
+    fn of_file(args: &EvaluateArgs, path: &Path) -> anyhow::Result<Self> {
+        let graph = read_model(path)?;
+        let shape = graph.input_shape().to_vec();
+        let p = args.pixels.of_model(path, &shape)?;
+        let folder = args.data.as_deref().context("--data is missing")?;
+        let dataset = Dataset::of_folder(folder).filter(|_| args.labels.is_none());
+        let (name, images) = match dataset {
+            Some(dataset) => {
+                let records = dataset.full_test_records(folder)?;
+                (dataset.name().to_string(), Images::Records(records, shape.clone(), p.clone()))
+            }
+            None => {
+                let labels = args.labels.as_deref().with_context(|| {
+                    format!(
+                        "{}: neither a data set of scripts/fetch-data nor is there a --labels file",
+                        folder.display()
+                    )
+                })?;
+                (folder.display().to_string(), Images::Files(read_classes(labels, folder)?, shape.clone(), p.clone()))
+            }
+        };
+        let (typical, calibration) = match (&args.calibrate, dataset) {
+            (Some(path), _) => (calibration_images(path, &shape, &p)?, path.display().to_string()),
+            (None, Some(dataset)) => {
+                let records = dataset.calibration_records();
+                let images = (0..records.len()).map(|i| Ok(records.get_as(i, &shape, &p)?.image));
+                (images.collect::<Result<Vec<_>, JaliError>>()?, format!("100 training images of {name}"))
+            }
+            (None, None) => {
+                note(
+                    "note: no --calibrate folder, so the first images that are measured set the quantisation scales too",
+                )?;
+                let images: Vec<Tensor> =
+                    (0..images.len().min(100)).map(|i| Ok(images.get(i)?.image)).collect::<Result<_, JaliError>>()?;
+                warn_of_range(&name, &images, &p)?;
+                (images, "the first measured images".into())
+            }
+        };
+        let model = QuantModel::calibrate(graph, args.common.bits, &typical, Some(range(&shape, &p)))?;
+        Ok(Self {
+            network: path.display().to_string(),
+            dataset: name,
+            model: model.with_preprocess(p)?,
+            calibration,
+            images,
+        })
+    }
+}
+
+/// Most bytes of a file of labels.
+const MAX_LABELS: u64 = 1 << 26;
+
+/// Image files and their classes.
+fn read_classes(path: &Path, folder: &Path) -> anyhow::Result<Vec<(PathBuf, usize)>> {
+    let bytes = read_bounded(path, MAX_LABELS)?;
+    let text = String::from_utf8(bytes).with_context(|| format!("{}: labels must be UTF-8 text", path.display()))?;
+    let mut files = vec![];
+    for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
+        let parts = line.rsplit_once([',', ' ', '\t']).map(|(name, class)| (name.trim(), class.trim().parse()));
+        match parts {
+            Some((name, Ok(class))) => files.push((folder.join(name), class)),
+            // A first line that names the columns.
+            _ if i == 0 && files.is_empty() && line.contains(',') => {}
+            _ => anyhow::bail!(
+                "{}: line {} is \"{line}\", it must be of the form IMAGE CLASS with a number for the class",
+                path.display(),
+                i + 1
+            ),
+        }
+    }
+    anyhow::ensure!(!files.is_empty(), "{}: it names no image", path.display());
+    Ok(files)
 }
 
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
-    let network = Network::from(args.network);
-    let samples = match &args.data {
-        Some(folder) => network.dataset().full_test(folder)?,
-        None => network.dataset().bundled_test()?,
-    };
-    let model = network.quantised(args.common.bits)?;
-    let bar = progress(samples.len(), "plaintext");
-    let predict = |s: &Sample| -> Result<(usize, usize), JaliError> {
-        let float = float::run(model.graph(), s.image.clone())?.argmax();
-        let quantised = integer::run(&model, s.image.clone())?.output.argmax();
+    let Subject { network, dataset, model, calibration, images } = Subject::of(args)?;
+    let classes: usize = model.graph().shape(model.graph().output()).iter().product();
+    let total = images.len().min(args.images.map_or(usize::MAX, |n| n as usize));
+    let bar = progress(total, "plaintext");
+    // Label, class in float, class in integers.
+    let predict = |i: usize| -> Result<(usize, usize, usize), JaliError> {
+        let Sample { image, label } = images.get(i)?;
+        let float = class_of(&float::run(model.graph(), image.clone())?);
+        let quantised = class_of(&integer::run(&model, image)?.output);
         bar.inc(1);
-        Ok((float, quantised))
+        Ok((label, float, quantised))
     };
-    let predictions: Vec<(usize, usize)> = samples.par_iter().map(predict).collect::<Result<_, _>>()?;
+    let predictions: Vec<_> = (0..total).into_par_iter().map(predict).collect::<Result<_, _>>()?;
     bar.finish_and_clear();
+    if let Some((label, ..)) = predictions.iter().find(|(label, ..)| classes > 1 && *label >= classes) {
+        anyhow::bail!("{dataset}: a label is {label}, the model has {classes} classes (0 to {})", classes - 1);
+    }
 
-    let total = samples.len();
     let count = |f: &dyn Fn(usize, (usize, usize)) -> bool| {
-        let right = predictions.iter().zip(&samples).filter(|(p, s)| f(s.label, **p)).count();
+        let right = predictions.iter().filter(|(label, float, quantised)| f(*label, (*float, *quantised))).count();
         percent(right, total)
     };
     let mut report = Report {
-        network: network.name(),
-        dataset: network.dataset().name(),
+        network,
+        dataset,
         images: total,
+        calibration,
         float_accuracy: count(&|label, (f, _)| f == label),
         quantised_accuracy: count(&|label, (_, q)| q == label),
         float_quantised_agreement: count(&|_, (f, q)| f == q),
@@ -87,16 +250,22 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         note(format!("note: --encrypted {}: the set has {total} images, all of them are used", args.encrypted))?;
     }
     if args.encrypted > 0 {
-        let plan = Plan::hide_all(model.graph());
-        let mut session = start_session(model.clone(), &plan, &calibration::kept_or_default(kernel), kernel)?;
+        let costs = args.over.costs(kernel);
+        let plan = args.leak.plan(&model, &costs)?;
+        let mut session = start_session(model.clone(), &plan, &costs, kernel)?;
+        let weights_hidden = super::demo::hidden_fraction(session.report());
         let n = args.encrypted.min(total);
         let bar = progress(n, "encrypted");
-        let (mut right, mut agree, mut exact) = (0, 0, 0);
-        for (sample, &(_, quantised)) in samples[..n].iter().zip(&predictions) {
-            let run = session.infer(sample.image.clone())?;
-            right += usize::from(run.output.argmax() == sample.label);
-            agree += usize::from(run.output.argmax() == quantised);
-            exact += usize::from(run.is_exact(session.model(), sample.image.clone())?);
+        let (mut right, mut agree, mut exact, mut times, mut sizes) = (0, 0, 0, vec![], (0, 0));
+        for (i, &(label, _, quantised)) in predictions[..n].iter().enumerate() {
+            let image = images.get(i)?.image;
+            let run = session.infer(image.clone())?;
+            let class = class_of(&run.output);
+            right += usize::from(class == label);
+            agree += usize::from(class == quantised);
+            exact += usize::from(run.is_exact(session.model(), image)?);
+            times.push(run.latency);
+            sizes = (run.layers.iter().map(|l| l.bytes_up).sum(), run.layers.iter().map(|l| l.bytes_down).sum());
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -105,10 +274,22 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             accuracy: percent(right, n),
             quantised_agreement: percent(agree, n),
             exact: exact == n,
+            weights_hidden,
+            latency_ms: Spread::of(&times),
+            bytes_up: sizes.0,
+            bytes_down: sizes.1,
         });
     }
     let printed = if args.common.json { say_json(&report) } else { print(&report) };
     conclude(printed, report.encrypted.filter(|e| !e.exact).map(|_| DIFFERENT))
+}
+
+/// The class that a network's output names: its largest value, or the value itself where the network ends with ArgMax.
+fn class_of(output: &Tensor) -> usize {
+    match output.data[..] {
+        [one] => one.max(0.0) as usize,
+        _ => output.argmax(),
+    }
 }
 
 fn print(r: &Report) -> anyhow::Result<()> {
@@ -130,6 +311,18 @@ fn print(r: &Report) -> anyhow::Result<()> {
             format!("{:.2} % with quantised, {exact}", e.quantised_agreement),
         ]);
     }
-    say(format!("{} on {}\n{}", r.network, r.dataset, table(&["run", "images", "accuracy", "agreement"], 1, rows)))?;
+    let columns = ["run", "images", "accuracy", "agreement"];
+    say(format!("{} on {}, calibrated on {}\n{}", r.network, r.dataset, r.calibration, table(&columns, 1, rows)))?;
+    if let Some(e) = &r.encrypted {
+        let (up, down) = (bytes(e.bytes_up), bytes(e.bytes_down));
+        let times = &e.latency_ms;
+        say(format!(
+            "encrypted: {:.1} % of the weights hidden, {:.1} ms an image (median; {:.1} to {:.1}), {up} up and {down} down an image",
+            100.0 * e.weights_hidden,
+            times.median,
+            times.min,
+            times.max
+        ))?;
+    }
     Ok(())
 }

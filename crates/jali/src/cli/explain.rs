@@ -94,7 +94,7 @@ pub(super) fn load(
         Tensor::new("image", shape.clone(), (0..count).map(|k| ((k * 7919 + i) % 256) as f32 / 255.0).collect())
     };
     let images = (0..4).map(image).collect::<Result<Vec<_>, _>>()?;
-    let model = QuantModel::calibrate(graph, common.bits, &images, Some(1.0))?;
+    let model = QuantModel::calibrate(graph, common.bits, &images, Some((0.0, 1.0)))?;
     Ok((path.display().to_string(), model, images))
 }
 

@@ -10,17 +10,19 @@ use jali::image_file::{read_bounded, read_image};
 use jali::network::read_model;
 use jali::remote::hints_file;
 use jali::{Dataset, JaliError, QuantModel, Remote, Sample, Session, Tensor};
+use jali_model::Preprocess;
 use jali_net::auth::read_token;
 use jali_net::{Client, ClientConfig};
 use serde::Serialize;
 
+use super::pixels::{Pixels, calibration_images, files_of, range, warn_of_range};
 use super::text::{Spread, ms, note, progress, say, say_json};
 use super::{Common, DIFFERENT, Leak, Over, conclude, exit_code, start_session};
 
 /// Classify images: with a client's bundle and a server somewhere else, or with an ONNX model in this process.
 ///
-/// Images are PNG, JPEG or .npy (or folders of them) and must have the model's size. Pixels are divided by 255; floating-point
-/// arrays are taken as they are. An image that cannot be used is reported and the others are still classified.
+/// Images are PNG, JPEG or .npy (or folders of them) and must have the model's size, unless --resize says otherwise. Pixels are divided by
+/// 255 unless told otherwise; floating-point arrays are taken as they are. An image that cannot be used is reported and the others are still classified.
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10 --images 100\n  jali infer --client sealed/client --server https://host:8433 --ca-cert ca.pem --token-file token.txt --batch 16 photos/\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali infer --model net.onnx --calibrate samples/ --json photo.npy\n\nWith --server every answer is checked before it is used; a wrong one ends the run with exit code 4. With --model both sides\nrun here, and every layer is compared with a plaintext run."
@@ -71,6 +73,8 @@ pub(super) struct InferArgs {
     #[arg(long, conflicts_with = "json")]
     csv: bool,
     #[command(flatten)]
+    pixels: Pixels,
+    #[command(flatten)]
     leak: Leak,
     #[command(flatten)]
     over: Over,
@@ -95,8 +99,6 @@ impl From<SamplesName> for Dataset {
     }
 }
 
-/// Most images of a calibration folder that are used.
-const MAX_CALIBRATION: usize = 200;
 /// Classes shown per image.
 const TOP: usize = 5;
 
@@ -185,23 +187,22 @@ impl With {
 }
 
 /// The images to classify. Only their number is needed before a server is asked.
-fn inputs(args: &InferArgs, shape: &[usize]) -> anyhow::Result<Vec<Input>> {
+fn inputs(args: &InferArgs, shape: &[usize], preprocess: &Preprocess) -> anyhow::Result<Vec<Input>> {
     if let Some(samples) = args.samples {
         let dataset = Dataset::from(samples);
-        if dataset.shape() != shape {
+        if preprocess.image_size(shape) != Some(dataset.shape()) {
             anyhow::bail!(
                 "--samples {}: the images have the shape {:?}, the model needs {shape:?}",
                 dataset.name(),
                 dataset.shape()
             );
         }
-        let samples = dataset.bundled_test()?.into_iter().take(args.count.into()).enumerate();
-        let input = |(i, s): (usize, Sample)| Input {
-            name: format!("{} {i}", dataset.name()),
-            image: Ok(s.image),
-            class: Some(s.label),
+        let records = dataset.bundled_records();
+        let input = |i: usize| -> anyhow::Result<Input> {
+            let Sample { image, label } = records.get_as(i, shape, preprocess)?;
+            Ok(Input { name: format!("{} {i}", dataset.name()), image: Ok(image), class: Some(label) })
         };
-        return Ok(samples.map(input).collect());
+        return (0..usize::from(args.count).min(records.len())).map(input).collect();
     }
     let mut paths = vec![];
     for path in &args.images {
@@ -210,9 +211,18 @@ fn inputs(args: &InferArgs, shape: &[usize]) -> anyhow::Result<Vec<Input>> {
     if paths.is_empty() {
         anyhow::bail!("the folders hold no file");
     }
-    let input =
-        |path: PathBuf| Input { name: path.display().to_string(), image: read_image(&path, shape), class: None };
-    Ok(paths.into_iter().map(input).collect())
+    let input = |path: PathBuf| Input {
+        name: path.display().to_string(),
+        image: read_image(&path, shape, preprocess),
+        class: None,
+    };
+    let inputs: Vec<Input> = paths.into_iter().map(input).collect();
+    for input in &inputs {
+        if let Ok(image) = &input.image {
+            warn_of_range(&input.name, std::slice::from_ref(image), preprocess)?;
+        }
+    }
+    Ok(inputs)
 }
 
 /// The server in another process, hints checked.
@@ -220,7 +230,7 @@ fn connect(args: &InferArgs, bundle: &Path, url: &str) -> anyhow::Result<(Vec<In
     let path = bundle::of_path(bundle, bundle::CLIENT);
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let stored = bundle::load_client(&path, passphrase.as_ref())?;
-    let inputs = inputs(args, stored.outline().graph().input_shape())?;
+    let inputs = inputs(args, stored.outline().graph().input_shape(), stored.outline().preprocess())?;
     let deadline = Duration::from_secs(args.deadline.into());
     let token = args.token_file.as_deref().map(read_token).transpose().map_err(JaliError::from)?;
     let config = ClientConfig { url: url.into(), ca_cert: args.ca_cert.clone(), token, timeout: deadline };
@@ -238,12 +248,14 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
         }
         (Some(path), ..) => {
             let graph = read_model(path)?;
-            let inputs = inputs(args, graph.input_shape())?;
+            let preprocess = args.pixels.of_model(path, graph.input_shape())?;
+            let inputs = inputs(args, graph.input_shape(), &preprocess)?;
             let good: Vec<Tensor> = inputs.iter().filter_map(|i| i.image.as_ref().ok().cloned()).collect();
             let mut with = None;
             if !good.is_empty() {
-                let (images, source) = calibration_of(args, good, graph.input_shape())?;
-                let model = QuantModel::calibrate(graph, args.common.bits, &images, None)?;
+                let (images, source) = calibration_of(args, good, graph.input_shape(), &preprocess)?;
+                let range = range(graph.input_shape(), &preprocess);
+                let model = QuantModel::calibrate(graph, args.common.bits, &images, Some(range))?;
                 let costs = args.over.costs(kernel);
                 let plan = args.leak.plan(&model, &costs)?;
                 let session = start_session(model, &plan, &costs, kernel)?;
@@ -349,9 +361,14 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
 }
 
 /// What the quantisation is calibrated on, and its name.
-fn calibration_of(args: &InferArgs, good: Vec<Tensor>, shape: &[usize]) -> anyhow::Result<(Vec<Tensor>, String)> {
+fn calibration_of(
+    args: &InferArgs,
+    good: Vec<Tensor>,
+    shape: &[usize],
+    preprocess: &Preprocess,
+) -> anyhow::Result<(Vec<Tensor>, String)> {
     if let Some(folder) = &args.calibrate {
-        return Ok((calibration_images(folder, shape)?, format!("the images of {}", folder.display())));
+        return Ok((calibration_images(folder, shape, preprocess)?, format!("the images of {}", folder.display())));
     }
     note(
         "note: no --calibrate folder, so the given images set the quantisation scales; name a folder of typical images for results that do not depend on what is classified",
@@ -457,41 +474,4 @@ fn read_labels(source: &str) -> anyhow::Result<Vec<String>> {
     let bytes = read_bounded(Path::new(source), 1 << 20)?;
     let text = String::from_utf8(bytes).with_context(|| format!("{source}: labels must be UTF-8 text"))?;
     Ok(text.lines().map(|l| l.trim().to_string()).filter(|l| !l.is_empty()).collect())
-}
-
-/// Images to calibrate on: those of a folder, or one.
-pub(super) fn calibration_images(path: &Path, shape: &[usize]) -> anyhow::Result<Vec<Tensor>> {
-    if path.is_dir() { read_folder(path, shape) } else { Ok(vec![read_image(path, shape)?]) }
-}
-
-fn read_folder(folder: &Path, shape: &[usize]) -> anyhow::Result<Vec<Tensor>> {
-    let paths = files_of(folder)?;
-    let (mut images, mut skipped) = (vec![], 0);
-    for path in paths.iter().take(MAX_CALIBRATION) {
-        match read_image(path, shape) {
-            Ok(image) => images.push(image),
-            Err(e) => {
-                skipped += 1;
-                note(format!("note: not used for calibration: {e}"))?;
-            }
-        }
-    }
-    if images.is_empty() {
-        anyhow::bail!("--calibrate {}: no usable image among {skipped} file(s)", folder.display());
-    }
-    Ok(images)
-}
-
-/// The files of a folder, by name.
-fn files_of(folder: &Path) -> Result<Vec<PathBuf>, JaliError> {
-    let read = |e: std::io::Error| JaliError::Read { path: folder.into(), why: e.to_string() };
-    let mut paths: Vec<PathBuf> = vec![];
-    for entry in std::fs::read_dir(folder).map_err(read)? {
-        let path = entry.map_err(read)?.path();
-        if path.is_file() {
-            paths.push(path);
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }

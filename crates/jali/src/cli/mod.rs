@@ -6,6 +6,7 @@ mod evaluate;
 mod explain;
 mod infer;
 mod inspect;
+mod pixels;
 mod plan;
 mod seal;
 mod serve;

@@ -112,7 +112,7 @@ impl Of {
 fn shapes_of(graph: Graph) -> Result<QuantModel, JaliError> {
     let shape = graph.input_shape().to_vec();
     let zero = Tensor::new("zero", shape.clone(), vec![0.0; shape.iter().product()])?;
-    Ok(QuantModel::calibrate(graph, Default::default(), &[zero], Some(1.0))?)
+    Ok(QuantModel::calibrate(graph, Default::default(), &[zero], Some((0.0, 1.0)))?)
 }
 
 #[derive(Serialize)]

@@ -11,7 +11,7 @@ use jali_net::hex;
 use jali_protocol::ProtocolError;
 use serde::Serialize;
 
-use super::infer::calibration_images;
+use super::pixels::{Pixels, calibration_images, range};
 use super::text::{bytes, progress, say, say_json};
 use super::{Common, Leak, NetworkName, Over};
 
@@ -39,6 +39,8 @@ pub(super) struct SealArgs {
     /// Lock the client's bundle with the passphrase in the first line of this file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    pixels: Pixels,
     #[command(flatten)]
     leak: Leak,
     #[command(flatten)]
@@ -78,8 +80,11 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
         (Some(path), _) => {
             let graph = read_model(path)?;
             let folder = args.calibrate.as_deref().context("--calibrate is missing")?;
-            let images = calibration_images(folder, graph.input_shape())?;
-            (path.display().to_string(), QuantModel::calibrate(graph, args.common.bits, &images, None)?)
+            let preprocess = args.pixels.of_model(path, graph.input_shape())?;
+            let images = calibration_images(folder, graph.input_shape(), &preprocess)?;
+            let range = range(graph.input_shape(), &preprocess);
+            let model = QuantModel::calibrate(graph, args.common.bits, &images, Some(range))?;
+            (path.display().to_string(), model.with_preprocess(preprocess)?)
         }
         (None, Some(network)) => {
             let network = Network::from(network);

@@ -1,64 +1,127 @@
-//! Nodes of an ONNX file to nodes of ours.
+//! The file: its inputs and outputs, nodes in order, and a list of everything that is not supported.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use prost::Message;
 
-use super::proto;
-use crate::ModelError;
-use crate::graph::{Conv, Gemm, Graph, Op, Pool, ValueId};
-use crate::tensor::elements;
+use super::constant::{Attributes, Constant, ReadExternal, Values, fold};
+use super::{guard, proto};
+use crate::error::Offence;
+use crate::graph::{Graph, MAX_OUTPUTS, ValueId};
+use crate::op::Op;
+use crate::{ModelError, infer};
 
-const FLOAT: i32 = 1;
-const INT64: i32 = 7;
-const EXTERNAL: i32 = 1;
+/// Versions of ONNX's operator set whose operators are read as they are meant.
+const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
+/// Most numbers that constants computed from constants may have together.
+const MAX_FOLDED: usize = 1 << 28;
 
-/// A constant of the file.
-struct Constant {
-    dims: Vec<usize>,
-    floats: Vec<f32>,
-    ints: Vec<i64>,
+/// A network with what there is to say about its file.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Imported {
+    /// The network.
+    pub graph: Graph,
+    /// Name of its input.
+    pub input: String,
+    /// Names of its outputs.
+    pub outputs: Vec<String>,
+    /// Version of the operator set.
+    pub opset: i64,
+    /// What a user should know.
+    pub warnings: Vec<String>,
 }
 
-/// Reads an ONNX model from bytes.
+/// Reads an ONNX model from bytes; all its data must be in them.
 ///
 /// # Errors
-/// [`ModelError::Onnx`] if the bytes are no ONNX model, [`ModelError::Node`] naming the node that is not supported.
+/// As [`import_with`].
 pub fn import(bytes: &[u8]) -> Result<Graph, ModelError> {
-    let bad = |what: &str| ModelError::Onnx(what.into());
-    let model = proto::Model::decode(bytes).map_err(|e| ModelError::Onnx(e.to_string()))?;
-    if model.opset_import.is_empty() {
-        return Err(bad("it names no operator set; is this an ONNX file?"));
+    let mut none = |_: &super::External| Err("this file cannot be read from here".to_string());
+    Ok(import_with(bytes, &mut none)?.graph)
+}
+
+/// Reads an ONNX model; `external` reads data that the model keeps in other files.
+///
+/// # Errors
+/// [`ModelError::Onnx`] if the bytes are no ONNX model, [`ModelError::Unsupported`] naming all nodes that cannot be run,
+/// [`ModelError::Shape`] for an input that is no image.
+pub fn import_with(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported, ModelError> {
+    let imported = import_any(bytes, external)?;
+    if imported.graph.linear_nodes().next().is_none() {
+        let why = "it has no convolution and no fully connected layer: there is nothing to outsource";
+        return Err(ModelError::Onnx(why.into()));
     }
-    let file = model.graph.ok_or_else(|| bad("it has no graph"))?;
+    Ok(imported)
+}
+
+/// As [`import_with`], also without a linear layer.
+pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported, ModelError> {
+    let bad = |what: String| ModelError::Onnx(what);
+    guard::check(bytes)?;
+    let model = proto::Model::decode(bytes).map_err(|e| bad(e.to_string()))?;
+    let official = |domain: &str| matches!(domain, "" | "ai.onnx");
+    let Some(opset) = model.opset_import.iter().find(|o| official(&o.domain)).map(|o| o.version) else {
+        return Err(bad("it names no operator set; is this an ONNX file?".into()));
+    };
+    let mut warnings = vec![];
+    if opset < *OPSETS.start() {
+        return Err(bad(format!(
+            "its operator set {opset} is too old: convert it to {OPSETS:?} (onnx.version_converter)"
+        )));
+    }
+    if !OPSETS.contains(&opset) {
+        warnings.push(format!(
+            "operator set {opset} is newer than those known here ({OPSETS:?}); compare results with your framework's"
+        ));
+    }
+    let file = model.graph.ok_or_else(|| bad("it has no graph".into()))?;
     let mut constants = HashMap::new();
     for tensor in &file.initializer {
-        constants.insert(tensor.name.clone(), constant(tensor)?);
+        constants.insert(tensor.name.clone(), Rc::new(Constant::read(tensor, external)?));
     }
     let inputs: Vec<_> = file.input.iter().filter(|v| !constants.contains_key(&v.name)).collect();
     let [input] = inputs[..] else {
-        return Err(ModelError::Onnx(format!("it has {} inputs, exactly one is supported", inputs.len())));
+        let names: Vec<&str> = inputs.iter().map(|v| v.name.as_str()).collect();
+        return Err(bad(format!("it has {} inputs ({}), exactly one is supported", inputs.len(), names.join(", "))));
     };
-    let [output] = &file.output[..] else {
-        return Err(ModelError::Onnx(format!("it has {} outputs, exactly one is supported", file.output.len())));
-    };
+    if file.output.is_empty() || file.output.len() > MAX_OUTPUTS {
+        return Err(bad(format!("it has {} outputs, 1 to {MAX_OUTPUTS} are supported", file.output.len())));
+    }
     let mut uses: HashMap<&str, usize> = HashMap::new();
-    for name in file.node.iter().flat_map(|n| &n.input).chain([&output.name]) {
+    for name in file.node.iter().flat_map(|n| &n.input).chain(file.output.iter().map(|o| &o.name)) {
         *uses.entry(name).or_default() += 1;
     }
-    let mut graph = Graph::new(image_shape(input)?)?;
-    let mut importer = Importer { values: HashMap::from([(input.name.clone(), 0)]), constants, uses };
+    let graph = Graph::new(image_shape(input)?)?;
+    let values = HashMap::from([(input.name.clone(), 0)]);
+    let mut importer = Importer {
+        graph,
+        opset,
+        values,
+        constants,
+        uses,
+        shared: HashSet::new(),
+        unknown: HashSet::new(),
+        offences: vec![],
+        folded: 0,
+        external,
+    };
     for node in &file.node {
-        importer.node(&mut graph, node)?;
+        importer.node(node)?;
     }
-    let value = importer.values.get(&output.name);
-    graph.set_output(
-        *value.ok_or_else(|| ModelError::Onnx(format!("nothing computes its output \"{}\"", output.name)))?,
-    );
-    if graph.linear_nodes().next().is_none() {
-        return Err(bad("it has no convolution and no fully connected layer: there is nothing to outsource"));
+    let Importer { mut graph, values, unknown, offences, .. } = importer;
+    if !offences.is_empty() {
+        return Err(ModelError::Unsupported { offences });
     }
-    Ok(graph)
+    let value = |name: &String| match values.get(name) {
+        Some(&value) => Ok(value),
+        None if unknown.contains(name) => Err(bad(format!("its output \"{name}\" is one that is not supported"))),
+        None => Err(bad(format!("nothing computes its output \"{name}\" from the input"))),
+    };
+    let outputs: Vec<String> = file.output.iter().map(|o| o.name.clone()).collect();
+    let ids = outputs.iter().map(value).collect::<Result<Vec<_>, _>>()?;
+    graph.set_outputs(ids);
+    Ok(Imported { graph, input: input.name.clone(), outputs, opset, warnings })
 }
 
 /// Shape of the image without the batch dimension.
@@ -67,309 +130,339 @@ fn image_shape(input: &proto::ValueInfo) -> Result<Vec<usize>, ModelError> {
     let dims: Vec<Option<i64>> = shape.map(|s| s.dim.iter().map(|d| d.dim_value).collect()).unwrap_or_default();
     let fixed = dims.iter().skip(1).map(|d| d.and_then(|d| usize::try_from(d).ok()).filter(|&d| d > 0));
     match fixed.collect::<Option<Vec<_>>>() {
-        Some(rest) if matches!(rest.len(), 1 | 3) => Ok(rest),
+        Some(rest) if matches!(rest.len(), 1..=3) => Ok(rest),
         _ => Err(ModelError::Shape {
             what: format!("input \"{}\"", input.name),
-            expected: "[batch, channels, height, width] or [batch, features] with fixed sizes behind the batch".into(),
+            expected: "[batch, channels, height, width], [batch, channels, length] or [batch, features] with fixed sizes \
+                       behind the batch (export with a fixed image size, or fix it: onnxruntime.tools.make_dynamic_shape_fixed)"
+                .into(),
             got: format!("{dims:?}"),
         }),
     }
 }
 
-fn constant(t: &proto::TensorData) -> Result<Constant, ModelError> {
-    let bad = |what: &str| ModelError::Onnx(format!("constant \"{}\": {what}", t.name));
-    if t.data_location == EXTERNAL {
-        return Err(bad("its data lies in another file, which is not supported yet; save the model as one file"));
-    }
-    let dims: Option<Vec<usize>> = t.dims.iter().map(|&d| usize::try_from(d).ok()).collect();
-    let dims = dims.ok_or_else(|| bad("a dimension is negative"))?;
-    let count = elements(&dims).ok_or_else(|| bad("it is too large"))?;
-    let (mut floats, mut ints) = (t.float_data.clone(), t.int64_data.clone());
-    match t.data_type {
-        FLOAT if !t.raw_data.is_empty() => {
-            floats = t.raw_data.as_chunks::<4>().0.iter().map(|c| f32::from_le_bytes(*c)).collect();
-        }
-        INT64 if !t.raw_data.is_empty() => {
-            ints = t.raw_data.as_chunks::<8>().0.iter().map(|c| i64::from_le_bytes(*c)).collect();
-        }
-        FLOAT | INT64 => {}
-        // Types that no supported operator reads stay empty and are reported where one needs them.
-        _ => return Ok(Constant { dims, floats: vec![], ints: vec![] }),
-    }
-    let held = if t.data_type == FLOAT { floats.len() } else { ints.len() };
-    if held != count {
-        return Err(bad(&format!("its shape {dims:?} needs {count} values, the file holds {held}")));
-    }
-    Ok(Constant { dims, floats, ints })
+pub(super) struct Importer<'a, 'e> {
+    pub(super) graph: Graph,
+    pub(super) opset: i64,
+    values: HashMap<String, ValueId>,
+    constants: HashMap<String, Rc<Constant>>,
+    /// How often each name is read.
+    uses: HashMap<&'a str, usize>,
+    /// Values with several names, or read through several.
+    shared: HashSet<ValueId>,
+    /// Values that nodes would compute that are not supported.
+    unknown: HashSet<String>,
+    offences: Vec<Offence>,
+    /// Numbers in constants that were computed here.
+    folded: usize,
+    external: ReadExternal<'e>,
 }
 
 /// Shape and values of a float constant.
-type Weights<'a> = (&'a [usize], &'a [f32]);
+type Weights = (Vec<usize>, Vec<f32>);
 
-struct Importer<'a> {
-    values: HashMap<String, ValueId>,
-    constants: HashMap<String, Constant>,
-    uses: HashMap<&'a str, usize>,
+/// What an input of a node is.
+pub(super) enum Operand {
+    Value(ValueId),
+    Constant(Rc<Constant>),
+}
+
+/// What becomes of a node.
+pub(super) enum Outcome {
+    /// Its first output; the others are not there.
+    Value(ValueId),
+    /// One for every output.
+    Values(Vec<ValueId>),
+    Constant(Constant),
+}
+
+/// Why a node cannot be run, and what to do.
+pub(super) struct Refusal {
+    pub(super) reason: String,
+    pub(super) remedy: String,
+}
+
+const EXPORT: &str = "change the network or how it is exported; docs/bring-your-model.md lists what is supported";
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        Self { reason, remedy: EXPORT.into() }
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(reason: &str) -> Self {
+        reason.to_string().into()
+    }
+}
+
+impl From<ModelError> for Refusal {
+    fn from(e: ModelError) -> Self {
+        match e {
+            ModelError::Node { reason, .. } => reason.into(),
+            other => other.to_string().into(),
+        }
+    }
+}
+
+/// Why an operator is not there, and what to do, for those that people are likely to bring.
+pub(super) fn unknown_operator(r: &Reading<'_>) -> Refusal {
+    let refusal = |reason: &str, remedy: &str| Refusal { reason: reason.into(), remedy: remedy.into() };
+    if !matches!(r.node.domain.as_str(), "" | "ai.onnx") {
+        let reason = format!("belongs to the operator set \"{}\", not to ONNX itself", r.node.domain);
+        return refusal(&reason, "export without fused or custom operators, and inline functions (onnx.inliner)");
+    }
+    match r.node.op_type.as_str() {
+        "QLinearConv"
+        | "QLinearMatMul"
+        | "QuantizeLinear"
+        | "DequantizeLinear"
+        | "ConvInteger"
+        | "MatMulInteger"
+        | "DynamicQuantizeLinear" => refusal("is quantised already", "give the float model: jali quantises it itself"),
+        "ConvTranspose" => refusal("is not lowered", "use Resize (nearest) and a convolution instead"),
+        "LSTM" | "GRU" | "RNN" | "Loop" | "Scan" | "If" => {
+            refusal("has a state or a branch that depends on data", "recurrent networks are not supported; unroll it")
+        }
+        "LayerNormalization" | "InstanceNormalization" | "GroupNormalization" | "LRN" | "LpNormalization" => {
+            refusal("normalises with statistics of the image", "train with batch normalisation, which is folded")
+        }
+        _ => refusal("is not supported", EXPORT),
+    }
 }
 
 /// A node with its attributes at hand.
-struct Reading<'a> {
-    node: &'a proto::Node,
-    name: String,
+pub(super) struct Reading<'a> {
+    pub(super) node: &'a proto::Node,
+    pub(super) name: String,
 }
 
 impl Reading<'_> {
-    fn fail(&self, reason: impl Into<String>) -> ModelError {
-        ModelError::Node { name: self.name.clone(), op: self.node.op_type.clone(), reason: reason.into() }
-    }
-
-    fn attribute(&self, name: &str) -> Option<&proto::Attribute> {
+    pub(super) fn attribute(&self, name: &str) -> Option<&proto::Attribute> {
         self.node.attribute.iter().find(|a| a.name == name)
     }
 
-    fn int(&self, name: &str, default: i64) -> i64 {
+    pub(super) fn int(&self, name: &str, default: i64) -> i64 {
         self.attribute(name).map_or(default, |a| a.i)
     }
 
-    fn float(&self, name: &str, default: f32) -> f32 {
+    pub(super) fn float(&self, name: &str, default: f32) -> f32 {
         self.attribute(name).map_or(default, |a| a.f)
     }
 
-    /// A list of exactly `L` numbers that are not negative.
-    fn sizes<const L: usize>(&self, name: &str, default: [usize; L]) -> Result<[usize; L], ModelError> {
-        let Some(a) = self.attribute(name) else { return Ok(default) };
-        let sizes: Option<Vec<usize>> = a.ints.iter().map(|&v| usize::try_from(v).ok()).collect();
-        sizes
-            .and_then(|v| v.try_into().ok())
-            .ok_or_else(|| self.fail(format!("attribute {name} must be {L} numbers, got {:?}", a.ints)))
+    pub(super) fn text(&self, name: &str, default: &str) -> String {
+        self.attribute(name).map_or(default.into(), |a| String::from_utf8_lossy(&a.s).into_owned())
     }
 
-    /// Explicit or automatic padding: top, left, bottom, right.
-    fn padding(
-        &self,
-        input: &[usize],
-        kernel: [usize; 2],
-        stride: [usize; 2],
-        dilation: [usize; 2],
-    ) -> Result<[usize; 4], ModelError> {
-        let mode = self.attribute("auto_pad").map_or(b"NOTSET".as_slice(), |a| &a.s);
-        let lower = match mode {
-            b"NOTSET" | b"" => return self.sizes("pads", [0; 4]),
-            b"VALID" => return Ok([0; 4]),
-            b"SAME_UPPER" => false,
-            b"SAME_LOWER" => true,
-            other => return Err(self.fail(format!("auto_pad {} is unknown", String::from_utf8_lossy(other)))),
-        };
-        let [_, h, w] = *input else { return Err(self.fail("needs an input [channels, height, width]")) };
-        let total = |size: usize, axis: usize| {
-            let reach = kernel[axis].saturating_sub(1).saturating_mul(dilation[axis]).saturating_add(1);
-            (size.div_ceil(stride[axis].max(1)) - 1)
-                .saturating_mul(stride[axis])
-                .saturating_add(reach)
-                .saturating_sub(size)
-        };
-        let split = |total: usize| if lower { (total.div_ceil(2), total / 2) } else { (total / 2, total.div_ceil(2)) };
-        let ((top, bottom), (left, right)) = (split(total(h, 0)), split(total(w, 1)));
-        Ok([top, left, bottom, right])
+    pub(super) fn list(&self, name: &str) -> Option<&[i64]> {
+        self.attribute(name).map(|a| &a.ints[..])
+    }
+
+    /// The name of the `i`-th input; `None` for one that is left out.
+    pub(super) fn input(&self, i: usize) -> Option<&str> {
+        self.node.input.get(i).map(String::as_str).filter(|n| !n.is_empty())
     }
 }
 
-impl Importer<'_> {
-    fn node(&mut self, graph: &mut Graph, node: &proto::Node) -> Result<(), ModelError> {
-        let [output, ..] = &node.output[..] else {
+impl<'a> Importer<'a, '_> {
+    fn node(&mut self, node: &'a proto::Node) -> Result<(), ModelError> {
+        let Some(first) = node.output.iter().find(|o| !o.is_empty()) else {
             return Err(ModelError::Onnx(format!("a {} node has no output", node.op_type)));
         };
-        let name = if node.name.is_empty() { output.clone() } else { node.name.clone() };
-        let r = Reading { node, name };
-        let value = match node.op_type.as_str() {
-            "Constant" => {
-                let t = r.attribute("value").and_then(|a| a.t.as_ref());
-                let t = t.ok_or_else(|| r.fail("only a tensor \"value\" is supported"))?;
-                self.constants.insert(output.clone(), constant(t)?);
+        let r = Reading { node, name: if node.name.is_empty() { first.clone() } else { node.name.clone() } };
+        let official = matches!(node.domain.as_str(), "" | "ai.onnx");
+        let known = official && (super::nodes::OPERATORS.contains(&node.op_type.as_str()));
+        let waits = node.input.iter().any(|i| self.unknown.contains(i));
+        let outcome = match known {
+            false => Err(unknown_operator(&r)),
+            true if waits => {
+                self.forget(node);
                 return Ok(());
             }
-            "Identity" | "Dropout" => self.input(&r, 0)?,
-            "Relu" => graph.push(r.name.clone(), Op::Relu, vec![self.input(&r, 0)?])?,
-            "Flatten" => {
-                if r.int("axis", 1) != 1 {
-                    return Err(r.fail("only axis 1 is supported"));
-                }
-                graph.push(r.name.clone(), Op::Flatten, vec![self.input(&r, 0)?])?
-            }
-            "Reshape" => {
-                if let Some(c) = self.reshaped_constant(&r)? {
-                    self.constants.insert(output.clone(), c);
-                    return Ok(());
-                }
-                self.reshape(graph, &r)?
-            }
-            "Conv" => self.conv(graph, &r)?,
-            "Gemm" | "MatMul" => self.gemm(graph, &r)?,
-            "BatchNormalization" => self.batch_norm(graph, &r)?,
-            "MaxPool" | "AveragePool" | "GlobalAveragePool" => self.pool(graph, &r)?,
-            "Add" => self.add(graph, &r)?,
-            _ => {
-                return Err(r.fail(
-                    "is not supported; supported are Conv, Gemm, MatMul, BatchNormalization, Relu, MaxPool, AveragePool, \
-                     GlobalAveragePool, Flatten, Reshape to one dimension, Add, Identity, Dropout, Constant",
-                ));
-            }
+            true => self.outcome(&r),
         };
-        self.values.insert(output.clone(), value);
+        match outcome {
+            Ok(Outcome::Constant(c)) => {
+                self.constants.insert(first.clone(), Rc::new(c));
+            }
+            Ok(Outcome::Value(v)) => {
+                if r.input(0).is_some_and(|i| self.values.get(i) == Some(&v) && self.uses.get(i) != Some(&1)) {
+                    self.shared.insert(v);
+                }
+                self.values.insert(first.clone(), v);
+                self.unknown.extend(node.output.iter().filter(|o| *o != first).cloned());
+            }
+            Ok(Outcome::Values(values)) => self.values.extend(node.output.iter().cloned().zip(values)),
+            Err(Refusal { reason, remedy }) => {
+                self.offences.push(Offence { node: r.name, operator: node.op_type.clone(), reason, remedy });
+                self.forget(node);
+            }
+        }
         Ok(())
     }
 
-    /// The value behind the `i`-th input.
-    fn input(&self, r: &Reading<'_>, i: usize) -> Result<ValueId, ModelError> {
-        let name = r.node.input.get(i).ok_or_else(|| r.fail(format!("input {i} is missing")))?;
-        self.values.get(name).copied().ok_or_else(|| {
-            let why =
-                if self.constants.contains_key(name) { "is a constant" } else { "is computed by no earlier node" };
-            r.fail(format!("input \"{name}\" {why}"))
+    fn forget(&mut self, node: &proto::Node) {
+        self.unknown.extend(node.output.iter().cloned());
+    }
+
+    fn outcome(&mut self, r: &Reading<'_>) -> Result<Outcome, Refusal> {
+        match r.node.op_type.as_str() {
+            "Constant" => return self.constant(r).map(Outcome::Constant),
+            // With the batch dimension that a single image has.
+            "Shape" => {
+                let dims: Vec<i64> = match self.operand(r, 0)? {
+                    Operand::Constant(c) => c.dims.iter().map(|&d| d as i64).collect(),
+                    Operand::Value(v) => [1].into_iter().chain(self.graph.shape(v).iter().map(|&d| d as i64)).collect(),
+                };
+                let bound = |name, default| {
+                    let v = r.int(name, default);
+                    (if v < 0 { v.saturating_add(dims.len() as i64) } else { v }).clamp(0, dims.len() as i64) as usize
+                };
+                let (start, end) = (bound("start", 0), bound("end", i64::MAX));
+                return Ok(Outcome::Constant(Constant::ints(dims.get(start..end).unwrap_or_default().to_vec())));
+            }
+            "Identity" | "Dropout" if self.constant_input(r, 0).is_some() => {
+                let c = self.constant_input(r, 0).ok_or("has no input")?;
+                return Ok(Outcome::Constant(Constant::clone(&c)));
+            }
+            _ => {}
+        }
+        if let Some(folded) = self.fold(r) {
+            let constant = folded?;
+            self.folded = self.folded.saturating_add(constant.len());
+            if self.folded > MAX_FOLDED {
+                return Err("makes the constants of the file too large".into());
+            }
+            return Ok(Outcome::Constant(constant));
+        }
+        self.compute(r)
+    }
+
+    /// A constant, if all inputs are and the operator is one that is computed here.
+    fn fold(&self, r: &Reading<'_>) -> Option<Result<Constant, Refusal>> {
+        let names = r.node.input.iter().filter(|n| !n.is_empty());
+        let inputs: Vec<Rc<Constant>> = names.map(|n| self.constants.get(n).cloned()).collect::<Option<_>>()?;
+        let inputs: Vec<&Constant> = inputs.iter().map(|c| &**c).collect();
+        let attributes = Attributes {
+            axis: r.attribute("axis").map(|a| a.i),
+            axes: r.list("axes").or(r.list("shape")),
+            order: r.list("perm"),
+            to: r.int("to", 0) as i32,
+        };
+        fold(&r.node.op_type, &inputs, &attributes).map(|c| c.map_err(Refusal::from))
+    }
+
+    fn constant(&mut self, r: &Reading<'_>) -> Result<Constant, Refusal> {
+        let scalar = |values| Constant { dims: vec![], values };
+        for a in &r.node.attribute {
+            return Ok(match a.name.as_str() {
+                "value" => {
+                    let t = a.t.as_ref().ok_or("has an attribute \"value\" without a tensor")?;
+                    Constant::read(t, self.external)?
+                }
+                "value_float" => scalar(Values::Float(vec![a.f])),
+                "value_int" => scalar(Values::Int(vec![a.i])),
+                "value_floats" => Constant { dims: vec![a.floats.len()], values: Values::Float(a.floats.clone()) },
+                "value_ints" => Constant::ints(a.ints.clone()),
+                _ => continue,
+            });
+        }
+        Err("has no value that is a tensor or a number".into())
+    }
+
+    /// What the `i`-th input is.
+    pub(super) fn operand(&self, r: &Reading<'_>, i: usize) -> Result<Operand, Refusal> {
+        let name = r.input(i).ok_or_else(|| format!("has no input {i}"))?;
+        if let Some(c) = self.constants.get(name) {
+            return Ok(Operand::Constant(c.clone()));
+        }
+        let value = self.values.get(name).copied();
+        value.map(Operand::Value).ok_or_else(|| format!("its input \"{name}\" is computed by no earlier node").into())
+    }
+
+    /// The computed value behind the `i`-th input.
+    pub(super) fn value(&self, r: &Reading<'_>, i: usize) -> Result<ValueId, Refusal> {
+        match self.operand(r, i)? {
+            Operand::Value(v) => Ok(v),
+            Operand::Constant(_) => Err(format!("its input {i} is a constant; it must be computed").into()),
+        }
+    }
+
+    /// The constant behind the `i`-th input, if there is one.
+    pub(super) fn constant_input(&self, r: &Reading<'_>, i: usize) -> Option<Rc<Constant>> {
+        self.constants.get(r.input(i)?).cloned()
+    }
+
+    /// Integers from the `i`-th input; `None` if it is left out.
+    pub(super) fn ints(&self, r: &Reading<'_>, i: usize) -> Result<Option<Vec<i64>>, Refusal> {
+        let Some(name) = r.input(i) else { return Ok(None) };
+        let c = self.constants.get(name).ok_or_else(|| format!("its input \"{name}\" must be a constant"))?;
+        let ints = c.as_ints().ok_or_else(|| format!("its input \"{name}\" must hold integers"))?;
+        Ok(Some(ints.to_vec()))
+    }
+
+    /// Integers from an attribute or, in newer operator sets, an input.
+    pub(super) fn list(&self, r: &Reading<'_>, attribute: &str, i: usize) -> Result<Option<Vec<i64>>, Refusal> {
+        match r.list(attribute) {
+            Some(list) => Ok(Some(list.to_vec())),
+            None => self.ints(r, i),
+        }
+    }
+
+    /// Shape and floats of the constant behind the `i`-th input; `None` if it is left out.
+    pub(super) fn weights(&self, r: &Reading<'_>, i: usize) -> Result<Option<Weights>, Refusal> {
+        let Some(name) = r.input(i) else { return Ok(None) };
+        let c = self.constants.get(name).ok_or_else(|| Refusal {
+            reason: format!("its input \"{name}\" must be a constant"),
+            remedy: "weights that are computed at run time cannot be sealed".into(),
+        })?;
+        let floats = c.floats().ok_or_else(|| format!("constant \"{name}\" is of a type that is not read"))?;
+        if let Some(index) = floats.iter().position(|v| !v.is_finite()) {
+            return Err(format!("constant \"{name}\" holds a value that is not a finite number (index {index})").into());
+        }
+        Ok(Some((c.dims.clone(), floats)))
+    }
+
+    /// Whether nothing else reads the computed input of this node, so that the node in front may be changed in its place.
+    pub(super) fn single_use(&self, r: &Reading<'_>) -> bool {
+        let computed = r.node.input.iter().filter_map(|n| Some((n.as_str(), *self.values.get(n)?)));
+        let mut uses =
+            computed.map(|(n, v)| self.uses.get(n).copied().unwrap_or(0) + usize::from(self.shared.contains(&v)));
+        uses.next() == Some(1) && uses.next().is_none()
+    }
+
+    /// Appends a node.
+    pub(super) fn push(&mut self, r: &Reading<'_>, op: Op, inputs: Vec<ValueId>) -> Result<ValueId, Refusal> {
+        Ok(self.graph.push(r.name.clone(), op, inputs)?)
+    }
+
+    /// Appends a node that only changes the shape, unless it is there already.
+    pub(super) fn shaped(&mut self, r: &Reading<'_>, x: ValueId, shape: Vec<usize>) -> Result<ValueId, Refusal> {
+        if self.graph.shape(x) == shape {
+            return Ok(x);
+        }
+        let op = if shape.len() == 1 { Op::Flatten } else { Op::Reshape(shape) };
+        Ok(self.graph.push(format!("{}/shape", r.name), op, vec![x])?)
+    }
+
+    /// An axis of a value, which the file counts with the batch dimension.
+    pub(super) fn axis(&self, x: ValueId, axis: i64) -> Result<usize, Refusal> {
+        let axis = super::constant::axis_of(axis, self.graph.shape(x).len() + 1)?;
+        axis.checked_sub(1).ok_or_else(|| Refusal {
+            reason: "works along the batch dimension".into(),
+            remedy: "the network must treat every image alone".into(),
         })
     }
 
-    /// The float constant behind the `i`-th input.
-    fn weights(&self, r: &Reading<'_>, i: usize) -> Result<Option<Weights<'_>>, ModelError> {
-        let Some(name) = r.node.input.get(i).filter(|n| !n.is_empty()) else { return Ok(None) };
-        match self.constants.get(name) {
-            Some(c) if c.floats.len() == c.dims.iter().product() && !c.floats.is_empty() => {
-                Ok(Some((&c.dims, &c.floats)))
-            }
-            Some(_) => Err(r.fail(format!("constant \"{name}\" is not float32"))),
-            None => Err(
-                r.fail(format!("input \"{name}\" must be a constant: weights computed at run time are not supported"))
-            ),
-        }
-    }
-
-    fn conv(&self, graph: &mut Graph, r: &Reading<'_>) -> Result<ValueId, ModelError> {
-        let x = self.input(r, 0)?;
-        let (dims, weight) = self.weights(r, 1)?.ok_or_else(|| r.fail("has no weights"))?;
-        let [filters, channels, kh, kw] = *dims else {
-            return Err(
-                r.fail(format!("weights must have four dimensions, got {dims:?}; only 2-D convolution is supported"))
-            );
+    /// A constant's shape without a batch dimension, for a value of this shape.
+    pub(super) fn without_batch(&self, dims: &[usize], x: ValueId) -> Result<Vec<usize>, Refusal> {
+        let rank = self.graph.shape(x).len();
+        let own = match dims.len().checked_sub(rank) {
+            None | Some(0) => dims,
+            Some(1) if dims[0] == 1 => &dims[1..],
+            _ => return Err(format!("its constant of shape {dims:?} has more dimensions than its input").into()),
         };
-        let kernel = r.sizes("kernel_shape", [kh, kw])?;
-        if kernel != [kh, kw] {
-            return Err(r.fail(format!("kernel_shape {kernel:?} differs from its weights {dims:?}")));
-        }
-        let (stride, dilation) = (r.sizes("strides", [1, 1])?, r.sizes("dilations", [1, 1])?);
-        let padding = r.padding(graph.shape(x), kernel, stride, dilation)?;
-        let groups = usize::try_from(r.int("group", 1)).map_err(|_| r.fail("group is negative"))?;
-        let bias = self.weights(r, 2)?.map_or_else(|| vec![0.0; filters], |(_, b)| b.to_vec());
-        let conv = Conv { weight: weight.to_vec(), bias, filters, channels, kernel, stride, padding, dilation, groups };
-        graph.push(r.name.clone(), Op::Conv(conv), vec![x])
-    }
-
-    fn gemm(&self, graph: &mut Graph, r: &Reading<'_>) -> Result<ValueId, ModelError> {
-        let x = self.input(r, 0)?;
-        let (dims, weight) = self.weights(r, 1)?.ok_or_else(|| r.fail("has no weights"))?;
-        let [rows, cols] = *dims else { return Err(r.fail(format!("weights must be a matrix, got {dims:?}"))) };
-        if r.int("transA", 0) != 0 {
-            return Err(r.fail("transA is not supported"));
-        }
-        let (alpha, beta) = (r.float("alpha", 1.0), r.float("beta", 1.0));
-        let given = r.int("transB", 0) != 0;
-        let (outputs, inputs) = if given { (rows, cols) } else { (cols, rows) };
-        let at = |o: usize, i: usize| if given { weight[o * cols + i] } else { weight[i * cols + o] };
-        let weight = (0..outputs).flat_map(|o| (0..inputs).map(move |i| alpha * at(o, i))).collect();
-        let bias = match self.weights(r, 2)? {
-            None => vec![0.0; outputs],
-            Some((_, [one])) => vec![beta * one; outputs],
-            Some((_, b)) => b.iter().map(|b| beta * b).collect(),
-        };
-        graph.push(r.name.clone(), Op::Gemm(Gemm { weight, bias, inputs, outputs }), vec![x])
-    }
-
-    /// Folds into the linear node in front: `y = g*(x - mean)/sqrt(var + eps) + b` is one scale and shift per channel.
-    fn batch_norm(&self, graph: &mut Graph, r: &Reading<'_>) -> Result<ValueId, ModelError> {
-        let x = self.input(r, 0)?;
-        let part = |i| self.weights(r, i)?.map(|w| w.1).ok_or_else(|| r.fail("a parameter is missing"));
-        let (gamma, beta, mean, var) = (part(1)?, part(2)?, part(3)?, part(4)?);
-        if [beta.len(), mean.len(), var.len()] != [gamma.len(); 3] {
-            return Err(r.fail("its parameters differ in length"));
-        }
-        let eps = r.float("epsilon", 1e-5);
-        let scale: Vec<f32> = gamma.iter().zip(var).map(|(g, v)| g / (v + eps).sqrt()).collect();
-        let shift: Vec<f32> = beta.iter().zip(mean).zip(&scale).map(|((b, m), s)| b - m * s).collect();
-        if self.single_use(r) && graph.fold_scale(x, &scale, &shift) {
-            return Ok(x);
-        }
-        Err(r.fail("can only be folded into a Conv or Gemm in front of it whose output nothing else uses"))
-    }
-
-    fn add(&self, graph: &mut Graph, r: &Reading<'_>) -> Result<ValueId, ModelError> {
-        let constant = |i: usize| r.node.input.get(i).and_then(|n| self.constants.get(n));
-        let (x, addend) = match (constant(0), constant(1)) {
-            (None, None) => return graph.push(r.name.clone(), Op::Add, vec![self.input(r, 0)?, self.input(r, 1)?]),
-            (None, Some(c)) => (self.input(r, 0)?, c),
-            (Some(c), _) => (self.input(r, 1)?, c),
-        };
-        if self.single_use(r) && graph.fold_bias(x, &addend.floats) {
-            return Ok(x);
-        }
-        Err(r.fail("a constant can only be added to a Conv or Gemm as its bias, one value per channel"))
-    }
-
-    /// Whether no other node reads the computed input of this one, so that it may be changed in place.
-    fn single_use(&self, r: &Reading<'_>) -> bool {
-        let computed = r.node.input.iter().filter(|n| self.values.contains_key(*n));
-        computed.map(|n| self.uses.get(n.as_str()).copied().unwrap_or(0)).sum::<usize>() == 1
-    }
-
-    /// A constant in another shape, if the node reshapes one (exporters of older operator sets do).
-    fn reshaped_constant(&self, r: &Reading<'_>) -> Result<Option<Constant>, ModelError> {
-        let constant = |i: usize| r.node.input.get(i).and_then(|n| self.constants.get(n));
-        let (Some(c), Some(target)) = (constant(0), constant(1)) else { return Ok(None) };
-        let dims: Option<Vec<usize>> = target.ints.iter().map(|&d| usize::try_from(d).ok()).collect();
-        match dims.filter(|d| elements(d) == Some(c.floats.len())) {
-            Some(dims) => Ok(Some(Constant { dims, floats: c.floats.clone(), ints: vec![] })),
-            None => Err(r.fail(format!("a constant of {:?} cannot take the shape {:?}", c.dims, target.ints))),
-        }
-    }
-
-    fn reshape(&self, graph: &mut Graph, r: &Reading<'_>) -> Result<ValueId, ModelError> {
-        let x = self.input(r, 0)?;
-        let target = match r.node.input.get(1).and_then(|n| self.constants.get(n)) {
-            Some(c) => &c.ints,
-            None => return Err(r.fail("its target shape must be a constant")),
-        };
-        let features = graph.shape(x).iter().product::<usize>() as i64;
-        match target[..] {
-            // [batch, features] in any of its spellings.
-            [batch, f] if matches!((batch, f), (0 | 1, -1)) || matches!(batch, -1..=1) && f == features => {
-                graph.push(r.name.clone(), Op::Flatten, vec![x])
-            }
-            _ => Err(r.fail(format!("to {target:?} is not supported, only to [batch, features]"))),
-        }
-    }
-
-    fn pool(&self, graph: &mut Graph, r: &Reading<'_>) -> Result<ValueId, ModelError> {
-        let x = self.input(r, 0)?;
-        let shape = graph.shape(x);
-        let [_, h, w] = *shape else { return Err(r.fail("needs an input [channels, height, width]")) };
-        if r.node.op_type == "GlobalAveragePool" {
-            let pool = Pool { kernel: [h, w], stride: [1, 1], padding: [0; 4], count_padding: false, ceil: false };
-            return graph.push(r.name.clone(), Op::AveragePool(pool), vec![x]);
-        }
-        let kernel = r.sizes("kernel_shape", [0, 0])?;
-        let stride = r.sizes("strides", [1, 1])?;
-        if r.sizes("dilations", [1, 1])? != [1, 1] {
-            return Err(r.fail("dilated pooling is not supported"));
-        }
-        if r.node.output.len() > 1 {
-            return Err(r.fail("its second output (indices) is not supported"));
-        }
-        let pool = Pool {
-            kernel,
-            stride,
-            padding: r.padding(shape, kernel, stride, [1, 1])?,
-            count_padding: r.int("count_include_pad", 0) != 0,
-            ceil: r.int("ceil_mode", 0) != 0,
-        };
-        let op = if r.node.op_type == "MaxPool" { Op::MaxPool(pool) } else { Op::AveragePool(pool) };
-        graph.push(r.name.clone(), op, vec![x])
+        infer::broadcast(self.graph.shape(x), own)?;
+        Ok(own.to_vec())
     }
 }

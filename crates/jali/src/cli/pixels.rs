@@ -1,0 +1,177 @@
+//! How images become a model's inputs, and images from folders.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use jali::image_file::read_image;
+use jali::network::read_preprocess;
+use jali::{JaliError, Tensor};
+use jali_model::{Colours, ImageLayout, Preprocess, Resize};
+
+use super::text::note;
+
+/// Most images of a calibration folder that are used.
+const MAX_CALIBRATION: usize = 200;
+/// How far beyond the range of pixels an array may reach before it is worth a word, as a part of the range.
+const TOLERANCE: f32 = 0.02;
+
+/// How images become inputs: (pixel * input_scale - mean) / std, pixels from 0 to 255.
+#[derive(Args)]
+#[command(next_help_heading = "How images become inputs (also from preprocess.json beside the model)")]
+pub(super) struct Pixels {
+    /// Factor of every pixel, a number or 1/N [default: 1/255]
+    #[arg(long, value_name = "F", value_parser = parse_scale)]
+    input_scale: Option<f32>,
+    /// Subtracted from every channel, after the scale [default: 0]
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',', allow_hyphen_values = true)]
+    mean: Option<Vec<f32>>,
+    /// What every channel is divided by, after that [default: 1]
+    #[arg(long, value_name = "R,G,B", value_delimiter = ',')]
+    std: Option<Vec<f32>>,
+    /// Order of the dimensions of the model's input [default: nchw, or nhwc where the input has its channels last]
+    #[arg(long, value_enum)]
+    layout: Option<LayoutName>,
+    /// Order of the colours [default: rgb]
+    #[arg(long, value_enum)]
+    channels: Option<ColoursName>,
+    /// What to do with images of another size [default: none]
+    #[arg(long, value_enum)]
+    resize: Option<ResizeName>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LayoutName {
+    /// Channels, height, width
+    Nchw,
+    /// Height, width, channels
+    Nhwc,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ColoursName {
+    /// Red first
+    Rgb,
+    /// Blue first
+    Bgr,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ResizeName {
+    /// Refuse them
+    None,
+    /// Stretch them to the model's size
+    Stretch,
+    /// Scale the shorter side to 8/7 of the model's and cut out the centre
+    Crop,
+}
+
+fn parse_scale(text: &str) -> Result<f32, String> {
+    let form = || format!("\"{text}\" is no number above 0, and not of the form 1/255");
+    let value = match text.split_once('/') {
+        Some((a, b)) => {
+            let part = |t: &str| t.trim().parse::<f32>().map_err(|_| form());
+            part(a)? / part(b)?
+        }
+        None => text.trim().parse().map_err(|_| form())?,
+    };
+    if value.is_finite() && value > 0.0 { Ok(value) } else { Err(form()) }
+}
+
+impl Pixels {
+    /// What the options and the file beside the model say, options first.
+    pub(super) fn of_model(&self, model: &Path, shape: &[usize]) -> anyhow::Result<Preprocess> {
+        let mut p = match read_preprocess(model)? {
+            Some((path, p)) => {
+                note(format!("note: images become inputs as {} says", path.display()))?;
+                p
+            }
+            // Channels last, as Keras has them.
+            None if matches!(shape, &[h, w, 1 | 3] if h > 3 && w > 3) && self.layout.is_none() => {
+                note("note: the model's input has its channels last (--layout nhwc)")?;
+                Preprocess { layout: ImageLayout::Nhwc, ..Preprocess::default() }
+            }
+            None => Preprocess::default(),
+        };
+        p.input_scale = self.input_scale.unwrap_or(p.input_scale);
+        p.mean = self.mean.clone().unwrap_or(p.mean);
+        p.std = self.std.clone().unwrap_or(p.std);
+        p.layout = self.layout.map_or(p.layout, |l| match l {
+            LayoutName::Nchw => ImageLayout::Nchw,
+            LayoutName::Nhwc => ImageLayout::Nhwc,
+        });
+        p.channels = self.channels.map_or(p.channels, |c| match c {
+            ColoursName::Rgb => Colours::Rgb,
+            ColoursName::Bgr => Colours::Bgr,
+        });
+        p.resize = self.resize.map_or(p.resize, |r| match r {
+            ResizeName::None => Resize::None,
+            ResizeName::Stretch => Resize::Stretch,
+            ResizeName::Crop => Resize::Crop,
+        });
+        p.check(shape).map_err(JaliError::from)?;
+        Ok(p)
+    }
+}
+
+/// The range of a model's inputs that its preprocessing gives.
+pub(super) fn range(shape: &[usize], p: &Preprocess) -> (f32, f32) {
+    p.range(p.image_size(shape).map_or(1, |[c, ..]| c))
+}
+
+/// Says so where images do not have the range that pixels have after preprocessing: arrays of another scale, most likely.
+pub(super) fn warn_of_range(name: &str, images: &[Tensor], p: &Preprocess) -> anyhow::Result<()> {
+    let Some(first) = images.first() else { return Ok(()) };
+    let (low, high) = range(&first.shape, p);
+    let values = || images.iter().flat_map(|i| &i.data);
+    let (least, most) = values().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
+    let slack = TOLERANCE * (high - low);
+    if least < low - slack || most > high + slack {
+        note(format!(
+            "warning: {name}: values from {least:.3} to {most:.3}, but the preprocessing gives {low:.3} to {high:.3}; is --input-scale (or mean, std) right?"
+        ))?;
+    } else if most - least < 0.05 * (high - low) {
+        note(format!(
+            "warning: {name}: values from {least:.3} to {most:.3} fill little of the range {low:.3} to {high:.3} that the preprocessing gives; is --input-scale (or mean, std) right?"
+        ))?;
+    }
+    Ok(())
+}
+
+/// Images to calibrate on: those of a folder, or one.
+pub(super) fn calibration_images(path: &Path, shape: &[usize], p: &Preprocess) -> anyhow::Result<Vec<Tensor>> {
+    let images = if path.is_dir() { read_folder(path, shape, p)? } else { vec![read_image(path, shape, p)?] };
+    warn_of_range(&path.display().to_string(), &images, p)?;
+    Ok(images)
+}
+
+fn read_folder(folder: &Path, shape: &[usize], p: &Preprocess) -> anyhow::Result<Vec<Tensor>> {
+    let paths = files_of(folder)?;
+    let (mut images, mut skipped) = (vec![], 0);
+    for path in paths.iter().take(MAX_CALIBRATION) {
+        match read_image(path, shape, p) {
+            Ok(image) => images.push(image),
+            Err(e) => {
+                skipped += 1;
+                note(format!("note: not used for calibration: {e}"))?;
+            }
+        }
+    }
+    if images.is_empty() {
+        anyhow::bail!("--calibrate {}: no usable image among {skipped} file(s)", folder.display());
+    }
+    Ok(images)
+}
+
+/// The files of a folder, by name.
+pub(super) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, JaliError> {
+    let read = |e: std::io::Error| JaliError::Read { path: folder.into(), why: e.to_string() };
+    let mut paths: Vec<PathBuf> = vec![];
+    for entry in std::fs::read_dir(folder).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        if path.is_file() {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}

@@ -1,0 +1,330 @@
+//! Operators: what a node computes.
+
+use serde::{Deserialize, Serialize};
+
+/// A convolution, weights `[out][in / groups][kh][kw]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conv {
+    /// Weights.
+    pub weight: Vec<f32>,
+    /// One per output channel.
+    pub bias: Vec<f32>,
+    /// Output channels.
+    pub filters: usize,
+    /// Input channels of one group.
+    pub channels: usize,
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal.
+    pub stride: [usize; 2],
+    /// Zero padding: top, left, bottom, right.
+    pub padding: [usize; 4],
+    /// Vertical and horizontal.
+    pub dilation: [usize; 2],
+    /// Groups.
+    pub groups: usize,
+}
+
+/// A fully connected layer, weights `[outputs][inputs]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gemm {
+    /// Weights.
+    pub weight: Vec<f32>,
+    /// One per output.
+    pub bias: Vec<f32>,
+    /// Input features.
+    pub inputs: usize,
+    /// Output features.
+    pub outputs: usize,
+}
+
+/// A pooling window.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// Height and width.
+    pub kernel: [usize; 2],
+    /// Vertical and horizontal.
+    pub stride: [usize; 2],
+    /// Vertical and horizontal distance of neighbours in the window.
+    pub dilation: [usize; 2],
+    /// Top, left, bottom, right.
+    pub padding: [usize; 4],
+    /// Averages divide by the whole window, padding included.
+    pub count_padding: bool,
+    /// Output size rounded up instead of down.
+    pub ceil: bool,
+}
+
+/// A function of every single value.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Activation {
+    /// `max(x, 0)`.
+    Relu,
+    /// `min(max(x, low), high)`; Relu6 is one.
+    Clip {
+        /// Smallest result.
+        low: f32,
+        /// Largest result.
+        high: f32,
+    },
+    /// `x` or, if negative, `alpha*x`.
+    LeakyRelu {
+        /// Slope below zero.
+        alpha: f32,
+    },
+    /// `1 / (1 + exp(-x))`.
+    Sigmoid,
+    /// `alpha*x + beta`, cut to 0 and 1.
+    HardSigmoid {
+        /// Slope.
+        alpha: f32,
+        /// Value at zero.
+        beta: f32,
+    },
+    /// `x * HardSigmoid(1/6, 1/2)`.
+    HardSwish,
+    /// Hyperbolic tangent.
+    Tanh,
+    /// `x` or, if negative, `alpha*(exp(x) - 1)`.
+    Elu {
+        /// Limit far below zero, negated.
+        alpha: f32,
+    },
+    /// `x/2 * (1 + erf(x / sqrt(2)))`.
+    Gelu,
+    /// The same with a hyperbolic tangent in place of the error function.
+    GeluTanh,
+    /// The error function.
+    Erf,
+    /// Cut to an integer, towards zero.
+    Truncate,
+    /// 1 for anything but 0.
+    NonZero,
+}
+
+/// An operation on two values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arithmetic {
+    /// Sum.
+    Add,
+    /// First minus second.
+    Sub,
+    /// Product.
+    Mul,
+    /// First divided by second.
+    Div,
+    /// The first or, if it is negative, its product with the second: PRelu with the slope second.
+    PRelu,
+}
+
+/// Constant values of a node on the client; they broadcast as ONNX says (aligned at the last dimension).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Constant {
+    /// Extent of every dimension, no batch.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub data: Vec<f32>,
+}
+
+/// For some axes which elements of the input stand in the output: slices, padding, enlarging.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Select {
+    /// Which operator it was.
+    pub kind: SelectKind,
+    /// Axis and, for every place of the output along it, the place in the input; `None` stands for `fill`.
+    pub axes: Vec<(usize, Vec<Option<u32>>)>,
+    /// Value of places without an input.
+    pub fill: f32,
+}
+
+/// Operators that only copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SelectKind {
+    /// Slice, Split or Gather.
+    Slice,
+    /// Pad.
+    Pad,
+    /// Resize or Upsample, nearest.
+    Resize,
+}
+
+/// What a node computes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Op {
+    /// Convolution, done by the server.
+    Conv(Conv),
+    /// Fully connected layer, done by the server.
+    Gemm(Gemm),
+    /// A function of every single value.
+    Activation(Activation),
+    /// Largest value of a window.
+    MaxPool(Pool),
+    /// Mean of a window.
+    AveragePool(Pool),
+    /// All dimensions to one.
+    Flatten,
+    /// The same values in another shape.
+    Reshape(Vec<usize>),
+    /// Dimension `i` of the output is dimension `p[i]` of the input.
+    Transpose(Vec<usize>),
+    /// Two values, which may broadcast.
+    Arithmetic(Arithmetic),
+    /// A value and a constant.
+    WithConstant {
+        /// What is done.
+        op: Arithmetic,
+        /// The constant.
+        constant: Constant,
+        /// Whether the constant is the first operand.
+        constant_first: bool,
+    },
+    /// Values one after the other along an axis.
+    Concat(usize),
+    /// Some elements.
+    Select(Select),
+    /// Exponentials divided by their sum along an axis; or the logarithm of that.
+    Softmax {
+        /// Axis.
+        axis: usize,
+        /// Whether it is the logarithm.
+        log: bool,
+    },
+    /// Mean over some axes.
+    Mean {
+        /// Axes, rising.
+        axes: Vec<usize>,
+        /// Whether they stay with extent 1.
+        keep: bool,
+    },
+    /// Index of the largest value along an axis.
+    ArgMax {
+        /// Axis.
+        axis: usize,
+        /// Whether it stays with extent 1.
+        keep: bool,
+        /// The last of several instead of the first.
+        last: bool,
+    },
+}
+
+/// A linear layer, whichever kind.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Linear<'a> {
+    /// Convolution.
+    Conv(&'a Conv),
+    /// Fully connected layer.
+    Gemm(&'a Gemm),
+}
+
+impl<'a> Linear<'a> {
+    /// Weights, one output after the other.
+    pub fn weights(&self) -> &'a [f32] {
+        match self {
+            Self::Conv(c) => &c.weight,
+            Self::Gemm(g) => &g.weight,
+        }
+    }
+
+    /// One per output channel.
+    pub fn bias(&self) -> &'a [f32] {
+        match self {
+            Self::Conv(c) => &c.bias,
+            Self::Gemm(g) => &g.bias,
+        }
+    }
+
+    /// Output channels or features.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Conv(c) => c.filters,
+            Self::Gemm(g) => g.outputs,
+        }
+    }
+
+    /// Products per output value.
+    pub fn fan_in(&self) -> usize {
+        match self {
+            Self::Conv(c) => c.channels * c.kernel[0] * c.kernel[1],
+            Self::Gemm(g) => g.inputs,
+        }
+    }
+
+    /// `conv3x3`, `depthwise3x3` or `fc`.
+    pub fn kind(&self) -> String {
+        match self {
+            Self::Conv(c) if c.groups > 1 && c.channels == 1 => format!("depthwise{}x{}", c.kernel[0], c.kernel[1]),
+            Self::Conv(c) => format!("conv{}x{}", c.kernel[0], c.kernel[1]),
+            Self::Gemm(_) => "fc".into(),
+        }
+    }
+}
+
+impl Op {
+    /// The linear layer, if it is one.
+    pub fn linear(&self) -> Option<Linear<'_>> {
+        match self {
+            Self::Conv(c) => Some(Linear::Conv(c)),
+            Self::Gemm(g) => Some(Linear::Gemm(g)),
+            _ => None,
+        }
+    }
+
+    /// How many values it takes; `None` for one or more.
+    pub fn arity(&self) -> Option<usize> {
+        match self {
+            Self::Arithmetic(_) => Some(2),
+            Self::Concat(_) => None,
+            _ => Some(1),
+        }
+    }
+
+    /// ONNX name of the operator.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Conv(_) => "Conv",
+            Self::Gemm(_) => "Gemm",
+            Self::Activation(a) => match a {
+                Activation::Relu => "Relu",
+                Activation::Clip { .. } => "Clip",
+                Activation::LeakyRelu { .. } => "LeakyRelu",
+                Activation::Sigmoid => "Sigmoid",
+                Activation::HardSigmoid { .. } => "HardSigmoid",
+                Activation::HardSwish => "HardSwish",
+                Activation::Tanh => "Tanh",
+                Activation::Elu { .. } => "Elu",
+                Activation::Gelu | Activation::GeluTanh => "Gelu",
+                Activation::Erf => "Erf",
+                Activation::Truncate | Activation::NonZero => "Cast",
+            },
+            Self::MaxPool(_) => "MaxPool",
+            Self::AveragePool(_) => "AveragePool",
+            Self::Flatten => "Flatten",
+            Self::Reshape(_) => "Reshape",
+            Self::Transpose(_) => "Transpose",
+            Self::Arithmetic(op) | Self::WithConstant { op, .. } => match op {
+                Arithmetic::Add => "Add",
+                Arithmetic::Sub => "Sub",
+                Arithmetic::Mul => "Mul",
+                Arithmetic::Div => "Div",
+                Arithmetic::PRelu => "PRelu",
+            },
+            Self::Concat(_) => "Concat",
+            Self::Select(s) => match s.kind {
+                SelectKind::Slice => "Slice",
+                SelectKind::Pad => "Pad",
+                SelectKind::Resize => "Resize",
+            },
+            Self::Softmax { log: false, .. } => "Softmax",
+            Self::Softmax { log: true, .. } => "LogSoftmax",
+            Self::Mean { .. } => "ReduceMean",
+            Self::ArgMax { .. } => "ArgMax",
+        }
+    }
+}
+
+impl Op {
+    /// `max(x, 0)`.
+    pub const RELU: Self = Self::Activation(Activation::Relu);
+    /// Sum of two values.
+    pub const ADD: Self = Self::Arithmetic(Arithmetic::Add);
+}
