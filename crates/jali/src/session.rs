@@ -136,7 +136,9 @@ impl Session {
         let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
         let sealed = jali_protocol::seal(&model, plan, costs, &entropy, progress)?;
         let server = sealed.server_bytes()?;
-        let Sealed { client, report, .. } = sealed;
+        // What large networks take in memory at once decides whether they run: one form of the matrices at a time.
+        let Sealed { client, report, server: encoded } = sealed;
+        drop(encoded);
         let sealed_bytes = server.len();
         // We made these bytes: their size is as large as the owner wants it.
         let server = Arc::new(Server::load(&server, kernel, usize::MAX).map_err(ProtocolError::from)?);

@@ -30,24 +30,60 @@ pub(crate) fn rows_section(operator: usize, row: usize) -> String {
     format!("rows {operator} {row}")
 }
 
+/// A sealed layer as it goes into a bundle: half the memory of its ring elements.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodedLayer {
+    description: Vec<u8>,
+    /// First row of each section, and the section.
+    rows: Vec<(usize, Vec<u8>)>,
+}
+
+impl EncodedLayer {
+    /// Of a sealed layer.
+    pub fn of(layer: &SealedLayer) -> Self {
+        let mut description = Writer::new();
+        describe(&mut description, layer);
+        let (mut w, mut first, mut rows) = (Writer::new(), 0, vec![]);
+        for (row, sealed) in layer.rows.iter().enumerate() {
+            encode_row(&mut w, layer, sealed);
+            if w.len() >= SECTION_BYTES || row + 1 == layer.rows.len() {
+                let mut section = std::mem::take(&mut w).finish();
+                section.shrink_to_fit();
+                rows.push((first, section));
+                first = row + 1;
+            }
+        }
+        Self { description: description.finish(), rows }
+    }
+
+    /// Bytes that it takes in a bundle.
+    pub fn len(&self) -> usize {
+        self.description.len() + self.rows.iter().map(|(_, r)| r.len()).sum::<usize>()
+    }
+
+    /// Never: a layer has rows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Writes everything that the server gets, for all layers of one model. Returns the sink and the content hash.
 ///
 /// # Errors
 /// [`OperatorError::Io`] if the sink fails.
-pub fn write_model<W: Write>(sink: W, model: [u8; 16], layers: &[SealedLayer]) -> Result<(W, [u8; 32]), OperatorError> {
+pub fn write_model<W: Write>(
+    sink: W,
+    model: [u8; 16],
+    layers: &[EncodedLayer],
+) -> Result<(W, [u8; 32]), OperatorError> {
     let mut out = BundleWriter::new(sink, Kind::Server, model)?;
     let mut w = Writer::new();
     w.u32(layers.len() as u32);
-    layers.iter().for_each(|layer| describe(&mut w, layer));
+    layers.iter().for_each(|layer| w.raw(&layer.description));
     out.section(OPERATORS, &w.finish())?;
     for (operator, layer) in layers.iter().enumerate() {
-        let (mut w, mut first) = (Writer::new(), 0);
-        for (row, sealed) in layer.rows.iter().enumerate() {
-            encode_row(&mut w, layer, sealed);
-            if w.len() >= SECTION_BYTES || row + 1 == layer.rows.len() {
-                out.section(&rows_section(operator, first), &std::mem::take(&mut w).finish())?;
-                first = row + 1;
-            }
+        for (first, bytes) in &layer.rows {
+            out.section(&rows_section(operator, *first), bytes)?;
         }
     }
     out.finish()
@@ -58,7 +94,8 @@ pub fn write_model<W: Write>(sink: W, model: [u8; 16], layers: &[SealedLayer]) -
 /// # Errors
 /// [`OperatorError::Io`] never in practice.
 pub fn encode_model(model: [u8; 16], layers: &[SealedLayer]) -> Result<Vec<u8>, OperatorError> {
-    Ok(write_model(vec![], model, layers)?.0)
+    let layers: Vec<EncodedLayer> = layers.iter().map(EncodedLayer::of).collect();
+    Ok(write_model(vec![], model, &layers)?.0)
 }
 
 fn describe(w: &mut Writer, layer: &SealedLayer) {

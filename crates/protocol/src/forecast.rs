@@ -2,7 +2,8 @@
 
 use jali_leak::Plan;
 use jali_model::QuantModel;
-use jali_pack::{Costs, Prediction};
+use jali_pack::{Costs, LayerCounts, Prediction};
+use jali_ring::RowStore;
 
 use crate::ProtocolError;
 use crate::owner::{Blueprint, Choice};
@@ -20,6 +21,18 @@ pub struct LayerForecast {
     pub weights_allowed: usize,
     /// How many sealing is going to open: those of rows that the plan allows as a whole.
     pub weights_open: usize,
+    /// Index of the node in the graph.
+    pub node: usize,
+    /// Sizes of the primes, in bits.
+    pub prime_bits: Vec<u32>,
+    /// What a tile and a row hold.
+    pub layout: String,
+    /// What the cost follows from.
+    pub counts: LayerCounts,
+    /// Bytes of the server's memory while it serves.
+    pub server_memory: usize,
+    /// Bytes of the client's memory: hints, check vectors, the public vector.
+    pub client_memory: usize,
     /// Rows of the matrix.
     pub rows: usize,
     /// How many of these are going to be open.
@@ -46,7 +59,17 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
         let rows_open = open.iter().filter(|o| **o).count();
         let hidden_rows = counts.rows - rows_open;
         let weights_open = ranges.iter().zip(&open).filter(|(_, o)| **o).map(|(r, _)| r.len()).sum();
+        let ring = blueprint.parameters.ring();
+        let limbs: Vec<usize> = open.iter().map(|&open| blueprint.parameters.ring_of(open).limbs()).collect();
+        let element = counts.degree * counts.limbs * 8;
         Ok(LayerForecast {
+            node,
+            prime_bits: blueprint.parameters.literal().prime_bits.clone(),
+            layout: blueprint.layout.describe(),
+            counts,
+            server_memory: RowStore::bytes_needed(ring, &limbs, counts.row_tiles),
+            // Secrets and hints of every row; for every tile the public vector and two of the check.
+            client_memory: (2 * counts.rows + 3 * counts.tiles) * element,
             name: model.graph().nodes()[node].name.clone(),
             kind: linear.kind(),
             weights: linear.weights().len(),

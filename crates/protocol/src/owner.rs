@@ -6,11 +6,9 @@ use std::ops::Range;
 use jali_leak::Plan;
 use jali_mask::noise::{MAX_FAILURE_LOG2, sum_log2};
 use jali_mask::params::LayerShape;
-use jali_mask::{
-    LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, SealedLayer, Wanted,
-};
+use jali_mask::{LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted};
 use jali_model::{Linear, QuantConfig, QuantModel};
-use jali_operator::write_model;
+use jali_operator::{EncodedLayer, write_model};
 use jali_pack::{Costs, LayerCounts, Layout, Prediction};
 
 use crate::ProtocolError;
@@ -18,6 +16,10 @@ use crate::client::{ClientLayer, ClientModel};
 
 /// Degrees tried, smallest first.
 const DEGREES: [usize; 5] = [2048, 4096, 8192, 16384, 32768];
+
+/// Sealed bytes that are worth a millisecond of every image when rings and layouts are chosen: strips of large planes share one matrix, which
+/// saves memory, and time only where the bus is slower than the kernels.
+const BYTES_WORTH_A_MS: f64 = 50e6;
 
 /// What is left of a layer's cost must be at most so much before its first prime grows for the sake of open rows: residues modulo a
 /// larger prime take a byte more and are folded more often, which the counts of the cost model do not see.
@@ -146,8 +148,10 @@ fn cheapest(
                     continue;
                 }
             };
-            let prediction = costs.predict(&counts(&literal, &layout, values, 0), hidden);
-            let total = prediction.total_ms();
+            let counts = counts(&literal, &layout, values, 0);
+            let prediction = costs.predict(&counts, hidden);
+            let sealed = if hidden { counts.hidden_bytes(counts.rows) as f64 } else { 0.0 };
+            let total = prediction.total_ms() + sealed / BYTES_WORTH_A_MS;
             if best.as_ref().is_none_or(|b| total < b.0) {
                 best = Some((total, literal, layout, prediction));
             }
@@ -295,7 +299,7 @@ pub struct LayerReport {
 /// A sealed network: what each side gets.
 pub struct Sealed {
     /// For the server, and for anybody's eyes.
-    pub server: Vec<SealedLayer>,
+    pub server: Vec<EncodedLayer>,
     /// For the client: secret.
     pub client: ClientModel,
     /// Layer by layer.
@@ -373,7 +377,7 @@ pub fn seal(
             counts,
             prediction,
         });
-        sealed.push(server);
+        sealed.push(EncodedLayer::of(&server));
         layers.push(ClientLayer { node, layout, key });
         progress(layer + 1);
     }

@@ -1,30 +1,39 @@
-//! `jali inspect`: what is inside a bundle.
+//! `jali inspect`: what is inside a bundle, or what will become of a model.
 
 use std::path::{Path, PathBuf};
 
-use jali::JaliError;
 use jali::bundle;
+use jali::{JaliError, QuantConfig};
 use jali_leak::Origin;
 use jali_net::hex;
 use jali_operator::{Bundle, Kind, OperatorError, OperatorSummary};
 use jali_protocol::{LayerSummary, ProtocolError, StoredClient};
 use serde::Serialize;
 
-use super::conclude;
 use super::text::{bytes, primes, progress, say, say_json, table};
+use super::{Over, conclude, model_report, parse_bits};
 
-/// Say what is inside a bundle, and check it.
+/// Say what is inside a bundle, and check it; or what will become of an ONNX model.
 ///
-/// Given a folder with both bundles, it also says how many bytes a hidden and an open weight take on the server: the
+/// Given a model, it says which nodes the server computes and which the client, with rings, sizes and expected times (everything hidden);
+/// for one that is not supported, all nodes that are in the way and what to do about them. Given a folder with both bundles, it also says how many bytes a hidden and an open weight take on the server: the
 /// server's bundle alone does not tell how many weights there are.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali inspect sealed\n  jali inspect sealed/server --verify\n  jali inspect sealed/client --passphrase-file secret.txt --json"
+    after_help = "Examples:\n  jali inspect sealed\n  jali inspect sealed/server --verify\n  jali inspect sealed/client --passphrase-file secret.txt --json\n  jali inspect net.onnx --plot net.svg"
 )]
 pub(super) struct InspectArgs {
-    /// A bundle, or the folder that `jali seal` wrote
-    #[arg(value_name = "BUNDLE|DIR")]
-    path: PathBuf,
+    /// A bundle, the folder that `jali seal` wrote, or a model
+    #[arg(value_name = "BUNDLE|DIR|MODEL.onnx")]
+    pub(super) path: PathBuf,
+    /// Draw the model's graph, the server's part coloured
+    #[arg(long, value_name = "FILE.svg")]
+    pub(super) plot: Option<PathBuf>,
+    /// Bits of weights and activations of a model
+    #[arg(long, value_name = "W,A", default_value = "8,8", value_parser = parse_bits)]
+    pub(super) bits: QuantConfig,
+    #[command(flatten)]
+    pub(super) over: Over,
     /// Read everything and check every checksum
     #[arg(long)]
     verify: bool,
@@ -33,7 +42,7 @@ pub(super) struct InspectArgs {
     passphrase_file: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
 }
 
 /// Exit code of bundles that cannot be used, or not together.
@@ -152,6 +161,10 @@ impl From<LayerSummary> for Layer {
 }
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
+    if args.path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
+        return model_report::run(args);
+    }
+    anyhow::ensure!(args.plot.is_none(), "--plot draws a model: name a file that ends with .onnx");
     let mut report = Report { verified: args.verify, ..Report::default() };
     let paths = if args.path.is_dir() {
         [bundle::SERVER, bundle::CLIENT].iter().map(|name| args.path.join(name)).filter(|p| p.exists()).collect()

@@ -6,7 +6,7 @@ use anyhow::Context;
 use jali::bundle::write_aside;
 use jali::image_file::read_bounded;
 use jali::network::{read_model, read_plan};
-use jali::{Costs, JaliError, Network, Plan, QuantModel, Tensor};
+use jali::{Costs, JaliError, Network, Plan, QuantConfig, QuantModel, Tensor};
 use jali_leak::{Ground, LeakError, Order, Origin, Policy, Unit, listed_layers};
 use jali_model::Graph;
 use jali_protocol::{Blueprint, ProtocolError, forecast};
@@ -109,10 +109,10 @@ impl Of {
 }
 
 /// Rows and costs depend on shapes and quantisation bits alone; a calibration on zeros is enough to ask for them.
-fn shapes_of(graph: Graph) -> Result<QuantModel, JaliError> {
+pub(super) fn shapes_of(graph: Graph, bits: QuantConfig) -> Result<QuantModel, JaliError> {
     let shape = graph.input_shape().to_vec();
     let zero = Tensor::new("zero", shape.clone(), vec![0.0; shape.iter().product()])?;
-    Ok(QuantModel::calibrate(graph, Default::default(), &[zero], Some((0.0, 1.0)))?)
+    Ok(QuantModel::calibrate(graph, bits, &[zero], Some((0.0, 1.0)))?)
 }
 
 #[derive(Serialize)]
@@ -165,7 +165,7 @@ fn wrong(e: LeakError) -> JaliError {
 
 fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let costs = args.over.costs(super::start_threads(None)?);
-    let model = shapes_of(args.of.graph()?)?;
+    let model = shapes_of(args.of.graph()?, QuantConfig::default())?;
     let graph = model.graph();
     let (plan, made) = match (&args.layers, args.leak) {
         (Some(names), _) => (listed_layers(graph, names).map_err(wrong)?, format!("layers {}", names.join(", "))),
@@ -224,7 +224,7 @@ fn read_scores(path: &Path) -> Result<Vec<Vec<f32>>, JaliError> {
 
 fn report(args: &InspectArgs) -> anyhow::Result<Report> {
     let costs = args.over.costs(super::start_threads(None)?);
-    let model = shapes_of(args.of.graph()?)?;
+    let model = shapes_of(args.of.graph()?, QuantConfig::default())?;
     let file = read_plan(&args.plan, model.graph())?;
     let hidden = forecast(&model, &Plan::hide_all(model.graph()), &costs).map_err(JaliError::from)?;
     let layers = forecast(&model, &file.plan, &costs).map_err(JaliError::from)?;
