@@ -479,3 +479,179 @@ fn a_plan_in_a_file_decides_what_is_opened() {
     fails(&["inspect", &server.display().to_string(), "--verify"], 6, &["section", "checksum"]);
     fails(&["inspect", &plan], 6, &["not a Jali bundle"]);
 }
+
+/// A model file with nodes of these kinds in front of a small classifier, written without any library: `onnx.proto` by hand.
+mod onnx {
+    fn varint(mut v: u64) -> Vec<u8> {
+        let mut out = vec![];
+        while v >= 0x80 {
+            out.push(v as u8 | 0x80);
+            v >>= 7;
+        }
+        out.push(v as u8);
+        out
+    }
+
+    fn field(tag: u64, bytes: &[u8]) -> Vec<u8> {
+        [varint(tag << 3 | 2), varint(bytes.len() as u64), bytes.to_vec()].concat()
+    }
+
+    fn number(tag: u64, v: u64) -> Vec<u8> {
+        [varint(tag << 3), varint(v)].concat()
+    }
+
+    fn node(op: &str, inputs: &[&str], output: &str) -> Vec<u8> {
+        let mut n: Vec<u8> = inputs.iter().flat_map(|i| field(1, i.as_bytes())).collect();
+        n.extend(field(2, output.as_bytes()));
+        n.extend(field(3, format!("{op} of {output}").as_bytes()));
+        n.extend(field(4, op.as_bytes()));
+        field(1, &n)
+    }
+
+    fn value(tag: u64, name: &str, dims: &[u64]) -> Vec<u8> {
+        let dims: Vec<u8> = dims.iter().flat_map(|&d| field(1, &number(1, d))).collect();
+        let shape = field(2, &field(1, &[number(1, 1), field(2, &dims)].concat()));
+        field(tag, &[field(1, name.as_bytes()), shape].concat())
+    }
+
+    /// `[1, 1, 4, 4]`, the given operators one after the other, flatten, a matrix with `data` (or none: it lies in "weights.bin").
+    pub(super) fn model(operators: &[&str], data: Option<&[f32]>) -> Vec<u8> {
+        let mut graph = vec![];
+        let mut last = "x".to_string();
+        for (i, op) in operators.iter().enumerate() {
+            let next = format!("v{i}");
+            graph.extend(node(op, &[&last], &next));
+            last = next;
+        }
+        graph.extend(node("Flatten", &[&last], "f"));
+        graph.extend(node("MatMul", &["f", "w"], "y"));
+        let mut tensor = [number(1, 16), number(1, 3), number(2, 1), field(8, b"w")].concat();
+        match data {
+            Some(data) => tensor.extend(field(9, &data.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())),
+            None => {
+                let entry = |k: &[u8], v: &[u8]| field(13, &[field(1, k), field(2, v)].concat());
+                tensor.extend([entry(b"location", b"weights.bin"), entry(b"offset", b"8"), number(14, 1)].concat());
+            }
+        }
+        graph.extend(field(5, &tensor));
+        graph.extend([value(11, "x", &[1, 1, 4, 4]), value(12, "y", &[1, 3])].concat());
+        [number(1, 8), field(7, &graph), field(8, &number(2, 17))].concat()
+    }
+}
+
+#[test]
+fn a_model_is_inspected_before_anything_is_sealed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("net.onnx"), onnx::model(&["Relu", "Tanh"], Some(&[0.5; 48]))).unwrap();
+    let (net, svg) = (path("net.onnx"), path("net.svg"));
+    let r = json(&["inspect", &net, "--plot", &svg, "--json"]);
+    assert_eq!((&r["supported"], &r["opset"]), (&true.into(), &17.into()));
+    let sides: Vec<&str> = r["nodes"].as_array().unwrap().iter().map(|n| n["side"].as_str().unwrap()).collect();
+    assert_eq!(sides, ["client", "client", "client", "server"]);
+    assert_eq!(r["nodes"][3]["layer"]["weights"], 48);
+    for field in ["sealed_bytes", "server_memory_bytes", "bytes_up", "bytes_down", "predicted_server_ms", "round_trips"]
+    {
+        assert!(r["everything_hidden"][field].as_f64().is_some_and(|v| v > 0.0), "{field}");
+    }
+    assert!(r["everything_open"]["sealed_bytes"].as_u64() < r["everything_hidden"]["sealed_bytes"].as_u64());
+    let picture = std::fs::read_to_string(&svg).unwrap();
+    assert!(
+        picture.starts_with("<svg") && picture.contains("MatMul of y") && picture.contains("server, on masked data")
+    );
+    let text = run(&["inspect", &net]);
+    assert!(text.contains("MatMul of y") && text.contains("everything hidden: about"), "{text}");
+
+    // Everything that is in the way, at once, with what to do; exit code 2.
+    std::fs::write(path("bad.onnx"), onnx::model(&["LSTM", "Relu", "ConvTranspose"], Some(&[0.5; 48]))).unwrap();
+    let out = jali().args(["inspect", &path("bad.onnx"), "--json"]).assert().code(2);
+    let r: Value = serde_json::from_slice(&out.get_output().stdout).unwrap();
+    let operators: Vec<&str> =
+        r["offences"].as_array().unwrap().iter().map(|o| o["operator"].as_str().unwrap()).collect();
+    assert_eq!((&r["supported"], operators), (&false.into(), vec!["LSTM", "ConvTranspose"]));
+    assert!(r["offences"][1]["remedy"].as_str().unwrap().contains("Resize"));
+    let out = jali().args(["inspect", &path("bad.onnx")]).assert().code(2);
+    assert!(String::from_utf8_lossy(&out.get_output().stdout).contains("\"LSTM of v0\" (LSTM)"));
+    fails(
+        &["infer", "--model", &path("bad.onnx"), &asset("images/mnist")],
+        3,
+        &["2 nodes are not supported", "LSTM of v0"],
+    );
+
+    // Weights in a file beside it; and one that is too short, or elsewhere.
+    std::fs::write(path("outside.onnx"), onnx::model(&[], None)).unwrap();
+    fails(&["inspect", &path("outside.onnx")], 3, &["weights.bin", "constant \"w\""]);
+    std::fs::write(path("weights.bin"), vec![0; 100]).unwrap();
+    fails(&["inspect", &path("outside.onnx")], 3, &["it has 100 bytes", "needs 192 from byte 8 on"]);
+    std::fs::write(path("weights.bin"), [&[0; 8][..], &0.5f32.to_le_bytes().repeat(48)].concat()).unwrap();
+    assert_eq!(json(&["inspect", &path("outside.onnx"), "--json"])["nodes"][1]["layer"]["weights"], 48);
+    let mut hostile = onnx::model(&[], None);
+    let at = hostile.windows(11).position(|w| w == b"weights.bin").unwrap();
+    hostile[at..at + 11].copy_from_slice(b"/etc/passwd");
+    std::fs::write(path("hostile.onnx"), &hostile).unwrap();
+    fails(&["inspect", &path("hostile.onnx")], 3, &["must lie in the model's folder"]);
+    fails(&["inspect", &asset("images/mnist"), "--plot", &svg], 1, &["ends with .onnx"]);
+}
+
+#[test]
+fn a_model_from_a_file_is_evaluated_on_labelled_images() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    // Class k sums the pixels of a third of the image, about.
+    let weights: Vec<f32> = (0..48).map(|i| if i / 3 * 3 / 16 == i % 3 { 1.0 } else { 0.0 }).collect();
+    std::fs::write(path("net.onnx"), onnx::model(&["Relu"], Some(&weights))).unwrap();
+    let mut labels = String::from("file,class\n");
+    for class in 0..3 {
+        let pixels: Vec<u8> = (0..16).map(|i| if i * 3 / 16 == class { 200 } else { 10 }).collect();
+        let name = format!("image {class}.png");
+        image::save_buffer(folder.path().join(&name), &pixels, 4, 4, image::ColorType::L8).unwrap();
+        labels += &format!("{name},{class}\n");
+    }
+    std::fs::write(path("labels.csv"), labels).unwrap();
+    let data = folder.path().display().to_string();
+    let evaluate = |more: &[&str]| {
+        let (net, labels) = (path("net.onnx"), path("labels.csv"));
+        let mut args =
+            vec!["evaluate", "--model", &net, "--data", &data, "--labels", &labels, "--encrypted", "3", "--json"];
+        args.extend(more);
+        json(&args)
+    };
+    for more in [&[][..], &["--input-scale", "1"], &["--mean", "0.3", "--std", "0.5", "--bits", "8,10"]] {
+        let r = evaluate(more);
+        assert_eq!((&r["images"], &r["float_accuracy"]), (&3.into(), &100.0.into()), "{more:?}");
+        assert_eq!((&r["encrypted"]["exact"], &r["encrypted"]["accuracy"]), (&true.into(), &100.0.into()), "{more:?}");
+    }
+    // The same from a file beside the model.
+    std::fs::write(path("net.preprocess.json"), r#"{"input_scale": 0.01, "mean": [0.5], "resize": "stretch"}"#)
+        .unwrap();
+    assert_eq!(evaluate(&[])["quantised_accuracy"], 100.0);
+    std::fs::write(path("net.preprocess.json"), r#"{"scale": 0.01}"#).unwrap();
+    let net = path("net.onnx");
+    fails(
+        &["evaluate", "--model", &net, "--data", &data],
+        1,
+        &["preprocess.json", "unknown field `scale`", "input_scale"],
+    );
+    std::fs::write(path("net.preprocess.json"), r#"{"mean": [0.5, 0.5]}"#).unwrap();
+    fails(&["evaluate", "--model", &net, "--data", &data], 3, &["mean has 2 values", "1 channels"]);
+    std::fs::remove_file(path("net.preprocess.json")).unwrap();
+
+    fails(&["evaluate", "--model", &net, "--data", &data], 1, &["--labels"]);
+    std::fs::write(path("labels.csv"), "image 0.png,0\nimage 1.png,one\n").unwrap();
+    let labels = path("labels.csv");
+    fails(&["evaluate", "--model", &net, "--data", &data, "--labels", &labels], 1, &["line 2", "IMAGE CLASS"]);
+    std::fs::write(&labels, "image 0.png 7\n").unwrap();
+    fails(&["evaluate", "--model", &net, "--data", &data, "--labels", &labels], 1, &["label is 7", "3 classes"]);
+    std::fs::write(&labels, "missing.png 0\n").unwrap();
+    fails(&["evaluate", "--model", &net, "--data", &data, "--labels", &labels], 10, &["missing.png"]);
+    for scale in ["0", "1/0", "x"] {
+        fails(&["evaluate", "--model", &net, "--data", &data, "--input-scale", scale], 2, &["1/255"]);
+    }
+    // An array whose numbers are no pixels of this range is worth a word.
+    let values: Vec<u8> = (0..16u8).flat_map(|v| (f32::from(v) * 16.0).to_le_bytes()).collect();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 4, 4), }\n";
+    let npy = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), &values].concat();
+    std::fs::write(path("array.npy"), npy).unwrap();
+    let out = jali().args(["infer", "--model", &net, &path("array.npy")]).assert().success();
+    assert!(String::from_utf8_lossy(&out.get_output().stderr).contains("is --input-scale"));
+}
