@@ -349,6 +349,11 @@ impl ConvLayout {
         let Geometry { rows, columns } = &self.geometry;
         // Rows of a plane that hold pixels end before `plane / row_stride`.
         let held = self.plane / self.row_stride;
+        // First element of a row that is a pixel, and which, for every phase of the columns.
+        let span = |phase: usize| {
+            (0..self.row_stride).find_map(|e| Some((e, columns.pixel(phase, e)?))).unwrap_or((self.row_stride, w))
+        };
+        let spans: Vec<(usize, usize)> = (0..columns.phases.len()).map(span).collect();
         (0..self.strips())
             .map(|strip| {
                 let mut tiles = vec![vec![0; self.degree]; self.blocks() * self.row_tiles()];
@@ -359,13 +364,17 @@ impl ConvLayout {
                         let (block, v) = self.place(channel, a);
                         let tile = &mut tiles[block * self.row_tiles() + v / self.choice.tile_channels];
                         let start = v % self.choice.tile_channels * self.plane;
+                        let (first, pixel) = spans[phase.1];
                         for u in 0..held {
                             let Some(i) = rows.pixel(phase.0, strip * step + u) else { continue };
-                            let (line, at) = (&plane[i * w..][..w], start + u * self.row_stride);
-                            for (element, o) in tile[at..at + self.row_stride].iter_mut().enumerate() {
-                                if let Some(j) = columns.pixel(phase.1, element) {
-                                    *o = i64::from(line[j]);
-                                }
+                            let line = &plane[i * w..][pixel..w];
+                            let at = start + u * self.row_stride;
+                            let out = tile[at + first..at + self.row_stride].iter_mut();
+                            // Two forms of one loop: the compiler vectorises only the first.
+                            if columns.stride == 1 {
+                                out.zip(line).for_each(|(o, &v)| *o = i64::from(v));
+                            } else {
+                                out.zip(line.iter().step_by(columns.stride)).for_each(|(o, &v)| *o = i64::from(v));
                             }
                         }
                     }
