@@ -69,6 +69,18 @@ pub enum JaliError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The work would not fit into memory.
+    #[error(
+        "this needs about {:.1} GB of memory and there are {:.1} GB; seal on a larger machine, run server and client apart (jali seal, serve, infer --client), open weights, or use a smaller network or image",
+        *needed as f64 / 1e9,
+        *available as f64 / 1e9
+    )]
+    Memory {
+        /// Bytes that it takes at the worst moment.
+        needed: u64,
+        /// Bytes that this process can have.
+        available: u64,
+    },
     /// A model file that cannot be used.
     #[error("{path}: {fault}", path = path.display())]
     ModelFile {

@@ -115,6 +115,19 @@ fn resized(image: image::DynamicImage, width: u32, height: u32, how: Resize) -> 
     image.crop_imm(x, y, cut_w, cut_h).resize_exact(width, height, FilterType::Triangle)
 }
 
+/// An array of floats as NumPy's format, version 1, with the shape as it is.
+pub fn npy_bytes(tensor: &Tensor) -> Vec<u8> {
+    let dims: String = tensor.shape.iter().map(|d| format!("{d}, ")).collect();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.trim_end());
+    // Magic, version, length and header take a multiple of 64 bytes and end with a line break.
+    let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
+    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+    bytes.extend((length as u16).to_le_bytes());
+    bytes.extend(format!("{header:<width$}\n", width = length - 1).into_bytes());
+    bytes.extend(tensor.data.iter().flat_map(|v| v.to_le_bytes()));
+    bytes
+}
+
 /// NumPy's format, versions 1 to 3: magic, version, header length, a Python dictionary, the values. Parsed here, with
 /// every number bounded, because the form that we accept is one line.
 fn decode_npy(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
@@ -202,6 +215,16 @@ mod tests {
         out.extend(header.as_bytes());
         out.extend(data);
         out
+    }
+
+    #[test]
+    fn what_is_written_can_be_read() {
+        for shape in [vec![4], vec![1, 2, 2], vec![2, 2, 1]] {
+            let t = Tensor::new("t", shape.clone(), vec![1.5, -2.0, 0.0, 3e9]).unwrap();
+            let bytes = npy_bytes(&t);
+            assert_eq!((bytes.len() - 16) % 64, 0);
+            assert_eq!(decode(&bytes, &shape).unwrap(), t);
+        }
     }
 
     #[test]

@@ -42,21 +42,26 @@
 //! | [`network`] | the bundled networks, and models from files |
 //! | [`bundle`] | sealed networks as files |
 //! | [`calibration`] | the cost model of this machine |
+//! | [`classes`] | what a network's output says about classes |
 //! | [`dataset`] | bundled samples and full test sets |
 //! | [`image_file`] | PNG, JPEG and .npy to tensors |
+//! | [`memory`] | whether what is going to happen fits |
 //! | [`remote`] | a client whose server is another process |
 //! | [`session`] | client and server in one process, talking in encoded messages |
 #![forbid(unsafe_code)]
 
 pub mod bundle;
 pub mod calibration;
+pub mod classes;
 pub mod dataset;
 pub mod error;
 pub mod image_file;
+pub mod memory;
 pub mod network;
 pub mod remote;
 pub mod session;
 
+pub use classes::Reading;
 pub use dataset::{Dataset, Records, Sample};
 pub use error::JaliError;
 pub use jali_leak::Plan;

@@ -1,17 +1,19 @@
 //! Client and server in one process. They share no state: every word between them is encoded to bytes and decoded
 //! again, and the server is loaded from the sealed bytes.
 
+use std::io::{BufReader, BufWriter, Seek, SeekFrom};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jali_leak::Plan;
 use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{QuantModel, Tensor, integer};
+use jali_operator::EncodedLayer;
 use jali_pack::Costs;
 use jali_protocol::{Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, Sealed, Server};
 use jali_ring::Kernel;
 
-use crate::JaliError;
+use crate::{JaliError, memory};
 
 /// A sealed network with both sides at hand.
 pub struct Session {
@@ -112,7 +114,7 @@ impl Session {
     /// built-in costs. `progress` hears of every layer sealed.
     ///
     /// # Errors
-    /// [`JaliError::Protocol`].
+    /// [`JaliError::Protocol`]; [`JaliError::Memory`] before anything is sealed.
     pub fn start(
         model: QuantModel,
         plan: &Plan,
@@ -125,7 +127,7 @@ impl Session {
     /// As [`Session::start`], with costs of one's own: see [`crate::calibration`].
     ///
     /// # Errors
-    /// [`JaliError::Protocol`].
+    /// [`JaliError::Protocol`]; [`JaliError::Memory`] before anything is sealed.
     pub fn start_with(
         model: QuantModel,
         plan: &Plan,
@@ -133,16 +135,11 @@ impl Session {
         kernel: Kernel,
         progress: impl FnMut(usize),
     ) -> Result<Self, JaliError> {
+        memory::check(&model, plan, costs, memory::of_process)?;
         let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
         let sealed = jali_protocol::seal(&model, plan, costs, &entropy, progress)?;
-        let server = sealed.server_bytes()?;
-        // What large networks take in memory at once decides whether they run: one form of the matrices at a time.
-        let Sealed { client, report, server: encoded } = sealed;
-        drop(encoded);
-        let sealed_bytes = server.len();
-        // We made these bytes: their size is as large as the owner wants it.
-        let server = Arc::new(Server::load(&server, kernel, usize::MAX).map_err(ProtocolError::from)?);
-        Ok(Self { model, client, server, report, sealed_bytes, counter: 0, prepared: vec![] })
+        let (server, sealed_bytes, client, report) = hand_over(sealed, kernel)?;
+        Ok(Self { model, client, server: Arc::new(server), report, sealed_bytes, counter: 0, prepared: vec![] })
     }
 
     /// The quantised network.
@@ -231,6 +228,33 @@ impl Session {
     pub fn server(&self) -> Arc<Server> {
         self.server.clone()
     }
+}
+
+/// Above so many bytes the server's bundle goes through a file: what large networks take in memory at once decides whether
+/// they run, so there is one form of the matrices at a time.
+const IN_MEMORY: usize = 256 << 20;
+
+/// The server as it loads from its bundle, the bundle's length, and the client's part.
+fn hand_over(sealed: Sealed, kernel: Kernel) -> Result<(Server, usize, ClientModel, Vec<LayerReport>), JaliError> {
+    // We made the bundle: its size is as large as the owner wants it.
+    const ANY_SIZE: usize = usize::MAX;
+    if sealed.server.iter().map(EncodedLayer::bytes).sum::<usize>() <= IN_MEMORY {
+        let bytes = sealed.server_bytes()?;
+        let Sealed { client, report, server: encoded } = sealed;
+        drop(encoded);
+        let server = Server::load(&bytes, kernel, ANY_SIZE).map_err(ProtocolError::from)?;
+        return Ok((server, bytes.len(), client, report));
+    }
+    let fail = |why: String| JaliError::Write { path: std::env::temp_dir(), why };
+    // It has no name: nothing is left behind. Nothing in it is secret.
+    let mut file = tempfile::tempfile().map_err(|e| fail(e.to_string()))?;
+    sealed.write_server(BufWriter::new(&mut file)).map_err(|e| fail(e.to_string()))?;
+    let Sealed { client, report, server: encoded } = sealed;
+    drop(encoded);
+    let length = file.seek(SeekFrom::End(0)).map_err(|e| fail(e.to_string()))?;
+    file.rewind().map_err(|e| fail(e.to_string()))?;
+    let server = Server::read(BufReader::new(file), kernel, ANY_SIZE).map_err(ProtocolError::from)?;
+    Ok((server, length as usize, client, report))
 }
 
 /// Whether sums and output are those of the integer reference.

@@ -138,6 +138,26 @@ fn images_are_classified_with_a_model_file() {
     assert!(r["calibration"].as_str().is_some_and(|c| c.contains("mnist")));
 }
 
+#[test]
+fn outputs_are_kept_and_can_be_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("kept");
+    let (model, image) = (asset("mnist.onnx"), asset("images/mnist/00-7.png"));
+    let with = |outputs: &str| json(&["infer", "--model", &model, "--json", "--outputs", outputs, &image, &image]);
+    let report = with(out.to_str().unwrap());
+    let top = &report["images"][1]["top"][0];
+    // Two images of the same name do not get into each other's way.
+    let paths: Vec<&str> = (0..2).map(|i| report["images"][i]["outputs"][0].as_str().unwrap()).collect();
+    assert_ne!(paths[0], paths[1]);
+    let bytes = std::fs::read(paths[1]).unwrap();
+    let header = std::str::from_utf8(&bytes[10..128]).unwrap();
+    assert!(header.contains("'shape': (10,)") && header.ends_with('\n'), "{header:?}");
+    let values: Vec<f32> = bytes[128..].chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+    let best = (0..10).max_by(|&a, &b| values[a].total_cmp(&values[b])).unwrap();
+    assert_eq!(top["class"], best);
+    fails(&["infer", "--model", &model, "--outputs", &image, &image], 10, &["cannot write", &image]);
+}
+
 /// Damaged inputs, each in a file of its own.
 fn damaged(folder: &Path) -> Vec<(PathBuf, i32, &'static str)> {
     let png = std::fs::read(asset("images/cifar10/00-cat.png")).expect("asset");

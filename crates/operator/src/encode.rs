@@ -39,6 +39,11 @@ pub struct EncodedLayer {
 }
 
 impl EncodedLayer {
+    /// How many bytes it takes in a bundle, headers apart.
+    pub fn bytes(&self) -> usize {
+        self.description.len() + self.rows.iter().map(|(_, section)| section.len()).sum::<usize>()
+    }
+
     /// Of a sealed layer.
     pub fn of(layer: &SealedLayer) -> Self {
         let mut description = Writer::new();

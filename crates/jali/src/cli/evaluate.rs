@@ -6,7 +6,7 @@ use anyhow::Context;
 use clap::Args;
 use jali::image_file::{read_bounded, read_image};
 use jali::network::read_model;
-use jali::{Dataset, JaliError, Network, QuantModel, Records, Sample, Tensor};
+use jali::{Dataset, JaliError, Network, QuantModel, Reading, Records, Sample, Tensor};
 use jali_model::{Preprocess, float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -215,7 +215,13 @@ fn read_classes(path: &Path, folder: &Path) -> anyhow::Result<Vec<(PathBuf, usiz
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
     let Subject { network, dataset, model, calibration, images } = Subject::of(args)?;
-    let classes: usize = model.graph().shape(model.graph().output()).iter().product();
+    let reading = Reading::of(model.graph());
+    anyhow::ensure!(
+        reading != Reading::Other,
+        "{network}: its output {:?} is not one of classes, there is no accuracy to measure; jali infer --outputs DIR keeps outputs",
+        model.graph().shape(model.graph().output())
+    );
+    let class_of = |output: &Tensor| reading.class(output).unwrap_or(usize::MAX);
     let total = images.len().min(args.images.map_or(usize::MAX, |n| n as usize));
     let bar = progress(total, "plaintext");
     // Label, class in float, class in integers.
@@ -228,7 +234,9 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     };
     let predictions: Vec<_> = (0..total).into_par_iter().map(predict).collect::<Result<_, _>>()?;
     bar.finish_and_clear();
-    if let Some((label, ..)) = predictions.iter().find(|(label, ..)| classes > 1 && *label >= classes) {
+    if let Some(classes) = reading.classes(model.graph())
+        && let Some((label, ..)) = predictions.iter().find(|(label, ..)| *label >= classes)
+    {
         anyhow::bail!("{dataset}: a label is {label}, the model has {classes} classes (0 to {})", classes - 1);
     }
 
@@ -282,14 +290,6 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     }
     let printed = if args.common.json { say_json(&report) } else { print(&report) };
     conclude(printed, report.encrypted.filter(|e| !e.exact).map(|_| DIFFERENT))
-}
-
-/// The class that a network's output names: its largest value, or the value itself where the network ends with ArgMax.
-fn class_of(output: &Tensor) -> usize {
-    match output.data[..] {
-        [one] => one.max(0.0) as usize,
-        _ => output.argmax(),
-    }
 }
 
 fn print(r: &Report) -> anyhow::Result<()> {

@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use jali::bundle;
-use jali::image_file::{read_bounded, read_image};
+use jali::image_file::{npy_bytes, read_bounded, read_image};
 use jali::network::read_model;
 use jali::remote::hints_file;
-use jali::{Dataset, JaliError, QuantModel, Remote, Sample, Session, Tensor};
-use jali_model::Preprocess;
+use jali::{Dataset, JaliError, QuantModel, Reading, Remote, Sample, Session, Tensor};
+use jali_model::{Graph, Preprocess};
 use jali_net::auth::read_token;
 use jali_net::{Client, ClientConfig};
 use serde::Serialize;
@@ -72,6 +72,9 @@ pub(super) struct InferArgs {
     /// Print one line per image as comma-separated values
     #[arg(long, conflicts_with = "json")]
     csv: bool,
+    /// Keep every output of every image here, as .npy files of floats
+    #[arg(long, value_name = "DIR")]
+    outputs: Option<PathBuf>,
     #[command(flatten)]
     pixels: Pixels,
     #[command(flatten)]
@@ -139,6 +142,9 @@ struct Outcome {
     correct: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     top: Vec<Guess>,
+    /// Files that hold its outputs.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    outputs: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,7 +156,9 @@ struct Guess {
     class: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     label: Option<String>,
-    probability: f32,
+    /// Absent where the network gives the class alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probability: Option<f32>,
 }
 
 /// An image to classify.
@@ -170,9 +178,16 @@ enum With {
 }
 
 /// Outputs of a batch, their time, and whether each equals the reference where there is one.
-type Classified = (Vec<Tensor>, Duration, Vec<Option<bool>>);
+type Classified = (Vec<Vec<Tensor>>, Duration, Vec<Option<bool>>);
 
 impl With {
+    fn graph(&self) -> &Graph {
+        match self {
+            Self::Session(s) => s.model().graph(),
+            Self::Remote(r) => r.outline().graph(),
+        }
+    }
+
     fn run(&mut self, images: &[Tensor]) -> Result<Classified, JaliError> {
         let (run, exact) = match self {
             Self::Session(session) => {
@@ -182,7 +197,8 @@ impl With {
             }
             Self::Remote(remote) => (remote.infer_batch(images.to_vec())?, vec![None; images.len()]),
         };
-        Ok((run.outputs, run.latency, exact))
+        let all = |(first, more): (Tensor, Vec<Tensor>)| [vec![first], more].concat();
+        Ok((run.outputs.into_iter().zip(run.more_outputs).map(all).collect(), run.latency, exact))
     }
 }
 
@@ -266,15 +282,18 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
         }
         _ => anyhow::bail!("name a model file, or a client's bundle and a server"),
     };
-    let classes = match &with {
-        Some(With::Session(s)) => s.model().graph().shape(s.model().graph().output()).iter().product(),
-        Some(With::Remote(r)) => r.outline().graph().shape(r.outline().graph().output()).iter().product(),
-        None => 0,
-    };
+    let graph = with.as_ref().map(With::graph);
+    let reading = graph.map_or(Reading::Scores, Reading::of);
     let source = args.labels.as_deref().or(args.samples.map(|s| Dataset::from(s).name()));
     let labels = source.map(read_labels).transpose()?;
-    if let Some(labels) = labels.as_ref().filter(|l| classes > 0 && l.len() != classes) {
+    if let Some(labels) = &labels
+        && let Some(classes) = graph.and_then(|g| reading.classes(g)).filter(|&n| n != labels.len())
+    {
         anyhow::bail!("--labels gives {} names, the model has {classes} classes", labels.len());
+    }
+    if let Some(folder) = &args.outputs {
+        let fail = |e: std::io::Error| JaliError::Write { path: folder.clone(), why: e.to_string() };
+        std::fs::create_dir_all(folder).map_err(fail)?;
     }
     if args.csv {
         say("file,class,label,probability,latency_ms,error")?;
@@ -308,11 +327,23 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
                     failure = graver(failure, code);
                     failed(&input.name, e, code)
                 }
-                (Ok(_), Some((output, exact)), _) => {
+                (Ok(_), Some((outputs, exact)), _) => {
                     if exact == Some(false) {
                         failure = graver(failure, DIFFERENT);
                     }
-                    classified(input, &output, labels.as_deref(), ms(each), exact)
+                    let top = guesses(reading, &outputs[0], labels.as_deref());
+                    let kept = args.outputs.as_deref().map(|folder| keep(folder, images.len(), &input.name, &outputs));
+                    Outcome {
+                        file: input.name.clone(),
+                        latency_ms: Some(ms(each)),
+                        exact,
+                        checked: Some(true),
+                        correct: input.class.map(|class| top.first().is_some_and(|t| t.class == class)),
+                        top,
+                        outputs: kept.transpose()?.unwrap_or_default(),
+                        error: None,
+                        exit_code: None,
+                    }
                 }
                 (Ok(_), None, None) => continue,
             };
@@ -400,7 +431,7 @@ fn csv(o: &Outcome) -> String {
         quoted(&o.file),
         or(top.map(|t| t.class.to_string())),
         or(top.and_then(|t| t.label.as_deref()).map(quoted)),
-        or(top.map(|t| format!("{:.4}", t.probability))),
+        or(top.and_then(|t| t.probability).map(|p| format!("{p:.4}"))),
         or(o.latency_ms.map(|ms| ms.to_string())),
         or(o.error.as_deref().map(quoted)),
     ]
@@ -416,22 +447,30 @@ fn graver(first: Option<u8>, new: u8) -> Option<u8> {
     }
 }
 
-fn classified(input: &Input, output: &Tensor, labels: Option<&[String]>, latency: f64, exact: Option<bool>) -> Outcome {
-    let probabilities = output.softmax();
+/// The best classes.
+fn guesses(reading: Reading, output: &Tensor, labels: Option<&[String]>) -> Vec<Guess> {
+    let guess = |class: usize, probability: Option<f32>| Guess {
+        class,
+        label: labels.and_then(|l| l.get(class).cloned()),
+        probability,
+    };
+    let Some(probabilities) = reading.probabilities(output) else {
+        return reading.class(output).map(|class| guess(class, None)).into_iter().collect();
+    };
     let mut order: Vec<usize> = (0..probabilities.len()).collect();
     order.sort_by(|&a, &b| probabilities[b].total_cmp(&probabilities[a]));
-    let guess =
-        |&class: &usize| Guess { class, label: labels.map(|l| l[class].clone()), probability: probabilities[class] };
-    Outcome {
-        file: input.name.clone(),
-        latency_ms: Some(latency),
-        exact,
-        checked: Some(true),
-        correct: input.class.map(|class| order.first() == Some(&class)),
-        top: order.iter().take(TOP).map(guess).collect(),
-        error: None,
-        exit_code: None,
-    }
+    order.iter().take(TOP).map(|&class| guess(class, Some(probabilities[class]))).collect()
+}
+
+/// Writes an image's outputs. The number in front keeps images of the same name apart.
+fn keep(folder: &Path, index: usize, name: &str, outputs: &[Tensor]) -> Result<Vec<String>, JaliError> {
+    let stem = Path::new(name).file_stem().unwrap_or_default().to_string_lossy().replace(' ', "-");
+    let keep = |(k, output): (usize, &Tensor)| {
+        let path = folder.join(format!("{index:05}-{stem}.{k}.npy"));
+        bundle::write_aside(&path, &npy_bytes(output))?;
+        Ok(path.display().to_string())
+    };
+    outputs.iter().enumerate().map(keep).collect()
 }
 
 fn failed(name: &str, error: &JaliError, code: u8) -> Outcome {
@@ -442,6 +481,7 @@ fn failed(name: &str, error: &JaliError, code: u8) -> Outcome {
         checked: None,
         correct: None,
         top: vec![],
+        outputs: vec![],
         error: Some(error.to_string()),
         exit_code: Some(code),
     }
@@ -459,7 +499,15 @@ fn print(outcome: &Outcome) -> std::io::Result<()> {
     say(format!("{}  ({:.1} ms, {exact})", outcome.file, outcome.latency_ms.unwrap_or_default()))?;
     for g in &outcome.top {
         let name = g.label.clone().unwrap_or_else(|| format!("class {}", g.class));
-        say(format!("  {:5.1} %  {name}", 100.0 * g.probability))?;
+        match g.probability {
+            Some(p) => say(format!("  {:5.1} %  {name}", 100.0 * p))?,
+            None => say(format!("  {name}"))?,
+        }
+    }
+    if !outcome.outputs.is_empty() {
+        say(format!("  kept in {}", outcome.outputs.join(", ")))?;
+    } else if outcome.top.is_empty() {
+        say("  its first output is not one of classes; --outputs DIR keeps all outputs")?;
     }
     Ok(())
 }

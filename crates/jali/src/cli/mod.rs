@@ -6,7 +6,6 @@ mod evaluate;
 mod explain;
 mod infer;
 mod inspect;
-mod memory;
 mod model_report;
 mod model_svg;
 mod pixels;
@@ -31,7 +30,7 @@ use jali_protocol::{Blueprint, ProtocolError};
     name = "jali",
     version,
     about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
-    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model assets/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 9 not enough memory, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_KERNEL=ifma|avx512|avx2|portable overrides the choice of the server's kernel."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -204,6 +203,7 @@ fn exit_code(error: &JaliError) -> u8 {
         JaliError::Passphrase { .. } => 7,
         JaliError::Net(NetError::File { .. }) => 10,
         JaliError::Net(_) => 8,
+        JaliError::Memory { .. } => 9,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,
         JaliError::Protocol(ProtocolError::Rejected { refusal: Some(_), .. }) => 8,

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use jali::bundle::write_aside;
 use jali::network::read_model_file;
-use jali::{JaliError, Plan, QuantModel};
+use jali::{JaliError, Plan, QuantModel, memory};
 use jali_model::onnx::Imported;
 use jali_model::{Graph, ModelError, Offence};
 use jali_protocol::{Blueprint, LayerForecast, ProtocolError, forecast};
@@ -91,14 +91,12 @@ impl Totals {
         let sum = |f: &dyn Fn(&LayerForecast) -> usize| layers.iter().map(f).sum::<usize>();
         let ms = |f: &dyn Fn(&LayerForecast) -> f64| layers.iter().map(f).sum::<f64>();
         let sealed_bytes = sum(&|l| l.bytes);
-        let (server, client) = (sum(&|l| l.server_memory), sum(&|l| l.client_memory));
         Self {
             weights: sum(&|l| l.weights),
             sealed_bytes,
-            server_memory_bytes: server,
-            client_memory_bytes: client,
-            // Sealing holds the layers and the bundle made of them, then the bundle and the server's matrices.
-            process_memory_bytes: sealed_bytes + sealed_bytes.max(server) + client,
+            server_memory_bytes: sum(&|l| l.server_memory),
+            client_memory_bytes: sum(&|l| l.client_memory),
+            process_memory_bytes: memory::of_process(layers),
             bytes_up: sum(&|l| l.counts.bytes_up()),
             bytes_down: sum(&|l| l.counts.bytes_down()),
             round_trips: layers.len(),
@@ -209,7 +207,7 @@ fn cannot_be_lowered(model: &QuantModel, costs: &jali::Costs) -> Vec<Offence> {
 /// What a user should know before sealing.
 fn warn(graph: &Graph, totals: &Totals, layers: &[LayerForecast]) -> Vec<String> {
     let mut warnings = vec![];
-    if let Some(free) = super::memory::available()
+    if let Some(free) = memory::available()
         && totals.process_memory_bytes as u64 > free
     {
         warnings.push(format!(

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use jali::bundle::{self, Written};
 use jali::network::read_model;
-use jali::{JaliError, Network, QuantModel};
+use jali::{JaliError, Network, QuantModel, memory};
 use jali_mask::SealEntropy;
 use jali_net::hex;
 use jali_protocol::ProtocolError;
@@ -94,6 +94,7 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     };
     let costs = args.over.costs(kernel);
     let plan = args.leak.plan(&model, &costs)?;
+    memory::check(&model, &plan, &costs, memory::of_sealing)?;
     let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
     let bar = progress(model.graph().linear_nodes().count() + 1, "sealing");
     let mut sealed = jali_protocol::seal(&model, &plan, &costs, &entropy, |done| bar.set_position(done as u64))

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use jali::{JaliError, Kernel, bundle};
+use jali::{JaliError, Kernel, bundle, memory};
 use jali_net::server::Limits;
 use jali_net::{Config, Running, Signal, TlsFiles, Tokens, model_name, wait_for_signals};
 use jali_operator::OperatorError;
@@ -72,8 +72,8 @@ enum LogForm {
     None,
 }
 
-/// Most bytes that one model may take, whatever its bundle claims.
-const MAX_MODEL: usize = 1 << 40;
+/// Most bytes that one model may take where the system does not tell what there is.
+const MAX_MODEL: u64 = 1 << 40;
 
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     log(args.log);
@@ -144,7 +144,10 @@ fn load(args: &ServeArgs, kernel: Kernel, old: &[Arc<Server>]) -> anyhow::Result
         let hash = bundle::open(&path, jali_operator::Kind::Server)?.content_hash();
         let model = match old.iter().find(|m| m.model().content_hash() == hash) {
             Some(same) => same.clone(),
-            None => Arc::new(bundle::load_server(&path, kernel, MAX_MODEL)?),
+            None => {
+                let there_is = memory::available().unwrap_or(MAX_MODEL);
+                Arc::new(bundle::load_server(&path, kernel, usize::try_from(there_is).unwrap_or(usize::MAX))?)
+            }
         };
         let id = model_name(model.model().id());
         if models.iter().any(|m| m.model().id() == model.model().id()) {
