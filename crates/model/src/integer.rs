@@ -53,7 +53,7 @@ impl Accumulator for i64 {
     }
 }
 
-fn linear(model: &QuantModel, node: usize, x: &[i32], in_shape: &[usize]) -> Result<Vec<i64>, ModelError> {
+pub(crate) fn linear(model: &QuantModel, node: usize, x: &[i32], in_shape: &[usize]) -> Result<Vec<i64>, ModelError> {
     let (n, weights) = (&model.graph().nodes()[node], &model.layer(node)?.weights);
     Ok(match n.op.linear() {
         // The plaintext modulus has room for every sum, sign included.

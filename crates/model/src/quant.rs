@@ -2,7 +2,8 @@
 //!
 //! Weights: symmetric per output channel. Activations: one scale per tensor and a range of integers that need not be
 //! symmetric: what is packed is a signed integer anyway, so 255 steps from -30 to 225 cost nothing. The scale minimises
-//! the squared error of the calibration values, clipping included.
+//! the squared error of the calibration values, clipping included. Below 8 bits weights are clipped in the same way, and biases
+//! take up the mean error of every channel.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use crate::graph::Graph;
 use crate::op::Linear;
 use crate::preprocess::Preprocess;
 use crate::tensor::Tensor;
-use crate::{ModelError, float};
+use crate::{ModelError, float, integer};
 
 /// Sizes in bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +60,11 @@ impl QuantConfig {
     /// not tell the sign of anything.
     pub fn activation_bound(&self) -> i64 {
         (1 << self.activation_bits) - 1
+    }
+
+    /// Whether rounding is coarse enough for corrections to pay: `docs/bring-your-model.md` has the measurement.
+    fn is_coarse(&self) -> bool {
+        self.weight_bits < 8 || self.activation_bits < 8
     }
 
     /// Bits of a plaintext modulus that holds every sum of `fan_in` products: `2^k > 2 * fan_in * max|w| * max|x|`.
@@ -167,7 +173,41 @@ impl QuantModel {
             let known = range.filter(|_| graph.nodes()[node].inputs[0] == 0);
             layers[node] = Some(quantise_layer(&graph.nodes()[node].name, linear, config, &ranges[node], known)?);
         }
-        Ok(Self { graph, config, preprocess: Preprocess::default(), layers })
+        let mut model = Self { graph, config, preprocess: Preprocess::default(), layers };
+        if config.is_coarse() {
+            model.correct_bias(images)?;
+        }
+        Ok(model)
+    }
+
+    /// Moves every bias by the mean error that rounding makes of a channel's outputs on the calibration images (bias
+    /// correction: Nagel et al., 2019, arXiv:1906.04721). Every layer for itself, from inputs as the float network has them.
+    fn correct_bias(&mut self, images: &[Tensor]) -> Result<(), ModelError> {
+        let mut errors: Vec<Vec<f64>> = vec![vec![]; self.layers.len()];
+        for image in images {
+            run(&self.graph, image.clone(), |node, x| {
+                let exact = float::linear(&self.graph, node, x)?;
+                let scaling = &self.layer(node)?.scaling;
+                let sums = integer::linear(self, node, &scaling.quantise(&x.data), &x.shape)?;
+                let (rounded, channels) = (scaling.dequantise(&sums), scaling.bias.len());
+                let positions = exact.len() / channels;
+                errors[node].resize(channels, 0.0);
+                for (c, e) in errors[node].iter_mut().enumerate() {
+                    let part = c * positions..(c + 1) * positions;
+                    let sum = |v: &[f32]| v[part.clone()].iter().map(|v| f64::from(*v)).sum::<f64>();
+                    *e += (sum(&exact) - sum(&rounded)) / positions as f64;
+                }
+                Ok(exact)
+            })?;
+        }
+        for (layer, errors) in self.layers.iter_mut().zip(&errors) {
+            let Some(QuantLayer { scaling, .. }) = layer else { continue };
+            for ((bias, &unit), error) in scaling.bias.iter_mut().zip(&scaling.scales).zip(errors) {
+                let moved = *bias as f64 + error / images.len() as f64 / unit;
+                *bias = moved.round().clamp(-(MAX_BIAS as f64), MAX_BIAS as f64) as i64;
+            }
+        }
+        Ok(())
     }
 
     /// Says how images become its inputs.
@@ -257,6 +297,17 @@ impl Range {
     }
 }
 
+/// The part of the largest weight at which cutting the others off gives the least squared error.
+fn best_part(row: &[f32], max: f32, bound: f32) -> f32 {
+    let error = |part: f32| -> f64 {
+        let scale = part * max / bound;
+        let rounded = |w: f32| (w / scale).round().clamp(-bound, bound) * scale;
+        row.iter().map(|&w| f64::from(w - rounded(w)).powi(2)).sum()
+    };
+    let candidates = (40..=100).map(|i| i as f32 / 100.0);
+    candidates.map(|c| (error(c), c)).fold((f64::INFINITY, 1.0), |a, b| if b.0 < a.0 { b } else { a }).1
+}
+
 fn quantise_layer(
     name: &str,
     linear: Linear<'_>,
@@ -282,6 +333,8 @@ fn quantise_layer(
     let (mut weights, mut scales, mut bias) = (vec![], vec![], vec![]);
     for (row, &b) in linear.weights().chunks_exact(linear.fan_in()).zip(linear.bias()) {
         let max = row.iter().fold(0f32, |m, w| m.max(w.abs()));
+        // At 8 bits nothing is gained by cutting weights off.
+        let max = if config.weight_bits < 8 { max * best_part(row, max, bound) } else { max };
         let scale = if max > 0.0 { max / bound } else { 1.0 };
         weights.extend(row.iter().map(|w| (w / scale).round().clamp(-bound, bound) as i32));
         let unit = f64::from(scale) * f64::from(input_scale);

@@ -110,6 +110,25 @@ fn weights_and_activations_keep_to_their_bits() {
     }
 }
 
+#[test]
+fn coarse_rounding_leaves_no_mean_error_in_a_channel() {
+    for (w, a, seed) in [(4, 6, 1), (3, 8, 2), (8, 4, 3)] {
+        let mut g = Graph::new(vec![2, 6, 6]).unwrap();
+        g.push("c".into(), Op::Conv(conv(&Conv { filters: 3, channels: 2, ..PLAIN }, seed)), vec![0]).unwrap();
+        let images: Vec<Tensor> = (0..5).map(|i| image(&[2, 6, 6], i)).collect();
+        let q = QuantModel::calibrate(g, QuantConfig::new(w, a).unwrap(), &images, None).unwrap();
+        for channel in 0..3 {
+            let error = |x: &Tensor| -> f64 {
+                let (f, i) = (float::run(q.graph(), x.clone()).unwrap(), integer::run(&q, x.clone()).unwrap());
+                (0..36).map(|p| f64::from(f.data[36 * channel + p] - i.output.data[36 * channel + p])).sum()
+            };
+            let mean = images.iter().map(error).sum::<f64>() / (5.0 * 36.0);
+            // What a bias cannot express is half a unit of the accumulator.
+            assert!(mean.abs() <= 0.51 * q.layer(0).unwrap().scaling.scales[channel], "{w} {a} {channel}: {mean}");
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     /// Two independent convolutions (im2col in f32, plain loops in integers) on numbers that f32 holds exactly.

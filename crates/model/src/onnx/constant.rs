@@ -167,14 +167,23 @@ pub(super) fn fold(op: &str, inputs: &[&Constant], attributes: &Attributes<'_>) 
         "Unsqueeze" | "Squeeze" | "Reshape" => reshape(op, first, inputs.get(1).and_then(|c| c.as_ints()), attributes),
         "Transpose" => transpose(first, attributes.order),
         "Cast" => cast(first, attributes.to),
-        "Slice" if inputs.len() > 2 => slice(first, &inputs[1..]),
+        "Slice" => slice(first, &inputs[1..]),
         "Add" | "Sub" | "Mul" | "Div" if inputs.len() == 2 => arithmetic(op, first, inputs[1]),
-        "Sqrt" => Ok(Constant {
-            dims: first.dims.clone(),
-            values: Values::Float(first.floats()?.into_iter().map(f32::sqrt).collect()),
-        }),
+        "Sqrt" => each(first, f32::sqrt, None),
+        "Floor" => each(first, f32::floor, None),
+        "Ceil" => each(first, f32::ceil, None),
+        "Neg" => each(first, |v| -v, Some(i64::wrapping_neg)),
         _ => return None,
     })
+}
+
+/// A function of every value; integers have one of their own.
+fn each(c: &Constant, float: fn(f32) -> f32, int: Option<fn(i64) -> i64>) -> Result<Constant, String> {
+    let values = match (&c.values, int) {
+        (Values::Int(v), Some(int)) => Values::Int(v.iter().copied().map(int).collect()),
+        _ => Values::Float(c.floats().ok_or("is of an unknown type")?.into_iter().map(float).collect()),
+    };
+    Ok(Constant { dims: c.dims.clone(), values })
 }
 
 /// Attributes that [`fold`] looks at.
@@ -322,14 +331,20 @@ fn cast(c: &Constant, to: i32) -> Result<Constant, String> {
 }
 
 fn slice(c: &Constant, bounds: &[&Constant]) -> Result<Constant, String> {
-    let list = |i: usize| bounds.get(i).and_then(|c| c.as_ints());
-    let simple =
-        c.dims.len() == 1 && list(2).is_none_or(|a| matches!(a, [0 | -1])) && list(0).is_some_and(|s| s.len() == 1);
-    let (Some(&[start]), Some(&[end]), true) = (list(0), list(1), simple) else {
-        return Err("cuts a constant that is not a list".into());
-    };
-    let places = slice_places(c.dims[0], start, end, list(3).map_or(1, |s| s.first().copied().unwrap_or(1)))?;
-    pick(c, vec![places.len()], places.into_iter())
+    let list = |i: usize| bounds.get(i).map(|c| c.as_ints().ok_or("its bounds are not integers")).transpose();
+    let (Some(starts), Some(ends)) = (list(0)?, list(1)?) else { return Err("has no bounds".into()) };
+    let (axes, steps) = (list(2)?, list(3)?);
+    let mut places: Vec<Vec<usize>> = c.dims.iter().map(|&d| (0..d).collect()).collect();
+    for (i, (&start, &end)) in starts.iter().zip(ends).enumerate() {
+        let axis = axes.map_or(Some(i as i64), |a| a.get(i).copied()).ok_or("has more bounds than axes")?;
+        let (axis, step) = (axis_of(axis, c.dims.len())?, steps.and_then(|s| s.get(i)).copied().unwrap_or(1));
+        places[axis] = slice_places(c.dims[axis], start, end, step)?;
+    }
+    // Row-major positions, axis by axis.
+    let flat = places.iter().zip(&c.dims).fold(vec![0], |flat, (places, extent)| {
+        flat.iter().flat_map(|f| places.iter().map(move |p| f * extent + p)).collect()
+    });
+    pick(c, places.iter().map(Vec::len).collect(), flat.into_iter())
 }
 
 /// Places that `Slice` takes along an axis.

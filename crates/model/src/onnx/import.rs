@@ -1,21 +1,26 @@
 //! The file: its inputs and outputs, nodes in order, and a list of everything that is not supported.
 
+use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use prost::Message;
 
-use super::constant::{Attributes, Constant, ReadExternal, Values, fold};
+use super::constant::{Attributes, Constant, External, ReadExternal, Values, fold};
 use super::{guard, proto};
 use crate::error::Offence;
 use crate::graph::{Graph, MAX_OUTPUTS, ValueId};
 use crate::op::Op;
+use crate::tensor::elements;
 use crate::{ModelError, infer};
 
 /// Versions of ONNX's operator set whose operators are read as they are meant.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
-/// Most numbers that constants computed from constants may have together.
-const MAX_FOLDED: usize = 1 << 28;
+/// Most bytes that the model may name in other files.
+const MAX_EXTERNAL: usize = 1 << 32;
+/// Numbers that constants computed from constants may have together: so many, and so many for every byte of the model
+/// (weights that are transposed, cast and reshaped count each time).
+const FOLDED: (usize, usize) = (1 << 20, 8);
 
 /// A network with what there is to say about its file.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,6 +81,15 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
         ));
     }
     let file = model.graph.ok_or_else(|| bad("it has no graph".into()))?;
+    let held = Cell::new(bytes.len());
+    let mut counted = |data: &External| {
+        held.set(held.get().saturating_add(data.length));
+        match held.get() {
+            0..=MAX_EXTERNAL => external(data),
+            _ => Err(format!("the model names more than {MAX_EXTERNAL} bytes of other files")),
+        }
+    };
+    let external: ReadExternal<'_> = &mut counted;
     let mut constants = HashMap::new();
     for tensor in &file.initializer {
         constants.insert(tensor.name.clone(), Rc::new(Constant::read(tensor, external)?));
@@ -104,6 +118,7 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
         unknown: HashSet::new(),
         offences: vec![],
         folded: 0,
+        held: &held,
         external,
     };
     for node in &file.node {
@@ -155,6 +170,8 @@ pub(super) struct Importer<'a, 'e> {
     offences: Vec<Offence>,
     /// Numbers in constants that were computed here.
     folded: usize,
+    /// Bytes of the model, other files included.
+    held: &'a Cell<usize>,
     external: ReadExternal<'e>,
 }
 
@@ -330,7 +347,7 @@ impl<'a> Importer<'a, '_> {
         if let Some(folded) = self.fold(r) {
             let constant = folded?;
             self.folded = self.folded.saturating_add(constant.len());
-            if self.folded > MAX_FOLDED {
+            if self.folded > self.foldable() {
                 return Err("makes the constants of the file too large".into());
             }
             return Ok(Outcome::Constant(constant));
@@ -341,7 +358,15 @@ impl<'a> Importer<'a, '_> {
     /// A constant, if all inputs are and the operator is one that is computed here.
     fn fold(&self, r: &Reading<'_>) -> Option<Result<Constant, Refusal>> {
         let names = r.node.input.iter().filter(|n| !n.is_empty());
-        let inputs: Vec<Rc<Constant>> = names.map(|n| self.constants.get(n).cloned()).collect::<Option<_>>()?;
+        let mut inputs: Vec<Rc<Constant>> = names.map(|n| self.constants.get(n).cloned()).collect::<Option<_>>()?;
+        if r.node.op_type == "ConstantOfShape" {
+            return Some(self.filled(r, inputs.first()?));
+        }
+        if r.node.op_type == "Slice" && inputs.len() == 1 {
+            // Bounds were attributes before operator set 10.
+            let bounds = ["starts", "ends", "axes"].into_iter().map_while(|name| r.list(name));
+            inputs.extend(bounds.map(|list| Rc::new(Constant::ints(list.to_vec()))));
+        }
         let inputs: Vec<&Constant> = inputs.iter().map(|c| &**c).collect();
         let attributes = Attributes {
             axis: r.attribute("axis").map(|a| a.i),
@@ -350,6 +375,29 @@ impl<'a> Importer<'a, '_> {
             to: r.int("to", 0) as i32,
         };
         fold(&r.node.op_type, &inputs, &attributes).map(|c| c.map_err(Refusal::from))
+    }
+
+    fn foldable(&self) -> usize {
+        self.held.get().saturating_mul(FOLDED.1).saturating_add(FOLDED.0)
+    }
+
+    /// The same value everywhere.
+    fn filled(&self, r: &Reading<'_>, shape: &Constant) -> Result<Constant, Refusal> {
+        let dims = shape.as_ints().ok_or("has a shape that is no list of integers")?;
+        let dims = dims.iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>();
+        let dims = dims.map_err(|_| "has a negative extent")?;
+        let n = elements(&dims).filter(|&n| n <= self.foldable()).ok_or("is too large")?;
+        let one = match r.attribute("value").and_then(|a| a.t.as_ref()) {
+            // Nothing of what a file beside the model holds is a single number.
+            Some(t) => Constant::read(t, &mut |_| Err("its value lies in another file".into()))?.values,
+            None => Values::Float(vec![0.0]),
+        };
+        let values = match one {
+            Values::Float(v) => Values::Float(vec![*v.first().ok_or("has no value")?; n]),
+            Values::Int(v) => Values::Int(vec![*v.first().ok_or("has no value")?; n]),
+            Values::Unread(_) => return Err("has a value of a type that is not read".into()),
+        };
+        Ok(Constant { dims, values })
     }
 
     fn constant(&mut self, r: &Reading<'_>) -> Result<Constant, Refusal> {

@@ -6,7 +6,7 @@ use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Constant, Conv, Gemm, Op, Pool};
 
 /// All operators that are read.
-pub(super) const OPERATORS: [&str; 52] = [
+pub(super) const OPERATORS: [&str; 55] = [
     "Add",
     "ArgMax",
     "AveragePool",
@@ -14,7 +14,9 @@ pub(super) const OPERATORS: [&str; 52] = [
     "Cast",
     "Clip",
     "Concat",
+    "Ceil",
     "Constant",
+    "ConstantOfShape",
     "Conv",
     "DepthToSpace",
     "Div",
@@ -22,6 +24,7 @@ pub(super) const OPERATORS: [&str; 52] = [
     "Elu",
     "Erf",
     "Flatten",
+    "Floor",
     "Gather",
     "Gelu",
     "Gemm",

@@ -4,12 +4,14 @@ use super::constant::{axis_of, slice_places, squeezed, target, unsqueezed};
 use super::import::{Importer, Outcome, Reading, Refusal, unknown_operator};
 use crate::graph::ValueId;
 use crate::op::{Op, Select, SelectKind};
-use crate::tensor::MAX_ELEMENTS;
 
 const BATCH: &str = "export with a dynamic batch dimension or a batch of 1, and keep it in every reshape";
 
 /// Places of an axis that an output takes.
 type Places = Vec<Option<u32>>;
+
+/// Longest axis that padding or enlarging may make: its places are listed, and a file of a few bytes can ask for any number.
+const MAX_EXTENT: usize = 1 << 20;
 
 impl Importer<'_, '_> {
     pub(super) fn moved(&mut self, r: &Reading<'_>) -> Result<Outcome, Refusal> {
@@ -207,8 +209,8 @@ impl Importer<'_, '_> {
             }
             let axis = self.axis(x, axis)?;
             let n = self.graph.shape(x)[axis] as i64;
-            let end = n.checked_add(after).filter(|&e| e - before.min(0) < MAX_ELEMENTS as i64);
-            let (Some(end), true) = (end, before > -n && before < MAX_ELEMENTS as i64) else {
+            let end = n.checked_add(after).filter(|&e| e - before.min(0) < MAX_EXTENT as i64);
+            let (Some(end), true) = (end, before > -n && before < MAX_EXTENT as i64) else {
                 return Err(format!("its pads {pads:?} are out of range").into());
             };
             let place = |p: i64| -> Result<Option<u32>, Refusal> {
@@ -278,8 +280,8 @@ impl Importer<'_, '_> {
             if size == n && scale == 1.0 {
                 continue;
             }
-            if size == 0 || size > MAX_ELEMENTS {
-                return Err(format!("gives axis {axis} the size {size}").into());
+            if size == 0 || size > MAX_EXTENT {
+                return Err(format!("gives axis {axis} the size {size}, 1 to {MAX_EXTENT} are supported").into());
             }
             let place = |o: usize| -> Result<Option<u32>, Refusal> {
                 let o = o as f64;

@@ -1,9 +1,14 @@
 //! The ONNX standard's own operator tests (`scripts/onnx-cases` says how the file was made; Apache-2.0, the ONNX project).
 
+use prost::Message;
+
 use super::import::import_any;
+use super::proto;
 use crate::{ModelError, Tensor, float};
 
 const CASES: &[u8] = include_bytes!("../../tests/data/onnx-cases.bin");
+/// Networks as PyTorch's exporters write them (`scripts/exported-cases`; our own).
+const EXPORTED: &[u8] = include_bytes!("../../tests/data/exported-cases.bin");
 
 /// Reads the file of cases; it is our own, so a slip in it may panic.
 struct Cases(&'static [u8]);
@@ -54,12 +59,12 @@ const REFUSED: [&str; 18] = [
     "empty or too large",
 ];
 
-#[test]
-fn operators_do_what_the_standard_says() {
-    let mut cases = Cases(CASES);
+/// Names of the cases that are right, and of those that are refused, with the reason. Panics on one that is wrong.
+fn compare(cases: &'static [u8]) -> (Vec<String>, Vec<(String, String)>) {
+    let mut cases = Cases(cases);
     let (mut right, mut refused) = (vec![], vec![]);
     while !cases.0.is_empty() {
-        let name = String::from_utf8_lossy(cases.bytes());
+        let name = String::from_utf8_lossy(cases.bytes()).into_owned();
         let model = cases.bytes();
         let (shape, data) = cases.tensor();
         let outputs = cases.take(1)[0];
@@ -68,9 +73,7 @@ fn operators_do_what_the_standard_says() {
         let graph = match import_any(model, &mut none) {
             Ok(imported) => imported.graph,
             Err(e) => {
-                let text = e.to_string();
-                assert!(REFUSED.iter().any(|r| text.contains(r)), "{name}: {text}");
-                refused.push((name, text));
+                refused.push((name, e.to_string()));
                 continue;
             }
         };
@@ -92,5 +95,72 @@ fn operators_do_what_the_standard_says() {
     }
     println!("{} cases right, {} refused:", right.len(), refused.len());
     refused.iter().for_each(|(name, why)| println!("  {name}: {why}"));
+    (right, refused)
+}
+
+#[test]
+fn operators_do_what_the_standard_says() {
+    let (right, refused) = compare(CASES);
+    for (name, why) in refused {
+        assert!(REFUSED.iter().any(|r| why.contains(r)), "{name}: {why}");
+    }
     assert!(right.len() >= 150, "{}", right.len());
+}
+
+#[test]
+fn networks_of_both_exporters_do_what_pytorch_does() {
+    let (right, refused) = compare(EXPORTED);
+    assert!(refused.is_empty() && right.len() >= 13, "{right:?}");
+}
+
+/// A model of one operator on a 1x8x8 image with one more input.
+fn one_operator(op: &str, constant: proto::TensorData, on_image: bool) -> Vec<u8> {
+    let dim = |n: i64| proto::Dimension { dim_value: Some(n) };
+    let shape = proto::Shape { dim: [1, 1, 8, 8].map(dim).to_vec() };
+    let x = proto::ValueInfo {
+        name: "x".into(),
+        r#type: Some(proto::Type { tensor_type: Some(proto::TensorType { shape: Some(shape) }) }),
+    };
+    let constant = proto::TensorData { name: "c".into(), ..constant };
+    let input = match (op, on_image) {
+        ("Resize", _) => vec!["x".into(), String::new(), "c".into()],
+        (_, true) => vec!["x".into(), "c".into()],
+        (_, false) => vec!["c".into()],
+    };
+    let node = proto::Node { op_type: op.into(), input, output: vec!["y".into()], ..Default::default() };
+    let graph = proto::Graph {
+        node: vec![node],
+        initializer: vec![constant],
+        input: vec![x],
+        output: vec![proto::ValueInfo { name: "y".into(), r#type: None }],
+    };
+    let opset = proto::Opset { domain: String::new(), version: 17 };
+    proto::Model { graph: Some(graph), opset_import: vec![opset] }.encode_to_vec()
+}
+
+#[test]
+fn few_bytes_cannot_ask_for_much_memory() {
+    let ints = |v: &[i64]| proto::TensorData {
+        dims: vec![v.len() as i64],
+        data_type: 7,
+        int64_data: v.to_vec(),
+        ..Default::default()
+    };
+    let floats = |v: &[f32]| proto::TensorData {
+        dims: vec![v.len() as i64],
+        data_type: 1,
+        float_data: v.to_vec(),
+        ..Default::default()
+    };
+    let many = 1 << 27;
+    for (model, says) in [
+        (one_operator("ConstantOfShape", ints(&[many]), false), "too large"),
+        (one_operator("ConstantOfShape", ints(&[many, many, many]), false), "too large"),
+        (one_operator("ConstantOfShape", ints(&[-1]), false), "negative"),
+        (one_operator("Pad", ints(&[0, 0, 0, 0, 0, 0, 0, many]), true), "out of range"),
+        (one_operator("Resize", floats(&[1.0, 1.0, 1.0, 1e7]), true), "are supported"),
+    ] {
+        let error = import_any(&model, &mut |_| Err(String::new())).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(says), "{says}: {error}");
+    }
 }
