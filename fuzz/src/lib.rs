@@ -12,7 +12,8 @@ use std::sync::{Arc, OnceLock};
 
 use jali_leak::Plan;
 use jali_mask::{AnswerForm, RequestContext, RequestEntropy, SealEntropy};
-use jali_model::{Gemm, Graph, Op, Outline, QuantConfig, QuantModel, Tensor, onnx};
+use jali_model::onnx::{self, External};
+use jali_model::{Gemm, Graph, Op, Outline, Preprocess, QuantConfig, QuantModel, Tensor, float, integer};
 use jali_operator::{Bundle, BundleWriter, Kind, OperatorSummary, ServerModel};
 use jali_pack::Costs;
 use jali_protocol::message::{decode_answer, decode_hints, decode_refusal};
@@ -26,7 +27,7 @@ const MEMORY: usize = 1 << 24;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("plan", plan),
     ("container", container),
     ("server_sections", server_sections),
@@ -36,6 +37,7 @@ pub const TARGETS: [Target; 9] = [
     ("hints", hints),
     ("outline", outline),
     ("onnx_model", onnx_model),
+    ("image", image),
 ];
 
 /// A small sealed network, half of its rows open.
@@ -181,7 +183,43 @@ pub fn plan(data: &[u8]) {
     }
 }
 
-/// A model file.
+/// A model file, with a file of data beside it; what can be imported and is small is run, quantised, and lowered.
 pub fn onnx_model(data: &[u8]) {
-    let _ = onnx::import(data);
+    let mut beside = |e: &External| data.get(..e.length).map(<[u8]>::to_vec).ok_or_else(|| "too short".to_string());
+    let Ok(imported) = onnx::import_with(data, &mut beside) else { return };
+    let graph = imported.graph;
+    let values: usize = graph.nodes().iter().map(|n| n.shape.iter().product::<usize>() * work(&n.op)).sum();
+    let shape = graph.input_shape().to_vec();
+    let inputs: usize = shape.iter().product();
+    if values > 1 << 20 || inputs > 1 << 16 {
+        return;
+    }
+    let x = (0..inputs).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
+    let x = Tensor::new("x", shape, x).unwrap();
+    let _ = float::run_all(&graph, x.clone());
+    let Ok(model) = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&x), None) else { return };
+    let _ = integer::run(&model, x);
+    let _ = jali_protocol::forecast(&model, &Plan::hide_all(model.graph()), &Costs::default());
+}
+
+/// About how many products a value of a node takes.
+fn work(op: &Op) -> usize {
+    match op {
+        Op::MaxPool(p) | Op::AveragePool(p) => p.kernel.iter().product(),
+        op => op.linear().map_or(1, |l| l.fan_in()),
+    }
+}
+
+/// A file that says how images become inputs, and an image.
+pub fn image(data: &[u8]) {
+    let parts = sections(data, &["preprocess", "image"]);
+    let preprocess = parts.first().and_then(|(_, json)| serde_json::from_slice::<Preprocess>(json).ok());
+    let Some((_, image)) = parts.get(1) else { return };
+    for shape in [&[3, 8, 8][..], &[1, 4, 4], &[8, 8, 3], &[5]] {
+        let p = preprocess.clone().filter(|p| p.check(shape).is_ok()).unwrap_or_default();
+        if let Ok(tensor) = jali::image_file::decode_image(image, shape, &p) {
+            assert_eq!(tensor.shape, shape);
+            assert!(tensor.data.iter().all(|v| v.is_finite()));
+        }
+    }
 }

@@ -26,6 +26,13 @@ fn write_corpus() {
     let client = sections_of(&s.client_bytes, jali_operator::Kind::Client);
     let refs = |v: &[Vec<u8>]| joined(&v.iter().map(|v| &v[..]).collect::<Vec<_>>());
     let onnx = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/mnist.onnx")).unwrap();
+    for (i, model) in onnx_cases().into_iter().enumerate().filter(|(i, m)| i % 10 == 0 && m.len() < 1000) {
+        std::fs::create_dir_all(folder("onnx_model")).unwrap();
+        std::fs::write(folder("onnx_model").join(format!("case-{i}")), model).unwrap();
+    }
+    let preprocess = br#"{"input_scale": 1, "mean": [0.5], "std": [0.25], "resize": "stretch"}"#;
+    let photo = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/images/cifar10/00-cat.png")).unwrap();
+    let array = jali::image_file::npy_bytes(&jali_model::Tensor::new("x", vec![5], vec![0.5; 5]).unwrap());
     for (target, name, bytes) in [
         ("container", "server", s.server_bytes.clone()),
         ("container", "client", s.client_bytes.clone()),
@@ -41,12 +48,48 @@ fn write_corpus() {
             "one",
             jali_leak::Plan::open_all(&jali_fuzz::graph()).to_json(&jali_fuzz::graph(), "corpus").unwrap().into_bytes(),
         ),
+        ("image", "png", joined(&[preprocess, &photo])),
+        ("image", "npy", joined(&[preprocess, &array])),
         // The beginning of a real model: nodes and names, cut in its first weights.
         ("onnx_model", "mnist-head", onnx[..2000].to_vec()),
     ] {
         std::fs::create_dir_all(folder(target)).unwrap();
         std::fs::write(folder(target).join(name), bytes).unwrap();
     }
+}
+
+/// Whole small models: those of the ONNX standard's own cases (`crates/model/src/onnx/tests.rs` reads all of the file).
+fn onnx_cases() -> Vec<Vec<u8>> {
+    struct Cases(Vec<u8>, usize);
+    impl Cases {
+        fn take(&mut self, n: usize) -> &[u8] {
+            self.1 += n;
+            &self.0[self.1 - n..self.1]
+        }
+        fn number(&mut self) -> usize {
+            u32::from_le_bytes(self.take(4).try_into().unwrap()) as usize
+        }
+        fn bytes(&mut self) -> Vec<u8> {
+            let n = self.number();
+            self.take(n).to_vec()
+        }
+        fn skip_tensor(&mut self) {
+            let rank = self.take(1)[0];
+            let elements: usize = (0..rank).map(|_| self.number()).product();
+            self.take(4 * elements);
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/model/tests/data/onnx-cases.bin");
+    let mut cases = Cases(std::fs::read(path).unwrap(), 0);
+    let mut models = vec![];
+    while cases.1 < cases.0.len() {
+        let _name = cases.bytes();
+        models.push(cases.bytes());
+        cases.skip_tensor();
+        let outputs = cases.take(1)[0];
+        (0..outputs).for_each(|_| cases.skip_tensor());
+    }
+    models
 }
 
 struct Random(u64);
@@ -68,6 +111,9 @@ fn run((name, body): Target, time: Duration) {
     let mut corpus: Vec<Vec<u8>> = vec![vec![]];
     for entry in std::fs::read_dir(folder(name)).into_iter().flatten().flatten() {
         corpus.push(std::fs::read(entry.path()).unwrap());
+    }
+    if name == "onnx_model" {
+        corpus.extend(onnx_cases());
     }
     corpus.iter().for_each(|input| body(input));
     let (begun, mut random, mut runs) = (Instant::now(), Random(0x9e37_79b9_7f4a_7c15), 0u64);
