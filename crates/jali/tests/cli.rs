@@ -139,6 +139,29 @@ fn images_are_classified_with_a_model_file() {
 }
 
 #[test]
+fn networks_that_others_trained_run_encrypted_and_exact() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/models");
+    if !folder.is_dir() {
+        eprintln!("SKIPPED: there is no ../shared/models beside the repository");
+        return;
+    }
+    for (network, samples, scale) in [
+        ("mnist-conv", "mnist", "1/255"),
+        ("mlperf_tiny_resnet8_cifar10", "cifar10", "1"),
+        ("delphi_minionn_cifar10_relu", "cifar10", "1/255"),
+    ] {
+        let model = folder.join(network).with_extension("onnx").display().to_string();
+        let args =
+            ["infer", "--model", &model, "--samples", samples, "--images", "20", "--input-scale", scale, "--json"];
+        let r = json(&args);
+        assert!(r["images"].as_array().unwrap().iter().all(|i| i["exact"] == true), "{network}");
+        assert_eq!(r["weights_hidden"], 1.0);
+        // In float they get 85 to 99 % of the test set; pixels of the wrong scale give chance.
+        assert!(r["correct"].as_u64() >= Some(15), "{network}: {}", r["correct"]);
+    }
+}
+
+#[test]
 fn outputs_are_kept_and_can_be_read_again() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("kept");

@@ -13,7 +13,7 @@ use crate::cli::text::{bytes, say, say_json, table};
 
 /// Compute, by the cost model, how cost grows with channels and plane size, and what ResNet-18 and ResNet-50 would take.
 ///
-/// Nothing is sealed or run. A layer with stride 2 counts as the stride-1 layer over its phases that it can be turned into.
+/// Nothing is sealed or run.
 #[derive(clap::Parser)]
 #[command(after_help = "Examples:\n  jali bench growth\n  jali bench growth --link lan --svg growth.svg")]
 pub(in crate::cli) struct GrowthArgs {
@@ -74,21 +74,13 @@ impl Shape {
         self.0 * self.1 * self.3 * self.3
     }
 
-    /// The stride-1 layer that it is lowered to, and the plane that this one sees.
-    fn lowered(&self) -> (Conv, usize) {
-        let Self(channels, filters, plane, kernel, stride) = *self;
-        // With stride 2, one phase of a 1x1 kernel, all four of a larger one, each with half the taps.
-        let phases = if kernel == 1 { 1 } else { stride * stride };
-        let (channels, plane, k) = (channels * phases, plane / stride, kernel.div_ceil(stride));
-        let padding = [k / 2, (k - 1) / 2, k / 2, (k - 1) / 2];
-        let (weight, bias, stride, dilation) = (vec![], vec![], [1, 1], [1, 1]);
-        (Conv { weight, bias, filters, channels, kernel: [k, k], stride, padding, dilation, groups: 1 }, plane)
-    }
-
     fn estimate(&self, open: f64, costs: &Costs) -> anyhow::Result<Estimate> {
-        let (conv, plane) = self.lowered();
-        let shapes = ([conv.channels, plane, plane], conv.filters * plane * plane);
-        Ok(Estimate::of(&QuantConfig::default(), Linear::Conv(&conv), (&shapes.0, shapes.1), open, costs)?)
+        let Self(channels, filters, plane, kernel, stride) = *self;
+        let (weight, bias, padding) = (vec![], vec![], [kernel / 2; 4]);
+        let (kernel, outputs, stride) = ([kernel; 2], filters * plane.div_ceil(stride).pow(2), [stride; 2]);
+        let conv = Conv { weight, bias, filters, channels, kernel, stride, padding, dilation: [1, 1], groups: 1 };
+        let input = [channels, plane, plane];
+        Ok(Estimate::of(&QuantConfig::default(), Linear::Conv(&conv), (&input, outputs), open, costs)?)
     }
 }
 
@@ -141,7 +133,7 @@ fn totals(convs: &[Shape], fc: [usize; 2], open: f64, weights: usize, costs: &Co
     let memory = |e: &Estimate| {
         let limb = |(l, &bits): (usize, &u32)| {
             let rows = if l == 0 { e.counts.rows } else { e.counts.rows - e.counts.short_rows };
-            e.counts.tiles * rows * e.counts.degree * RowStore::bytes_per_residue(bits)
+            e.counts.row_tiles * rows * e.counts.degree * RowStore::bytes_per_residue(bits)
         };
         e.prime_bits.iter().enumerate().map(limb).sum::<usize>()
     };
