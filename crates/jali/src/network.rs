@@ -79,17 +79,29 @@ pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
 pub fn read_model_file(path: &Path) -> Result<Imported, JaliError> {
     let bytes = read_bounded(path, MAX_MODEL)?;
     let folder = path.parent().unwrap_or(Path::new(""));
-    let mut external = |data: &External| read_external(folder, data);
+    let mut external = |data: &External| read_external(path, folder, data);
     onnx::import_with(&bytes, &mut external).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
 }
 
-/// The bytes of a constant in another file. The model names the file: only one in its own folder, or below, is opened.
-fn read_external(folder: &Path, data: &External) -> Result<Vec<u8>, String> {
+/// The bytes of a constant in another file. The model names the file: only one in its own folder, or below, is opened. Links
+/// count where they lead, and so does the model itself (downloads of some tools are folders of links).
+fn read_external(model: &Path, folder: &Path, data: &External) -> Result<Vec<u8>, String> {
+    let outside = || "the file must lie in the model's folder".to_string();
     let name = Path::new(&data.location);
-    if !name.components().all(|c| matches!(c, Component::Normal(_))) || data.location.is_empty() {
-        return Err("the file must lie in the model's folder".into());
+    if !name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) || data.location.is_empty() {
+        return Err(outside());
     }
-    let mut file = std::fs::File::open(folder.join(name)).map_err(|e| e.to_string())?;
+    let real = |path: &Path| path.canonicalize().map_err(|e| e.to_string());
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let path = real(&here.join(name))?;
+    let (folder, of_model) = (real(here)?, real(model)?);
+    if !(path.starts_with(&folder) || of_model.parent().is_some_and(|own| path.starts_with(own))) {
+        return Err(outside());
+    }
+    if !path.is_file() {
+        return Err("it is no file".into());
+    }
+    let mut file = std::fs::File::open(path).map_err(|e| e.to_string())?;
     let held = file.metadata().map_err(|e| e.to_string())?.len();
     let end = data.offset.checked_add(data.length as u64);
     if end.is_none_or(|end| end > held) {
@@ -110,7 +122,9 @@ pub fn read_preprocess(model: &Path) -> Result<Option<(PathBuf, Preprocess)>, Ja
         if path.is_file() {
             let bytes = read_bounded(&path, MAX_PREPROCESS)?;
             let fail = |e: serde_json::Error| JaliError::Preprocess { path: path.clone(), why: e.to_string() };
-            let preprocess = serde_json::from_slice(&bytes).map_err(fail)?;
+            // By name only: serde would take a list by position, too.
+            let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes).map_err(fail)?;
+            let preprocess = serde_json::from_value(fields.into()).map_err(fail)?;
             return Ok(Some((path, preprocess)));
         }
     }

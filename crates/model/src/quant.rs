@@ -210,6 +210,19 @@ impl QuantModel {
         Ok(())
     }
 
+    /// Without images, and without running anything: for what depends on shapes alone.
+    ///
+    /// # Errors
+    /// [`ModelError::NotFinite`] for unusable weights.
+    pub fn uncalibrated(graph: Graph, config: QuantConfig) -> Result<Self, ModelError> {
+        let mut layers = vec![None; graph.nodes().len()];
+        for (node, linear) in graph.linear_nodes() {
+            let name = &graph.nodes()[node].name;
+            layers[node] = Some(quantise_layer(name, linear, config, &Range::default(), None)?);
+        }
+        Ok(Self { graph, config, preprocess: Preprocess::default(), layers })
+    }
+
     /// Says how images become its inputs.
     ///
     /// # Errors
@@ -246,6 +259,8 @@ impl QuantModel {
 
 /// Largest absolute bias in units of the accumulator.
 const MAX_BIAS: i64 = 9_000_000_000_000_000;
+/// Bias of a channel without weights, in units of its own.
+const DEAD_BIAS: f64 = (1u64 << 40) as f64;
 
 /// What calibration saw at one input: the range, zero included, then a histogram.
 #[derive(Debug, Clone)]
@@ -335,12 +350,20 @@ fn quantise_layer(
         let max = row.iter().fold(0f32, |m, w| m.max(w.abs()));
         // At 8 bits nothing is gained by cutting weights off.
         let max = if config.weight_bits < 8 { max * best_part(row, max, bound) } else { max };
-        let scale = if max > 0.0 { max / bound } else { 1.0 };
+        let scale = max / bound;
+        let resolved = |unit: f64| f64::from(b.abs()) / unit <= MAX_BIAS as f64;
+        if !(scale.is_normal() && resolved(f64::from(scale) * f64::from(input_scale))) {
+            // A dead channel: weights of zero, or so small that all of them together are lost beside the bias.
+            weights.extend(row.iter().map(|_| 0));
+            let unit = if b == 0.0 { 1.0 } else { f64::from(b.abs()) / DEAD_BIAS };
+            scales.push(unit);
+            bias.push((f64::from(b) / unit).round() as i64);
+            continue;
+        }
         weights.extend(row.iter().map(|w| (w / scale).round().clamp(-bound, bound) as i32));
         let unit = f64::from(scale) * f64::from(input_scale);
         scales.push(unit);
-        // Saturates far above any sum instead of wrapping.
-        bias.push((f64::from(b) / unit).round().clamp(-(MAX_BIAS as f64), MAX_BIAS as f64) as i64);
+        bias.push((f64::from(b) / unit).round() as i64);
     }
     Ok(QuantLayer { weights, scaling: Scaling { scales, bias, input_scale, input_range: (low, high) } })
 }

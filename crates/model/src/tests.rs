@@ -111,6 +111,27 @@ fn weights_and_activations_keep_to_their_bits() {
 }
 
 #[test]
+fn channels_without_weights_keep_their_bias() {
+    // Weight decay leaves channels whose weights are zero or next to it; normalisation leaves biases of any size.
+    for tiny in [0.0, 1e-42, 1e-30, 1e-16, 1e-12, 1e-7] {
+        for bias in [0.5f32, -3.0, 1e-3, 0.0, 1e20] {
+            let mut g = Graph::new(vec![1, 4, 4]).unwrap();
+            let mut c = conv(&Conv { filters: 2, ..PLAIN }, 1);
+            c.weight[9..].iter_mut().for_each(|w| *w *= tiny);
+            c.bias = vec![0.1, bias];
+            g.push("c".into(), Op::Conv(c), vec![0]).unwrap();
+            let x = image(&[1, 4, 4], 1);
+            let q = QuantModel::calibrate(g, QuantConfig::default(), std::slice::from_ref(&x), None).unwrap();
+            let (f, i) = (float::run(q.graph(), x.clone()).unwrap(), integer::run(&q, x).unwrap());
+            for (f, i) in f.data[16..].iter().zip(&i.output.data[16..]) {
+                assert!((f - i).abs() <= 1e-6 * bias.abs() + 0.05 * tiny + 1e-37, "{tiny} {bias}: {f} {i}");
+            }
+            assert!(q.outline().is_ok());
+        }
+    }
+}
+
+#[test]
 fn coarse_rounding_leaves_no_mean_error_in_a_channel() {
     for (w, a, seed) in [(4, 6, 1), (3, 8, 2), (8, 4, 3)] {
         let mut g = Graph::new(vec![2, 6, 6]).unwrap();
@@ -226,7 +247,7 @@ fn small_onnx() -> Vec<u8> {
     let ints = |name: &str, ints: &[i64]| Attribute { name: name.into(), ints: ints.to_vec(), ..Default::default() };
     let value = |name: &str, dims: &[i64]| {
         let dim = dims.iter().map(|&d| Dimension { dim_value: (d > 0).then_some(d) }).collect();
-        let tensor_type = Some(TensorType { shape: Some(Shape { dim }) });
+        let tensor_type = Some(TensorType { elem_type: 1, shape: Some(Shape { dim }) });
         ValueInfo { name: name.into(), r#type: Some(Type { tensor_type }) }
     };
     let target = TensorData {

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use clap::Args;
 use jali::image_file::{read_bounded, read_image};
-use jali::network::read_model;
 use jali::{Dataset, JaliError, Network, QuantModel, Reading, Records, Sample, Tensor};
 use jali_model::{Preprocess, float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::pixels::{Pixels, calibration_images, range, warn_of_range};
+use super::pixels::{Pixels, calibrate_file, calibration_images, range, read_model_aloud, warn_of_range};
 use super::text::{Spread, bytes, note, percent, progress, say, say_json, table};
 use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session};
 
@@ -139,7 +138,7 @@ impl Subject {
     }
 
     fn of_file(args: &EvaluateArgs, path: &Path) -> anyhow::Result<Self> {
-        let graph = read_model(path)?;
+        let graph = read_model_aloud(path)?;
         let shape = graph.input_shape().to_vec();
         let p = args.pixels.of_model(path, &shape)?;
         let folder = args.data.as_deref().context("--data is missing")?;
@@ -176,7 +175,7 @@ impl Subject {
                 (images, "the first measured images".into())
             }
         };
-        let model = QuantModel::calibrate(graph, args.common.bits, &typical, Some(range(&shape, &p)))?;
+        let model = calibrate_file(path, graph, args.common.bits, &typical, range(&shape, &p))?;
         Ok(Self {
             network: path.display().to_string(),
             dataset: name,
@@ -209,6 +208,12 @@ fn read_classes(path: &Path, folder: &Path) -> anyhow::Result<Vec<(PathBuf, usiz
         }
     }
     anyhow::ensure!(!files.is_empty(), "{}: it names no image", path.display());
+    let mut classes = std::collections::HashMap::new();
+    for (file, class) in &files {
+        if let Some(other) = classes.insert(file, class).filter(|other| *other != class) {
+            anyhow::bail!("{}: {} has the classes {other} and {class}", path.display(), file.display());
+        }
+    }
     Ok(files)
 }
 
@@ -237,7 +242,8 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     if let Some(classes) = reading.classes(model.graph())
         && let Some((label, ..)) = predictions.iter().find(|(label, ..)| *label >= classes)
     {
-        anyhow::bail!("{dataset}: a label is {label}, the model has {classes} classes (0 to {})", classes - 1);
+        let from = args.labels.as_ref().map_or(dataset.clone(), |path| path.display().to_string());
+        anyhow::bail!("{from}: a label is {label}, the model has {classes} classes (0 to {})", classes - 1);
     }
 
     let count = |f: &dyn Fn(usize, (usize, usize)) -> bool| {

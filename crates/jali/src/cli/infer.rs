@@ -7,15 +7,14 @@ use anyhow::Context;
 use clap::Args;
 use jali::bundle;
 use jali::image_file::{npy_bytes, read_bounded, read_image};
-use jali::network::read_model;
 use jali::remote::hints_file;
-use jali::{Dataset, JaliError, QuantModel, Reading, Remote, Sample, Session, Tensor};
+use jali::{Dataset, JaliError, Reading, Remote, Sample, Session, Tensor};
 use jali_model::{Graph, Preprocess};
 use jali_net::auth::read_token;
 use jali_net::{Client, ClientConfig};
 use serde::Serialize;
 
-use super::pixels::{Pixels, calibration_images, files_of, range, warn_of_range};
+use super::pixels::{Pixels, calibrate_file, calibration_images, files_of, range, read_model_aloud, warn_of_range};
 use super::text::{Spread, ms, note, progress, say, say_json};
 use super::{Common, DIFFERENT, Leak, Over, conclude, exit_code, start_session};
 
@@ -263,7 +262,7 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
             (path.display().to_string(), inputs, Some(With::Remote(Box::new(remote))))
         }
         (Some(path), ..) => {
-            let graph = read_model(path)?;
+            let graph = read_model_aloud(path)?;
             let preprocess = args.pixels.of_model(path, graph.input_shape())?;
             let inputs = inputs(args, graph.input_shape(), &preprocess)?;
             let good: Vec<Tensor> = inputs.iter().filter_map(|i| i.image.as_ref().ok().cloned()).collect();
@@ -271,7 +270,7 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
             if !good.is_empty() {
                 let (images, source) = calibration_of(args, good, graph.input_shape(), &preprocess)?;
                 let range = range(graph.input_shape(), &preprocess);
-                let model = QuantModel::calibrate(graph, args.common.bits, &images, Some(range))?;
+                let model = calibrate_file(path, graph, args.common.bits, &images, range)?;
                 let costs = args.over.costs(kernel);
                 let plan = args.leak.plan(&model, &costs)?;
                 let session = start_session(model, &plan, &costs, kernel)?;
@@ -289,7 +288,8 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
     if let Some(labels) = &labels
         && let Some(classes) = graph.and_then(|g| reading.classes(g)).filter(|&n| n != labels.len())
     {
-        anyhow::bail!("--labels gives {} names, the model has {classes} classes", labels.len());
+        let from = args.labels.as_deref().unwrap_or("--samples");
+        anyhow::bail!("--labels {from}: it gives {} names, the model has {classes} classes", labels.len());
     }
     if let Some(folder) = &args.outputs {
         let fail = |e: std::io::Error| JaliError::Write { path: folder.clone(), why: e.to_string() };

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use jali::image_file::read_image;
-use jali::network::read_preprocess;
-use jali::{JaliError, Tensor};
-use jali_model::{Colours, ImageLayout, Preprocess, Resize};
+use jali::network::{read_model_file, read_preprocess};
+use jali::{JaliError, QuantConfig, QuantModel, Tensor};
+use jali_model::{Colours, Graph, ImageLayout, Preprocess, Resize};
 
 use super::text::note;
 
@@ -111,6 +111,25 @@ impl Pixels {
         p.check(shape).map_err(JaliError::from)?;
         Ok(p)
     }
+}
+
+/// Reads a model, and says what there is to say about its file.
+pub(super) fn read_model_aloud(path: &Path) -> anyhow::Result<Graph> {
+    let imported = read_model_file(path)?;
+    imported.warnings.iter().try_for_each(|w| note(format!("warning: {}: {w}", path.display())))?;
+    Ok(imported.graph)
+}
+
+/// The model of a file in integers.
+pub(super) fn calibrate_file(
+    path: &Path,
+    graph: Graph,
+    bits: QuantConfig,
+    images: &[Tensor],
+    range: (f32, f32),
+) -> Result<QuantModel, JaliError> {
+    let fail = |fault| JaliError::ModelFile { path: path.into(), fault };
+    QuantModel::calibrate(graph, bits, images, Some(range)).map_err(fail)
 }
 
 /// The range of a model's inputs that its preprocessing gives.

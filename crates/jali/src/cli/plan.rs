@@ -6,7 +6,7 @@ use anyhow::Context;
 use jali::bundle::write_aside;
 use jali::image_file::read_bounded;
 use jali::network::{read_model, read_plan};
-use jali::{Costs, JaliError, Network, Plan, QuantConfig, QuantModel, Tensor};
+use jali::{Costs, JaliError, Network, Plan, QuantConfig, QuantModel};
 use jali_leak::{Ground, LeakError, Order, Origin, Policy, Unit, listed_layers};
 use jali_model::Graph;
 use jali_protocol::{Blueprint, ProtocolError, forecast};
@@ -110,9 +110,7 @@ impl Of {
 
 /// Rows and costs depend on shapes and quantisation bits alone; a calibration on zeros is enough to ask for them.
 pub(super) fn shapes_of(graph: Graph, bits: QuantConfig) -> Result<QuantModel, JaliError> {
-    let shape = graph.input_shape().to_vec();
-    let zero = Tensor::new("zero", shape.clone(), vec![0.0; shape.iter().product()])?;
-    Ok(QuantModel::calibrate(graph, bits, &[zero], Some((0.0, 1.0)))?)
+    Ok(QuantModel::uncalibrated(graph, bits)?)
 }
 
 #[derive(Serialize)]

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use jali::bundle::{self, Written};
-use jali::network::read_model;
-use jali::{JaliError, Network, QuantModel, memory};
+use jali::{JaliError, Network, memory};
 use jali_mask::SealEntropy;
 use jali_net::hex;
 use jali_protocol::ProtocolError;
 use serde::Serialize;
 
-use super::pixels::{Pixels, calibration_images, range};
+use super::pixels::{Pixels, calibrate_file, calibration_images, range, read_model_aloud};
 use super::text::{bytes, progress, say, say_json};
 use super::{Common, Leak, NetworkName, Over};
 
@@ -78,12 +77,12 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let (name, model) = match (&args.model, args.network) {
         (Some(path), _) => {
-            let graph = read_model(path)?;
+            let graph = read_model_aloud(path)?;
             let folder = args.calibrate.as_deref().context("--calibrate is missing")?;
             let preprocess = args.pixels.of_model(path, graph.input_shape())?;
             let images = calibration_images(folder, graph.input_shape(), &preprocess)?;
             let range = range(graph.input_shape(), &preprocess);
-            let model = QuantModel::calibrate(graph, args.common.bits, &images, Some(range))?;
+            let model = calibrate_file(path, graph, args.common.bits, &images, range)?;
             (path.display().to_string(), model.with_preprocess(preprocess)?)
         }
         (None, Some(network)) => {

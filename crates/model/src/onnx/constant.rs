@@ -273,8 +273,14 @@ pub(super) fn target(dims: &[usize], wanted: &[i64], zero_is_zero: bool) -> Resu
     if elements(&shape) == Some(total) { Ok(shape) } else { Err(fail()) }
 }
 
+/// Most dimensions of a constant whose shape is changed.
+const MAX_DIMS: usize = 16;
+
 pub(super) fn unsqueezed(dims: &[usize], axes: &[i64]) -> Result<Vec<usize>, String> {
     let rank = dims.len() + axes.len();
+    if rank > MAX_DIMS {
+        return Err(format!("makes {rank} dimensions, at most {MAX_DIMS} are supported"));
+    }
     let axes: Vec<usize> = axes.iter().map(|&a| axis_of(a, rank)).collect::<Result<_, _>>()?;
     let mut old = dims.iter();
     let shape = (0..rank).map(|d| if axes.contains(&d) { Some(1) } else { old.next().copied() });
@@ -282,6 +288,9 @@ pub(super) fn unsqueezed(dims: &[usize], axes: &[i64]) -> Result<Vec<usize>, Str
 }
 
 pub(super) fn squeezed(dims: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>, String> {
+    if dims.len().max(axes.map_or(0, <[i64]>::len)) > MAX_DIMS {
+        return Err(format!("has more than {MAX_DIMS} dimensions"));
+    }
     let axes: Vec<usize> = match axes {
         Some(axes) => axes.iter().map(|&a| axis_of(a, dims.len())).collect::<Result<_, _>>()?,
         None => (0..dims.len()).filter(|&d| dims[d] == 1).collect(),
@@ -367,18 +376,40 @@ pub(super) fn slice_places(extent: usize, start: i64, end: i64, step: i64) -> Re
 }
 
 fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> {
-    // Lists of equal length, or one of them a single value: what shapes and scales need.
-    let (n, dims) = match (a.len(), b.len()) {
-        (_, 1) => (a.len(), &a.dims),
-        (1, _) => (b.len(), &b.dims),
-        (x, y) if x == y && a.dims == b.dims => (x, &a.dims),
-        _ => return Err("computes with constants of different shapes".into()),
+    let rank = a.dims.len().max(b.dims.len());
+    if rank > MAX_DIMS {
+        return Err(format!("has more than {MAX_DIMS} dimensions"));
+    }
+    // Extents from the last on; what is missing in front counts as 1.
+    let extent = |c: &Constant, d: usize| (d + c.dims.len()).checked_sub(rank).map_or(1, |d| c.dims[d]);
+    let dims: Option<Vec<usize>> = (0..rank)
+        .map(|d| match (extent(a, d), extent(b, d)) {
+            (x, y) if x == y => Some(x),
+            (1, n) | (n, 1) => Some(n),
+            _ => None,
+        })
+        .collect();
+    let dims = dims.ok_or_else(|| format!("computes with constants of the shapes {:?} and {:?}", a.dims, b.dims))?;
+    // Two lists make a table of any size; weights and their factors make no more than there is.
+    let most = (4 * (a.len() + b.len())).max(1 << 20);
+    let n = elements(&dims).filter(|&n| n <= most).ok_or("is too large")?;
+    // The element of an operand that meets the `i`-th of the result.
+    let at = |c: &Constant, i: usize| {
+        if c.len() == n {
+            return i;
+        }
+        let (mut rest, mut index, mut step) = (i, 0, 1);
+        for d in (0..rank).rev() {
+            let (place, own) = (rest % dims[d], extent(c, d));
+            index += if own == 1 { 0 } else { place * step };
+            (rest, step) = (rest / dims[d], step * own);
+        }
+        index
     };
-    let at = |len: usize, i: usize| if len == 1 { 0 } else { i };
     let values = match (&a.values, &b.values) {
         (Values::Int(x), Values::Int(y)) => {
             let one = |i| {
-                let (x, y): (i64, i64) = (x[at(x.len(), i)], y[at(y.len(), i)]);
+                let (x, y): (i64, i64) = (x[at(a, i)], y[at(b, i)]);
                 match op {
                     "Add" => x.checked_add(y),
                     "Sub" => x.checked_sub(y),
@@ -391,7 +422,7 @@ fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> 
         _ => {
             let (x, y) = (a.floats().ok_or("is of an unknown type")?, b.floats().ok_or("is of an unknown type")?);
             let one = |i| {
-                let (x, y) = (x[at(x.len(), i)], y[at(y.len(), i)]);
+                let (x, y) = (x[at(a, i)], y[at(b, i)]);
                 match op {
                     "Add" => x + y,
                     "Sub" => x - y,
@@ -402,5 +433,5 @@ fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> 
             Values::Float((0..n).map(one).collect())
         }
     };
-    Ok(Constant { dims: dims.clone(), values })
+    Ok(Constant { dims, values })
 }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use prost::Message;
 
-use super::constant::{Attributes, Constant, External, ReadExternal, Values, fold};
+use super::constant::{Attributes, Constant, External, ReadExternal, Values, fold, kind};
 use super::{guard, proto};
 use crate::error::Offence;
 use crate::graph::{Graph, MAX_OUTPUTS, ValueId};
@@ -54,8 +54,14 @@ pub fn import(bytes: &[u8]) -> Result<Graph, ModelError> {
 pub fn import_with(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported, ModelError> {
     let imported = import_any(bytes, external)?;
     if imported.graph.linear_nodes().next().is_none() {
-        let why = "it has no convolution and no fully connected layer: there is nothing to outsource";
-        return Err(ModelError::Onnx(why.into()));
+        return Err(offence(
+            imported.outputs.join(", "),
+            "Output",
+            Refusal {
+                reason: "there is no convolution and no fully connected layer with constant weights before it".into(),
+                remedy: "there is nothing to outsource in such a model: run it where the images are".into(),
+            },
+        ));
     }
     Ok(imported)
 }
@@ -64,7 +70,11 @@ pub fn import_with(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported,
 pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported, ModelError> {
     let bad = |what: String| ModelError::Onnx(what);
     guard::check(bytes)?;
-    let model = proto::Model::decode(bytes).map_err(|e| bad(e.to_string()))?;
+    let mut model = proto::Model::decode(bytes)
+        .map_err(|e| bad(format!("{e}; the file is damaged or cut off: export or download it again")))?;
+    if let Some(graph) = &mut model.graph {
+        make_printable(graph);
+    }
     let official = |domain: &str| matches!(domain, "" | "ai.onnx");
     let Some(opset) = model.opset_import.iter().find(|o| official(&o.domain)).map(|o| o.version) else {
         return Err(bad("it names no operator set; is this an ONNX file?".into()));
@@ -97,7 +107,14 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
     let inputs: Vec<_> = file.input.iter().filter(|v| !constants.contains_key(&v.name)).collect();
     let [input] = inputs[..] else {
         let names: Vec<&str> = inputs.iter().map(|v| v.name.as_str()).collect();
-        return Err(bad(format!("it has {} inputs ({}), exactly one is supported", inputs.len(), names.join(", "))));
+        return Err(offence(
+            names.join(", "),
+            "Input",
+            Refusal {
+                reason: format!("the model has {} inputs, exactly one is supported", inputs.len()),
+                remedy: "export it with one image as its only input, and everything else as constants".into(),
+            },
+        ));
     };
     if file.output.is_empty() || file.output.len() > MAX_OUTPUTS {
         return Err(bad(format!("it has {} outputs, 1 to {MAX_OUTPUTS} are supported", file.output.len())));
@@ -107,6 +124,7 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
         *uses.entry(name).or_default() += 1;
     }
     let graph = Graph::new(image_shape(input)?)?;
+    warnings.extend(of_input(input));
     let values = HashMap::from([(input.name.clone(), 0)]);
     let mut importer = Importer {
         graph,
@@ -137,6 +155,52 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
     let ids = outputs.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     graph.set_outputs(ids);
     Ok(Imported { graph, input: input.name.clone(), outputs, opset, warnings })
+}
+
+/// A single thing in the way.
+fn offence(node: String, operator: &str, Refusal { reason, remedy }: Refusal) -> ModelError {
+    ModelError::Unsupported { offences: vec![Offence { node, operator: operator.into(), reason, remedy }] }
+}
+
+/// Longest name that is shown as it is.
+const LONGEST_NAME: usize = 200;
+
+/// Names are shown: control characters in them could forge lines of what we print. Names of nodes are cut, too; others say what
+/// belongs together and keep their length.
+fn make_printable(graph: &mut proto::Graph) {
+    let clean = |name: &mut String| {
+        if name.contains(char::is_control) {
+            *name = name.replace(char::is_control, "\u{fffd}");
+        }
+    };
+    for node in &mut graph.node {
+        for name in [&mut node.name, &mut node.op_type, &mut node.domain] {
+            clean(name);
+            if name.chars().count() > LONGEST_NAME {
+                *name = name.chars().take(LONGEST_NAME).chain(['\u{2026}']).collect();
+            }
+        }
+        node.input.iter_mut().chain(&mut node.output).for_each(clean);
+    }
+    graph.initializer.iter_mut().for_each(|t| clean(&mut t.name));
+    graph.input.iter_mut().chain(&mut graph.output).for_each(|v| clean(&mut v.name));
+}
+
+/// What there is to say about the input's type and batch.
+fn of_input(input: &proto::ValueInfo) -> Vec<String> {
+    let Some(tensor) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return vec![] };
+    let mut warnings = vec![];
+    let name = &input.name;
+    if !matches!(tensor.elem_type, 0 | kind::FLOAT | kind::FLOAT16 | kind::BFLOAT16 | kind::DOUBLE) {
+        warnings.push(format!(
+            "its input \"{name}\" is of an integer type: such networks mostly take pixels as they are (--input-scale 1)"
+        ));
+    }
+    let batch = tensor.shape.as_ref().and_then(|s| s.dim.first()).and_then(|d| d.dim_value);
+    if let Some(n) = batch.filter(|&n| n > 1) {
+        warnings.push(format!("its input \"{name}\" is a batch of {n} images: here every image is run alone"));
+    }
+    warnings
 }
 
 /// Shape of the image without the batch dimension.

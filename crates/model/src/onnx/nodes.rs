@@ -6,7 +6,7 @@ use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Constant, Conv, Gemm, Op, Pool};
 
 /// All operators that are read.
-pub(super) const OPERATORS: [&str; 55] = [
+pub(super) const OPERATORS: [&str; 57] = [
     "Add",
     "ArgMax",
     "AveragePool",
@@ -40,6 +40,8 @@ pub(super) const OPERATORS: [&str; 55] = [
     "Mul",
     "PRelu",
     "Pad",
+    "Pow",
+    "ReduceMax",
     "ReduceMean",
     "Relu",
     "Reshape",
@@ -125,6 +127,16 @@ impl Importer<'_, '_> {
                 let x = self.value(r, 0)?;
                 let constant = Constant { shape: vec![], data: vec![-1.0] };
                 self.push(r, Op::WithConstant { op: Arithmetic::Mul, constant, constant_first: false }, vec![x])?
+            }
+            "Pow" => {
+                let x = self.value(r, 0)?;
+                let exponent = self.scalar(r, 1, "", 0.0)?;
+                if ![1.0, 2.0, 3.0, 4.0].contains(&exponent) {
+                    let reason = format!("raises to the power {exponent}");
+                    return Err(Refusal { reason, remedy: "only powers of 1 to 4 are supported".into() });
+                }
+                let times = |importer: &mut Self, y| importer.push(r, Op::Arithmetic(Arithmetic::Mul), vec![y, x]);
+                (1..exponent as u32).try_fold(x, |y, _| times(self, y))?
             }
             "Sqrt" | "Reciprocal" | "Max" | "Min" => {
                 return Err(Refusal { reason: "is only computed from constants".into(), ..unknown_operator(r) });

@@ -110,6 +110,8 @@ pub(crate) struct Type {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct TensorType {
+    #[prost(int32, tag = "1")]
+    pub(crate) elem_type: i32,
     #[prost(message, optional, tag = "2")]
     pub(crate) shape: Option<Shape>,
 }

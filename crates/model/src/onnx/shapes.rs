@@ -3,7 +3,7 @@
 use super::constant::{axis_of, slice_places, squeezed, target, unsqueezed};
 use super::import::{Importer, Outcome, Reading, Refusal, unknown_operator};
 use crate::graph::ValueId;
-use crate::op::{Op, Select, SelectKind};
+use crate::op::{Op, Pool, Select, SelectKind};
 
 const BATCH: &str = "export with a dynamic batch dimension or a batch of 1, and keep it in every reshape";
 
@@ -28,7 +28,7 @@ impl Importer<'_, '_> {
             "Resize" | "Upsample" => self.resize(r)?,
             "DepthToSpace" | "SpaceToDepth" => self.blocks(r)?,
             "Softmax" | "LogSoftmax" => self.softmax(r)?,
-            "ReduceMean" => self.mean(r)?,
+            "ReduceMean" | "ReduceMax" => self.reduce(r)?,
             "ArgMax" => {
                 let x = self.value(r, 0)?;
                 let axis = self.axis(x, r.int("axis", 0))?;
@@ -371,14 +371,14 @@ impl Importer<'_, '_> {
         self.shaped(r, y, shape)
     }
 
-    fn mean(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
+    fn reduce(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let axes = self.list(r, "axes", 1)?.filter(|a| !a.is_empty());
         let Some(axes) = axes else {
             if r.int("noop_with_empty_axes", 0) != 0 {
                 return Ok(x);
             }
-            return Err("takes the mean over the batch too: name its axes".into());
+            return Err("reduces the batch too: name its axes".into());
         };
         let mut axes: Vec<usize> = axes.iter().map(|&a| self.axis(x, a)).collect::<Result<_, _>>()?;
         axes.sort_unstable();
@@ -387,6 +387,20 @@ impl Importer<'_, '_> {
         if !keep && axes.len() == self.graph.shape(x).len() {
             return Err("leaves nothing but the batch dimension: keep one (keepdims)".into());
         }
-        self.push(r, Op::Mean { axes, keep }, vec![x])
+        if r.node.op_type == "ReduceMean" {
+            return self.push(r, Op::Mean { axes, keep }, vec![x]);
+        }
+        // The largest of all positions is a pool with one window.
+        let shape = self.graph.shape(x).to_vec();
+        let (kernel, planes) = match (&shape[..], &axes[..]) {
+            (&[_, h, w], [1, 2]) => ([h, w], x),
+            (&[channels, length], [1]) => ([length, 1], self.shaped(r, x, vec![channels, length, 1])?),
+            _ => return Err("takes the largest over other axes than all positions of a plane".into()),
+        };
+        let ([stride, dilation], padding) = ([[1, 1]; 2], [0; 4]);
+        let pool = Pool { kernel, stride, dilation, padding, count_padding: false, ceil: false };
+        let y = self.push(r, Op::MaxPool(pool), vec![planes])?;
+        let ones = if keep { axes.len() } else { 0 };
+        self.shaped(r, y, [&shape[..1], &[1, 1][..ones]].concat())
     }
 }
