@@ -167,8 +167,16 @@ pub(super) fn fold(op: &str, inputs: &[&Constant], attributes: &Attributes<'_>) 
         "Unsqueeze" | "Squeeze" | "Reshape" => reshape(op, first, inputs.get(1).and_then(|c| c.as_ints()), attributes),
         "Transpose" => transpose(first, attributes.order),
         "Cast" => cast(first, attributes.to),
+        "CastLike" if inputs.len() == 2 => {
+            cast(first, if inputs[1].as_ints().is_some() { kind::INT64 } else { kind::FLOAT })
+        }
         "Slice" => slice(first, &inputs[1..]),
         "Add" | "Sub" | "Mul" | "Div" if inputs.len() == 2 => arithmetic(op, first, inputs[1]),
+        "Equal" if inputs.len() == 2 && inputs.iter().all(|c| c.as_ints().is_some()) => {
+            arithmetic(op, first, inputs[1])
+        }
+        "Expand" if inputs.len() == 2 => expand(first, inputs[1]),
+        "Where" if inputs.len() == 3 => choose(first, inputs[1], inputs[2]),
         "Sqrt" => each(first, f32::sqrt, None),
         "Floor" => each(first, f32::floor, None),
         "Ceil" => each(first, f32::ceil, None),
@@ -375,37 +383,67 @@ pub(super) fn slice_places(extent: usize, start: i64, end: i64, step: i64) -> Re
     }
 }
 
-fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> {
-    let rank = a.dims.len().max(b.dims.len());
+/// The shape that operands broadcast to, aligned at the last dimension. What a few bytes can ask for is bounded: two lists make a table of
+/// any size, weights and their factors make no more than there is.
+fn broadcast(operands: &[&Constant], target: &[usize]) -> Result<Vec<usize>, String> {
+    let rank = operands.iter().map(|c| c.dims.len()).fold(target.len(), usize::max);
     if rank > MAX_DIMS {
         return Err(format!("has more than {MAX_DIMS} dimensions"));
     }
-    // Extents from the last on; what is missing in front counts as 1.
-    let extent = |c: &Constant, d: usize| (d + c.dims.len()).checked_sub(rank).map_or(1, |d| c.dims[d]);
-    let dims: Option<Vec<usize>> = (0..rank)
-        .map(|d| match (extent(a, d), extent(b, d)) {
-            (x, y) if x == y => Some(x),
-            (1, n) | (n, 1) => Some(n),
-            _ => None,
-        })
-        .collect();
-    let dims = dims.ok_or_else(|| format!("computes with constants of the shapes {:?} and {:?}", a.dims, b.dims))?;
-    // Two lists make a table of any size; weights and their factors make no more than there is.
-    let most = (4 * (a.len() + b.len())).max(1 << 20);
-    let n = elements(&dims).filter(|&n| n <= most).ok_or("is too large")?;
-    // The element of an operand that meets the `i`-th of the result.
-    let at = |c: &Constant, i: usize| {
-        if c.len() == n {
-            return i;
+    let shapes = || operands.iter().map(|c| &c.dims[..]).chain([target]);
+    let mut dims = vec![1; rank];
+    for shape in shapes() {
+        for (d, &extent) in dims[rank - shape.len()..].iter_mut().zip(shape) {
+            *d = match (*d, extent) {
+                (x, y) if x == y => x,
+                (1, n) | (n, 1) => n,
+                _ => return Err(format!("computes with constants of the shapes {:?}", shapes().collect::<Vec<_>>())),
+            };
         }
-        let (mut rest, mut index, mut step) = (i, 0, 1);
-        for d in (0..rank).rev() {
-            let (place, own) = (rest % dims[d], extent(c, d));
-            index += if own == 1 { 0 } else { place * step };
-            (rest, step) = (rest / dims[d], step * own);
-        }
-        index
+    }
+    let most = operands.iter().map(|c| 4 * c.len()).sum::<usize>().max(1 << 20);
+    elements(&dims).filter(|&n| n <= most).ok_or("is too large")?;
+    Ok(dims)
+}
+
+/// The element of an operand of shape `own` that meets the `i`-th of a result of shape `dims`.
+fn meets(dims: &[usize], own: &[usize], i: usize) -> usize {
+    let (mut rest, mut index, mut step) = (i, 0, 1);
+    let missing = dims.len() - own.len();
+    for d in (0..dims.len()).rev() {
+        let extent = d.checked_sub(missing).map_or(1, |d| own[d]);
+        index += if extent == 1 { 0 } else { rest % dims[d] * step };
+        (rest, step) = (rest / dims[d], step * extent);
+    }
+    index
+}
+
+fn expand(c: &Constant, shape: &Constant) -> Result<Constant, String> {
+    let target = shape.as_ints().ok_or("has a shape that is no list of integers")?;
+    let target: Vec<usize> =
+        target.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>().map_err(|_| "has a negative extent")?;
+    let dims = broadcast(&[c], &target)?;
+    let n = dims.iter().product();
+    pick(c, dims.clone(), (0..n).map(|i| meets(&dims, &c.dims, i)))
+}
+
+fn choose(condition: &Constant, a: &Constant, b: &Constant) -> Result<Constant, String> {
+    let (Some(condition_values), Some(x), Some(y)) = (condition.as_ints(), a.as_ints(), b.as_ints()) else {
+        return Err("chooses between other constants than integers".into());
     };
+    let dims = broadcast(&[condition, a, b], &[])?;
+    let one = |i| match condition_values.get(meets(&dims, &condition.dims, i))? {
+        0 => y.get(meets(&dims, &b.dims, i)).copied(),
+        _ => x.get(meets(&dims, &a.dims, i)).copied(),
+    };
+    let values: Option<Vec<i64>> = (0..dims.iter().product()).map(one).collect();
+    Ok(Constant { values: Values::Int(values.ok_or("takes elements that are not there")?), dims })
+}
+
+fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> {
+    let dims = broadcast(&[a, b], &[])?;
+    let n: usize = dims.iter().product();
+    let at = |c: &Constant, i: usize| if c.len() == n { i } else { meets(&dims, &c.dims, i) };
     let values = match (&a.values, &b.values) {
         (Values::Int(x), Values::Int(y)) => {
             let one = |i| {
@@ -414,6 +452,7 @@ fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> 
                     "Add" => x.checked_add(y),
                     "Sub" => x.checked_sub(y),
                     "Mul" => x.checked_mul(y),
+                    "Equal" => Some(i64::from(x == y)),
                     _ => x.checked_div(y),
                 }
             };

@@ -402,6 +402,12 @@ impl<'a> Importer<'a, '_> {
                 let (start, end) = (bound("start", 0), bound("end", i64::MAX));
                 return Ok(Outcome::Constant(Constant::ints(dims.get(start..end).unwrap_or_default().to_vec())));
             }
+            // Like a value that is computed: a float.
+            "CastLike" if self.constant_input(r, 0).is_some() && self.constant_input(r, 1).is_none() => {
+                let c = self.constant_input(r, 0).ok_or("has no input")?;
+                let floats = c.floats().ok_or("is of a type that is not read")?;
+                return Ok(Outcome::Constant(Constant { dims: c.dims.clone(), values: Values::Float(floats) }));
+            }
             "Identity" | "Dropout" if self.constant_input(r, 0).is_some() => {
                 let c = self.constant_input(r, 0).ok_or("has no input")?;
                 return Ok(Outcome::Constant(Constant::clone(&c)));

@@ -6,12 +6,13 @@ use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Constant, Conv, Gemm, Op, Pool};
 
 /// All operators that are read.
-pub(super) const OPERATORS: [&str; 57] = [
+pub(super) const OPERATORS: [&str; 61] = [
     "Add",
     "ArgMax",
     "AveragePool",
     "BatchNormalization",
     "Cast",
+    "CastLike",
     "Clip",
     "Concat",
     "Ceil",
@@ -22,7 +23,9 @@ pub(super) const OPERATORS: [&str; 57] = [
     "Div",
     "Dropout",
     "Elu",
+    "Equal",
     "Erf",
+    "Expand",
     "Flatten",
     "Floor",
     "Gather",
@@ -60,6 +63,7 @@ pub(super) const OPERATORS: [&str; 57] = [
     "Transpose",
     "Unsqueeze",
     "Upsample",
+    "Where",
     "Neg",
     "Reciprocal",
     "Max",
@@ -115,7 +119,7 @@ impl Importer<'_, '_> {
             {
                 return Err(in_training_mode());
             }
-            "Identity" | "Dropout" | "Cast" => self.value(r, 0)?,
+            "Identity" | "Dropout" | "Cast" | "CastLike" => self.value(r, 0)?,
             "Conv" => self.conv(r)?,
             "Gemm" => self.gemm(r)?,
             "MatMul" => self.matmul(r)?,
@@ -138,7 +142,8 @@ impl Importer<'_, '_> {
                 let times = |importer: &mut Self, y| importer.push(r, Op::Arithmetic(Arithmetic::Mul), vec![y, x]);
                 (1..exponent as u32).try_fold(x, |y, _| times(self, y))?
             }
-            "Sqrt" | "Reciprocal" | "Max" | "Min" => {
+            "Sqrt" | "Reciprocal" | "Max" | "Min" | "Equal" | "Expand" | "Where" | "Ceil" | "Floor"
+            | "ConstantOfShape" => {
                 return Err(Refusal { reason: "is only computed from constants".into(), ..unknown_operator(r) });
             }
             _ => return self.moved(r),

@@ -1,9 +1,9 @@
 //! Nodes that move values: shapes, slices, padding, enlarging; and those that work along an axis.
 
 use super::constant::{axis_of, slice_places, squeezed, target, unsqueezed};
-use super::import::{Importer, Outcome, Reading, Refusal, unknown_operator};
+use super::import::{Importer, Operand, Outcome, Reading, Refusal, unknown_operator};
 use crate::graph::ValueId;
-use crate::op::{Op, Pool, Select, SelectKind};
+use crate::op::{Arithmetic, Constant, Op, Pool, Select, SelectKind};
 
 const BATCH: &str = "export with a dynamic batch dimension or a batch of 1, and keep it in every reshape";
 
@@ -105,10 +105,45 @@ impl Importer<'_, '_> {
     }
 
     fn concat(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
-        let inputs: Vec<ValueId> = (0..r.node.input.len()).map(|i| self.value(r, i)).collect::<Result<_, _>>()?;
-        let first = *inputs.first().ok_or("has no inputs")?;
+        let operands: Vec<Operand> = (0..r.node.input.len()).map(|i| self.operand(r, i)).collect::<Result<_, _>>()?;
+        let value = |o: &Operand| if let Operand::Value(v) = o { Some(*v) } else { None };
+        let values: Vec<ValueId> = operands.iter().filter_map(value).collect();
+        let first = *values.first().ok_or("has no input that is computed")?;
         let axis = self.axis(first, r.int("axis", 1))?;
-        self.push(r, Op::Concat(axis), inputs)
+        let joined = if let [one] = values[..] { one } else { self.push(r, Op::Concat(axis), values.clone())? };
+        if values.len() == operands.len() {
+            return Ok(joined);
+        }
+        // Constants among them: zeros in their places, then the constants are added.
+        let mut shape = self.graph.shape(joined).to_vec();
+        let (mut places, mut parts, mut next): (Places, _, u32) = (vec![], vec![], 0);
+        for (i, operand) in operands.iter().enumerate() {
+            if let Operand::Value(v) = operand {
+                let extent = self.graph.shape(*v)[axis] as u32;
+                places.extend((next..next + extent).map(Some));
+                next += extent;
+                continue;
+            }
+            let (dims, data) = self.weights(r, i)?.ok_or("has an input that is missing")?;
+            let own = dims.strip_prefix(&[1]).unwrap_or_default().to_vec();
+            let alike = own.len() == shape.len() && (0..shape.len()).all(|d| d == axis || own[d] == shape[d]);
+            if !alike || places.len() + own[axis] > MAX_EXTENT {
+                return Err(format!("joins a constant of the shape {dims:?} to values of the shape {shape:?}").into());
+            }
+            parts.push((places.len(), own[axis], data));
+            places.resize(places.len() + own[axis], None);
+        }
+        shape[axis] = places.len();
+        let y = self.select(r, joined, SelectKind::Pad, vec![(axis, places)], 0.0)?;
+        let (outer, inner): (usize, usize) = (shape[..axis].iter().product(), shape[axis + 1..].iter().product());
+        let mut data = vec![0.0; outer * shape[axis] * inner];
+        for (at, extent, values) in parts {
+            for (o, values) in values.chunks_exact((extent * inner).max(1)).enumerate() {
+                data[(o * shape[axis] + at) * inner..][..values.len()].copy_from_slice(values);
+            }
+        }
+        let constant = Constant { shape, data };
+        self.push(r, Op::WithConstant { op: Arithmetic::Add, constant, constant_first: false }, vec![y])
     }
 
     fn select(

@@ -38,7 +38,7 @@ impl Cases {
 }
 
 /// Reasons for which a case may be refused: it mixes images of a batch, or asks for what is documented as missing.
-const REFUSED: [&str; 20] = [
+const REFUSED: [&str; 21] = [
     "batch dimension",
     "has a second output",
     "more dimensions than its input",
@@ -55,6 +55,7 @@ const REFUSED: [&str; 20] = [
     "reduces the batch",
     "takes the largest over",
     "raises to the power",
+    "joins a constant",
     "does not fit 4 outputs",
     "cannot take the shape",
     "must be a matrix",
