@@ -28,7 +28,7 @@ pub fn of_process(layers: &[LayerForecast]) -> usize {
 /// Refuses to begin what cannot end.
 ///
 /// # Errors
-/// [`JaliError::Memory`] if this machine has less than `need` says; as [`forecast`].
+/// [`JaliError::Memory`] if this machine has less than `need` says; as [`forecast()`].
 pub fn check(
     model: &QuantModel,
     plan: &Plan,

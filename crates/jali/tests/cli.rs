@@ -685,6 +685,12 @@ fn a_model_from_a_file_is_evaluated_on_labelled_images() {
     fails(&["evaluate", "--model", &net, "--data", &data, "--labels", &labels], 1, &["line 2", "IMAGE CLASS"]);
     std::fs::write(&labels, "image 0.png 7\n").unwrap();
     fails(&["evaluate", "--model", &net, "--data", &data, "--labels", &labels], 1, &["label is 7", "3 classes"]);
+    // Labels in another order look like chance.
+    std::fs::write(&labels, "image 0.png 1\nimage 1.png 2\nimage 2.png 0\n").unwrap();
+    let out = jali().args(["evaluate", "--model", &net, "--data", &data, "--labels", &labels]).assert().success();
+    assert!(String::from_utf8_lossy(&out.get_output().stderr).contains("near the 33.3 % of chance"));
+    std::fs::write(&labels, "image 0.png 7\nimage 0.png 1\n").unwrap();
+    fails(&["evaluate", "--model", &net, "--data", &data, "--labels", &labels], 1, &["the classes 7 and 1"]);
     std::fs::write(&labels, "missing.png 0\n").unwrap();
     fails(&["evaluate", "--model", &net, "--data", &data, "--labels", &labels], 10, &["missing.png"]);
     for scale in ["0", "1/0", "x"] {

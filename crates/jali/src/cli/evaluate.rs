@@ -260,6 +260,13 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         float_quantised_agreement: count(&|_, (f, q)| f == q),
         encrypted: None,
     };
+    let chance = reading.classes(model.graph()).map(|n| 100.0 / n as f64);
+    if let Some(chance) = chance.filter(|c| args.model.is_some() && report.float_accuracy < 2.0 * c) {
+        note(format!(
+            "warning: in float {:.1} % are right, near the {chance:.1} % of chance: are preprocessing (--input-scale, --mean, --std, --channels) and labels those of the training?",
+            report.float_accuracy
+        ))?;
+    }
     if args.encrypted > total {
         note(format!("note: --encrypted {}: the set has {total} images, all of them are used", args.encrypted))?;
     }
