@@ -13,7 +13,7 @@ use std::sync::{Arc, OnceLock};
 use jali_leak::Plan;
 use jali_mask::{AnswerForm, RequestContext, RequestEntropy, SealEntropy};
 use jali_model::onnx::{self, External};
-use jali_model::{Gemm, Graph, Op, Outline, Preprocess, QuantConfig, QuantModel, Tensor, float, integer};
+use jali_model::{Gemm, Graph, Op, Outline, QuantConfig, QuantModel, Tensor, float, integer};
 use jali_operator::{Bundle, BundleWriter, Kind, OperatorSummary, ServerModel};
 use jali_pack::Costs;
 use jali_protocol::message::{decode_answer, decode_hints, decode_refusal};
@@ -213,7 +213,7 @@ fn work(op: &Op) -> usize {
 /// A file that says how images become inputs, and an image.
 pub fn image(data: &[u8]) {
     let parts = sections(data, &["preprocess", "image"]);
-    let preprocess = parts.first().and_then(|(_, json)| serde_json::from_slice::<Preprocess>(json).ok());
+    let preprocess = parts.first().and_then(|(_, json)| jali::network::parse_preprocess(json).ok());
     let Some((_, image)) = parts.get(1) else { return };
     for shape in [&[3, 8, 8][..], &[1, 4, 4], &[8, 8, 3], &[5]] {
         let p = preprocess.clone().filter(|p| p.check(shape).is_ok()).unwrap_or_default();

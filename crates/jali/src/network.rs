@@ -78,21 +78,20 @@ pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
 /// As [`read_model`].
 pub fn read_model_file(path: &Path) -> Result<Imported, JaliError> {
     let bytes = read_bounded(path, MAX_MODEL)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let mut external = |data: &External| read_external(path, folder, data);
+    let mut external = |data: &External| read_external(path, data);
     onnx::import_with(&bytes, &mut external).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
 }
 
 /// The bytes of a constant in another file. The model names the file: only one in its own folder, or below, is opened. Links
 /// count where they lead, and so does the model itself (downloads of some tools are folders of links).
-fn read_external(model: &Path, folder: &Path, data: &External) -> Result<Vec<u8>, String> {
+fn read_external(model: &Path, data: &External) -> Result<Vec<u8>, String> {
     let outside = || "the file must lie in the model's folder".to_string();
     let name = Path::new(&data.location);
     if !name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) || data.location.is_empty() {
         return Err(outside());
     }
     let real = |path: &Path| path.canonicalize().map_err(|e| e.to_string());
-    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let here = model.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let path = real(&here.join(name))?;
     let (folder, of_model) = (real(here)?, real(model)?);
     if !(path.starts_with(&folder) || of_model.parent().is_some_and(|own| path.starts_with(own))) {
@@ -122,13 +121,20 @@ pub fn read_preprocess(model: &Path) -> Result<Option<(PathBuf, Preprocess)>, Ja
         if path.is_file() {
             let bytes = read_bounded(&path, MAX_PREPROCESS)?;
             let fail = |e: serde_json::Error| JaliError::Preprocess { path: path.clone(), why: e.to_string() };
-            // By name only: serde would take a list by position, too.
-            let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(&bytes).map_err(fail)?;
-            let preprocess = serde_json::from_value(fields.into()).map_err(fail)?;
+            let preprocess = parse_preprocess(&bytes).map_err(fail)?;
             return Ok(Some((path, preprocess)));
         }
     }
     Ok(None)
+}
+
+/// What such a file says, fields by name only: serde would take a list by position, too.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_preprocess(bytes: &[u8]) -> Result<Preprocess, serde_json::Error> {
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
+    serde_json::from_value(fields.into())
 }
 
 /// Largest plan file, in bytes.

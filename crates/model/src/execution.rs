@@ -72,12 +72,8 @@ impl<'g> Execution<'g> {
     /// [`ModelError::Shape`] if the number of values is not the node's.
     pub fn provide(&mut self, data: Vec<f32>) -> Result<(), ModelError> {
         let shape = self.graph.shape(self.next + 1).to_vec();
-        let what = || format!("the output of node \"{}\"", self.graph.nodes()[self.next].name);
-        let output = Tensor::new("", shape, data).map_err(|e| match e {
-            ModelError::NotFinite { index, .. } => ModelError::NotFinite { what: what(), index },
-            ModelError::Shape { expected, got, .. } => ModelError::Shape { what: what(), expected, got },
-            e => e,
-        })?;
+        let what = format!("the output of node \"{}\"", self.graph.nodes()[self.next].name);
+        let output = Tensor::new(&what, shape, data)?;
         self.finish_node(output);
         Ok(())
     }

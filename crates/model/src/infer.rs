@@ -174,3 +174,39 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> 
     };
     (0..rank).map(extent).collect::<Option<_>>().ok_or_else(|| format!("{a:?} and {b:?} do not fit together"))
 }
+
+/// Row-major strides.
+pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
+    let mut out = vec![1; shape.len()];
+    for d in (1..shape.len()).rev() {
+        out[d - 1] = out[d] * shape[d];
+    }
+    out
+}
+
+/// Offsets of all places of `shape` in order, where a step along dimension `d` moves by `strides[d]`.
+pub(crate) fn walk<'a>(shape: &'a [usize], strides: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
+    let mut place = vec![0; shape.len()];
+    let (mut offset, total) = (0, shape.iter().product::<usize>());
+    (0..total).map(move |_| {
+        let here = offset;
+        for d in (0..shape.len()).rev() {
+            place[d] += 1;
+            offset += strides[d];
+            if place[d] < shape[d] {
+                break;
+            }
+            offset -= strides[d] * shape[d];
+            place[d] = 0;
+        }
+        here
+    })
+}
+
+/// Strides by which a value of shape `own` is read while [`walk`] goes over `shape`, to which it broadcasts: a dimension
+/// that is repeated has stride 0.
+pub(crate) fn spread(shape: &[usize], own: &[usize]) -> Vec<usize> {
+    let (strides, missing) = (strides(own), shape.len() - own.len());
+    let stride = |d: usize| if d < missing || own[d - missing] == 1 { 0 } else { strides[d - missing] };
+    (0..shape.len()).map(stride).collect()
+}

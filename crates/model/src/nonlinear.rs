@@ -4,6 +4,7 @@
 
 use crate::ModelError;
 use crate::graph::Node;
+use crate::infer::{spread, strides, walk};
 use crate::op::{Activation, Arithmetic, Constant, Op, Pool, Select};
 use crate::tensor::Tensor;
 
@@ -77,34 +78,6 @@ fn activate(activation: Activation, x: &[f32]) -> Vec<f32> {
     }
 }
 
-/// Row-major strides.
-fn strides(shape: &[usize]) -> Vec<usize> {
-    let mut out = vec![1; shape.len()];
-    for d in (1..shape.len()).rev() {
-        out[d - 1] = out[d] * shape[d];
-    }
-    out
-}
-
-/// Offsets of all places of `shape` in order, where a step along dimension `d` moves by `strides[d]`.
-fn walk<'a>(shape: &'a [usize], strides: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
-    let mut place = vec![0; shape.len()];
-    let (mut offset, total) = (0, shape.iter().product::<usize>());
-    (0..total).map(move |_| {
-        let here = offset;
-        for d in (0..shape.len()).rev() {
-            place[d] += 1;
-            offset += strides[d];
-            if place[d] < shape[d] {
-                break;
-            }
-            offset -= strides[d] * shape[d];
-            place[d] = 0;
-        }
-        here
-    })
-}
-
 /// A value's shape and numbers.
 type View<'a> = (&'a [usize], &'a [f32]);
 
@@ -129,15 +102,7 @@ fn combine(op: Arithmetic, shape: &[usize], (a_shape, a): View<'_>, (b_shape, b)
     if a_shape == shape && b_shape == shape {
         return a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
     }
-    // A dimension that is repeated has stride 0.
-    let spread = |own: &[usize]| {
-        let own_strides = strides(own);
-        let missing = shape.len() - own.len();
-        (0..shape.len())
-            .map(|d| if d < missing || own[d - missing] == 1 { 0 } else { own_strides[d - missing] })
-            .collect()
-    };
-    let (a_strides, b_strides): (Vec<usize>, Vec<usize>) = (spread(a_shape), spread(b_shape));
+    let (a_strides, b_strides) = (spread(shape, a_shape), spread(shape, b_shape));
     walk(shape, &a_strides).zip(walk(shape, &b_strides)).map(|(i, j)| f(a[i], b[j])).collect()
 }
 

@@ -168,12 +168,7 @@ impl QuantModel {
                 float::linear(&graph, node, x)
             })?;
         }
-        let mut layers = vec![None; graph.nodes().len()];
-        for (node, linear) in graph.linear_nodes() {
-            let known = range.filter(|_| graph.nodes()[node].inputs[0] == 0);
-            layers[node] = Some(quantise_layer(&graph.nodes()[node].name, linear, config, &ranges[node], known)?);
-        }
-        let mut model = Self { graph, config, preprocess: Preprocess::default(), layers };
+        let mut model = Self::of_ranges(graph, config, &ranges, range)?;
         if config.is_coarse() {
             model.correct_bias(images)?;
         }
@@ -215,10 +210,21 @@ impl QuantModel {
     /// # Errors
     /// [`ModelError::NotFinite`] for unusable weights.
     pub fn uncalibrated(graph: Graph, config: QuantConfig) -> Result<Self, ModelError> {
+        let ranges = vec![Range::default(); graph.nodes().len()];
+        Self::of_ranges(graph, config, &ranges, None)
+    }
+
+    /// From what was seen at the input of every node.
+    fn of_ranges(
+        graph: Graph,
+        config: QuantConfig,
+        ranges: &[Range],
+        range: Option<(f32, f32)>,
+    ) -> Result<Self, ModelError> {
         let mut layers = vec![None; graph.nodes().len()];
         for (node, linear) in graph.linear_nodes() {
-            let name = &graph.nodes()[node].name;
-            layers[node] = Some(quantise_layer(name, linear, config, &Range::default(), None)?);
+            let known = range.filter(|_| graph.nodes()[node].inputs[0] == 0);
+            layers[node] = Some(quantise_layer(&graph.nodes()[node].name, linear, config, &ranges[node], known)?);
         }
         Ok(Self { graph, config, preprocess: Preprocess::default(), layers })
     }
@@ -306,10 +312,15 @@ impl Range {
             };
             self.bins.iter().enumerate().map(cost).sum()
         };
-        let candidates = (20..=100).map(|i| f64::from(i) / 100.0);
-        let best = candidates.map(|c| (error(c), c)).fold((f64::INFINITY, 1.0), |a, b| if b.0 < a.0 { b } else { a });
-        ((best.1 * low) as f32, (best.1 * high) as f32)
+        let best = f64::from(best_percent(20, |i| error(f64::from(i) / 100.0))) / 100.0;
+        ((best * low) as f32, (best * high) as f32)
     }
+}
+
+/// The percentage from `least` to 100 with the smallest error, the first of several.
+fn best_percent(least: u8, error: impl Fn(u8) -> f64) -> u8 {
+    let errors = (least..=100).map(|i| (error(i), i));
+    errors.fold((f64::INFINITY, 100), |a, b| if b.0 < a.0 { b } else { a }).1
 }
 
 /// The part of the largest weight at which cutting the others off gives the least squared error.
@@ -319,8 +330,7 @@ fn best_part(row: &[f32], max: f32, bound: f32) -> f32 {
         let rounded = |w: f32| (w / scale).round().clamp(-bound, bound) * scale;
         row.iter().map(|&w| f64::from(w - rounded(w)).powi(2)).sum()
     };
-    let candidates = (40..=100).map(|i| i as f32 / 100.0);
-    candidates.map(|c| (error(c), c)).fold((f64::INFINITY, 1.0), |a, b| if b.0 < a.0 { b } else { a }).1
+    f32::from(best_percent(40, |i| error(f32::from(i) / 100.0))) / 100.0
 }
 
 fn quantise_layer(

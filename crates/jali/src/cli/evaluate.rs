@@ -10,7 +10,7 @@ use jali_model::{Preprocess, float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::pixels::{Pixels, calibrate_file, calibration_images, range, read_model_aloud, warn_of_range};
+use super::pixels::{Pixels, calibrate_file, calibration_images, read_model_aloud, warn_of_range};
 use super::text::{Spread, bytes, note, percent, progress, say, say_json, table};
 use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session};
 
@@ -175,14 +175,8 @@ impl Subject {
                 (images, "the first measured images".into())
             }
         };
-        let model = calibrate_file(path, graph, args.common.bits, &typical, range(&shape, &p))?;
-        Ok(Self {
-            network: path.display().to_string(),
-            dataset: name,
-            model: model.with_preprocess(p)?,
-            calibration,
-            images,
-        })
+        let model = calibrate_file(path, graph, args.common.bits, &typical, &p)?;
+        Ok(Self { network: path.display().to_string(), dataset: name, model, calibration, images })
     }
 }
 

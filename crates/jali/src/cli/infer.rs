@@ -14,7 +14,7 @@ use jali_net::auth::read_token;
 use jali_net::{Client, ClientConfig};
 use serde::Serialize;
 
-use super::pixels::{Pixels, calibrate_file, calibration_images, files_of, range, read_model_aloud, warn_of_range};
+use super::pixels::{Pixels, calibrate_file, calibration_images, files_of, read_model_aloud, warn_of_range};
 use super::text::{Spread, ms, note, progress, say, say_json};
 use super::{Common, DIFFERENT, Leak, Over, conclude, exit_code, start_session};
 
@@ -269,8 +269,7 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
             let mut with = None;
             if !good.is_empty() {
                 let (images, source) = calibration_of(args, good, graph.input_shape(), &preprocess)?;
-                let range = range(graph.input_shape(), &preprocess);
-                let model = calibrate_file(path, graph, args.common.bits, &images, range)?;
+                let model = calibrate_file(path, graph, args.common.bits, &images, &preprocess)?;
                 let costs = args.over.costs(kernel);
                 let plan = args.leak.plan(&model, &costs)?;
                 let session = start_session(model, &plan, &costs, kernel)?;

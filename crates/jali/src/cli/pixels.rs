@@ -120,20 +120,22 @@ pub(super) fn read_model_aloud(path: &Path) -> anyhow::Result<Graph> {
     Ok(imported.graph)
 }
 
-/// The model of a file in integers.
+/// The model of a file in integers, with what it says of its images.
 pub(super) fn calibrate_file(
     path: &Path,
     graph: Graph,
     bits: QuantConfig,
     images: &[Tensor],
-    range: (f32, f32),
+    preprocess: &Preprocess,
 ) -> Result<QuantModel, JaliError> {
-    let fail = |fault| JaliError::ModelFile { path: path.into(), fault };
-    QuantModel::calibrate(graph, bits, images, Some(range)).map_err(fail)
+    let range = range(graph.input_shape(), preprocess);
+    let model = QuantModel::calibrate(graph, bits, images, Some(range));
+    let model = model.and_then(|model| model.with_preprocess(preprocess.clone()));
+    model.map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
 }
 
 /// The range of a model's inputs that its preprocessing gives.
-pub(super) fn range(shape: &[usize], p: &Preprocess) -> (f32, f32) {
+fn range(shape: &[usize], p: &Preprocess) -> (f32, f32) {
     p.range(p.image_size(shape).map_or(1, |[c, ..]| c))
 }
 

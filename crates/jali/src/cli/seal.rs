@@ -10,7 +10,7 @@ use jali_net::hex;
 use jali_protocol::ProtocolError;
 use serde::Serialize;
 
-use super::pixels::{Pixels, calibrate_file, calibration_images, range, read_model_aloud};
+use super::pixels::{Pixels, calibrate_file, calibration_images, read_model_aloud};
 use super::text::{bytes, progress, say, say_json};
 use super::{Common, Leak, NetworkName, Over};
 
@@ -81,9 +81,8 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
             let folder = args.calibrate.as_deref().context("--calibrate is missing")?;
             let preprocess = args.pixels.of_model(path, graph.input_shape())?;
             let images = calibration_images(folder, graph.input_shape(), &preprocess)?;
-            let range = range(graph.input_shape(), &preprocess);
-            let model = calibrate_file(path, graph, args.common.bits, &images, range)?;
-            (path.display().to_string(), model.with_preprocess(preprocess)?)
+            let model = calibrate_file(path, graph, args.common.bits, &images, &preprocess)?;
+            (path.display().to_string(), model)
         }
         (None, Some(network)) => {
             let network = Network::from(network);

@@ -2,6 +2,7 @@
 
 use super::proto;
 use crate::ModelError;
+use crate::infer::{self, spread, strides, walk};
 use crate::tensor::elements;
 
 /// Element types of `onnx.proto`.
@@ -321,17 +322,9 @@ fn transpose(c: &Constant, order: Option<&[i64]>) -> Result<Constant, String> {
         return Err(format!("{order:?} is no order of {rank} dimensions"));
     }
     let dims: Vec<usize> = order.iter().map(|&d| c.dims[d]).collect();
-    let stride = |d: usize| c.dims[d + 1..].iter().product::<usize>();
-    let strides: Vec<usize> = order.iter().map(|&d| stride(d)).collect();
-    let place = |mut i: usize| {
-        let mut at = 0;
-        for (n, s) in dims.iter().zip(&strides).rev() {
-            at += i % n * s;
-            i /= n;
-        }
-        at
-    };
-    pick(c, dims.clone(), (0..c.len()).map(place))
+    let own = strides(&c.dims);
+    let strides: Vec<usize> = order.iter().map(|&d| own[d]).collect();
+    pick(c, dims.clone(), walk(&dims, &strides))
 }
 
 fn cast(c: &Constant, to: i32) -> Result<Constant, String> {
@@ -390,32 +383,10 @@ fn broadcast(operands: &[&Constant], target: &[usize]) -> Result<Vec<usize>, Str
     if rank > MAX_DIMS {
         return Err(format!("has more than {MAX_DIMS} dimensions"));
     }
-    let shapes = || operands.iter().map(|c| &c.dims[..]).chain([target]);
-    let mut dims = vec![1; rank];
-    for shape in shapes() {
-        for (d, &extent) in dims[rank - shape.len()..].iter_mut().zip(shape) {
-            *d = match (*d, extent) {
-                (x, y) if x == y => x,
-                (1, n) | (n, 1) => n,
-                _ => return Err(format!("computes with constants of the shapes {:?}", shapes().collect::<Vec<_>>())),
-            };
-        }
-    }
+    let dims = operands.iter().try_fold(target.to_vec(), |dims, c| infer::broadcast(&dims, &c.dims))?;
     let most = operands.iter().map(|c| 4 * c.len()).sum::<usize>().max(1 << 20);
     elements(&dims).filter(|&n| n <= most).ok_or("is too large")?;
     Ok(dims)
-}
-
-/// The element of an operand of shape `own` that meets the `i`-th of a result of shape `dims`.
-fn meets(dims: &[usize], own: &[usize], i: usize) -> usize {
-    let (mut rest, mut index, mut step) = (i, 0, 1);
-    let missing = dims.len() - own.len();
-    for d in (0..dims.len()).rev() {
-        let extent = d.checked_sub(missing).map_or(1, |d| own[d]);
-        index += if extent == 1 { 0 } else { rest % dims[d] * step };
-        (rest, step) = (rest / dims[d], step * extent);
-    }
-    index
 }
 
 fn expand(c: &Constant, shape: &Constant) -> Result<Constant, String> {
@@ -423,8 +394,7 @@ fn expand(c: &Constant, shape: &Constant) -> Result<Constant, String> {
     let target: Vec<usize> =
         target.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>().map_err(|_| "has a negative extent")?;
     let dims = broadcast(&[c], &target)?;
-    let n = dims.iter().product();
-    pick(c, dims.clone(), (0..n).map(|i| meets(&dims, &c.dims, i)))
+    pick(c, dims.clone(), walk(&dims, &spread(&dims, &c.dims)))
 }
 
 fn choose(condition: &Constant, a: &Constant, b: &Constant) -> Result<Constant, String> {
@@ -432,22 +402,24 @@ fn choose(condition: &Constant, a: &Constant, b: &Constant) -> Result<Constant, 
         return Err("chooses between other constants than integers".into());
     };
     let dims = broadcast(&[condition, a, b], &[])?;
-    let one = |i| match condition_values.get(meets(&dims, &condition.dims, i))? {
-        0 => y.get(meets(&dims, &b.dims, i)).copied(),
-        _ => x.get(meets(&dims, &a.dims, i)).copied(),
+    let strides = [condition, a, b].map(|c| spread(&dims, &c.dims));
+    let [of_condition, of_a, of_b] = strides.each_ref().map(|strides| walk(&dims, strides));
+    let one = |((c, i), j)| match condition_values.get::<usize>(c)? {
+        0 => y.get::<usize>(j).copied(),
+        _ => x.get::<usize>(i).copied(),
     };
-    let values: Option<Vec<i64>> = (0..dims.iter().product()).map(one).collect();
+    let values: Option<Vec<i64>> = of_condition.zip(of_a).zip(of_b).map(one).collect();
     Ok(Constant { values: Values::Int(values.ok_or("takes elements that are not there")?), dims })
 }
 
 fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> {
     let dims = broadcast(&[a, b], &[])?;
-    let n: usize = dims.iter().product();
-    let at = |c: &Constant, i: usize| if c.len() == n { i } else { meets(&dims, &c.dims, i) };
+    let (a_strides, b_strides) = (spread(&dims, &a.dims), spread(&dims, &b.dims));
+    let pairs = walk(&dims, &a_strides).zip(walk(&dims, &b_strides));
     let values = match (&a.values, &b.values) {
         (Values::Int(x), Values::Int(y)) => {
-            let one = |i| {
-                let (x, y): (i64, i64) = (x[at(a, i)], y[at(b, i)]);
+            let one = |(i, j): (usize, usize)| {
+                let (x, y): (i64, i64) = (x[i], y[j]);
                 match op {
                     "Add" => x.checked_add(y),
                     "Sub" => x.checked_sub(y),
@@ -456,12 +428,12 @@ fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> 
                     _ => x.checked_div(y),
                 }
             };
-            Values::Int((0..n).map(one).collect::<Option<_>>().ok_or("overflows")?)
+            Values::Int(pairs.map(one).collect::<Option<_>>().ok_or("overflows")?)
         }
         _ => {
             let (x, y) = (a.floats().ok_or("is of an unknown type")?, b.floats().ok_or("is of an unknown type")?);
-            let one = |i| {
-                let (x, y) = (x[at(a, i)], y[at(b, i)]);
+            let one = |(i, j): (usize, usize)| {
+                let (x, y) = (x[i], y[j]);
                 match op {
                     "Add" => x + y,
                     "Sub" => x - y,
@@ -469,7 +441,7 @@ fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> 
                     _ => x / y,
                 }
             };
-            Values::Float((0..n).map(one).collect())
+            Values::Float(pairs.map(one).collect())
         }
     };
     Ok(Constant { dims, values })
