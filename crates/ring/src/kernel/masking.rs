@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use super::Job;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, prefetch};
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
 /// Coefficients that one job takes: the three sums of so many stay in the first-level cache.
@@ -114,11 +114,20 @@ impl Job for Chunk<'_> {
         let p = V::prime(modulus);
         let bias = V::bias(&p, 1);
         let (z, first, second) = (V::split_mut(z), V::split_mut(first), V::split_mut(second));
-        for tile in tiles {
+        let mut tiles = tiles.into_iter().peekable();
+        while let Some(tile) = tiles.next() {
+            // While one tile is worked on, the next one's words are on their way.
+            let [next_a, next_u0, next_u1] = match tiles.peek() {
+                Some(next) => [next.a, next.u[0], next.u[1]],
+                None => [&[][..]; 3],
+            };
             let x = V::split_mut(tile.x);
             let (a, pad) = (V::split(tile.a), V::split(tile.pad));
             let (u0, u1) = (V::split(tile.u[0]), V::split(tile.u[1]));
             for i in 0..x.len() {
+                prefetch::<V, _>(next_a, i * V::LANES);
+                prefetch::<V, _>(next_u0, i * V::LANES);
+                prefetch::<V, _>(next_u1, i * V::LANES);
                 let (noisy, a) = (V::enter(&x[i]), V::enter(&a[i]));
                 V::load(&z[i]).add(a.mul(noisy, &p)).settle(&p).store(&mut z[i]);
                 let pad = V::enter(&pad[i]);

@@ -1,7 +1,7 @@
 //! Products and sums, coefficient by coefficient, in the NTT domain.
 
 use super::Job;
-use super::lanes::Lanes;
+use super::lanes::{Lanes, prefetch};
 use crate::Modulus;
 
 /// `acc = acc + a * b` or `acc - a * b`.
@@ -29,7 +29,10 @@ impl Job for MulAdd<'_> {
     }
 }
 
-/// `out = a * b + c * d`.
+/// Words between one that is used and one that is asked for.
+const AHEAD: usize = 256;
+
+/// `out = a * b + c * d`; `b` and `c` come from memory, the others are at hand.
 pub(crate) struct TwoProducts<'a> {
     pub(crate) modulus: &'a Modulus,
     pub(crate) out: &'a mut [u64],
@@ -43,7 +46,10 @@ impl Job for TwoProducts<'_> {
     fn run<V: Lanes>(self) {
         let p = V::prime(self.modulus);
         let [a, b, c, d] = self.factors.map(V::split);
-        for (out, ((a, b), (c, d))) in V::split_mut(self.out).iter_mut().zip(a.iter().zip(b).zip(c.iter().zip(d))) {
+        let factors = a.iter().zip(b).zip(c.iter().zip(d)).enumerate();
+        for (out, (i, ((a, b), (c, d)))) in V::split_mut(self.out).iter_mut().zip(factors) {
+            prefetch::<V, _>(self.factors[1], i * V::LANES + AHEAD);
+            prefetch::<V, _>(self.factors[2], i * V::LANES + AHEAD);
             let first = V::enter(a).mul(V::enter(b), &p);
             first.add(V::enter(c).mul(V::enter(d), &p)).leave(&p, out);
         }

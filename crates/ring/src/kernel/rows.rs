@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use super::lanes::{Lanes, UNPACK_READS, array_at, item_at};
+use super::lanes::{Lanes, UNPACK_READS, array_at, item_at, prefetch};
 use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
@@ -269,15 +269,24 @@ impl Products {
     /// The product of one row, counted from the first of these, and one image, modulo the primes that the row is held
     /// modulo.
     pub fn poly(&self, ring: &Ring, row: usize, image: usize) -> Poly<Ntt> {
-        let held = self.limbs.iter().take_while(|(_, _, before)| before[row + 1] > before[row]);
-        Poly::build(held.clone().count(), ring.degree(), |out| {
-            for (start, rows, before) in held {
-                for b in 0..ring.degree() / BLOCK {
-                    let at = start + ((b * rows + before[row] as usize) * self.images + image) * BLOCK;
-                    out.extend_from_slice(&self.words[at..at + BLOCK]);
-                }
+        let mut out = Poly::zero(self.limbs(row), ring.degree());
+        self.copy(row, image, &mut out);
+        out
+    }
+
+    /// Modulo how many of the first primes a row is held.
+    pub fn limbs(&self, row: usize) -> usize {
+        self.limbs.iter().take_while(|(_, _, before)| before[row + 1] > before[row]).count()
+    }
+
+    /// As [`Products::poly`], over the first limbs of an element of at least as many.
+    pub fn copy(&self, row: usize, image: usize, out: &mut Poly<Ntt>) {
+        for (l, (start, rows, before)) in self.limbs[..self.limbs(row)].iter().enumerate() {
+            for (b, out) in out.limb_mut(l).as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                let at = start + ((b * rows + before[row] as usize) * self.images + image) * BLOCK;
+                out.copy_from_slice(&self.words[at..at + BLOCK]);
             }
-        })
+        }
     }
 }
 
@@ -332,6 +341,9 @@ impl<X: AsRef<[Poly<Ntt>]>> Job for PrepareBlock<'_, X> {
         }
     }
 }
+
+/// Bytes between a residue that is used and one that is asked for.
+const AHEAD: usize = 2048;
 
 #[derive(Clone, Copy)]
 struct Shape {
@@ -415,7 +427,9 @@ struct RowJob<'a, V: Lanes> {
 impl<V: Lanes> RowJob<'_, V> {
     #[inline(always)]
     fn weights(&self, tile: usize, group: usize) -> V {
-        V::unpack(array_at(self.w, (tile * BLOCK + group * V::LANES) * self.shape.width), &self.spread)
+        let at = (tile * BLOCK + group * V::LANES) * self.shape.width;
+        prefetch::<V, _>(self.w, at + AHEAD);
+        V::unpack(array_at(self.w, at), &self.spread)
     }
 
     #[inline(always)]

@@ -12,6 +12,7 @@ impl Lanes for Word {
     const LANES: usize = 1;
     const LEVELS: u32 = 2;
     const CAPACITY: u32 = 62;
+    const PREFETCHES: bool = false;
     type Words = [u64; 1];
     type Prime = Modulus;
     type Sum = u128;
