@@ -50,6 +50,7 @@
 //! | [`session`] | client and server in one process, talking in encoded messages |
 #![forbid(unsafe_code)]
 
+mod awake;
 pub mod bundle;
 pub mod calibration;
 pub mod classes;

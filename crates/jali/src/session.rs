@@ -13,6 +13,7 @@ use jali_pack::Costs;
 use jali_protocol::{Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, Sealed, Server};
 use jali_ring::Kernel;
 
+use crate::awake::keep_awake;
 use crate::{JaliError, memory};
 
 /// A sealed network with both sides at hand.
@@ -198,7 +199,7 @@ impl Session {
     pub fn infer_batch(&mut self, images: Vec<Tensor>) -> Result<BatchRun, JaliError> {
         let server = self.server();
         // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
-        rayon::scope(|_| self.infer_through(images, |_, request| Ok(server.handle(request))))
+        keep_awake(|| self.infer_through(images, |_, request| Ok(server.handle(request))))
     }
 
     /// As [`Session::infer_batch`], with requests and answers carried by `carry`, which also gets the layer's index; a layer's

@@ -1,0 +1,88 @@
+//! Keeps the pool's threads from falling asleep while one inference runs.
+//!
+//! An inference is dozens of short parallel steps with short serial ones between them. A thread that goes to sleep in between is
+//! woken through the kernel, which takes longer than some of the steps: on two virtual cores about a tenth of an inference.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// How long a thread looks for work before it may sleep after all: more than any serial step of a small network, and little enough
+/// to waste while somebody waits for a link. It is also what keeps this safe: whatever lies below on the thread's stack goes on
+/// after so long.
+const PATIENCE: Duration = Duration::from_millis(1);
+/// A thread that comes later than this was busy: it is not kept.
+const LATE: Duration = Duration::from_micros(500);
+
+/// Runs `work` on a thread of the pool while the others wait for its parallel steps without sleeping.
+pub(crate) fn keep_awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    let done = AtomicBool::new(false);
+    let (done, begin) = (&done, Instant::now());
+    rayon::scope(|scope| {
+        let mine = rayon::current_thread_index();
+        for _ in 1..rayon::current_num_threads() {
+            scope.spawn(move |_| {
+                if rayon::current_thread_index() != mine && begin.elapsed() < LATE {
+                    wait(done);
+                }
+            });
+        }
+        // Also when `work` panics.
+        let _end = OnDrop(done);
+        work()
+    })
+}
+
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Does the pool's work until `done`, or until there is none for long.
+fn wait(done: &AtomicBool) {
+    let mut last = Instant::now();
+    while !done.load(Ordering::Relaxed) {
+        if rayon::yield_now() == Some(rayon::Yield::Executed) {
+            last = Instant::now();
+        } else if last.elapsed() > PATIENCE {
+            return;
+        } else {
+            (0..20).for_each(|_| std::hint::spin_loop());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rayon::prelude::*;
+
+    use super::*;
+
+    fn sum() -> u64 {
+        (0..50).map(|_| (0..1000u64).into_par_iter().sum::<u64>()).sum()
+    }
+
+    #[test]
+    fn work_is_done_once_by_pools_of_any_size_together_and_within_one_another() {
+        for threads in [1, 2, 5] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let nested = || keep_awake(|| sum() + keep_awake(sum));
+            let all: Vec<u64> = pool.install(|| (0..8).into_par_iter().map(|_| nested()).collect());
+            assert!(all.iter().all(|&s| s == 2 * 50 * 499_500), "{threads} threads");
+            std::thread::scope(|s| {
+                let runs: Vec<_> = (0..4).map(|_| s.spawn(|| pool.install(nested))).collect();
+                assert!(runs.into_iter().all(|r| r.join().unwrap() == 2 * 50 * 499_500));
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_passes_and_the_pool_goes_on() {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let fails = || pool.install(|| keep_awake(|| -> u64 { panic!("as planned") }));
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(fails)).is_err());
+        assert_eq!(pool.install(|| keep_awake(sum)), 50 * 499_500);
+    }
+}
