@@ -196,10 +196,10 @@ impl Textbook {
     pub fn multiply(&self, keys: &Keys, a: &Ciphertext, b: &Ciphertext) -> Ciphertext {
         let ring = self.ring_of(&a.parts[0]);
         let ([a0, a1], [b0, b1]) = (&a.parts, &b.parts);
-        let (mut low, mut high) = (ring.zero(), ring.zero());
+        let (mut low, mut middle, mut high) = (ring.zero(), ring.zero(), ring.zero());
         ring.mul_add(&mut low, a0, b0);
         ring.mul_add(&mut high, a1, b1);
-        let middle = ring.sum_of_two_products(a0, b1, a1, b0);
+        ring.sum_of_two_products(&mut middle, [a0, b1, a1, b0]);
         let [mut c0, mut c1] = self.switch(keys, high);
         ring.add_assign(&mut c0, &low);
         ring.add_assign(&mut c1, &middle);

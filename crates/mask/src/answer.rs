@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use jali_ring::{Coefficient, Poly, Ring};
+use jali_ring::{Coefficient, Modulus, Poly, Ring};
 use rayon::prelude::*;
 
 use crate::MaskError;
@@ -69,11 +69,13 @@ impl Answer {
             return Err(MaskError::AnswerRejected);
         }
         let answer = Self { form: form.clone(), residues };
+        // Primes are below 2^63: the sign tells which is larger.
         let too_large = |row: usize| {
             let mut parts = ring.moduli()[..form.limbs[row]].iter().enumerate();
-            parts.any(|(l, m)| answer.part(row, l).iter().any(|&v| v >= m.value()))
+            let below_prime = |v: u64, m: &Modulus| (v.wrapping_sub(m.value()) & !v) >> 63;
+            parts.any(|(l, m)| answer.part(row, l).iter().fold(1, |below, &v| below & below_prime(v, m)) == 0)
         };
-        if (0..form.rows()).any(too_large) { Err(MaskError::AnswerRejected) } else { Ok(answer) }
+        if (0..form.rows()).into_par_iter().any(too_large) { Err(MaskError::AnswerRejected) } else { Ok(answer) }
     }
 
     /// Room for an answer of this form.
@@ -81,9 +83,14 @@ impl Answer {
         Self { form: form.clone(), residues: vec![0; form.residues()] }
     }
 
-    /// Fills in some rows of the answers of a batch, each computed by `row(index within the range, image)` modulo the row's
-    /// primes, in parallel.
-    pub fn fill(answers: &mut [Self], rows: Range<usize>, row: impl Fn(usize, usize) -> Poly<Coefficient> + Sync) {
+    /// Fills in some rows of the answers of a batch, in parallel: `row(index within the range, image, element)` leaves a row's coefficients in an
+    /// element of the ring whose content before is anything.
+    pub fn fill(
+        answers: &mut [Self],
+        rows: Range<usize>,
+        ring: &Ring,
+        row: impl Fn(usize, usize, &mut Poly<Coefficient>) + Sync,
+    ) {
         answers.par_iter_mut().enumerate().for_each(|(image, answer)| {
             let Self { form, residues } = answer;
             let mut left = &mut residues[form.starts[rows.start]..form.starts[rows.end]];
@@ -93,13 +100,15 @@ impl Answer {
                 outs.push(out);
                 left = rest;
             }
-            outs.into_par_iter().enumerate().for_each(|(o, out)| {
-                let row = row(o, image);
-                for (l, out) in out.chunks_exact_mut(form.wanted.count()).enumerate() {
-                    let row = row.limb(l);
-                    out.iter_mut().zip(form.wanted.indices()).for_each(|(o, &k)| *o = row[k as usize]);
-                }
-            });
+            outs.into_par_iter().enumerate().for_each_init(
+                || ring.zero(),
+                |element, (o, out)| {
+                    row(o, image, element);
+                    for (l, out) in out.chunks_exact_mut(form.wanted.count()).enumerate() {
+                        form.wanted.pick(element.limb(l), out);
+                    }
+                },
+            );
         });
     }
 

@@ -124,8 +124,12 @@ impl CheckKey {
         self.usable()?;
         let one = |mut sum: Zeroizing<Poly<Ntt>>| -> Vec<Vec<u64>> {
             let sum = Zeroizing::new(ring.inverse(std::mem::replace(&mut *sum, Poly::zero(0, 1))));
-            let wanted = wanted.indices();
-            (0..ring.limbs()).map(|l| wanted.iter().map(|&k| sum.limb(l)[k as usize]).collect()).collect()
+            let picked = |l| {
+                let mut out = vec![0; wanted.count()];
+                wanted.pick(sum.limb(l), &mut out);
+                out
+            };
+            (0..ring.limbs()).map(picked).collect()
         };
         let [first, second] = sums;
         let (first, second) = rayon::join(|| one(first), || one(second));

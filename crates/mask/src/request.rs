@@ -1,7 +1,7 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{Crt, MaskSums, Ntt, Pad, Poly};
+use jali_ring::{Coefficient, Crt, MaskSums, Ntt, Pad, Poly};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -128,9 +128,7 @@ impl LayerKey {
         self.check_input(x)?;
         self.check.usable()?;
         let request = self.request_key(x, entropy, context);
-        let s = self.secret(&request);
-
-        let mut tiles = self.noisy(x.len(), Some(x), &request);
+        let (s, mut tiles) = rayon::join(|| self.secret(&request), || self.noisy(x.len(), Some(x), &request));
         // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
         // check's sums.
         let sums = self.mask_tiles(&mut tiles, Pad::Secret(&s))?;
@@ -180,10 +178,14 @@ impl LayerKey {
         if let Some(tile) = x.iter().find(|tile| tile.len() != ring.degree()) {
             return Err(MaskError::Shape { what: "coefficients of a tile", expected: ring.degree(), got: tile.len() });
         }
-        if x.iter().flatten().any(|v| !(-self.input_bound..=self.input_bound).contains(v)) {
-            return Err(MaskError::InputRange { bound: self.input_bound });
+        // The sign of one of the two differences, for all of them: no branch on an input, and vectorised.
+        let bound = self.input_bound;
+        let beyond =
+            |tile: &Vec<i64>| tile.iter().fold(0, |any, v| any | bound.wrapping_sub(*v) | v.wrapping_add(bound));
+        match x.par_iter().map(beyond).reduce(|| 0, |a, b| a | b) < 0 {
+            true => Err(MaskError::InputRange { bound }),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// The request's secret `s`.
@@ -281,9 +283,14 @@ impl LayerKey {
     /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,
     /// so that even a stuck generator would not reuse a secret for another input (condition 2).
     fn request_key(&self, x: &[Vec<i64>], entropy: &RequestEntropy, context: RequestContext) -> Key {
+        // Two bytes hold every input that quantisation makes; what the bound is does not depend on the input.
+        let short = self.input_bound <= i64::from(i16::MAX);
         let digest = |bytes: &mut Zeroizing<Vec<u8>>, x: &Vec<i64>| {
-            bytes.resize(x.len() * 4, 0);
-            bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i32).to_le_bytes());
+            bytes.resize(x.len() * if short { 2 } else { 4 }, 0);
+            match short {
+                true => bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i16).to_le_bytes()),
+                false => bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i32).to_le_bytes()),
+            }
             derive_key("jali 1 request: content of a tile", &[&**bytes])
         };
         let digests: Vec<Key> = x.par_iter().map_init(|| Zeroizing::new(vec![]), digest).collect();
@@ -349,34 +356,29 @@ impl PendingRequest<'_> {
         T: Default + Copy + Send,
     {
         let key = self.key;
-        let wanted = key.form.wanted().indices();
-        let mut values = vec![T::default(); key.hints.len() * wanted.len()];
-        let rows = key.hints.par_iter().zip(&key.secrets).zip(values.par_chunks_exact_mut(wanted.len()));
-        let scratch = || Zeroizing::new(vec![vec![0; wanted.len()]; key.parameters.ring().limbs()]);
-        rows.enumerate().for_each_init(scratch, |residues, (o, ((hint, secret), out))| {
+        let wanted = key.form.wanted();
+        let mut values = vec![T::default(); key.hints.len() * wanted.count()];
+        let rows = key.hints.par_iter().zip(&key.secrets).zip(values.par_chunks_exact_mut(wanted.count()));
+        let whole = key.parameters.ring();
+        let scratch = || {
+            (Zeroizing::new(vec![vec![0; wanted.count()]; whole.limbs()]), Zeroizing::new(whole.zero::<Coefficient>()))
+        };
+        rows.enumerate().for_each_init(scratch, |(residues, pads), (o, ((hint, secret), out))| {
             // An open row has residues modulo the first primes only, and `s` counts modulo these.
             let ring = key.parameters.ring_of(secret.is_none());
-            let sum = match (&self.hint_pads, secret, self.z.get(o / key.block_rows())) {
-                (Some(pads), secret, z) => {
-                    let mut sum = pads[o].clone();
-                    if let (Some(secret), Some(z)) = (secret, z) {
-                        ring.mul_add(&mut sum, secret, z);
-                    }
-                    sum
+            let z = self.z.get(o / key.block_rows());
+            ring.inverse_into(pads, |sum| match (&self.hint_pads, secret, z) {
+                (None, Some(secret), Some(z)) => ring.sum_of_two_products(sum, [&self.s, hint, secret, z]),
+                (Some(pads), Some(secret), Some(z)) => {
+                    ring.set(sum, &pads[o]);
+                    ring.mul_add(sum, secret, z);
                 }
-                (None, Some(secret), Some(z)) => ring.sum_of_two_products(&self.s, hint, secret, z),
-                _ => {
-                    let mut sum = ring.zero();
-                    ring.mul_add(&mut sum, &self.s, hint);
-                    sum
-                }
-            };
-            let pads = Zeroizing::new(ring.inverse(sum));
+                (Some(pads), ..) => ring.set(sum, &pads[o]),
+                (None, ..) => ring.mul(sum, &self.s, hint),
+            });
             for (l, m) in ring.moduli().iter().enumerate() {
-                let (pads, part) = (pads.limb(l), answer.answer().part(o, l));
-                for ((r, &k), &answer) in residues[l].iter_mut().zip(wanted).zip(part) {
-                    *r = m.add(answer, pads[k as usize]);
-                }
+                wanted.pick(pads.limb(l), &mut residues[l]);
+                residues[l].iter_mut().zip(answer.answer().part(o, l)).for_each(|(r, &answer)| *r = m.add(answer, *r));
             }
             let residues: Vec<&[u64]> = residues[..ring.limbs()].iter().map(|r| &r[..]).collect();
             read(ring.crt(), &residues, out);

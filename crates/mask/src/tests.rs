@@ -99,7 +99,7 @@ impl Fixture {
         let half = rows.len() / 2;
         let mut fill = |part: std::ops::Range<usize>| {
             let first = part.start;
-            Answer::fill(&mut answers, part, |row, _| rows[first + row].clone());
+            Answer::fill(&mut answers, part, self.ring(), |row, _, out| *out = rows[first + row].clone());
         };
         fill(0..half);
         fill(half..rows.len());
@@ -515,10 +515,13 @@ fn unfit_inputs_and_rows_are_errors() {
     assert!(matches!(ask(&x[..1]), MaskError::Shape { .. }));
     x[1].pop();
     assert!(matches!(ask(&x), MaskError::Shape { .. }));
-    x[1].push(BOUND + 1);
-    assert_eq!(ask(&x), MaskError::InputRange { bound: BOUND });
-    x[1][0] = i64::MIN;
-    assert_eq!(ask(&x), MaskError::InputRange { bound: BOUND });
+    x[1].push(0);
+    for beyond in [BOUND + 1, -BOUND - 1, i64::MAX, i64::MIN] {
+        x[1][7] = beyond;
+        assert_eq!(ask(&x), MaskError::InputRange { bound: BOUND }, "{beyond}");
+    }
+    x[1][7] = -BOUND;
+    assert!(fixture.key.mask(&x, RequestEntropy::fixed([1; 32]), context(0)).is_ok());
 
     let id = LayerId { model: [0; 16], layer: 0 };
     let entropy = SealEntropy::fixed([1; 32]);

@@ -52,6 +52,19 @@ impl Wanted {
         &self.indices
     }
 
+    /// The wanted ones of all coefficients, in order.
+    pub fn pick(&self, all: &[u64], out: &mut [u64]) {
+        match self.dims[2] {
+            // Neighbours are copied together.
+            (run, 1) if run > 1 => {
+                for (out, &first) in out.chunks_exact_mut(run).zip(self.indices.iter().step_by(run)) {
+                    out.copy_from_slice(&all[first as usize..][..run]);
+                }
+            }
+            _ => out.iter_mut().zip(&self.indices).for_each(|(o, &k)| *o = all[k as usize]),
+        }
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.indices.len()
@@ -86,6 +99,12 @@ mod tests {
     fn patterns_stay_inside_the_ring_and_name_nothing_twice() {
         let w = Wanted::new(1024, 5, [(2, 100), (2, 10), (3, 1)]).unwrap();
         assert_eq!(w.indices(), [5, 6, 7, 15, 16, 17, 105, 106, 107, 115, 116, 117]);
+        let all: Vec<u64> = (0..1024).collect();
+        for w in [w, Wanted::new(1024, 5, [(2, 100), (2, 10), (3, 2)]).unwrap()] {
+            let mut picked = vec![0; 12];
+            w.pick(&all, &mut picked);
+            assert!(picked.iter().zip(w.indices()).all(|(&p, &i)| p == u64::from(i)));
+        }
         for (start, dims) in [
             (0, [(0, 1), (1, 1), (1, 1)]),
             (1023, [(1, 1), (1, 1), (2, 1)]),

@@ -116,7 +116,17 @@ impl Scaling {
     pub fn quantise(&self, x: &[f32]) -> Vec<i32> {
         let (low, high) = self.input_range;
         let inverse = 1.0 / self.input_scale;
-        x.iter().map(|v| ((v * inverse).round() as i32).clamp(low, high)).collect()
+        // Half away from zero, like `f32::round`, which without SSE4.1 is a call for every value: this is vectorised. The bounds
+        // are integers, so that clamping comes first; what is cut off is exact.
+        let round = |v: f32| {
+            // Not `clamp`, which may panic, and not `max` and `min`, which make a number of NaN.
+            let v = if v < low as f32 { low as f32 } else { v };
+            let v = if v > high as f32 { high as f32 } else { v };
+            let whole = v as i32;
+            let cut = v - whole as f32;
+            whole + i32::from(cut >= 0.5) - i32::from(cut <= -0.5)
+        };
+        x.iter().map(|v| round(v * inverse)).collect()
     }
 
     /// Sums `[channel][position]` plus bias, scaled back.

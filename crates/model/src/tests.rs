@@ -82,6 +82,17 @@ fn rounding_is_to_the_nearest_halves_away_and_saturates() {
     assert_eq!(layer.dequantise(&[3, -1, 5, 0]), [1.0, 0.0, 8.0, -2.0]);
 }
 
+proptest! {
+    #[test]
+    fn rounding_is_the_standard_librarys(bits in any::<u32>(), near in -5000f32..5000.0, low in -4096i32..=0, high in 0i32..=4096) {
+        let scaling = Scaling { scales: vec![], bias: vec![], input_scale: 1.0, input_range: (low, high) };
+        let below_half = 0.5f32.next_down();
+        for x in [f32::from_bits(bits), near, near.trunc() + 0.5, below_half, -below_half, f32::NAN, f32::INFINITY, -f32::INFINITY] {
+            prop_assert_eq!(scaling.quantise(&[x]), [(x.round() as i32).clamp(low, high)], "{}", x);
+        }
+    }
+}
+
 #[test]
 fn plaintext_bits_hold_every_sum_and_depend_on_shapes_only() {
     let c = QuantConfig::default();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jali_mask::{Answer, AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
-use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RingError, RowStore};
+use jali_ring::{Coefficient, Kernel, Ntt, Poly, Products, Ring, RingError, RowStore};
 
 use crate::OperatorError;
 use crate::container::{Bundle, Kind};
@@ -335,12 +335,12 @@ impl Operator {
             for first in rows.clone().step_by(step) {
                 let part = first..rows.end.min(first + step);
                 self.store.products_into(&self.ring, &prepared, part.clone(), &mut products)?;
-                let row = |row, image| {
-                    let product = products.poly(&self.ring, row, image);
-                    let ring = if product.limbs() == self.ring.limbs() { &self.ring } else { &self.open_ring };
-                    ring.inverse(product)
+                let row = |row, image, out: &mut Poly<Coefficient>| {
+                    let whole = products.limbs(row) == self.ring.limbs();
+                    let ring = if whole { &self.ring } else { &self.open_ring };
+                    ring.inverse_into(out, |out| products.copy(row, image, out));
                 };
-                Answer::fill(&mut answers, part, row);
+                Answer::fill(&mut answers, part, &self.ring, row);
             }
         }
         Ok(answers)

@@ -78,6 +78,11 @@ impl<D: Domain> Poly<D> {
         self.residues.chunks_exact_mut(size)
     }
 
+    /// Without residues: what stays while a transform has them.
+    pub(crate) fn empty() -> Self {
+        Self { residues: AlignedWords::default(), degree: 1, domain: PhantomData }
+    }
+
     /// Same residues, other domain: only the transforms may say so.
     pub(crate) fn retype<E: Domain>(self) -> Poly<E> {
         Poly { residues: self.residues, degree: self.degree, domain: PhantomData }

@@ -150,6 +150,15 @@ impl Ring {
         p.retype()
     }
 
+    /// Overwrites `out` with the coefficients of the element that `fill` writes into its memory, which has any content before: for many
+    /// transforms, one after the other, in memory that stays in the cache. Further limbs than this ring's are left as they are.
+    pub fn inverse_into(&self, out: &mut Poly<Coefficient>, fill: impl FnOnce(&mut Poly<Ntt>)) {
+        let mut p = std::mem::replace(out, Poly::empty()).retype();
+        fill(&mut p);
+        self.inverse_in_place(&mut p);
+        *out = p.retype();
+    }
+
     /// One limb's values to coefficients, in place, the other limbs untouched: for benchmarks.
     #[doc(hidden)]
     pub fn inverse_limb<D: Domain>(&self, limb: usize, p: &mut Poly<D>) {
@@ -172,6 +181,17 @@ impl Ring {
                 *r = m.add(*r, x);
             }
         }
+    }
+
+    /// `out = a` in this ring's limbs; either may have more.
+    pub fn set<D: Domain>(&self, out: &mut Poly<D>, a: &Poly<D>) {
+        (0..self.limbs()).for_each(|l| out.limb_mut(l).copy_from_slice(a.limb(l)));
+    }
+
+    /// `out = a * b`, coefficient by coefficient in the NTT domain, in this ring's limbs; all may have more.
+    pub fn mul(&self, out: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>) {
+        (0..self.limbs()).for_each(|l| out.limb_mut(l).fill(0));
+        self.mul_add(out, a, b);
     }
 
     /// `acc += a * b`, coefficient by coefficient in the NTT domain.
@@ -217,13 +237,11 @@ impl Ring {
         self.kernel.for_modulus(modulus).run(AddScaled { modulus, acc, a, scalar });
     }
 
-    /// `a * b + c * d` in the NTT domain.
-    pub fn sum_of_two_products(&self, a: &Poly<Ntt>, b: &Poly<Ntt>, c: &Poly<Ntt>, d: &Poly<Ntt>) -> Poly<Ntt> {
-        let mut out = self.zero();
+    /// `out = a * b + c * d` in the NTT domain.
+    pub fn sum_of_two_products(&self, out: &mut Poly<Ntt>, factors: [&Poly<Ntt>; 4]) {
         for (l, modulus) in self.moduli.iter().enumerate() {
-            let factors = [a.limb(l), b.limb(l), c.limb(l), d.limb(l)];
+            let factors = factors.map(|f| f.limb(l));
             self.kernel.for_modulus(modulus).run(TwoProducts { modulus, out: out.limb_mut(l), factors });
         }
-        out
     }
 }
