@@ -50,7 +50,6 @@
 //! | [`session`] | client and server in one process, talking in encoded messages |
 #![forbid(unsafe_code)]
 
-mod awake;
 pub mod bundle;
 pub mod calibration;
 pub mod classes;

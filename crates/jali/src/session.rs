@@ -10,10 +10,10 @@ use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{QuantModel, Tensor, integer};
 use jali_operator::EncodedLayer;
 use jali_pack::Costs;
+use jali_protocol::awake::in_pool;
 use jali_protocol::{Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, Sealed, Server};
 use jali_ring::Kernel;
 
-use crate::awake::keep_awake;
 use crate::{JaliError, memory};
 
 /// A sealed network with both sides at hand.
@@ -178,7 +178,7 @@ impl Session {
             let context = RequestContext { counter: self.counter, image: 0 };
             self.counter += 1;
             let entropy = RequestEntropy::from_os().map_err(ProtocolError::from)?;
-            let prepared = rayon::scope(|_| self.client.prepare(entropy, context))?;
+            let prepared = self.client.prepare(entropy, context)?;
             self.prepared.push(prepared);
         }
         Ok(())
@@ -198,8 +198,8 @@ impl Session {
     /// As [`Session::infer`]; also for an empty batch or one of more than 4096 images.
     pub fn infer_batch(&mut self, images: Vec<Tensor>) -> Result<BatchRun, JaliError> {
         let server = self.server();
-        // On a thread of the pool from the start: entering it anew for every parallel step costs a wake-up each.
-        keep_awake(|| self.infer_through(images, |_, request| Ok(server.handle(request))))
+        // Once for all layers of both sides.
+        in_pool(|| self.infer_through(images, |_, request| Ok(server.handle(request))))
     }
 
     /// As [`Session::infer_batch`], with requests and answers carried by `carry`, which also gets the layer's index; a layer's

@@ -10,6 +10,7 @@ use jali_pack::Layout;
 use rayon::prelude::*;
 
 use crate::ProtocolError;
+use crate::awake::in_pool;
 use crate::message::{MAX_IMAGES, decode_answer, decode_refusal, encode_request};
 
 /// One linear layer as the client knows it.
@@ -171,6 +172,10 @@ impl<'m> Inference<'m> {
         if !self.pending.is_empty() {
             return Err(ProtocolError::Order("a new step: an answer is outstanding"));
         }
+        in_pool(|| self.advance(entropy))
+    }
+
+    fn advance(&mut self, entropy: RequestEntropy) -> Result<Action, ProtocolError> {
         // Where the network goes does not depend on the image: all stop at the same node.
         let layer = self.client.layers.get(self.layer);
         let (mut outputs, mut tiles) = (vec![], vec![]);
@@ -199,7 +204,7 @@ impl<'m> Inference<'m> {
             return Err(ProtocolError::Order("an answer"));
         }
         self.pending.clear();
-        self.send(entropy, false)
+        in_pool(|| self.send(entropy, false))
     }
 
     fn send(&mut self, entropy: RequestEntropy, prepared: bool) -> Result<Action, ProtocolError> {
@@ -237,6 +242,10 @@ impl<'m> Inference<'m> {
         if pending.is_empty() {
             return Err(ProtocolError::Order("an answer"));
         }
+        in_pool(|| self.finish(pending, answer))
+    }
+
+    fn finish(&mut self, pending: Vec<PendingRequest<'m>>, answer: &[u8]) -> Result<(), ProtocolError> {
         let layer = &self.client.layers[self.layer];
         let (key, node) = (&layer.key, layer.node);
         let (ring, images) = (key.parameters().ring(), pending.len());
@@ -280,7 +289,7 @@ impl ClientModel {
     /// [`ProtocolError::Mask`] never in practice.
     pub fn prepare(&self, entropy: RequestEntropy, context: RequestContext) -> Result<PreparedImage, ProtocolError> {
         let keys: Vec<_> = self.layers.iter().map(|l| (&l.key, l.layout.strips())).collect();
-        Ok(PreparedImage { layers: LayerKey::prepare_all(&keys, entropy, context)?.into() })
+        Ok(PreparedImage { layers: in_pool(|| LayerKey::prepare_all(&keys, entropy, context))?.into() })
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`message`] | what travels between the last two |
 #![forbid(unsafe_code)]
 
+pub mod awake;
 pub mod bundle;
 pub mod client;
 pub mod error;

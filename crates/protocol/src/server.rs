@@ -6,6 +6,7 @@ use jali_operator::{OperatorError, ServerModel};
 use jali_ring::Kernel;
 use jali_ring::wire::poly_len;
 
+use crate::awake::in_pool;
 use crate::message::{Refusal, batch_bytes, decode_request, encode_answer, encode_hints, encode_refusal};
 
 /// A loaded model ready to answer.
@@ -30,7 +31,7 @@ impl Server {
 
     /// One request to one answer or refusal, both as bytes. Never fails and never panics, whatever the bytes are.
     pub fn handle(&self, request: &[u8]) -> Vec<u8> {
-        match self.answer(request) {
+        match in_pool(|| self.answer(request)) {
             Ok(bytes) => bytes,
             Err(refusal) => encode_refusal(refusal),
         }

@@ -1,6 +1,6 @@
-//! The fastest that a vector unit can multiply and add: what a batch's rows are measured against.
+//! The fastest that a vector unit can multiply and add, and read memory: what rows are measured against.
 
-use super::lanes::Lanes;
+use super::lanes::{Lanes, prefetch};
 use super::{Job, Kernel};
 use crate::{Modulus, RingError};
 
@@ -36,7 +36,39 @@ impl Job for Peak {
     }
 }
 
+/// Words read and combined, nothing else.
+struct Read<'a> {
+    words: &'a [u64],
+}
+
+/// Words between one that is used and one that is asked for, as far apart as for rows.
+const AHEAD: usize = 256;
+
+impl Job for Read<'_> {
+    type Out = u64;
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> u64 {
+        // Independent sums, so that the compiler may use vectors.
+        let mut sums = [0u64; 32];
+        for (i, words) in self.words.as_chunks::<32>().0.iter().enumerate() {
+            for line in 0..4 {
+                prefetch::<V, _>(self.words, 32 * i + 8 * line + AHEAD);
+            }
+            for (s, w) in sums.iter_mut().zip(words) {
+                *s ^= w;
+            }
+        }
+        sums.iter().fold(0, |a, b| a ^ b)
+    }
+}
+
 impl Kernel {
+    /// Reads memory, asked for ahead where the kernel does so; returns a value that depends on it. For benchmarks.
+    pub fn read(self, words: &[u64]) -> u64 {
+        self.run(Read { words })
+    }
+
     /// Multiplies and adds residues held in registers, at most 4096 times each; returns the number of products and a value
     /// that depends on them. For benchmarks.
     ///

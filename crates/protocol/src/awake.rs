@@ -1,7 +1,8 @@
-//! Keeps the pool's threads from falling asleep while one inference runs.
+//! Keeps the pool's threads from falling asleep within one side's part of a layer, or within a whole inference.
 //!
-//! An inference is dozens of short parallel steps with short serial ones between them. A thread that goes to sleep in between is
-//! woken through the kernel, which takes longer than some of the steps: on two virtual cores about a tenth of an inference.
+//! Such a part is a dozen short parallel steps with short serial ones between them. A thread that goes to sleep in between is
+//! woken through the kernel, which takes longer than some of the steps, and entering the pool from outside costs such a wake-up
+//! for every step: on two virtual cores a tenth of an inference and more.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -13,13 +14,24 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// A thread that comes later than this was busy: it is not kept.
 const LATE: Duration = Duration::from_micros(500);
 
-/// Runs `work` on a thread of the pool while the others wait for its parallel steps without sleeping.
-pub(crate) fn keep_awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+/// Most threads that are kept awake: a layer's steps have no work for more.
+const HELPERS: usize = 7;
+
+/// Runs `work` on a thread of the pool while others wait for its parallel steps without sleeping. On a thread of the pool already, it
+/// just runs: whoever brought it there has done this, or `work` is one of many things that run at once.
+pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match rayon::current_thread_index() {
+        Some(_) => work(),
+        None => keep_awake(work),
+    }
+}
+
+fn keep_awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     let done = AtomicBool::new(false);
     let (done, begin) = (&done, Instant::now());
     rayon::scope(|scope| {
         let mine = rayon::current_thread_index();
-        for _ in 1..rayon::current_num_threads() {
+        for _ in 1..rayon::current_num_threads().min(HELPERS + 1) {
             scope.spawn(move |_| {
                 if rayon::current_thread_index() != mine && begin.elapsed() < LATE {
                     wait(done);
