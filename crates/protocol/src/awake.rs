@@ -4,58 +4,70 @@
 //! woken through the kernel, which takes longer than some of the steps, and entering the pool from outside costs such a wake-up
 //! for every step: on two virtual cores a tenth of an inference and more.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long a thread looks for work before it may sleep after all: more than any serial step of a small network, and little enough
-/// to waste while somebody waits for a link. It is also what keeps this safe: whatever lies below on the thread's stack goes on
-/// after so long.
+/// to waste. Whatever lies below on the thread's stack goes on after so long.
 const PATIENCE: Duration = Duration::from_millis(1);
 /// A thread that comes later than this was busy: it is not kept.
 const LATE: Duration = Duration::from_micros(500);
-
 /// Most threads that are kept awake: a layer's steps have no work for more.
 const HELPERS: usize = 7;
+
+/// Pieces of work under way. Where there are several, threads are not idle, and one that waited for the steps of one would keep another waiting.
+static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
 /// Runs `work` on a thread of the pool while others wait for its parallel steps without sleeping. On a thread of the pool already, it
 /// just runs: whoever brought it there has done this, or `work` is one of many things that run at once.
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
         Some(_) => work(),
-        None => keep_awake(work),
+        None => rayon::scope(|_| keep_awake(work)),
     }
 }
 
-fn keep_awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    let done = AtomicBool::new(false);
-    let (done, begin) = (&done, Instant::now());
-    rayon::scope(|scope| {
-        let mine = rayon::current_thread_index();
+fn keep_awake<R>(work: impl FnOnce() -> R) -> R {
+    let under_way = UnderWay::begin();
+    if under_way.alone {
+        let (mine, begin) = (rayon::current_thread_index(), Instant::now());
         for _ in 1..rayon::current_num_threads().min(HELPERS + 1) {
-            scope.spawn(move |_| {
+            let done = under_way.done.clone();
+            // Nobody waits for these: `work` is not held up by what a helper may be doing when it ends.
+            rayon::spawn(move || {
                 if rayon::current_thread_index() != mine && begin.elapsed() < LATE {
-                    wait(done);
+                    help(&done);
                 }
             });
         }
-        // Also when `work` panics.
-        let _end = OnDrop(done);
-        work()
-    })
+    }
+    work()
 }
 
-struct OnDrop<'a>(&'a AtomicBool);
+/// Counts a piece of work for as long as it lives, also when it panics.
+struct UnderWay {
+    alone: bool,
+    done: Arc<AtomicBool>,
+}
 
-impl Drop for OnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+impl UnderWay {
+    fn begin() -> Self {
+        Self { alone: UNDER_WAY.fetch_add(1, Ordering::Relaxed) == 0, done: Arc::default() }
     }
 }
 
-/// Does the pool's work until `done`, or until there is none for long.
-fn wait(done: &AtomicBool) {
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.done.store(true, Ordering::Relaxed);
+        UNDER_WAY.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Does the pool's work until `done`, until there is none for long, or until other work has come.
+fn help(done: &AtomicBool) {
     let mut last = Instant::now();
-    while !done.load(Ordering::Relaxed) {
+    while !done.load(Ordering::Relaxed) && UNDER_WAY.load(Ordering::Relaxed) == 1 {
         if rayon::yield_now() == Some(rayon::Yield::Executed) {
             last = Instant::now();
         } else if last.elapsed() > PATIENCE {
