@@ -172,13 +172,14 @@ pub(super) fn fold(op: &str, inputs: &[&Constant], attributes: &Attributes<'_>) 
             cast(first, if inputs[1].as_ints().is_some() { kind::INT64 } else { kind::FLOAT })
         }
         "Slice" => slice(first, &inputs[1..]),
-        "Add" | "Sub" | "Mul" | "Div" if inputs.len() == 2 => arithmetic(op, first, inputs[1]),
+        "Add" | "Sub" | "Mul" | "Div" | "Max" | "Min" if inputs.len() == 2 => arithmetic(op, first, inputs[1]),
         "Equal" if inputs.len() == 2 && inputs.iter().all(|c| c.as_ints().is_some()) => {
             arithmetic(op, first, inputs[1])
         }
         "Expand" if inputs.len() == 2 => expand(first, inputs[1]),
         "Where" if inputs.len() == 3 => choose(first, inputs[1], inputs[2]),
         "Sqrt" => each(first, f32::sqrt, None),
+        "Reciprocal" => each(first, f32::recip, None),
         "Floor" => each(first, f32::floor, None),
         "Ceil" => each(first, f32::ceil, None),
         "Neg" => each(first, |v| -v, Some(i64::wrapping_neg)),
@@ -425,6 +426,8 @@ fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> 
                     "Sub" => x.checked_sub(y),
                     "Mul" => x.checked_mul(y),
                     "Equal" => Some(i64::from(x == y)),
+                    "Max" => Some(x.max(y)),
+                    "Min" => Some(x.min(y)),
                     _ => x.checked_div(y),
                 }
             };
@@ -438,6 +441,8 @@ fn arithmetic(op: &str, a: &Constant, b: &Constant) -> Result<Constant, String> 
                     "Add" => x + y,
                     "Sub" => x - y,
                     "Mul" => x * y,
+                    "Max" => x.max(y),
+                    "Min" => x.min(y),
                     _ => x / y,
                 }
             };

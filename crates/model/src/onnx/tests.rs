@@ -2,6 +2,7 @@
 
 use prost::Message;
 
+use super::constant::{Attributes, Constant, Values, fold};
 use super::import::import_any;
 use super::proto;
 use crate::{ModelError, Tensor, float};
@@ -139,6 +140,21 @@ fn one_operator(op: &str, constant: proto::TensorData, on_image: bool) -> Vec<u8
     };
     let opset = proto::Opset { domain: String::new(), version: 17 };
     proto::Model { graph: Some(graph), opset_import: vec![opset] }.encode_to_vec()
+}
+
+#[test]
+fn functions_of_constants() {
+    let float = |v: &[f32]| Constant { dims: vec![v.len()], values: Values::Float(v.to_vec()) };
+    let (a, b) = (float(&[4.0, -0.5]), float(&[1.0, 2.0]));
+    let is = |op: &str, inputs: &[&Constant], want: &Constant| {
+        assert_eq!(fold(op, inputs, &Attributes::default()), Some(Ok(want.clone())), "{op}");
+    };
+    is("Max", &[&a, &b], &float(&[4.0, 2.0]));
+    is("Min", &[&a, &b], &float(&[1.0, -0.5]));
+    is("Reciprocal", &[&a], &float(&[0.25, -2.0]));
+    is("Floor", &[&a], &float(&[4.0, -1.0]));
+    is("Max", &[&Constant::ints(vec![3, -7]), &Constant::ints(vec![5])], &Constant::ints(vec![5, 5]));
+    is("Min", &[&Constant::ints(vec![3, -7]), &Constant::ints(vec![5])], &Constant::ints(vec![3, -7]));
 }
 
 #[test]
