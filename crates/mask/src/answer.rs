@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use jali_ring::{Coefficient, Modulus, Poly, Ring};
+use jali_ring::{Coefficient, Poly, Ring};
 use rayon::prelude::*;
 
 use crate::MaskError;
@@ -69,11 +69,9 @@ impl Answer {
             return Err(MaskError::AnswerRejected);
         }
         let answer = Self { form: form.clone(), residues };
-        // Primes are below 2^63: the sign tells which is larger.
         let too_large = |row: usize| {
             let mut parts = ring.moduli()[..form.limbs[row]].iter().enumerate();
-            let below_prime = |v: u64, m: &Modulus| (v.wrapping_sub(m.value()) & !v) >> 63;
-            parts.any(|(l, m)| answer.part(row, l).iter().fold(1, |below, &v| below & below_prime(v, m)) == 0)
+            parts.any(|(l, m)| !m.are_residues(answer.part(row, l)))
         };
         if (0..form.rows()).into_par_iter().any(too_large) { Err(MaskError::AnswerRejected) } else { Ok(answer) }
     }

@@ -123,7 +123,7 @@ impl CheckKey {
     ) -> Result<Expected, MaskError> {
         self.usable()?;
         let one = |mut sum: Zeroizing<Poly<Ntt>>| -> Vec<Vec<u64>> {
-            let sum = Zeroizing::new(ring.inverse(std::mem::replace(&mut *sum, Poly::zero(0, 1))));
+            let sum = Zeroizing::new(ring.inverse(std::mem::take(&mut *sum)));
             let picked = |l| {
                 let mut out = vec![0; wanted.count()];
                 wanted.pick(sum.limb(l), &mut out);

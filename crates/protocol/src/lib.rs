@@ -7,7 +7,8 @@
 //! | [`client`] | walks the network for one image: masks, checks, unmasks, runs the non-linear part |
 //! | [`server`] | applies operators to masked inputs; holds only the sealed bytes |
 //! | [`bundle`] | the client's part as a file's content |
-//! | [`message`] | what travels between the last two |
+//! | [`message`] | what travels between client and server |
+//! | [`awake`] | the threads that either side's parallel steps run on |
 #![forbid(unsafe_code)]
 
 pub mod awake;

@@ -126,6 +126,12 @@ impl Modulus {
         x.wrapping_add((self.value as i64) & (x >> 63)) as u64
     }
 
+    /// Whether all values are below `p`: one flag for all of them, so that the time does not tell which one was too large.
+    pub fn are_residues(&self, values: &[u64]) -> bool {
+        // As p < 2^63, v < p where the difference has a sign and v has none.
+        values.iter().fold(1, |below, &v| below & ((v.wrapping_sub(self.value) & !v) >> 63)) == 1
+    }
+
     /// `a^e mod p`. Time depends on `e`, which must be public.
     pub fn pow_vartime(&self, a: u64, mut e: u64) -> u64 {
         let (mut base, mut r) = (a, 1);
@@ -183,6 +189,18 @@ mod tests {
             assert_eq!(u128::from(m.reduce(sum)), sum % u128::from(m.value()));
             let largest = (1u128 << (m.bits() + 62)) - 1;
             assert_eq!(u128::from(m.reduce(largest)), largest % u128::from(m.value()));
+        }
+    }
+
+    #[test]
+    fn residues_are_told_from_larger_values() {
+        for bits in [14, 33, 50] {
+            let m = Modulus::new(crate::primes::ntt_primes(1024, bits, 1).unwrap()[0]).unwrap();
+            let p = m.value();
+            assert!(m.are_residues(&[]) && m.are_residues(&[0, 1, p - 1]));
+            for large in [p, p + 1, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 63) + 1, (1 << 63) + p - 1, u64::MAX] {
+                assert!(!m.are_residues(&[0, large, p - 1]), "{large}");
+            }
         }
     }
 

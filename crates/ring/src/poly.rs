@@ -36,6 +36,13 @@ impl<D: Domain> std::fmt::Debug for Poly<D> {
     }
 }
 
+/// Without residues: what stays where an element was taken from.
+impl<D: Domain> Default for Poly<D> {
+    fn default() -> Self {
+        Self { residues: AlignedWords::default(), degree: 1, domain: PhantomData }
+    }
+}
+
 impl<D: Domain> Zeroize for Poly<D> {
     fn zeroize(&mut self) {
         self.residues.zeroize();
@@ -76,11 +83,6 @@ impl<D: Domain> Poly<D> {
     /// All residues in equal chunks, limb after limb.
     pub(crate) fn chunks_mut(&mut self, size: usize) -> std::slice::ChunksExactMut<'_, u64> {
         self.residues.chunks_exact_mut(size)
-    }
-
-    /// Without residues: what stays while a transform has them.
-    pub(crate) fn empty() -> Self {
-        Self { residues: AlignedWords::default(), degree: 1, domain: PhantomData }
     }
 
     /// Same residues, other domain: only the transforms may say so.

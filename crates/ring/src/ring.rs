@@ -150,10 +150,10 @@ impl Ring {
         p.retype()
     }
 
-    /// Overwrites `out` with the coefficients of the element that `fill` writes into its memory, which has any content before: for many
-    /// transforms, one after the other, in memory that stays in the cache. Further limbs than this ring's are left as they are.
+    /// The coefficients of the element that `fill` leaves in the memory of `out`, whose content before is anything: many transforms, one after
+    /// the other, in memory that stays in the cache. Limbs beyond this ring's are left as they are.
     pub fn inverse_into(&self, out: &mut Poly<Coefficient>, fill: impl FnOnce(&mut Poly<Ntt>)) {
-        let mut p = std::mem::replace(out, Poly::empty()).retype();
+        let mut p = std::mem::take(out).retype();
         fill(&mut p);
         self.inverse_in_place(&mut p);
         *out = p.retype();

@@ -345,11 +345,9 @@ impl<'a> Reader<'a> {
             let bit = i * width;
             *o = (word(bit / 8) >> (bit % 8)) & mask;
         }
-        // One flag for all residues, so that the time does not tell which one was too large.
-        let too_large = out.iter().fold(0, |flag, v| flag | (1 ^ (v.wrapping_sub(p.value()) >> 63)));
         let used = out.len() * width;
         let padding = if used.is_multiple_of(8) { 0 } else { bytes[used / 8] >> (used % 8) };
-        if too_large != 0 {
+        if !p.are_residues(out) {
             return Err(RingError::Malformed { offset: start, what: "a residue is not below its prime" });
         }
         if padding != 0 {

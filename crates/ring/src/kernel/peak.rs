@@ -1,6 +1,6 @@
 //! The fastest that a vector unit can multiply and add, and read memory: what rows are measured against.
 
-use super::lanes::{Lanes, prefetch};
+use super::lanes::{AHEAD, Lanes, prefetch};
 use super::{Job, Kernel};
 use crate::{Modulus, RingError};
 
@@ -41,9 +41,6 @@ struct Read<'a> {
     words: &'a [u64],
 }
 
-/// Words between one that is used and one that is asked for, as far apart as for rows.
-const AHEAD: usize = 256;
-
 impl Job for Read<'_> {
     type Out = u64;
 
@@ -53,7 +50,7 @@ impl Job for Read<'_> {
         let mut sums = [0u64; 32];
         for (i, words) in self.words.as_chunks::<32>().0.iter().enumerate() {
             for line in 0..4 {
-                prefetch::<V, _>(self.words, 32 * i + 8 * line + AHEAD);
+                prefetch::<V, _>(self.words, 32 * i + 8 * line + AHEAD / 8);
             }
             for (s, w) in sums.iter_mut().zip(words) {
                 *s ^= w;

@@ -1,7 +1,7 @@
 //! Products and sums, coefficient by coefficient, in the NTT domain.
 
 use super::Job;
-use super::lanes::{Lanes, prefetch};
+use super::lanes::{AHEAD, Lanes, prefetch};
 use crate::Modulus;
 
 /// `acc = acc + a * b` or `acc - a * b`.
@@ -29,9 +29,6 @@ impl Job for MulAdd<'_> {
     }
 }
 
-/// Words between one that is used and one that is asked for.
-const AHEAD: usize = 256;
-
 /// `out = a * b + c * d`; `b` and `c` come from memory, the others are at hand.
 pub(crate) struct TwoProducts<'a> {
     pub(crate) modulus: &'a Modulus,
@@ -48,8 +45,8 @@ impl Job for TwoProducts<'_> {
         let [a, b, c, d] = self.factors.map(V::split);
         let factors = a.iter().zip(b).zip(c.iter().zip(d)).enumerate();
         for (out, (i, ((a, b), (c, d)))) in V::split_mut(self.out).iter_mut().zip(factors) {
-            prefetch::<V, _>(self.factors[1], i * V::LANES + AHEAD);
-            prefetch::<V, _>(self.factors[2], i * V::LANES + AHEAD);
+            prefetch::<V, _>(self.factors[1], i * V::LANES + AHEAD / 8);
+            prefetch::<V, _>(self.factors[2], i * V::LANES + AHEAD / 8);
             let first = V::enter(a).mul(V::enter(b), &p);
             first.add(V::enter(c).mul(V::enter(d), &p)).leave(&p, out);
         }

@@ -10,7 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use super::lanes::{Lanes, UNPACK_READS, array_at, item_at, prefetch};
+use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch};
 use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
@@ -341,9 +341,6 @@ impl<X: AsRef<[Poly<Ntt>]>> Job for PrepareBlock<'_, X> {
         }
     }
 }
-
-/// Bytes between a residue that is used and one that is asked for.
-const AHEAD: usize = 2048;
 
 #[derive(Clone, Copy)]
 struct Shape {

@@ -82,7 +82,6 @@ impl Shaped {
         forward(far, near, link, down.clone());
         thread::spawn(move || {
             while let Ok(request) = receive(&mut end) {
-                // The pool's threads, as in one process.
                 let answer = server.handle(&request);
                 if send(&mut end, &answer).is_err() {
                     break;
