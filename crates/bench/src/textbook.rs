@@ -199,7 +199,7 @@ impl Textbook {
         let (mut low, mut middle, mut high) = (ring.zero(), ring.zero(), ring.zero());
         ring.mul_add(&mut low, a0, b0);
         ring.mul_add(&mut high, a1, b1);
-        ring.sum_of_two_products(&mut middle, [a0, b1, a1, b0]);
+        ring.sum_of_products(&mut middle, [[a0, b1], [a1, b0]]);
         let [mut c0, mut c1] = self.switch(keys, high);
         ring.add_assign(&mut c0, &low);
         ring.add_assign(&mut c1, &middle);

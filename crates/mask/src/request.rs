@@ -368,7 +368,7 @@ impl PendingRequest<'_> {
             let ring = key.parameters.ring_of(secret.is_none());
             let z = self.z.get(o / key.block_rows());
             ring.inverse_into(pads, |sum| match (&self.hint_pads, secret, z) {
-                (None, Some(secret), Some(z)) => ring.sum_of_two_products(sum, [&self.s, hint, secret, z]),
+                (None, Some(secret), Some(z)) => ring.sum_of_products(sum, [[&self.s, hint], [z, secret]]),
                 (Some(pads), Some(secret), Some(z)) => {
                     ring.set(sum, &pads[o]);
                     ring.mul_add(sum, secret, z);

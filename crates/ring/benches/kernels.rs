@@ -38,7 +38,7 @@ fn pointwise(c: &mut Criterion) {
             b.iter(|| ring.mul_sub(&mut acc, &p[1], &p[2]))
         });
         group.bench_function(BenchmarkId::new("a * b + c * d", kernel.name()), |b| {
-            b.iter(|| ring.sum_of_two_products(&mut acc, [&p[0], &p[1], &p[2], &p[3]]));
+            b.iter(|| ring.sum_of_products(&mut acc, [[&p[0], &p[1]], [&p[2], &p[3]]]));
         });
     }
     group.finish();

@@ -33,13 +33,12 @@ impl AlignedWords {
         Self { words, start, len }
     }
 
-    /// Uses only the first `len` words from now on, if there are as many.
-    pub(crate) fn shorten(&mut self, len: usize) -> bool {
-        let enough = len > 0 && self.start + len <= self.words.len();
-        if enough {
-            self.len = len;
+    /// Holds `len` words from now on, whose content is anything; in the same memory if there is enough of it.
+    pub(crate) fn resize(&mut self, len: usize) {
+        match self.start + len <= self.words.len() {
+            true => self.len = len,
+            false => *self = Self::zero(len),
         }
-        enough
     }
 }
 

@@ -32,8 +32,6 @@ pub(crate) struct Constants {
     pub(crate) barrett52: u64,
     /// `c = 2^52 mod p` and `floor(c * 2^52 / p)`.
     pub(crate) pow52: [u64; 2],
-    /// The same for `2^104 mod p`.
-    pub(crate) pow104: [u64; 2],
 }
 
 /// `x - p` if `x >= p`, else `x`, without a branch. Needs `x, p < 2^63`.
@@ -62,7 +60,6 @@ impl Modulus {
             barrett64: ((1u128 << 64) / u128::from(p)) as u64,
             barrett52: (1u64 << 52) / p,
             pow52: pair(power(52)),
-            pow104: pair(power(104)),
         };
         Ok(Self { value: p, bits, reciprocal: ((1u128 << (bits + 63)) / u128::from(p)) as u64, constants })
     }

@@ -6,7 +6,7 @@ use rand_core::Rng;
 
 use crate::crt::Crt;
 use crate::kernel::masking::{self, MaskSums, Pad};
-use crate::kernel::pointwise::{AddScaled, MulAdd, TwoProducts};
+use crate::kernel::pointwise::{AddScaled, MulAdd, SumOfProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
 use crate::primes::ntt_primes;
@@ -190,8 +190,7 @@ impl Ring {
 
     /// `out = a * b`, coefficient by coefficient in the NTT domain, in this ring's limbs; all may have more.
     pub fn mul(&self, out: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>) {
-        (0..self.limbs()).for_each(|l| out.limb_mut(l).fill(0));
-        self.mul_add(out, a, b);
+        self.sum_of_products(out, [[a, b]]);
     }
 
     /// `acc += a * b`, coefficient by coefficient in the NTT domain.
@@ -237,11 +236,12 @@ impl Ring {
         self.kernel.for_modulus(modulus).run(AddScaled { modulus, acc, a, scalar });
     }
 
-    /// `out = a * b + c * d` in the NTT domain.
-    pub fn sum_of_two_products(&self, out: &mut Poly<Ntt>, factors: [&Poly<Ntt>; 4]) {
+    /// `out = a * b + c * d + ..` in the NTT domain, at most 8 products, in this ring's limbs; all may have more.
+    pub fn sum_of_products<const K: usize>(&self, out: &mut Poly<Ntt>, factors: [[&Poly<Ntt>; 2]; K]) {
+        const { assert!(K <= 8, "so many always fit a sum") }
         for (l, modulus) in self.moduli.iter().enumerate() {
-            let factors = factors.map(|f| f.limb(l));
-            self.kernel.for_modulus(modulus).run(TwoProducts { modulus, out: out.limb_mut(l), factors });
+            let factors = factors.map(|pair| pair.map(|f| f.limb(l)));
+            self.kernel.for_modulus(modulus).run(SumOfProducts { modulus, out: out.limb_mut(l), factors });
         }
     }
 }

@@ -1,9 +1,8 @@
-//! IFMA lanes in plain integers, every bound asserted: the logic of the IFMA path on machines without it. The real
+//! IFMA lanes in plain integers, every bound asserted (what real lanes hold above their 52 bits is cut off at once): the logic of the IFMA path on machines without it. The real
 //! instructions are compared where they exist (`tests.rs`), and in an emulated processor by `scripts/emulate-ifma`.
 
-use super::lanes::{Block64, Lanes, UNPACK_READS, quotient};
+use super::lanes::{Block64, Lanes, UNPACK_READS, ifma_products, quotient};
 use crate::Modulus;
-use crate::modulus::MAX_LAZY_PRODUCTS;
 
 const LOW52: u64 = (1 << 52) - 1;
 
@@ -32,8 +31,11 @@ impl Emulated {
         Self::each(|i| self.0[i].min(self.0[i].wrapping_sub(p)))
     }
     fn fold_parts(high: Self, low: Self, p: &Modulus) -> Self {
-        let [c, q] = p.constants().pow52;
-        high.mul_constant(Self::splat(c), Self::splat(q), p).add(low.settle(p))
+        let [c, q] = p.constants().pow52.map(Self::splat);
+        let q = Self::splat(0).add_high(low, Self::splat(p.constants().barrett52)).add_high(high, q);
+        let r = low.add_low(high, c).add_low(q, Self::splat((1 << 52) - p.value())).cut();
+        assert!(r.0.iter().all(|&v| v < 4 * p.value()), "a folded product is not below 4p");
+        r
     }
 }
 
@@ -103,8 +105,8 @@ impl Lanes for Emulated {
     fn no_products() -> (Self, Self) {
         (Self::splat(0), Self::splat(0))
     }
-    fn products_between_folds(_: &Modulus) -> usize {
-        MAX_LAZY_PRODUCTS
+    fn products_between_folds(m: &Modulus) -> usize {
+        ifma_products(m)
     }
     fn fold(sum: (Self, Self), p: &Modulus) -> (Self, Self) {
         let mut words = [0; 8];
@@ -116,9 +118,9 @@ impl Lanes for Emulated {
     }
     fn finish((low, high): (Self, Self), p: &Modulus, words: &mut [u64; 8]) {
         let high = Self::each(|i| high.0[i] + (low.0[i] >> 52));
-        let [c, q] = p.constants().pow104;
-        let top = Self::each(|i| high.0[i] >> 52).mul_constant(Self::splat(c), Self::splat(q), p);
-        Self::fold_parts(high.cut(), low.cut(), p).settle(p).add(top).leave(p, words);
+        let rest = Self::fold_parts(high, low.cut(), p).subtract_once(2 * p.value());
+        rest.subtract_once(p.value()).store(words);
+        assert!(words.iter().all(|&v| v < p.value()), "not canonical");
     }
     fn columns(block: &Block64, _: usize) -> [Self; 8] {
         std::array::from_fn(|l| Self::each(|j| block[8 * j + l]))

@@ -14,6 +14,7 @@
 #![allow(unsafe_code)]
 
 use crate::Modulus;
+use crate::modulus::MAX_LAZY_PRODUCTS;
 
 /// `64` words: eight rows of eight, turned into columns by the last pass of a transform.
 pub(crate) type Block64 = [u64; 64];
@@ -99,6 +100,12 @@ pub(crate) trait Lanes: Copy {
 /// `value * 2^bits / p`, rounded down: the quotient of a constant for lanes that multiply 52 or 64 bits.
 pub(crate) fn quotient(value: u64, m: &Modulus, bits: u32) -> u64 {
     ((u128::from(value) << bits) / u128::from(m.value())) as u64
+}
+
+/// Products that IFMA's lanes may add before their upper halves, and what the lower ones carry into them, no longer fit 52 bits:
+/// each is below `2^(2*bits - 52)`.
+pub(crate) fn ifma_products(m: &Modulus) -> usize {
+    (1 << (103 - 2 * m.bits()).min(12)).min(MAX_LAZY_PRODUCTS)
 }
 
 /// `items[at]` in a hot loop, where a bounds check costs as much as the work.

@@ -105,43 +105,68 @@ pub(crate) fn mask<'a>(
     Ok(sums)
 }
 
+/// Tiles that go into the sums together, which are in registers meanwhile.
+const TOGETHER: usize = 4;
+
 impl Job for Chunk<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let Self { modulus, ready, tiles, z, checks: [first, second] } = self;
-        let p = V::prime(modulus);
-        let bias = V::bias(&p, 1);
-        let (z, first, second) = (V::split_mut(z), V::split_mut(first), V::split_mut(second));
-        let mut tiles = tiles.into_iter().peekable();
-        while let Some(tile) = tiles.next() {
-            // While one tile is worked on, the next one's words are on their way.
-            let [next_a, next_u0, next_u1] = match tiles.peek() {
-                Some(next) => [next.a, next.u[0], next.u[1]],
-                None => [&[][..]; 3],
-            };
-            let x = V::split_mut(tile.x);
-            let (a, pad) = (V::split(tile.a), V::split(tile.pad));
-            let (u0, u1) = (V::split(tile.u[0]), V::split(tile.u[1]));
-            for i in 0..x.len() {
-                prefetch::<V, _>(next_a, i * V::LANES);
-                prefetch::<V, _>(next_u0, i * V::LANES);
-                prefetch::<V, _>(next_u1, i * V::LANES);
-                let (noisy, a) = (V::enter(&x[i]), V::enter(&a[i]));
-                V::load(&z[i]).add(a.mul(noisy, &p)).settle(&p).store(&mut z[i]);
-                let pad = V::enter(&pad[i]);
-                let masked = if ready { noisy.add(pad) } else { noisy.sub(pad.mul(a, &p), bias) };
-                let masked = masked.settle(&p);
-                masked.leave(&p, &mut x[i]);
-                V::load(&first[i]).add(masked.mul(V::enter(&u0[i]), &p)).settle(&p).store(&mut first[i]);
-                V::load(&second[i]).add(masked.mul(V::enter(&u1[i]), &p)).settle(&p).store(&mut second[i]);
+        let Self { modulus, ready, mut tiles, z, checks: [first, second] } = self;
+        let mut sums = [z, first, second];
+        let (whole, rest) = tiles.as_chunks_mut::<TOGETHER>();
+        let mut whole = whole.iter_mut().peekable();
+        while let Some(tiles) = whole.next() {
+            // While some tiles are worked on, the next ones' words are on their way.
+            let next = whole.peek().map_or(&*rest, |next| &next[..]);
+            mask_some::<V, TOGETHER>(modulus, ready, tiles, next, &mut sums);
+        }
+        for i in 0..rest.len() {
+            let (tiles, next) = rest[i..].split_at_mut(1);
+            if let [tile] = tiles {
+                mask_some::<V, 1>(modulus, ready, std::array::from_mut(tile), next, &mut sums);
             }
         }
-        for words in [z, first, second] {
-            for word in words {
-                V::load(word).leave(&p, word);
-            }
+    }
+}
+
+/// Masks some tiles' part of a chunk and adds what they give to the three sums, all canonical before and after.
+#[inline(always)]
+fn mask_some<V: Lanes, const K: usize>(
+    modulus: &Modulus,
+    ready: bool,
+    tiles: &mut [TileChunk<'_>; K],
+    next: &[TileChunk<'_>],
+    sums: &mut [&mut [u64]; 3],
+) {
+    let p = V::prime(modulus);
+    let bias = V::bias(&p, 1);
+    // A sum begins with the earlier one, times one.
+    let one = V::splat(V::constant(modulus, 1)[0]);
+    let none = V::no_products();
+    for i in 0..CHUNK / V::LANES {
+        for tile in next.iter().take(K) {
+            prefetch::<V, _>(tile.a, i * V::LANES);
+            prefetch::<V, _>(tile.u[0], i * V::LANES);
+            prefetch::<V, _>(tile.u[1], i * V::LANES);
+        }
+        let mut acc = [none; 3];
+        for s in 0..3 {
+            acc[s] = V::accumulate(none, V::enter(&V::split(sums[s])[i]), one, &p);
+        }
+        for tile in tiles.iter_mut() {
+            let x = &mut V::split_mut(tile.x)[i];
+            let (noisy, a, pad) = (V::enter(x), V::enter(&V::split(tile.a)[i]), V::enter(&V::split(tile.pad)[i]));
+            acc[0] = V::accumulate(acc[0], a, noisy, &p);
+            let masked = if ready { noisy.add(pad) } else { noisy.sub(pad.mul(a, &p), bias) };
+            masked.leave(&p, x);
+            let masked = V::enter(x);
+            acc[1] = V::accumulate(acc[1], masked, V::enter(&V::split(tile.u[0])[i]), &p);
+            acc[2] = V::accumulate(acc[2], masked, V::enter(&V::split(tile.u[1])[i]), &p);
+        }
+        for s in 0..3 {
+            V::finish(acc[s], &p, &mut V::split_mut(sums[s])[i]);
         }
     }
 }

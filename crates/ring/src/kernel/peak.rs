@@ -1,5 +1,7 @@
 //! The fastest that a vector unit can multiply and add, and read memory: what rows are measured against.
 
+use std::hint::black_box;
+
 use super::lanes::{AHEAD, Lanes, prefetch};
 use super::{Job, Kernel};
 use crate::{Modulus, RingError};
@@ -19,10 +21,15 @@ impl Job for Peak {
     #[inline(always)]
     fn run<V: Lanes>(self) -> (usize, u64) {
         let p = V::prime(&self.modulus);
-        let (x, w) = (V::splat(V::constant(&self.modulus, 12345)[0]), V::splat(V::constant(&self.modulus, 54321)[0]));
+        // Opaque: of constants the compiler would compute the products itself, and of equal sums only one.
+        let w = V::splat(black_box(V::constant(&self.modulus, 54321)[0]));
+        let mut xs = [w; SUMS];
+        for (i, x) in xs.iter_mut().enumerate() {
+            *x = V::splat(black_box(V::constant(&self.modulus, 12345 + i as u64)[0]));
+        }
         let mut sums = [V::no_products(); SUMS];
         for _ in 0..self.rounds {
-            for sum in &mut sums {
+            for (sum, x) in sums.iter_mut().zip(xs) {
                 *sum = V::accumulate(*sum, x, w, &p);
             }
         }

@@ -1,7 +1,7 @@
 //! Products and sums, coefficient by coefficient, in the NTT domain.
 
 use super::Job;
-use super::lanes::{AHEAD, Lanes, prefetch};
+use super::lanes::{AHEAD, Lanes, item_at, prefetch};
 use crate::Modulus;
 
 /// `acc = acc + a * b` or `acc - a * b`.
@@ -29,26 +29,32 @@ impl Job for MulAdd<'_> {
     }
 }
 
-/// `out = a * b + c * d`; `b` and `c` come from memory, the others are at hand.
-pub(crate) struct TwoProducts<'a> {
+/// `out`, the sum of some products `a * b`; `b` comes from memory, `a` is at hand.
+pub(crate) struct SumOfProducts<'a, const K: usize> {
     pub(crate) modulus: &'a Modulus,
     pub(crate) out: &'a mut [u64],
-    pub(crate) factors: [&'a [u64]; 4],
+    pub(crate) factors: [[&'a [u64]; 2]; K],
 }
 
-impl Job for TwoProducts<'_> {
+impl<const K: usize> Job for SumOfProducts<'_, K> {
     type Out = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
         let p = V::prime(self.modulus);
-        let [a, b, c, d] = self.factors.map(V::split);
-        let factors = a.iter().zip(b).zip(c.iter().zip(d)).enumerate();
-        for (out, (i, ((a, b), (c, d)))) in V::split_mut(self.out).iter_mut().zip(factors) {
-            prefetch::<V, _>(self.factors[1], i * V::LANES + AHEAD / 8);
-            prefetch::<V, _>(self.factors[2], i * V::LANES + AHEAD / 8);
-            let first = V::enter(a).mul(V::enter(b), &p);
-            first.add(V::enter(c).mul(V::enter(d), &p)).leave(&p, out);
+        let len = self.factors.iter().flatten().fold(self.out.len(), |len, f| len.min(f.len())) / V::LANES;
+        let mut words = [[V::split(&[]); 2]; K];
+        for (words, factors) in words.iter_mut().zip(&self.factors) {
+            *words = [&V::split(factors[0])[..len], &V::split(factors[1])[..len]];
+        }
+        for (i, out) in V::split_mut(self.out)[..len].iter_mut().enumerate() {
+            let mut sum = V::no_products();
+            for k in 0..K {
+                let [a, b] = words[k];
+                prefetch::<V, _>(self.factors[k][1], i * V::LANES + AHEAD / 8);
+                sum = V::accumulate(sum, V::enter(item_at(a, i)), V::enter(item_at(b, i)), &p);
+            }
+            V::finish(sum, &p, out);
         }
     }
 }

@@ -130,6 +130,21 @@ impl RowStore {
     /// # Errors
     /// [`RingError::Length`] if the shape of an input does not fit, or for an empty batch.
     pub fn prepare(&self, ring: &Ring, batch: &[impl AsRef<[Poly<Ntt>]> + Sync]) -> Result<Batch, RingError> {
+        let mut out = Batch::default();
+        self.prepare_into(ring, batch, &mut out)?;
+        Ok(out)
+    }
+
+    /// As [`RowStore::prepare`], into memory that an earlier call has used.
+    ///
+    /// # Errors
+    /// As [`RowStore::prepare`].
+    pub fn prepare_into(
+        &self,
+        ring: &Ring,
+        batch: &[impl AsRef<[Poly<Ntt>]> + Sync],
+        out: &mut Batch,
+    ) -> Result<(), RingError> {
         let unfit = |x: &[Poly<Ntt>]| x.len() != self.tiles || !x.iter().all(|p| ring.holds(p));
         if let Some(x) = batch.iter().map(AsRef::as_ref).find(|x| unfit(x)) {
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got: x.len() });
@@ -140,12 +155,16 @@ impl RowStore {
         }
         let blocks = ring.degree() / BLOCK;
         let run = self.tiles * images * BLOCK;
-        let mut words = AlignedWords::zero(ring.limbs() * blocks * run);
-        words.par_chunks_exact_mut(run).with_min_len(least(run)).enumerate().for_each(|(index, out)| {
-            let (limb, block) = (index / blocks, index % blocks);
-            ring.kernel().run(PrepareBlock { batch, limb, block, out });
-        });
-        Ok(Batch { images, kernel: ring.kernel(), words })
+        (out.images, out.kernel) = (images, ring.kernel());
+        out.words.resize(ring.limbs() * blocks * run);
+        let parts = blocks / PREPARED;
+        out.words.par_chunks_exact_mut(PREPARED * run).with_min_len(least(PREPARED * run)).enumerate().for_each(
+            |(index, out)| {
+                let (limb, block) = (index / parts, index % parts * PREPARED);
+                ring.kernel().run(PrepareBlocks { batch, limb, block, out });
+            },
+        );
+        Ok(())
     }
 
     /// Some rows times every input of a batch.
@@ -197,9 +216,11 @@ impl RowStore {
             let (width, row_bytes) = (held.width, self.tiles * BLOCK * held.width);
             let at = |row: usize| (block * held.rows() + held.before[row] as usize) * row_bytes;
             let w = &held.bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
+            // Its own rows of the next block are what the same thread reads then.
+            let next = held.bytes.get(at(rows.start) + held.rows() * row_bytes..).unwrap_or_default();
             let shape = Shape { tiles: self.tiles, width, images };
             let x = &batch.words[(limb * blocks + block) * inputs..][..inputs];
-            ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, x, out });
+            ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, next, x, out });
         });
         Ok(())
     }
@@ -261,9 +282,7 @@ impl Products {
             self.limbs.push((len, count, before));
             len += count * images * degree;
         }
-        if !self.words.shorten(len) {
-            self.words = AlignedWords::zero(len);
-        }
+        self.words.resize(len);
     }
 
     /// The product of one row, counted from the first of these, and one image, modulo the primes that the row is held
@@ -304,6 +323,13 @@ pub struct Batch {
     words: AlignedWords,
 }
 
+/// Of no images: memory to prepare into.
+impl Default for Batch {
+    fn default() -> Self {
+        Self { images: 0, kernel: Kernel::PORTABLE, words: AlignedWords::default() }
+    }
+}
+
 impl std::fmt::Debug for Batch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Batch<{} images, content withheld>", self.images)
@@ -316,24 +342,28 @@ impl Zeroize for Batch {
     }
 }
 
-/// Puts one block of one limb of all inputs into the order of a [`Batch`].
-struct PrepareBlock<'a, X> {
+/// Blocks that are put in order together: fewer jumps from element to element.
+const PREPARED: usize = 8;
+
+/// Puts [`PREPARED`] blocks of one limb of all inputs into the order of a [`Batch`].
+struct PrepareBlocks<'a, X> {
     batch: &'a [X],
     limb: usize,
     block: usize,
     out: &'a mut [u64],
 }
 
-impl<X: AsRef<[Poly<Ntt>]>> Job for PrepareBlock<'_, X> {
+impl<X: AsRef<[Poly<Ntt>]>> Job for PrepareBlocks<'_, X> {
     type Out = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
         let images = self.batch.len();
-        let (tiles, out) = (self.out.len() / (images * BLOCK), V::split_mut(self.out));
+        let (tiles, out) = (self.out.len() / (PREPARED * images * BLOCK), V::split_mut(self.out));
         for (image, input) in self.batch.iter().enumerate() {
             for (tile, poly) in input.as_ref().iter().enumerate() {
-                let words = &poly.limb(self.limb)[self.block * BLOCK..][..BLOCK];
+                let words = &poly.limb(self.limb)[self.block * BLOCK..][..PREPARED * BLOCK];
+                // Groups of one block after those of the block before: `g` counts through all of them.
                 for (g, words) in V::split(words).iter().enumerate() {
                     V::enter(words).store(&mut out[(g * tiles + tile) * images + image]);
                 }
@@ -354,6 +384,8 @@ struct RowBlock<'a> {
     modulus: &'a crate::Modulus,
     shape: Shape,
     w: &'a [u8],
+    /// What is read after `w`.
+    next: &'a [u8],
     x: &'a [u64],
     out: &'a mut [u64],
 }
@@ -374,7 +406,9 @@ impl Job for RowBlock<'_> {
         // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by `RowStore::products`.
         let job = |row: usize| {
             let w = &self.w[row * row_bytes..(row + 1) * row_bytes + UNPACK_READS];
-            RowJob::<V> { shape: self.shape, w, x: V::split(self.x), spread, p, fold_every }
+            let (at, end) = (row * row_bytes + AHEAD, self.w.len() - UNPACK_READS);
+            let ahead = if at < end { (self.w, at) } else { (self.next, at - end) };
+            RowJob::<V> { shape: self.shape, w, ahead, x: V::split(self.x), spread, p, fold_every }
         };
         let rows = self.out.chunks_exact_mut(images * BLOCK).enumerate();
         if images == 1 {
@@ -400,6 +434,10 @@ impl Job for RowBlock<'_> {
                     job.compute::<8, false>(g, image, out);
                     image += 8;
                 }
+                while image + 4 <= images {
+                    job.compute::<4, false>(g, image, out);
+                    image += 4;
+                }
                 while image + 2 <= images {
                     job.compute::<2, false>(g, image, out);
                     image += 2;
@@ -415,6 +453,8 @@ impl Job for RowBlock<'_> {
 struct RowJob<'a, V: Lanes> {
     shape: Shape,
     w: &'a [u8],
+    /// What the memory is asked for while this row is read, and where it begins.
+    ahead: (&'a [u8], usize),
     x: &'a [V::Words],
     fold_every: usize,
     spread: V::Spread,
@@ -425,7 +465,7 @@ impl<V: Lanes> RowJob<'_, V> {
     #[inline(always)]
     fn weights(&self, tile: usize, group: usize) -> V {
         let at = (tile * BLOCK + group * V::LANES) * self.shape.width;
-        prefetch::<V, _>(self.w, at + AHEAD);
+        prefetch::<V, _>(self.ahead.0, self.ahead.1 + at);
         V::unpack(array_at(self.w, at), &self.spread)
     }
 
@@ -443,9 +483,16 @@ impl<V: Lanes> RowJob<'_, V> {
         loop {
             let end = tiles.min(first + self.fold_every);
             for tile in first..end {
-                for (n, sum) in sums.iter_mut().enumerate() {
-                    let (g, i) = if SINGLE { (group + n, image) } else { (group, image + n) };
-                    *sum = V::accumulate(*sum, self.input(g, tile, i), self.weights(tile, g), &p);
+                if SINGLE {
+                    for (n, sum) in sums.iter_mut().enumerate() {
+                        let (x, w) = (self.input(group + n, tile, image), self.weights(tile, group + n));
+                        *sum = V::accumulate(*sum, x, w, &p);
+                    }
+                } else {
+                    let w = self.weights(tile, group);
+                    for (n, sum) in sums.iter_mut().enumerate() {
+                        *sum = V::accumulate(*sum, self.input(group, tile, image + n), w, &p);
+                    }
                 }
             }
             if end == tiles {

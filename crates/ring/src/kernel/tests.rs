@@ -1,7 +1,7 @@
 //! Every kernel against oracles, on random and on the largest residues: rows against one division per product,
 //! transforms against tfhe-ntt and the definition (`ntt.rs`), pointwise products against wide integers.
 
-use super::pointwise::{AddScaled, MulAdd, TwoProducts};
+use super::pointwise::{AddScaled, MulAdd, SumOfProducts};
 use super::transform::{Forward, Inverse};
 use super::*;
 use crate::ntt::MakeTables;
@@ -171,7 +171,7 @@ proptest! {
                 }
             }
             let mut out = vec![0; 64];
-            kernel.run(TwoProducts { modulus: &m, out: &mut out, factors: [part(1), part(2), part(3), part(4)] });
+            kernel.run(SumOfProducts { modulus: &m, out: &mut out, factors: [[part(1), part(2)], [part(3), part(4)]] });
             for k in 0..64 {
                 prop_assert_eq!(u128::from(out[k]), (wide(1, k) * wide(2, k) + wide(3, k) * wide(4, k)) % p);
             }

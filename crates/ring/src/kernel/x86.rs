@@ -1,6 +1,7 @@
 //! Lanes of x86-64 vector units.
 //!
-//! * [`Ifma`]: eight `u64`, 52-bit multiply-add (AVX-512 IFMA, VBMI to unpack).
+//! * [`Ifma`]: eight `u64`, 52-bit multiply-add (AVX-512 IFMA, VBMI to unpack). A lane's low 52 bits are the value; those above hold what
+//!   earlier additions carried there. Multiplications do not see them, so they are cut off only where values are compared.
 //! * [`F64x8`], [`F64x4`]: integers below 2^53 held exactly in floating point, products by fused multiply-add
 //!   (van der Hoeven, Lecerf, Quintin: "Modular SIMD arithmetic in Mathemagix", 2016). For machines without IFMA.
 //!
@@ -19,7 +20,7 @@
 use std::arch::x86_64::*;
 
 use super::Job;
-use super::lanes::{Block64, Lanes, UNPACK_READS, quotient};
+use super::lanes::{Block64, Lanes, UNPACK_READS, ifma_products, quotient};
 use crate::Modulus;
 use crate::modulus::MAX_LAZY_PRODUCTS;
 
@@ -118,7 +119,7 @@ fn dwords_and_bytes<const DWORDS: usize>(width: usize) -> ([u32; DWORDS], [u8; 6
     (dwords, bytes)
 }
 
-/// Eight residues as `u64`.
+/// Eight residues as `u64`, in the low 52 bits of each lane.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ifma(__m512i);
 
@@ -131,9 +132,8 @@ pub(crate) struct IfmaPrime {
     /// `floor(2^52 / p)`.
     barrett: __m512i,
     low52: __m512i,
-    /// `2^52 mod p` and `2^104 mod p` with their quotients.
+    /// `2^52 mod p` and its quotient.
     pow52: [__m512i; 2],
-    pow104: [__m512i; 2],
 }
 
 impl Ifma {
@@ -143,7 +143,14 @@ impl Ifma {
         Self(unsafe { _mm512_min_epu64(self.0, other) })
     }
 
-    /// Below `p`, from below `2p`.
+    /// The value alone.
+    #[inline(always)]
+    fn cut(self, p: &IfmaPrime) -> Self {
+        // SAFETY: (1), see the top.
+        Self(unsafe { _mm512_and_si512(self.0, p.low52) })
+    }
+
+    /// Below `p`, from below `2p`: any multiple of a prime in place of `p`.
     #[inline(always)]
     fn subtract_once(self, p: __m512i) -> Self {
         // SAFETY: (1), see the top. Below `p` the difference wraps to a huge number and the minimum keeps the value.
@@ -153,8 +160,13 @@ impl Ifma {
     /// `high * 2^52 + low mod p` in `[0, 4p)`, both parts below 2^52.
     #[inline(always)]
     fn fold(high: __m512i, low: __m512i, p: &IfmaPrime) -> Self {
-        let high = Self(high).mul_constant(Self(p.pow52[0]), Self(p.pow52[1]), p);
-        high.add(Self(low).settle(p))
+        // SAFETY: (1), see the top. As `mul_constant` and `settle` at once: the quotients are added before they are multiplied.
+        unsafe {
+            let q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), low, p.barrett);
+            let q = _mm512_madd52hi_epu64(q, high, p.pow52[1]);
+            let product = _mm512_madd52lo_epu64(low, high, p.pow52[0]);
+            Self(_mm512_madd52lo_epu64(product, q, p.minus_p))
+        }
     }
 }
 
@@ -177,7 +189,6 @@ impl Lanes for Ifma {
             barrett: Self::splat(constants.barrett52).0,
             low52: Self::splat(LOW52).0,
             pow52: [Self::splat(constants.pow52[0]).0, Self::splat(constants.pow52[1]).0],
-            pow104: [Self::splat(constants.pow104[0]).0, Self::splat(constants.pow104[1]).0],
         }
     }
     #[inline(always)]
@@ -209,7 +220,7 @@ impl Lanes for Ifma {
     }
     #[inline(always)]
     fn leave(self, p: &IfmaPrime, words: &mut [u64; 8]) {
-        self.settle(p).subtract_once(p.p).store(words);
+        self.settle(p).cut(p).subtract_once(p.p).store(words);
     }
     #[inline(always)]
     fn add(self, other: Self) -> Self {
@@ -236,15 +247,15 @@ impl Lanes for Ifma {
             let zero = _mm512_setzero_si512();
             let q = _mm512_madd52hi_epu64(zero, self.0, quotient.0);
             let low = _mm512_madd52lo_epu64(zero, self.0, factor.0);
-            Self(_mm512_and_si512(_mm512_madd52lo_epu64(low, q, p.minus_p), p.low52))
+            Self(_mm512_madd52lo_epu64(low, q, p.minus_p))
         }
     }
     #[inline(always)]
     fn settle(self, p: &IfmaPrime) -> Self {
-        // SAFETY: (1). The same with w = 1; the true difference is small, so nothing has to be cut off but carries.
+        // SAFETY: (1). The same with w = 1.
         unsafe {
             let q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), self.0, p.barrett);
-            Self(_mm512_and_si512(_mm512_madd52lo_epu64(self.0, q, p.minus_p), p.low52))
+            Self(_mm512_madd52lo_epu64(self.0, q, p.minus_p))
         }
     }
     #[inline(always)]
@@ -262,8 +273,8 @@ impl Lanes for Ifma {
         unsafe { (_mm512_setzero_si512(), _mm512_setzero_si512()) }
     }
     #[inline(always)]
-    fn products_between_folds(_: &Modulus) -> usize {
-        MAX_LAZY_PRODUCTS
+    fn products_between_folds(m: &Modulus) -> usize {
+        ifma_products(m)
     }
     #[inline(always)]
     fn fold(sum: (__m512i, __m512i), p: &IfmaPrime) -> (__m512i, __m512i) {
@@ -273,18 +284,17 @@ impl Lanes for Ifma {
     }
     #[inline(always)]
     fn accumulate((low, high): (__m512i, __m512i), x: Self, w: Self, _: &IfmaPrime) -> (__m512i, __m512i) {
-        // SAFETY: (1). Each part grows by less than 2^52: 4096 times fit.
+        // SAFETY: (1). The low part grows by less than 2^52, at most 4096 times; the high one: see `ifma_products`.
         unsafe { (_mm512_madd52lo_epu64(low, x.0, w.0), _mm512_madd52hi_epu64(high, x.0, w.0)) }
     }
     #[inline(always)]
     fn finish((low, high): (__m512i, __m512i), p: &IfmaPrime, words: &mut [u64; 8]) {
-        // SAFETY: (1). high < 4096 * 2^48 = 2^60 for residues below 2^50, so its own upper part is below 2^9.
+        // SAFETY: (1).
         unsafe {
             let high = _mm512_add_epi64(high, _mm512_srli_epi64::<52>(low));
-            let top = Self(_mm512_srli_epi64::<52>(high));
-            let top = top.mul_constant(Self(p.pow104[0]), Self(p.pow104[1]), p);
-            let rest = Self::fold(_mm512_and_si512(high, p.low52), _mm512_and_si512(low, p.low52), p);
-            rest.settle(p).add(top).leave(p, words);
+            let rest = Self::fold(high, _mm512_and_si512(low, p.low52), p);
+            // Two comparisons instead of two products more.
+            rest.cut(p).subtract_once(p.two_p).subtract_once(p.p).store(words);
         }
     }
     #[inline(always)]
