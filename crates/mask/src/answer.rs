@@ -89,25 +89,26 @@ impl Answer {
         ring: &Ring,
         row: impl Fn(usize, usize, &mut Poly<Coefficient>) + Sync,
     ) {
-        answers.par_iter_mut().enumerate().for_each(|(image, answer)| {
+        let mut outs = Vec::with_capacity(answers.len() * rows.len());
+        for (image, answer) in answers.iter_mut().enumerate() {
             let Self { form, residues } = answer;
             let mut left = &mut residues[form.starts[rows.start]..form.starts[rows.end]];
-            let mut outs = Vec::with_capacity(rows.len());
-            for limbs in &form.limbs[rows.clone()] {
+            for (o, limbs) in form.limbs[rows.clone()].iter().enumerate() {
                 let (out, rest) = left.split_at_mut(limbs * form.wanted.count());
-                outs.push(out);
+                outs.push((o, image, &form.wanted, out));
                 left = rest;
             }
-            outs.into_par_iter().enumerate().for_each_init(
-                || ring.zero(),
-                |element, (o, out)| {
-                    row(o, image, element);
-                    for (l, out) in out.chunks_exact_mut(form.wanted.count()).enumerate() {
-                        form.wanted.pick(element.limb(l), out);
-                    }
-                },
-            );
-        });
+        }
+        // Several for each element that is allocated.
+        outs.into_par_iter().with_min_len(4).for_each_init(
+            || ring.zero(),
+            |element, (o, image, wanted, out)| {
+                row(o, image, element);
+                for (l, out) in out.chunks_exact_mut(wanted.count()).enumerate() {
+                    wanted.pick(element.limb(l), out);
+                }
+            },
+        );
     }
 
     /// The form.
