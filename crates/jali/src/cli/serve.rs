@@ -54,7 +54,7 @@ pub(super) struct ServeArgs {
     /// Open connections
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
-    /// Threads that compute [default: all cores]
+    /// Threads that compute; these may move between cores [default: one bound to each core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
     /// How to log
