@@ -122,8 +122,8 @@ fn of_kernel(kernel: Kernel, [one, all]: [&rayon::ThreadPool; 2], bus: &PerThrea
     let rows = PerThreads { one: gb(time(one, 1)?), all: gb(time(all, 1)?) };
     let products = (ROWS * TILES * DEGREE * BATCH) as f64;
     let batch_products_per_ns = products / time(one, BATCH)? / 1e9;
-    let (count, _) = kernel.multiply_in_registers()?;
-    let peak = count as f64 / 1e9 / best(|| drop(std::hint::black_box(kernel.multiply_in_registers())));
+    let (count, _) = kernel.multiply_in_cache()?;
+    let peak = count as f64 / 1e9 / best(|| drop(std::hint::black_box(kernel.multiply_in_cache())));
     Ok(OfKernel {
         kernel: kernel.name(),
         forward_us,
