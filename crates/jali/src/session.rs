@@ -192,7 +192,7 @@ impl Session {
         self.infer_batch(vec![image])?.into_single()
     }
 
-    /// Classifies a batch of images together: the server reads its matrices once for all of them.
+    /// Classifies a batch of images together: the server reads its matrices once for every 16 of them.
     ///
     /// # Errors
     /// As [`Session::infer`]; also for an empty batch or one of more than 4096 images.

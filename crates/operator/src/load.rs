@@ -318,7 +318,7 @@ impl Operator {
     }
 
     /// Rows times the masked inputs of a batch, cut to the wanted coefficients: all that a server ever computes. The
-    /// matrix is read once, whatever the batch.
+    /// matrix is read once for every 16 images.
     ///
     /// # Errors
     /// [`OperatorError::Ring`] if an input's shape does not fit or there is none.
@@ -327,6 +327,9 @@ impl Operator {
         if let Some(x) = batch.iter().map(AsRef::as_ref).find(|x| x.len() != self.tiles()) {
             let (expected, got) = (self.tiles(), x.len());
             return Err(RingError::Length { what: "tiles of the input", expected, got }.into());
+        }
+        if images == 0 {
+            return Err(RingError::Length { what: "images of a batch", expected: 1, got: 0 }.into());
         }
         let mut answers: Vec<Answer> = (0..images).map(|_| Answer::empty(&self.form)).collect();
         let mut memory = (Batch::default(), Products::default());

@@ -91,6 +91,7 @@ fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), blocks: usize, limbs: usiz
         assert_eq!(answer.residues().len(), limbs * key.form().wanted().count());
         assert_eq!(pending.finish(Some(answer)).unwrap(), want, "{}", kernel.name());
         assert!(operator.apply(&[&masked[..1]]).is_err());
+        assert!(operator.apply(&masked[..0].chunks(1).collect::<Vec<_>>()).is_err());
     }
 }
 
