@@ -108,7 +108,7 @@ impl Textbook {
 
     fn small<R: Rng>(&self, ring: &Ring, rng: &mut R) -> Poly<Coefficient> {
         let mut e = vec![0; ring.degree()];
-        sample::centred_binomial(rng, &mut e);
+        sample::centred_binomial(ring.kernel(), rng, &mut e);
         e.iter_mut().for_each(|e| *e *= self.t as i64);
         ring.lift(&e, self.t as i64 * BINOMIAL_MAX)
     }

@@ -81,32 +81,34 @@ impl Answer {
         Self { form: form.clone(), residues: vec![0; form.residues()] }
     }
 
-    /// Fills in some rows of the answers of a batch, in parallel: `row(index within the range, image, element)` leaves a row's coefficients in an
-    /// element of the ring whose content before is anything.
+    /// Fills in some rows of the answers of a batch modulo some of the primes, in parallel: `part(limb, index within the range, image, element)`
+    /// leaves a row's coefficients modulo that prime in an element of `degree` residues whose content before is anything.
     pub fn fill(
         answers: &mut [Self],
-        rows: Range<usize>,
-        ring: &Ring,
-        row: impl Fn(usize, usize, &mut Poly<Coefficient>) + Sync,
+        (limbs, rows): (Range<usize>, Range<usize>),
+        degree: usize,
+        part: impl Fn(usize, usize, usize, &mut Poly<Coefficient>) + Sync,
     ) {
-        let mut outs = Vec::with_capacity(answers.len() * rows.len());
+        let mut outs = Vec::with_capacity(answers.len() * rows.len() * limbs.len());
         for (image, answer) in answers.iter_mut().enumerate() {
             let Self { form, residues } = answer;
             let mut left = &mut residues[form.starts[rows.start]..form.starts[rows.end]];
-            for (o, limbs) in form.limbs[rows.clone()].iter().enumerate() {
-                let (out, rest) = left.split_at_mut(limbs * form.wanted.count());
-                outs.push((o, image, &form.wanted, out));
-                left = rest;
+            for (o, held) in form.limbs[rows.clone()].iter().enumerate() {
+                for limb in 0..*held {
+                    let (out, rest) = left.split_at_mut(form.wanted.count());
+                    left = rest;
+                    if limbs.contains(&limb) {
+                        outs.push((limb, o, image, &form.wanted, out));
+                    }
+                }
             }
         }
         // Several for each element that is allocated.
-        outs.into_par_iter().with_min_len(4).for_each_init(
-            || ring.zero(),
-            |element, (o, image, wanted, out)| {
-                row(o, image, element);
-                for (l, out) in out.chunks_exact_mut(wanted.count()).enumerate() {
-                    wanted.pick(element.limb(l), out);
-                }
+        outs.into_par_iter().with_min_len(8).for_each_init(
+            || Poly::zero(1, degree),
+            |element, (limb, o, image, wanted, out)| {
+                part(limb, o, image, element);
+                wanted.pick(element.limb(0), out);
             },
         );
     }

@@ -1,7 +1,7 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{Coefficient, Crt, MaskSums, Ntt, Pad, Poly};
+use jali_ring::{Coefficient, Crt, MaskSums, Ntt, Pad, Poly, Ring};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -203,7 +203,7 @@ impl LayerKey {
         let scratch = || Zeroizing::new(vec![0i64; ring.degree()]);
         let tile = |v: &mut Zeroizing<Vec<i64>>, i: usize| {
             let errors = derive_key("jali 1 request: errors", &[&**request, &(i as u64).to_le_bytes()]);
-            sample::centred_binomial(&mut stream(&errors), v);
+            sample::centred_binomial(ring.kernel(), &mut stream(&errors), v);
             match x {
                 Some(x) => v.iter_mut().zip(&x[i]).for_each(|(v, x)| *v = *v * t + x),
                 None => v.iter_mut().for_each(|v| *v *= t),
@@ -325,64 +325,110 @@ impl PendingRequest<'_> {
     /// # Errors
     /// [`MaskError::AnswerRejected`].
     pub fn finish(self, answer: Option<Answer>) -> Result<Vec<i64>, MaskError> {
-        let verified = self.verify(answer)?;
-        let bits = self.key.parameters.plaintext_bits();
-        Ok(self.unmask(&verified, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out)))
+        Ok(self.key.finish_batch(vec![(self, answer)])?.swap_remove(0))
     }
 
     /// log2 of the largest `|V|` of an accepted answer: for tests of the noise bound only.
     #[cfg(any(test, feature = "test-doors"))]
     pub fn finish_measuring_noise(self, answer: Option<Answer>) -> Result<(Vec<i64>, f64), MaskError> {
-        let verified = self.verify(answer)?;
-        let bits = self.key.parameters.plaintext_bits();
-        let noise: Vec<f64> = self.unmask(&verified, |crt, residues, out| {
+        let (key, verified) = (self.key, self.verify(answer)?);
+        let (bits, one) = (key.parameters.plaintext_bits(), [(self, verified)]);
+        let noise: Vec<f64> = key.unmask(&one, |crt, residues, out| {
             for (j, out) in out.iter_mut().enumerate() {
                 *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
             }
-        });
-        let values = self.unmask(&verified, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out));
-        Ok((values, noise.into_iter().fold(0.0, f64::max).log2()))
+        })[0]
+            .clone();
+        let mut values = key.unmask(&one, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out));
+        Ok((values.swap_remove(0), noise.into_iter().fold(0.0, f64::max).log2()))
     }
 
     fn verify(&self, answer: Option<Answer>) -> Result<Verified, MaskError> {
         let answer = answer.ok_or_else(|| self.key.check.reject())?;
         self.key.check.verify(self.key.parameters.ring(), &self.key.form, &self.expected, answer)
     }
+}
 
-    /// `V = r + s*H + s'*z` at the wanted coefficients, `[limb][wanted]`, turned into numbers by `read` row by row. Taking
+/// Requests that are unmasked together: their secrets stay in the second-level cache while hints and secrets of the rows stream past.
+const TOGETHER: usize = 4;
+
+impl LayerKey {
+    /// Finishes the requests of a batch, each with its answer, as [`PendingRequest::finish`] does: all are checked, and unmasked only if all are
+    /// accepted. Hints and secrets of rows are read once for several of them.
+    ///
+    /// # Errors
+    /// [`MaskError::AnswerRejected`] if any answer is; [`MaskError::Shape`] for a request of another key.
+    pub fn finish_batch<'k>(
+        &'k self,
+        batch: Vec<(PendingRequest<'k>, Option<Answer>)>,
+    ) -> Result<Vec<Vec<i64>>, MaskError> {
+        if batch.iter().any(|(request, _)| !std::ptr::eq(request.key, self)) {
+            return Err(MaskError::Shape { what: "requests of this key", expected: batch.len(), got: 0 });
+        }
+        let check = |(request, answer): (PendingRequest<'k>, Option<Answer>)| {
+            let verified = request.verify(answer);
+            verified.map(|verified| (request, verified))
+        };
+        // All are checked before the first failure counts, so that every rejection is counted.
+        let checked: Vec<Result<_, MaskError>> = batch.into_par_iter().map(check).collect();
+        let checked: Vec<_> = checked.into_iter().collect::<Result<_, _>>()?;
+        let bits = self.parameters.plaintext_bits();
+        Ok(self.unmask(&checked, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out)))
+    }
+
+    /// `V = r + s*H + s'*z` at the wanted coefficients, `[limb][wanted]`, turned into numbers by `read` row by row, for every request. Taking
     /// [`Verified`] is what keeps this behind the check.
-    fn unmask<T>(&self, answer: &Verified, read: impl Fn(&Crt, &[&[u64]], &mut [T]) + Sync) -> Vec<T>
+    fn unmask<T>(
+        &self,
+        batch: &[(PendingRequest<'_>, Verified)],
+        read: impl Fn(&Crt, &[&[u64]], &mut [T]) + Sync,
+    ) -> Vec<Vec<T>>
     where
         T: Default + Copy + Send,
     {
-        let key = self.key;
-        let wanted = key.form.wanted();
-        let mut values = vec![T::default(); key.hints.len() * wanted.count()];
-        let rows = key.hints.par_iter().zip(&key.secrets).zip(values.par_chunks_exact_mut(wanted.count()));
-        let whole = key.parameters.ring();
+        let (wanted, whole) = (self.form.wanted(), self.parameters.ring());
+        let mut values = vec![vec![T::default(); self.rows() * wanted.count()]; batch.len()];
         let scratch = || {
             (Zeroizing::new(vec![vec![0; wanted.count()]; whole.limbs()]), Zeroizing::new(whole.zero::<Coefficient>()))
         };
-        rows.enumerate().for_each_init(scratch, |(residues, pads), (o, ((hint, secret), out))| {
-            // An open row has residues modulo the first primes only, and `s` counts modulo these.
-            let ring = key.parameters.ring_of(secret.is_none());
-            let z = self.z.get(o / key.block_rows());
-            ring.inverse_into(pads, |sum| match (&self.hint_pads, secret, z) {
-                (None, Some(secret), Some(z)) => ring.sum_of_products(sum, [[&self.s, hint], [z, secret]]),
-                (Some(pads), Some(secret), Some(z)) => {
-                    ring.set(sum, &pads[o]);
-                    ring.mul_add(sum, secret, z);
+        batch.par_chunks(TOGETHER).zip(values.par_chunks_mut(TOGETHER)).for_each(|(batch, values)| {
+            let mut outs: Vec<_> = values.iter_mut().map(|values| values.chunks_exact_mut(wanted.count())).collect();
+            // Row by row what the requests want of it.
+            let rows = (0..self.rows()).map(|_| outs.iter_mut().filter_map(Iterator::next).collect());
+            let rows: Vec<Vec<&mut [T]>> = rows.collect();
+            rows.into_par_iter().enumerate().for_each_init(scratch, |(residues, pads), (o, outs)| {
+                for ((request, answer), out) in batch.iter().zip(outs) {
+                    let ring = request.unmask_row(o, pads);
+                    for (l, m) in ring.moduli().iter().enumerate() {
+                        wanted.pick(pads.limb(l), &mut residues[l]);
+                        let sums = residues[l].iter_mut().zip(answer.answer().part(o, l));
+                        sums.for_each(|(r, &answer)| *r = m.add(answer, *r));
+                    }
+                    let residues: Vec<&[u64]> = residues[..ring.limbs()].iter().map(|r| &r[..]).collect();
+                    read(ring.crt(), &residues, out);
                 }
-                (Some(pads), ..) => ring.set(sum, &pads[o]),
-                (None, ..) => ring.mul(sum, &self.s, hint),
             });
-            for (l, m) in ring.moduli().iter().enumerate() {
-                wanted.pick(pads.limb(l), &mut residues[l]);
-                residues[l].iter_mut().zip(answer.answer().part(o, l)).for_each(|(r, &answer)| *r = m.add(answer, *r));
-            }
-            let residues: Vec<&[u64]> = residues[..ring.limbs()].iter().map(|r| &r[..]).collect();
-            read(ring.crt(), &residues, out);
         });
         values
+    }
+}
+
+impl<'k> PendingRequest<'k> {
+    /// `s*H[o] + s'[o]*z` at the wanted coefficients, and the ring of the primes that the row is held modulo.
+    fn unmask_row(&self, o: usize, pads: &mut Poly<Coefficient>) -> &'k Ring {
+        let (key, hint, secret) = (self.key, &self.key.hints[o], &self.key.secrets[o]);
+        // An open row has residues modulo the first primes only, and `s` counts modulo these.
+        let ring = key.parameters.ring_of(secret.is_none());
+        let z = self.z.get(o / key.block_rows());
+        ring.inverse_into(pads, key.form.wanted().pruning(), |sum| match (&self.hint_pads, secret, z) {
+            (None, Some(secret), Some(z)) => ring.sum_of_products(sum, [[&self.s, hint], [z, secret]]),
+            (Some(pads), Some(secret), Some(z)) => {
+                ring.set(sum, &pads[o]);
+                ring.mul_add(sum, secret, z);
+            }
+            (Some(pads), ..) => ring.set(sum, &pads[o]),
+            (None, ..) => ring.mul(sum, &self.s, hint),
+        });
+        ring
     }
 }

@@ -338,7 +338,7 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
         .map(|(tile, a)| {
             let mut v = Zeroizing::new(vec![0i64; ring.degree()]);
             if secret.is_some() {
-                sample::centred_binomial(&mut errors, &mut v);
+                sample::centred_binomial(ring.kernel(), &mut errors, &mut v);
                 norms.error_l1 += v.iter().map(|e| u128::from(e.unsigned_abs())).sum::<u128>();
                 v.iter_mut().for_each(|e| *e *= t);
             }

@@ -99,7 +99,9 @@ impl Fixture {
         let half = rows.len() / 2;
         let mut fill = |part: std::ops::Range<usize>| {
             let first = part.start;
-            Answer::fill(&mut answers, part, self.ring(), |row, _, out| *out = rows[first + row].clone());
+            Answer::fill(&mut answers, (0..self.ring().limbs(), part), self.ring().degree(), |limb, row, _, out| {
+                out.limb_mut(0).copy_from_slice(rows[first + row].limb(limb));
+            });
         };
         fill(0..half);
         fill(half..rows.len());

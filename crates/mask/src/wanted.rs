@@ -1,7 +1,7 @@
 //! Which coefficients of a row's product carry results.
 
-use jali_ring::RingError;
 use jali_ring::wire::{Reader, Writer};
+use jali_ring::{Pruning, RingError};
 
 use crate::MaskError;
 
@@ -12,6 +12,7 @@ pub struct Wanted {
     start: usize,
     dims: [(usize, usize); 3],
     indices: Vec<u32>,
+    pruning: Pruning,
 }
 
 impl Wanted {
@@ -44,12 +45,17 @@ impl Wanted {
                 return Err(MaskError::Shape { what: "distinct wanted coefficients", expected: count, got: count - 1 });
             }
         }
-        Ok(Self { start, dims, indices })
+        Ok(Self { start, dims, pruning: Pruning::new(degree, &indices), indices })
     }
 
     /// The indices in order.
     pub fn indices(&self) -> &[u32] {
         &self.indices
+    }
+
+    /// What a transform back may leave out.
+    pub fn pruning(&self) -> &Pruning {
+        &self.pruning
     }
 
     /// The wanted ones of all coefficients, in order.

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Seek};
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use jali_mask::{Answer, AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
@@ -26,26 +26,60 @@ const MAX_SECTION: u64 = 1 << 30;
 /// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
 const TABLE_BYTES: usize = 2 * (16 + 14);
 
-/// Products held at once while a batch is computed, in bytes: about what the second-level caches of two cores keep. Inputs are read once for
-/// so many, and a row's bytes in longer runs.
+/// Products held at once while a batch is computed, in bytes: about what the second-level caches of two cores keep.
 const PRODUCT_BYTES: usize = 2 << 20;
 
-/// Images that the matrix is read for together. More would fall out of the caches between one row and the next, and cost more than reading the
-/// matrix again (measured with 4, 8, 16 and 64 of vgg3).
+/// Images that the matrix is read for together. The inputs of more would fall out of the caches between some rows and the next, and
+/// cost more than reading the matrix again (measured with 4, 8, 16 and 64 of vgg3).
 const IMAGES_AT_ONCE: usize = 16;
+
+/// Images whose products are held together. Inputs are read once for as many rows as there is room for products of: fewer
+/// images, more rows.
+const IMAGES_TOGETHER: usize = 8;
+
+/// Memory that is kept for the next request, in bytes: more belongs to batches of large networks, where getting it costs little beside
+/// the work.
+const KEPT_BYTES: usize = 32 << 20;
 
 /// One linear layer, ready to be applied.
 #[derive(Debug)]
 pub struct Operator {
     ring: Ring,
-    /// Of the primes that open rows are computed modulo.
-    open_ring: Ring,
+    /// Prime by prime.
+    singles: Vec<Ring>,
     form: Arc<AnswerForm>,
     store: RowStore,
     /// Blocks of equally many rows, each with tiles of its own.
     blocks: usize,
     hidden_rows: usize,
     a_seed: [u8; 32],
+    spare: Arc<Spare>,
+}
+
+/// What is computed on the way to an answer: everything here comes from requests and is as public.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Inputs in the kernel's order.
+    prepared: Vec<Batch>,
+    products: Products,
+}
+
+/// Memory of earlier requests, shared by a model's operators: new memory would have to be cleared.
+#[derive(Debug, Default)]
+struct Spare(Mutex<Vec<Memory>>);
+
+impl Spare {
+    fn take(&self) -> Memory {
+        self.0.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default()
+    }
+
+    fn give(&self, memory: Memory) {
+        let bytes = memory.products.bytes() + memory.prepared.iter().map(Batch::bytes).sum::<usize>();
+        if let Some(mut spare) = self.0.lock().ok().filter(|_| bytes <= KEPT_BYTES) {
+            // As many as requests were worked on at once, but for one: there are few of these.
+            spare.push(memory);
+        }
+    }
 }
 
 /// All that a server holds.
@@ -75,8 +109,9 @@ impl ServerModel {
         let mut bundle = Bundle::open(source, Kind::Server)?;
         let (descriptions, hash) = (Description::read_all(&mut bundle)?, bundle.content_hash());
         let (mut operators, mut used) = (Vec::with_capacity(descriptions.len()), 0usize);
+        let spare = Arc::new(Spare::default());
         for (index, description) in descriptions.into_iter().enumerate() {
-            let operator = Operator::read(description, index, &mut bundle, kernel, |more| {
+            let operator = Operator::read(description, index, &mut bundle, (kernel, &spare), |more| {
                 let needed = used.saturating_add(more);
                 if needed > max_memory {
                     return Err(OperatorError::Memory { index, needed, limit: max_memory });
@@ -240,7 +275,7 @@ impl Operator {
         description: Description,
         index: usize,
         bundle: &mut Bundle<R>,
-        kernel: Kernel,
+        (kernel, spare): (Kernel, &Arc<Spare>),
         mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
     ) -> Result<Self, OperatorError> {
         let Description { degree, prime_bits, open_primes, tiles, blocks, wanted, a_seed, kinds } = description;
@@ -285,7 +320,8 @@ impl Operator {
             read().map_err(|e| OperatorError::Section { section: name, why: e.to_string() })?;
         }
         let form = Arc::new(AnswerForm::new(wanted, row_limbs));
-        Ok(Self { ring, open_ring, form, store, blocks, hidden_rows, a_seed })
+        let singles = ring.singles();
+        Ok(Self { ring, singles, form, store, blocks, hidden_rows, a_seed, spare: spare.clone() })
     }
 
     /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`: computed from what the server holds, so they need no place in
@@ -299,8 +335,7 @@ impl Operator {
             let rows = self.block_rows(block);
             let a = expand_public(&self.ring, &self.a_seed, self.block_tiles(block));
             let prepared = self.store.prepare(&self.ring, &[a])?;
-            let products = self.store.products(&self.ring, &prepared, rows.clone())?;
-            hints.extend((0..rows.len()).map(|row| products.poly(&self.ring, row, 0)));
+            hints.extend(self.store.products(&self.ring, &prepared, rows)?.into_iter().flatten());
         }
         Ok(hints)
     }
@@ -332,12 +367,13 @@ impl Operator {
             return Err(RingError::Length { what: "images of a batch", expected: 1, got: 0 }.into());
         }
         let mut answers: Vec<Answer> = (0..images).map(|_| Answer::empty(&self.form)).collect();
-        let mut memory = (Batch::default(), Products::default());
+        let mut memory = self.spare.take();
         for (batch, answers) in batch.chunks(IMAGES_AT_ONCE).zip(answers.chunks_mut(IMAGES_AT_ONCE)) {
             for block in 0..self.blocks {
                 self.apply_block(block, batch, answers, &mut memory)?;
             }
         }
+        self.spare.give(memory);
         Ok(answers)
     }
 
@@ -347,22 +383,30 @@ impl Operator {
         block: usize,
         batch: &[impl AsRef<[Poly<Ntt>]> + Sync],
         answers: &mut [Answer],
-        (prepared, products): &mut (Batch, Products),
+        Memory { prepared, products }: &mut Memory,
     ) -> Result<(), OperatorError> {
         let inputs: Vec<&[Poly<Ntt>]> = batch.iter().map(|x| &x.as_ref()[self.block_tiles(block)]).collect();
-        self.store.prepare_into(&self.ring, &inputs, prepared)?;
-        let rows = self.block_rows(block);
-        let bytes = self.ring.limbs() * self.ring.degree() * 8 * batch.len();
-        let step = (PRODUCT_BYTES / bytes).clamp(1, rows.len());
-        for first in rows.clone().step_by(step) {
-            let part = first..rows.end.min(first + step);
-            self.store.products_into(&self.ring, prepared, part.clone(), products)?;
-            let row = |row, image, out: &mut Poly<Coefficient>| {
-                let whole = products.limbs(row) == self.ring.limbs();
-                let ring = if whole { &self.ring } else { &self.open_ring };
-                ring.inverse_into(out, |out| products.copy(row, image, out));
-            };
-            Answer::fill(answers, part, &self.ring, row);
+        prepared.resize_with(prepared.len().max(inputs.len().div_ceil(IMAGES_TOGETHER)), Batch::default);
+        for (inputs, prepared) in inputs.chunks(IMAGES_TOGETHER).zip(prepared.iter_mut()) {
+            self.store.prepare_into(&self.ring, inputs, prepared)?;
+        }
+        let (rows, limbs) = (self.block_rows(block), self.ring.limbs());
+        let room = PRODUCT_BYTES / (8 * self.ring.degree() * batch.len().min(IMAGES_TOGETHER));
+        // All primes at once if there is room for all rows, else one after the other, for more rows at a time.
+        let (limb_step, row_step) = if limbs * rows.len() <= room { (limbs, rows.len()) } else { (1, room.max(1)) };
+        for limb in (0..limbs).step_by(limb_step) {
+            for first in rows.clone().step_by(row_step) {
+                let part = (limb..limb + limb_step, first..rows.end.min(first + row_step));
+                for (prepared, answers) in prepared.iter().zip(answers.chunks_mut(IMAGES_TOGETHER)) {
+                    self.store.products_into(&self.ring, prepared, part.0.clone(), part.1.clone(), products)?;
+                    let back = |limb: usize, row, image, out: &mut Poly<Coefficient>| {
+                        let wanted = self.form.wanted().pruning();
+                        self.singles[limb]
+                            .inverse_into(out, wanted, |out| products.copy(limb, row, image, out.limb_mut(0)));
+                    };
+                    Answer::fill(answers, part.clone(), self.ring.degree(), back);
+                }
+            }
         }
         Ok(())
     }

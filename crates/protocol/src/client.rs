@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use jali_leak::Origin;
-use jali_mask::{LayerKey, MaskError, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
+use jali_mask::{LayerKey, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
 use jali_model::{Execution, ModelError, Outline, Step, Tensor};
 use jali_pack::Layout;
 use rayon::prelude::*;
@@ -254,17 +254,13 @@ impl<'m> Inference<'m> {
             Some(answers) => answers.into_iter().map(Some).collect(),
             None => pending.iter().map(|_| None).collect(),
         };
-        // Every request is finished, so that its secrets go, before the first failure counts.
-        let finished: Vec<Result<Vec<i64>, MaskError>> =
-            pending.into_par_iter().zip(decoded).map(|(request, answer)| request.finish(answer)).collect();
-        let mut values = Vec::with_capacity(finished.len());
-        for result in finished {
-            // The refusal is the server's own public word.
-            values.push(result.map_err(|_| ProtocolError::Rejected {
-                layer: self.client.outline.graph().nodes()[node].name.clone(),
-                refusal: decode_refusal(answer),
-            })?);
-        }
+        // Every request is used up, and with it its secrets, whatever comes out.
+        let finished = key.finish_batch(pending.into_iter().zip(decoded).collect());
+        // The refusal is the server's own public word.
+        let values = finished.map_err(|_| ProtocolError::Rejected {
+            layer: self.client.outline.graph().nodes()[node].name.clone(),
+            refusal: decode_refusal(answer),
+        })?;
         let scaling = self.client.outline.scaling(node)?;
         let provide = |(execution, values): (&mut Execution<'m>, &[Vec<i64>])| -> Result<Vec<i64>, ModelError> {
             let sums = layer.layout.unpack(values);

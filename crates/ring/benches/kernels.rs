@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jali_ring::sample::{self, derive_key, stream};
-use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
+use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RowStore};
 
 const DEGREE: usize = 4096;
 
@@ -56,7 +56,8 @@ fn rows(c: &mut Criterion) {
             let Ok(batch) = store.prepare(&ring, &vec![w.clone(); images]) else { continue };
             group.throughput(Throughput::Bytes(store.bytes() as u64));
             let id = BenchmarkId::new(format!("{images} images"), kernel.name());
-            group.bench_function(id, |b| b.iter(|| store.products(&ring, &batch, 0..32)));
+            let mut products = Products::default();
+            group.bench_function(id, |b| b.iter(|| store.products_into(&ring, &batch, 0..1, 0..32, &mut products)));
         }
     }
     group.finish();
@@ -67,7 +68,9 @@ fn sampling(c: &mut Criterion) {
     let mut rng = stream(&derive_key("jali bench", &[]));
     let Ok(ring) = Ring::new(DEGREE, &[34]) else { return };
     let mut v = vec![0; DEGREE];
-    group.bench_function("centred binomial", |b| b.iter(|| sample::centred_binomial(&mut rng, &mut v)));
+    group.bench_function("centred binomial", |b| {
+        b.iter(|| sample::centred_binomial(Kernel::fastest(), &mut rng, &mut v))
+    });
     group.bench_function("ternary", |b| b.iter(|| sample::ternary(&mut rng, &mut v)));
     group.bench_function("uniform, 34 bits", |b| b.iter(|| ring.uniform(&mut rng)));
     group.bench_function("lift", |b| b.iter(|| ring.lift(&v, 1000)));

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use jali_ring::sample::{self, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Kernel, Ntt, Pad, Poly, Ring, RingError, RowStore};
+use jali_ring::{Batch, Kernel, Ntt, Pad, Poly, Products, Ring, RingError, RowStore};
 
 fn main() -> Result<(), RingError> {
     let mut args = std::env::args().skip(1);
@@ -20,11 +20,15 @@ fn main() -> Result<(), RingError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
     let Ok(_pool) = pool else { return Ok(()) };
     let mut small = vec![0; 4096];
+    let (mut batch, mut products) = (Batch::default(), Products::default());
     for _ in 0..repeat {
         match what.as_str() {
             "forward" => ring.forward_in_place(&mut tiles[0]),
             "inverse" => ring.inverse_in_place(&mut tiles[0]),
-            "rows" => drop(black_box(store.products(&ring, &store.prepare(&ring, &[&tiles])?, 0..2)?)),
+            "rows" => {
+                store.prepare_into(&ring, &[&tiles], &mut batch)?;
+                store.products_into(&ring, &batch, 0..ring.limbs(), 0..2, black_box(&mut products))?;
+            }
             "mask" => {
                 let (x, rest) = tiles.split_at_mut(1);
                 drop(black_box(ring.mask(x, &rest[..1], Pad::Secret(&rest[1]), [&rest[1..2], &rest[2..3]])?));
@@ -34,7 +38,7 @@ fn main() -> Result<(), RingError> {
                 w.poly(&ring, &tiles[0]);
                 black_box(w.finish());
             }
-            "binomial" => sample::centred_binomial(&mut rng, black_box(&mut small)),
+            "binomial" => sample::centred_binomial(Kernel::PORTABLE, &mut rng, black_box(&mut small)),
             "lift" => drop(black_box(ring.lift(&small, 1000))),
             other => {
                 eprintln!("unknown work {other:?}: forward, inverse, rows, mask, pack, binomial, lift");

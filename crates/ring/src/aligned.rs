@@ -33,6 +33,11 @@ impl AlignedWords {
         Self { words, start, len }
     }
 
+    /// Words that there is memory for.
+    pub(crate) fn capacity(&self) -> usize {
+        self.words.len()
+    }
+
     /// Holds `len` words from now on, whose content is anything; in the same memory if there is enough of it.
     pub(crate) fn resize(&mut self, len: usize) {
         match self.start + len <= self.words.len() {

@@ -27,7 +27,7 @@ pub mod wire;
 
 pub use crt::Crt;
 pub use error::RingError;
-pub use kernel::{Batch, Kernel, MaskSums, Pad, Products, RowStore};
+pub use kernel::{Batch, Kernel, MaskSums, Pad, Products, Pruning, RowStore};
 pub use modulus::Modulus;
 pub use poly::{Coefficient, Domain, Ntt, Poly};
 pub use ring::Ring;

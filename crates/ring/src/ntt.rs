@@ -7,7 +7,7 @@
 
 use crate::kernel::transform::{Forward, Inverse, Tables};
 use crate::kernel::{Job, lanes::Lanes};
-use crate::{Kernel, Modulus, RingError};
+use crate::{Kernel, Modulus, Pruning, RingError};
 
 /// Forward and inverse transform for one degree and prime.
 #[derive(Debug)]
@@ -48,7 +48,13 @@ impl NttPlan {
 
     /// NTT values to coefficients, in place, scaled by `1/N`.
     pub(crate) fn inverse(&self, values: &mut [u64]) {
-        self.kernel.run(Inverse { tables: &self.tables, values });
+        self.kernel.run(Inverse { tables: &self.tables, values, wanted: None });
+    }
+
+    /// The same where only some coefficients are wanted; the others may become anything.
+    pub(crate) fn inverse_pruned(&self, values: &mut [u64], wanted: &Pruning) {
+        let wanted = Some(wanted).filter(|wanted| wanted.degree() == values.len());
+        self.kernel.run(Inverse { tables: &self.tables, values, wanted });
     }
 }
 

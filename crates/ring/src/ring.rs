@@ -10,7 +10,7 @@ use crate::kernel::pointwise::{AddScaled, MulAdd, SumOfProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
 use crate::primes::ntt_primes;
-use crate::{Kernel, Modulus, RingError, sample};
+use crate::{Kernel, Modulus, Pruning, RingError, sample};
 
 /// Smallest supported degree.
 pub const MIN_DEGREE: usize = 1024;
@@ -66,6 +66,15 @@ impl Ring {
         let moduli = self.moduli[..limbs].to_vec();
         let plans = self.plans[..limbs].to_vec();
         Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
+    }
+
+    /// The rings of one prime each; the tables of roots are shared.
+    pub fn singles(&self) -> Vec<Self> {
+        let single = |(&m, plan): (&Modulus, &Arc<NttPlan>)| {
+            let (moduli, plans) = (vec![m], vec![plan.clone()]);
+            Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
+        };
+        self.moduli.iter().zip(&self.plans).map(single).collect()
     }
 
     /// The degree `N`.
@@ -150,12 +159,12 @@ impl Ring {
         p.retype()
     }
 
-    /// The coefficients of the element that `fill` leaves in the memory of `out`, whose content before is anything: many transforms, one after
-    /// the other, in memory that stays in the cache. Limbs beyond this ring's are left as they are.
-    pub fn inverse_into(&self, out: &mut Poly<Coefficient>, fill: impl FnOnce(&mut Poly<Ntt>)) {
+    /// The wanted coefficients of the element that `fill` leaves in the memory of `out`, whose content before is anything: many transforms,
+    /// one after the other, in memory that stays in the cache. Other coefficients become anything; limbs beyond this ring's are left as they are.
+    pub fn inverse_into(&self, out: &mut Poly<Coefficient>, wanted: &Pruning, fill: impl FnOnce(&mut Poly<Ntt>)) {
         let mut p = std::mem::take(out).retype();
         fill(&mut p);
-        self.inverse_in_place(&mut p);
+        self.plans.iter().enumerate().for_each(|(l, plan)| plan.inverse_pruned(p.limb_mut(l), wanted));
         *out = p.retype();
     }
 

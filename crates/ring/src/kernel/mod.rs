@@ -10,6 +10,7 @@ pub(crate) mod lanes;
 pub(crate) mod masking;
 mod peak;
 pub(crate) mod pointwise;
+pub(crate) mod pruning;
 pub(crate) mod recompose;
 mod rows;
 #[cfg(test)]
@@ -20,6 +21,7 @@ mod word;
 mod x86;
 
 pub use masking::{MaskSums, Pad};
+pub use pruning::Pruning;
 pub use rows::{Batch, Products, RowStore};
 
 use crate::{Modulus, RingError};

@@ -167,24 +167,31 @@ impl RowStore {
         Ok(())
     }
 
-    /// Some rows times every input of a batch.
+    /// Some rows times every input of a batch, `[row][image]`, each modulo as many primes as the row is held modulo.
     ///
     /// # Errors
-    /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape or kernel.
-    pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Products, RingError> {
-        let mut out = Products::default();
-        self.products_into(ring, batch, rows, &mut out)?;
-        Ok(out)
+    /// As [`RowStore::products_into`].
+    pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Vec<Vec<Poly<Ntt>>>, RingError> {
+        let mut all = Products::default();
+        self.products_into(ring, batch, 0..ring.limbs(), rows.clone(), &mut all)?;
+        let poly = |row: usize, image: usize| {
+            let limbs = (0..ring.limbs()).filter(|&l| self.limbs[l].holds(rows.start + row)).count();
+            let mut out = Poly::zero(limbs, ring.degree());
+            (0..limbs).for_each(|l| all.copy(l, row, image, out.limb_mut(l)));
+            out
+        };
+        Ok((0..rows.len()).map(|row| (0..batch.images).map(|image| poly(row, image)).collect()).collect())
     }
 
-    /// As [`RowStore::products`], into memory that an earlier call has used.
+    /// Some rows times every input of a batch modulo some of the primes, into memory that an earlier call has used.
     ///
     /// # Errors
-    /// As [`RowStore::products`].
+    /// [`RingError::Length`] if there are no such rows or primes or the batch was prepared for another shape or kernel.
     pub fn products_into(
         &self,
         ring: &Ring,
         batch: &Batch,
+        limbs: Range<usize>,
         rows: Range<usize>,
         out: &mut Products,
     ) -> Result<(), RingError> {
@@ -194,16 +201,19 @@ impl RowStore {
         if rows.is_empty() || rows.end > self.rows {
             return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
         }
+        if limbs.is_empty() || limbs.end > self.limbs.len() {
+            return Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: limbs.end });
+        }
         let same_form = batch.kernel == ring.kernel() && self.limbs.len() == ring.limbs();
         if batch.words.len() != ring.limbs() * blocks * inputs || !same_form {
             let got = batch.words.len() / (ring.limbs() * blocks * images * BLOCK);
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
         }
-        out.take(self, rows.clone(), images, ring.degree());
+        out.take(self, limbs.clone(), rows.clone(), images, ring.degree());
         let least = least(rows.len() * images * BLOCK * self.tiles);
-        let mut jobs = Vec::with_capacity(ring.limbs() * blocks);
+        let mut jobs = Vec::with_capacity(limbs.len() * blocks);
         let mut words = &mut out.words[..];
-        for (limb, held) in self.limbs.iter().enumerate() {
+        for (limb, held) in self.limbs.iter().enumerate().take(limbs.end).skip(limbs.start) {
             let run = held.count(&rows) * images * BLOCK;
             let (part, rest) = words.split_at_mut(run * blocks);
             words = rest;
@@ -257,26 +267,27 @@ impl Zeroize for RowStore {
 /// Some rows times inputs, `[limb][block][row of this limb][image][32]`.
 #[derive(Default)]
 pub struct Products {
-    rows: usize,
     images: usize,
-    /// For every limb where it begins, how many rows it has, and for every row how many of them come before.
+    /// The first limb that is there.
+    first: usize,
+    /// For every limb from there on where it begins, how many rows it has, and for every row how many of them come before.
     limbs: Vec<(usize, usize, Vec<u32>)>,
     words: AlignedWords,
 }
 
 impl std::fmt::Debug for Products {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Products<{} rows, {} images, content withheld>", self.rows, self.images)
+        write!(f, "Products<{} limbs, {} images, content withheld>", self.limbs.len(), self.images)
     }
 }
 
 impl Products {
     /// Room for the products of some rows, whose content is about to be overwritten.
-    fn take(&mut self, store: &RowStore, rows: Range<usize>, images: usize, degree: usize) {
-        (self.rows, self.images) = (rows.len(), images);
+    fn take(&mut self, store: &RowStore, limbs: Range<usize>, rows: Range<usize>, images: usize, degree: usize) {
+        (self.first, self.images) = (limbs.start, images);
         self.limbs.clear();
         let mut len = 0;
-        for held in &store.limbs {
+        for held in &store.limbs[limbs] {
             let (first, count) = (held.before[rows.start], held.count(&rows));
             let before = held.before[rows.start..=rows.end].iter().map(|b| b - first).collect();
             self.limbs.push((len, count, before));
@@ -285,26 +296,19 @@ impl Products {
         self.words.resize(len);
     }
 
-    /// The product of one row, counted from the first of these, and one image, modulo the primes that the row is held
-    /// modulo.
-    pub fn poly(&self, ring: &Ring, row: usize, image: usize) -> Poly<Ntt> {
-        let mut out = Poly::zero(self.limbs(row), ring.degree());
-        self.copy(row, image, &mut out);
-        out
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        8 * self.words.capacity()
     }
 
-    /// Modulo how many of the first primes a row is held.
-    pub fn limbs(&self, row: usize) -> usize {
-        self.limbs.iter().take_while(|(_, _, before)| before[row + 1] > before[row]).count()
-    }
-
-    /// As [`Products::poly`], over the first limbs of an element of at least as many.
-    pub fn copy(&self, row: usize, image: usize, out: &mut Poly<Ntt>) {
-        for (l, (start, rows, before)) in self.limbs[..self.limbs(row)].iter().enumerate() {
-            for (b, out) in out.limb_mut(l).as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-                let at = start + ((b * rows + before[row] as usize) * self.images + image) * BLOCK;
-                out.copy_from_slice(&self.words[at..at + BLOCK]);
-            }
+    /// The product of one row, counted from the first of these, and one image modulo one prime. Nothing happens if the row is
+    /// not held modulo it.
+    pub fn copy(&self, limb: usize, row: usize, image: usize, out: &mut [u64]) {
+        let held = limb.checked_sub(self.first).and_then(|limb| self.limbs.get(limb));
+        let Some((start, rows, before)) = held.filter(|(.., before)| before[row + 1] > before[row]) else { return };
+        for (b, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+            let at = start + ((b * rows + before[row] as usize) * self.images + image) * BLOCK;
+            out.copy_from_slice(&self.words[at..at + BLOCK]);
         }
     }
 }
@@ -321,6 +325,13 @@ pub struct Batch {
     /// Whose form the words have.
     kernel: Kernel,
     words: AlignedWords,
+}
+
+impl Batch {
+    /// Bytes of memory held.
+    pub fn bytes(&self) -> usize {
+        8 * self.words.capacity()
+    }
 }
 
 /// Of no images: memory to prepare into.

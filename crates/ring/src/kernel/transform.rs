@@ -11,6 +11,7 @@
 
 use super::Job;
 use super::lanes::{Block64, Lanes, item_at, item_at_mut};
+use super::pruning::{Last, Outputs, Pruning};
 use crate::Modulus;
 
 /// Largest prime, in bits, whose transforms run in vector lanes; larger ones take the portable lane.
@@ -100,6 +101,8 @@ pub(crate) struct Forward<'a> {
 pub(crate) struct Inverse<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) values: &'a mut [u64],
+    /// If not all coefficients are wanted: which. The others may become anything.
+    pub(crate) wanted: Option<&'a Pruning>,
 }
 
 /// Roots of one block, nodes 1 to `S - 1`, in lanes.
@@ -332,6 +335,52 @@ fn inverse_pass<V: Lanes, const S: usize>(
     }
 }
 
+/// The last pass, in eights, for some outputs only.
+#[inline(always)]
+fn inverse_pruned<V: Lanes>(t: &Tables, values: &mut [u64], wanted: &Pruning, doublings: u32, p: &V::Prime) {
+    let last = Last {
+        roots: block_roots::<V, 8>(&t.inverse.roots, 1),
+        scale: (V::splat(t.scale[0]), V::splat(t.scale[1])),
+        bias: [V::bias(p, doublings), V::bias(p, doublings + 1), V::bias(p, doublings + 2)],
+    };
+    let words = V::split_mut(values);
+    let run = words.len() / 8;
+    let words = &mut words[..8 * run];
+    for (outputs, columns) in wanted.runs() {
+        let columns = columns.start..columns.end.min(run);
+        match outputs {
+            Outputs::All => {
+                for i in columns {
+                    last_column(&last, words, (i, run), doublings, p);
+                }
+            }
+            Outputs::Some(mask) => {
+                for i in columns {
+                    let x = load_runs::<V, 8>(words, i, run, false);
+                    last.some(mask, &x, words, (i, run), p);
+                }
+            }
+        }
+    }
+}
+
+/// One column of the last pass, all eight outputs.
+#[inline(always)]
+fn last_column<V: Lanes>(
+    last: &Last<V>,
+    words: &mut [V::Words],
+    (i, run): (usize, usize),
+    doublings: u32,
+    p: &V::Prime,
+) {
+    let mut x = load_runs::<V, 8>(words, i, run, false);
+    inverse_butterflies(&mut x, &last.roots, doublings, p);
+    for k in 0..8 {
+        let v = if k < 4 { x[k].mul_constant(last.scale.0, last.scale.1, p) } else { x[k] };
+        v.leave(p, item_at_mut(words, k * run + i));
+    }
+}
+
 impl Job for Inverse<'_> {
     type Out = ();
 
@@ -354,12 +403,19 @@ impl Job for Inverse<'_> {
         }
         let mut left = t.log_degree - 3;
         while left > 0 {
-            let levels = left.min(V::LEVELS);
+            // The first pass takes what is left over: the last is a whole one, which can be pruned.
+            let over = left % V::LEVELS;
+            let levels = if over > 0 { over } else { V::LEVELS };
             let growth = (if settle { 0 } else { t.log_degree - left }, settle);
             let blocks = 1 << (left - levels);
             match levels {
                 1 => inverse_pass::<V, 2>(t, self.values, blocks, growth, &p),
                 2 => inverse_pass::<V, 4>(t, self.values, blocks, growth, &p),
+                _ if blocks == 1 && V::LANES == 8 && self.wanted.is_some() => {
+                    if let Some(wanted) = self.wanted {
+                        inverse_pruned::<V>(t, self.values, wanted, growth.0, &p);
+                    }
+                }
                 _ => inverse_pass::<V, 8>(t, self.values, blocks, growth, &p),
             }
             left -= levels;

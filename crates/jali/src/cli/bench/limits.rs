@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jali::Kernel;
 use jali_ring::sample::{derive_key, stream};
-use jali_ring::{Ntt, Poly, Ring, RowStore};
+use jali_ring::{Batch, Ntt, Poly, Products, Ring, RowStore};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -107,13 +107,20 @@ fn of_kernel(kernel: Kernel, [one, all]: [&rayon::ThreadPool; 2], bus: &PerThrea
     let mut store = RowStore::new(&ring, &[ring.limbs(); ROWS], TILES)?;
     (0..ROWS * TILES).for_each(|i| store.set(i / TILES, i % TILES, &tiles[i % TILES]));
     let time = |pool: &rayon::ThreadPool, images: usize| -> anyhow::Result<f64> {
-        let batch = store.prepare(&ring, &vec![tiles.clone(); images])?;
-        // So many rows at a time that the products stay in the cache, as the server does.
-        let step = 64 / images;
+        // At most 8 images together, and so many rows that the products stay in the cache, as the server does.
+        let together = images.min(8);
+        let batches: Vec<Batch> = (0..images / together)
+            .map(|_| store.prepare(&ring, &vec![tiles.clone(); together]))
+            .collect::<Result<_, _>>()?;
+        let step = 64 / together;
+        let mut products = Products::default();
         Ok(pool.install(|| {
             best(|| {
                 for first in (0..ROWS).step_by(step) {
-                    let _ = std::hint::black_box(store.products(&ring, &batch, first..first + step));
+                    for batch in &batches {
+                        let _ = store.products_into(&ring, batch, 0..1, first..first + step, &mut products);
+                        std::hint::black_box(&products);
+                    }
                 }
             })
         }))
