@@ -59,7 +59,7 @@ impl LayerKey {
                 None => w.u8(ROW_OPEN),
             }
         }
-        self.check.vectors().iter().for_each(|vectors| w.polys(self.parameters.ring(), vectors));
+        self.check.vectors().iter().for_each(|vectors| w.polys(self.parameters.ring(), *vectors));
     }
 }
 

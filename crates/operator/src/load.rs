@@ -8,6 +8,7 @@ use jali_mask::{Answer, AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
 use jali_ring::{Batch, Coefficient, Kernel, Ntt, Poly, Products, Ring, RingError, RowStore};
+use rayon::prelude::*;
 
 use crate::OperatorError;
 use crate::container::{Bundle, Kind};
@@ -366,7 +367,7 @@ impl Operator {
         if images == 0 {
             return Err(RingError::Length { what: "images of a batch", expected: 1, got: 0 }.into());
         }
-        let mut answers: Vec<Answer> = (0..images).map(|_| Answer::empty(&self.form)).collect();
+        let mut answers: Vec<Answer> = (0..images).into_par_iter().map(|_| Answer::empty(&self.form)).collect();
         let mut memory = self.spare.take();
         for (batch, answers) in batch.chunks(IMAGES_AT_ONCE).zip(answers.chunks_mut(IMAGES_AT_ONCE)) {
             for block in 0..self.blocks {

@@ -18,7 +18,10 @@ use jali_mask::{Answer, AnswerForm};
 use jali_operator::{Operator, ServerModel};
 use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
+use rayon::prelude::*;
 
+/// Bytes before the residues, at most.
+const HEADER: usize = 32;
 /// Version of all messages.
 pub const VERSION: u8 = 4;
 const REQUEST: [u8; 2] = *b"JQ";
@@ -60,13 +63,14 @@ const MAX_BATCH_BYTES: usize = 1 << 32;
 
 /// Encodes a request: the masked tiles of every image.
 pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, ring: &Ring, batch: &[X]) -> Vec<u8> {
-    let mut w = Writer::new();
+    let elements: usize = batch.iter().map(|masked| masked.as_ref().len()).sum();
+    let mut w = Writer::with_capacity(HEADER + elements * poly_len(ring));
     w.raw(&REQUEST);
     w.u8(VERSION);
     w.raw(&model);
     w.u32(operator);
     w.u32(batch.len() as u32);
-    batch.iter().for_each(|masked| w.polys(ring, masked.as_ref()));
+    w.polys(ring, batch.iter().flat_map(AsRef::as_ref));
     w.finish()
 }
 
@@ -99,10 +103,9 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Maske
     if images == 0 || r.remaining() != images * operator.tiles() * poly_len(operator.ring()) {
         return Err(Refusal::Malformed);
     }
-    let image = |_| r.polys(operator.ring(), operator.tiles());
-    let batch = (0..images).map(image).collect::<Result<_, _>>().map_err(malformed)?;
+    let mut polys = r.polys(operator.ring(), images * operator.tiles()).map_err(malformed)?.into_iter();
     r.finish().map_err(malformed)?;
-    Ok((index, batch))
+    Ok((index, (0..images).map(|_| polys.by_ref().take(operator.tiles()).collect()).collect()))
 }
 
 /// Bytes of memory that a batch takes: inputs twice (as they come and as rows read them), products and answers.
@@ -111,16 +114,18 @@ pub(crate) fn batch_bytes(operator: &Operator, images: usize) -> usize {
     elements.saturating_mul(operator.ring().limbs() * operator.ring().degree() * 8)
 }
 
-/// Encodes the answers of a batch.
+/// Encodes the answers of a batch, all of one form.
 pub fn encode_answer(operator: u32, ring: &Ring, answers: &[Answer]) -> Vec<u8> {
-    let mut w = Writer::new();
+    let form = answers.first().map(Answer::form);
+    let len = form.map_or(0, |form| rows_len(ring.moduli(), form.limbs(), form.wanted().count()));
+    let mut w = Writer::with_capacity(HEADER + len * answers.len());
     w.raw(&ANSWER);
     w.u8(VERSION);
     w.u32(operator);
     w.u32(answers.len() as u32);
-    for answer in answers {
-        let form = answer.form();
-        w.residue_rows(ring.moduli(), form.limbs(), form.wanted().count(), answer.residues());
+    if let Some(form) = form {
+        let lists: Vec<&[u64]> = answers.iter().map(Answer::residues).collect();
+        w.residue_rows(ring.moduli(), form.limbs(), form.wanted().count(), &lists);
     }
     w.finish()
 }
@@ -160,17 +165,16 @@ pub fn decode_answer(
         return None;
     }
     let count = form.wanted().count();
-    if r.remaining() != rows_len(ring.moduli(), form.limbs(), count) * images {
+    let len = rows_len(ring.moduli(), form.limbs(), count);
+    if images == 0 || r.remaining() != len * images {
         return None;
     }
-    let mut answers = Vec::with_capacity(images);
-    for _ in 0..images {
-        let mut residues = vec![0; form.residues()];
+    let one = |bytes: &[u8]| {
+        let (mut r, mut residues) = (Reader::new(bytes), vec![0; form.residues()]);
         r.residue_rows(ring.moduli(), form.limbs(), count, &mut residues).ok()?;
-        answers.push(Answer::new(ring, form, residues).ok()?);
-    }
-    r.finish().ok()?;
-    Some(answers)
+        Answer::new(ring, form, residues).ok()
+    };
+    r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect()
 }
 
 /// Encodes the hints of an operator, row by row.

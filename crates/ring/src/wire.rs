@@ -75,7 +75,8 @@ impl Writer {
     }
 
     /// Ring elements one after the other, packed in parallel.
-    pub fn polys(&mut self, ring: &Ring, polys: &[Poly<Ntt>]) {
+    pub fn polys<'p>(&mut self, ring: &Ring, polys: impl IntoIterator<Item = &'p Poly<Ntt>>) {
+        let polys: Vec<_> = polys.into_iter().collect();
         let (start, len) = (self.bytes.len(), poly_len(ring));
         self.bytes.resize(start + len * polys.len(), 0);
         self.bytes[start..].par_chunks_exact_mut(len).zip(polys).for_each(|(mut out, p)| {
@@ -87,18 +88,21 @@ impl Writer {
         });
     }
 
-    /// Rows of residues, `[row][limb][count]`, a row modulo as many of the first primes as `limbs` says, packed in parallel.
-    pub fn residue_rows(&mut self, moduli: &[Modulus], limbs: &[usize], count: usize, values: &[u64]) {
+    /// Rows of residues, `[row][limb][count]`, a row modulo as many of the first primes as `limbs` says, one list after the other,
+    /// packed in parallel.
+    pub fn residue_rows(&mut self, moduli: &[Modulus], limbs: &[usize], count: usize, lists: &[&[u64]]) {
         let start = self.bytes.len();
-        self.bytes.resize(start + rows_len(moduli, limbs, count), 0);
-        let (mut out, mut values) = (&mut self.bytes[start..], values);
-        let row = |&limbs: &usize| {
-            let (bytes, rest) = std::mem::take(&mut out).split_at_mut(row_len(&moduli[..limbs], count));
-            let (row, others) = values.split_at(limbs * count);
-            (out, values) = (rest, others);
-            (bytes, row)
-        };
-        let rows: Vec<_> = limbs.iter().map(row).collect();
+        self.bytes.resize(start + rows_len(moduli, limbs, count) * lists.len(), 0);
+        let (mut out, mut rows) = (&mut self.bytes[start..], Vec::with_capacity(limbs.len() * lists.len()));
+        for &list in lists {
+            let mut values = list;
+            for &limbs in limbs {
+                let (bytes, rest) = std::mem::take(&mut out).split_at_mut(row_len(&moduli[..limbs], count));
+                let (row, others) = values.split_at(limbs * count);
+                (out, values) = (rest, others);
+                rows.push((bytes, row));
+            }
+        }
         rows.into_par_iter().for_each(|(mut out, values)| {
             for (m, values) in moduli.iter().zip(values.chunks_exact(count)) {
                 let (part, rest) = out.split_at_mut(packed_len(m, count));
@@ -386,7 +390,7 @@ impl<'a> Reader<'a> {
         bytes.par_chunks_exact(len).enumerate().map(one).collect()
     }
 
-    /// The inverse of [`Writer::residue_rows`].
+    /// One list of [`Writer::residue_rows`].
     pub fn residue_rows(
         &mut self,
         moduli: &[Modulus],
