@@ -421,9 +421,21 @@ impl Job for RowBlock<'_> {
             let ahead = if at < end { (self.w, at) } else { (self.next, at - end) };
             RowJob::<V> { shape: self.shape, w, ahead, x: V::split(self.x), spread, p, fold_every }
         };
+        let count = self.out.len() / (images * BLOCK);
         let rows = self.out.chunks_exact_mut(images * BLOCK).enumerate();
+        // Inputs come from an outer cache for every few rows: each row asks for its share of the group of lanes (one image: of the block)
+        // that follows in memory.
+        let at_once = if images == 1 { groups::<V>() } else { 1 };
+        let words = at_once * tiles * images * V::LANES;
+        let share = words.div_ceil(count);
+        let ask = |group: usize, row: usize| {
+            for at in (row * share..(row + 1) * share).step_by(8) {
+                prefetch::<V, _>(self.x, (group + at_once) * (words / at_once) + at);
+            }
+        };
         if images == 1 {
             for (row, out) in rows {
+                ask(0, row);
                 // As many sums at once as hide the latency of a multiply-add.
                 match groups::<V>() {
                     4 => job(row).compute::<4, true>(0, 0, out),
@@ -440,6 +452,7 @@ impl Job for RowBlock<'_> {
         let mut rows: Vec<_> = rows.collect();
         for g in 0..groups::<V>() {
             for (row, out) in &mut rows {
+                ask(g, *row);
                 let (job, mut image) = (job(*row), 0);
                 while image + 8 <= images {
                     job.compute::<8, false>(g, image, out);
