@@ -3,8 +3,11 @@
 //! None of the secret samplers branches or indexes on an accepted value: rejection (ternary, uniform) looks only at
 //! values that are thrown away, and the binomial counts bits.
 
-use chacha20::ChaCha20Rng;
-use rand_core::{Rng, SeedableRng};
+use std::convert::Infallible;
+
+use chacha20::ChaCha20Legacy;
+use chacha20::cipher::{KeyIvInit, StreamCipher};
+use rand_core::{Rng, TryRng};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::kernel::Job;
@@ -34,9 +37,44 @@ pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
     key
 }
 
+/// ChaCha20's key stream, nonce zero, as a generator. Wiped on drop.
+pub struct Stream(ChaCha20Legacy);
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stream(withheld)")
+    }
+}
+
 /// The stream of pseudo-random bits for a key.
-pub fn stream(key: &Key) -> ChaCha20Rng {
-    ChaCha20Rng::from_seed(**key)
+pub fn stream(key: &Key) -> Stream {
+    Stream(ChaCha20Legacy::new((&**key).into(), &[0; 8].into()))
+}
+
+impl Stream {
+    fn array<const L: usize>(&mut self) -> [u8; L] {
+        let mut bytes = [0; L];
+        self.0.apply_keystream(&mut bytes);
+        bytes
+    }
+}
+
+impl TryRng for Stream {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok(u32::from_le_bytes(self.array()))
+    }
+
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        Ok(u64::from_le_bytes(self.array()))
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        bytes.fill(0);
+        self.0.apply_keystream(bytes);
+        Ok(())
+    }
 }
 
 /// Fills `out` with residues uniform modulo `p`: words cut to the bit length of `p`, those that are too large dropped.
@@ -133,8 +171,27 @@ impl Job for Differences<'_> {
 mod tests {
     use super::*;
 
-    fn rng(seed: u8) -> ChaCha20Rng {
+    fn rng(seed: u8) -> Stream {
         stream(&derive_key("jali test", &[&[seed]]))
+    }
+
+    #[test]
+    fn the_stream_is_chacha20() {
+        // RFC 8439, appendix A.1, first vector: key, nonce and counter zero.
+        let first = [0x76, 0xb8, 0xe0, 0xad, 0xa0, 0xf1, 0x3d, 0x90, 0x40, 0x5d, 0x6a, 0xe5, 0x53, 0x86, 0xbd, 0x28];
+        let mut bytes = vec![7; 4096];
+        stream(&Key::new([0; 32])).fill_bytes(&mut bytes);
+        assert_eq!(bytes[..16], first);
+        // However it is cut.
+        let (mut other, mut rest) = (stream(&Key::new([0; 32])), vec![0; 4096 - 17]);
+        let mut one = [0];
+        other.fill_bytes(&mut one);
+        assert_eq!(one[0], bytes[0]);
+        assert_eq!(other.next_u64().to_le_bytes(), bytes[1..9]);
+        assert_eq!(other.next_u32().to_le_bytes(), bytes[9..13]);
+        other.fill_bytes(&mut [0; 4]);
+        other.fill_bytes(&mut rest);
+        assert_eq!(rest, bytes[17..]);
     }
 
     #[test]
