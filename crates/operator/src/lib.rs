@@ -5,16 +5,18 @@
 //! | [`container`] | files of named sections with checksums, for either side |
 //! | [`encode`] | the owner writes sealed layers: hidden rows as packed residues, open rows as small integers |
 //! | [`load`] | the server reads them into the order in which the kernel runs |
-//! | [`apply`](Operator::apply) | masked tiles in, wanted coefficients out |
+//! | [`apply`] | masked tiles in, wanted coefficients out |
 //!
 //! This crate never sees a secret: no scale, bias, plaintext modulus or key reaches it.
 #![forbid(unsafe_code)]
 
+pub mod apply;
 pub mod container;
 pub mod encode;
 pub mod error;
 pub mod load;
 
+pub use apply::Inputs;
 pub use container::{Bundle, BundleWriter, Kind, Section};
 pub use encode::{EncodedLayer, encode_model, write_model};
 pub use error::OperatorError;

@@ -2,15 +2,15 @@
 
 use std::io::{Read, Seek};
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use jali_mask::{Answer, AnswerForm, Wanted, expand_public};
+use jali_mask::{AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
-use jali_ring::{Batch, Coefficient, Kernel, Ntt, Poly, Products, Ring, RingError, RowStore};
-use rayon::prelude::*;
+use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
 
 use crate::OperatorError;
+use crate::apply::Spare;
 use crate::container::{Bundle, Kind};
 use crate::encode::{OPERATORS, ROW_HIDDEN, ROW_OPEN, rows_section};
 
@@ -27,60 +27,19 @@ const MAX_SECTION: u64 = 1 << 30;
 /// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
 const TABLE_BYTES: usize = 2 * (16 + 14);
 
-/// Products held at once while a batch is computed, in bytes: about what the second-level caches of two cores keep.
-const PRODUCT_BYTES: usize = 2 << 20;
-
-/// Images that the matrix is read for together. The inputs of more would fall out of the caches between some rows and the next, and
-/// cost more than reading the matrix again (measured with 4, 8, 16 and 64 of vgg3).
-const IMAGES_AT_ONCE: usize = 16;
-
-/// Images whose products are held together. Inputs are read once for as many rows as there is room for products of: fewer
-/// images, more rows.
-const IMAGES_TOGETHER: usize = 8;
-
-/// Memory that is kept for the next request, in bytes: more belongs to batches of large networks, where getting it costs little beside
-/// the work.
-const KEPT_BYTES: usize = 32 << 20;
-
 /// One linear layer, ready to be applied.
 #[derive(Debug)]
 pub struct Operator {
-    ring: Ring,
+    pub(crate) ring: Ring,
     /// Prime by prime.
-    singles: Vec<Ring>,
-    form: Arc<AnswerForm>,
-    store: RowStore,
+    pub(crate) singles: Vec<Ring>,
+    pub(crate) form: Arc<AnswerForm>,
+    pub(crate) store: RowStore,
     /// Blocks of equally many rows, each with tiles of its own.
-    blocks: usize,
+    pub(crate) blocks: usize,
     hidden_rows: usize,
     a_seed: [u8; 32],
-    spare: Arc<Spare>,
-}
-
-/// What is computed on the way to an answer: everything here comes from requests and is as public.
-#[derive(Debug, Default)]
-struct Memory {
-    /// Inputs in the kernel's order.
-    prepared: Vec<Batch>,
-    products: Products,
-}
-
-/// Memory of earlier requests, shared by a model's operators: new memory would have to be cleared.
-#[derive(Debug, Default)]
-struct Spare(Mutex<Vec<Memory>>);
-
-impl Spare {
-    fn take(&self) -> Memory {
-        self.0.lock().ok().and_then(|mut spare| spare.pop()).unwrap_or_default()
-    }
-
-    fn give(&self, memory: Memory) {
-        let bytes = memory.products.bytes() + memory.prepared.iter().map(Batch::bytes).sum::<usize>();
-        if let Some(mut spare) = self.0.lock().ok().filter(|_| bytes <= KEPT_BYTES) {
-            // As many as requests were worked on at once, but for one: there are few of these.
-            spare.push(memory);
-        }
-    }
+    pub(crate) spare: Arc<Spare>,
 }
 
 /// All that a server holds.
@@ -342,74 +301,15 @@ impl Operator {
     }
 
     /// Rows of a block.
-    fn block_rows(&self, block: usize) -> Range<usize> {
+    pub(crate) fn block_rows(&self, block: usize) -> Range<usize> {
         let rows = self.rows() / self.blocks;
         block * rows..(block + 1) * rows
     }
 
     /// Tiles of a block among those of an input.
-    fn block_tiles(&self, block: usize) -> Range<usize> {
+    pub(crate) fn block_tiles(&self, block: usize) -> Range<usize> {
         let tiles = self.store.tiles();
         block * tiles..(block + 1) * tiles
-    }
-
-    /// Rows times the masked inputs of a batch, cut to the wanted coefficients: all that a server ever computes. The
-    /// matrix is read once for every 16 images.
-    ///
-    /// # Errors
-    /// [`OperatorError::Ring`] if an input's shape does not fit or there is none.
-    pub fn apply(&self, batch: &[impl AsRef<[Poly<Ntt>]> + Sync]) -> Result<Vec<Answer>, OperatorError> {
-        let images = batch.len();
-        if let Some(x) = batch.iter().map(AsRef::as_ref).find(|x| x.len() != self.tiles()) {
-            let (expected, got) = (self.tiles(), x.len());
-            return Err(RingError::Length { what: "tiles of the input", expected, got }.into());
-        }
-        if images == 0 {
-            return Err(RingError::Length { what: "images of a batch", expected: 1, got: 0 }.into());
-        }
-        let mut answers: Vec<Answer> = (0..images).into_par_iter().map(|_| Answer::empty(&self.form)).collect();
-        let mut memory = self.spare.take();
-        for (batch, answers) in batch.chunks(IMAGES_AT_ONCE).zip(answers.chunks_mut(IMAGES_AT_ONCE)) {
-            for block in 0..self.blocks {
-                self.apply_block(block, batch, answers, &mut memory)?;
-            }
-        }
-        self.spare.give(memory);
-        Ok(answers)
-    }
-
-    /// One block of rows for some images of a batch.
-    fn apply_block(
-        &self,
-        block: usize,
-        batch: &[impl AsRef<[Poly<Ntt>]> + Sync],
-        answers: &mut [Answer],
-        Memory { prepared, products }: &mut Memory,
-    ) -> Result<(), OperatorError> {
-        let inputs: Vec<&[Poly<Ntt>]> = batch.iter().map(|x| &x.as_ref()[self.block_tiles(block)]).collect();
-        prepared.resize_with(prepared.len().max(inputs.len().div_ceil(IMAGES_TOGETHER)), Batch::default);
-        for (inputs, prepared) in inputs.chunks(IMAGES_TOGETHER).zip(prepared.iter_mut()) {
-            self.store.prepare_into(&self.ring, inputs, prepared)?;
-        }
-        let (rows, limbs) = (self.block_rows(block), self.ring.limbs());
-        let room = PRODUCT_BYTES / (8 * self.ring.degree() * batch.len().min(IMAGES_TOGETHER));
-        // All primes at once if there is room for all rows, else one after the other, for more rows at a time.
-        let (limb_step, row_step) = if limbs * rows.len() <= room { (limbs, rows.len()) } else { (1, room.max(1)) };
-        for limb in (0..limbs).step_by(limb_step) {
-            for first in rows.clone().step_by(row_step) {
-                let part = (limb..limb + limb_step, first..rows.end.min(first + row_step));
-                for (prepared, answers) in prepared.iter().zip(answers.chunks_mut(IMAGES_TOGETHER)) {
-                    self.store.products_into(&self.ring, prepared, part.0.clone(), part.1.clone(), products)?;
-                    let back = |limb: usize, row, image, out: &mut Poly<Coefficient>| {
-                        let wanted = self.form.wanted().pruning();
-                        self.singles[limb]
-                            .inverse_into(out, wanted, |out| products.copy(limb, row, image, out.limb_mut(0)));
-                    };
-                    Answer::fill(answers, part.clone(), self.ring.degree(), back);
-                }
-            }
-        }
-        Ok(())
     }
 
     /// The ring.

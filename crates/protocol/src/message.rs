@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use jali_mask::{Answer, AnswerForm};
-use jali_operator::{Operator, ServerModel};
+use jali_operator::{Inputs, Operator, ServerModel};
 use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 use rayon::prelude::*;
@@ -53,9 +53,6 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// The masked tiles of every image.
-pub type MaskedBatch = Vec<Vec<Poly<Ntt>>>;
-
 /// Most images of one request.
 pub const MAX_IMAGES: usize = 4096;
 /// Most bytes of memory that a request's inputs, products and answers may take on the server: 4 GiB.
@@ -82,11 +79,11 @@ pub fn operator_of(bytes: &[u8]) -> Option<usize> {
     Some(r.u32().ok()? as usize)
 }
 
-/// Reads a request against the server's model: index of the operator and the masked tiles of every image.
+/// Reads a request against the server's model: index of the operator and the masked inputs of all images.
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, MaskedBatch), Refusal> {
+pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Inputs), Refusal> {
     let malformed = |_: RingError| Refusal::Malformed;
     let mut r = Reader::new(bytes);
     header(&mut r, REQUEST).map_err(malformed)?;
@@ -103,14 +100,13 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Maske
     if images == 0 || r.remaining() != images * operator.tiles() * poly_len(operator.ring()) {
         return Err(Refusal::Malformed);
     }
-    let mut polys = r.polys(operator.ring(), images * operator.tiles()).map_err(malformed)?.into_iter();
-    r.finish().map_err(malformed)?;
-    Ok((index, (0..images).map(|_| polys.by_ref().take(operator.tiles()).collect()).collect()))
+    let inputs = r.raw(r.remaining()).map_err(malformed)?;
+    Ok((index, operator.read_inputs(inputs, images).map_err(|_| Refusal::Malformed)?))
 }
 
-/// Bytes of memory that a batch takes: inputs twice (as they come and as rows read them), products and answers.
+/// Bytes of memory that a batch takes: inputs as rows read them, products and answers.
 pub(crate) fn batch_bytes(operator: &Operator, images: usize) -> usize {
-    let elements = images.saturating_mul(3 * operator.tiles() + 2 * operator.rows());
+    let elements = images.saturating_mul(operator.tiles() + 2 * operator.rows());
     elements.saturating_mul(operator.ring().limbs() * operator.ring().degree() * 8)
 }
 

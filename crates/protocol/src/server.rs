@@ -66,9 +66,9 @@ impl Server {
     }
 
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let (index, batch) = decode_request(request, &self.model)?;
+        let (index, inputs) = decode_request(request, &self.model)?;
         let operator = &self.model.operators()[index];
-        let answers = operator.apply(&batch).map_err(|_| Refusal::Malformed)?;
+        let answers = operator.answer(inputs).map_err(|_| Refusal::Malformed)?;
         Ok(encode_answer(index as u32, operator.ring(), &answers))
     }
 }

@@ -14,6 +14,7 @@ use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch};
 use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
+use crate::wire::{Reader, packed_len, poly_len};
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
 /// The matrix `W~`: rows of `tiles` ring elements.
@@ -149,7 +150,28 @@ impl RowStore {
         if let Some(x) = batch.iter().map(AsRef::as_ref).find(|x| unfit(x)) {
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got: x.len() });
         }
-        let images = batch.len();
+        self.arrange(ring, &Elements(batch), out)
+    }
+
+    /// As [`RowStore::prepare_into`], from packed bytes: of every input its elements as [`Writer::polys`](crate::wire::Writer::polys) writes them.
+    ///
+    /// # Errors
+    /// As [`RowStore::prepare`]; [`RingError::Malformed`] for a residue that is not below its prime.
+    pub fn read_into(&self, ring: &Ring, batch: &[&[u8]], out: &mut Batch) -> Result<(), RingError> {
+        let expected = self.tiles * poly_len(ring);
+        if let Some(got) = batch.iter().map(|x| x.len()).find(|&got| got != expected) {
+            return Err(RingError::Length { what: "bytes of the input", expected, got });
+        }
+        let limbs = ring.moduli().iter().scan(0, |end, m| {
+            let start = *end;
+            *end += packed_len(m, ring.degree());
+            Some((*m, start))
+        });
+        self.arrange(ring, &Packed { batch, limbs: limbs.collect(), element: poly_len(ring) }, out)
+    }
+
+    fn arrange(&self, ring: &Ring, source: &impl Source, out: &mut Batch) -> Result<(), RingError> {
+        let images = source.images();
         if images == 0 {
             return Err(RingError::Length { what: "images of a batch", expected: 1, got: 0 });
         }
@@ -158,13 +180,12 @@ impl RowStore {
         (out.images, out.kernel) = (images, ring.kernel());
         out.words.resize(ring.limbs() * blocks * run);
         let parts = blocks / PREPARED;
-        out.words.par_chunks_exact_mut(PREPARED * run).with_min_len(least(PREPARED * run)).enumerate().for_each(
+        out.words.par_chunks_exact_mut(PREPARED * run).with_min_len(least(PREPARED * run)).enumerate().try_for_each(
             |(index, out)| {
-                let (limb, block) = (index / parts, index % parts * PREPARED);
-                ring.kernel().run(PrepareBlocks { batch, limb, block, out });
+                let (limb, first) = (index / parts, index % parts * PREPARED * BLOCK);
+                ring.kernel().run(Arrange { source, limb, first, out })
             },
-        );
-        Ok(())
+        )
     }
 
     /// Some rows times every input of a batch, `[row][image]`, each modulo as many primes as the row is held modulo.
@@ -356,30 +377,103 @@ impl Zeroize for Batch {
 /// Blocks that are put in order together: fewer jumps from element to element.
 const PREPARED: usize = 8;
 
+/// Residues of so many blocks.
+type Residues = [u64; PREPARED * BLOCK];
+
+/// Where inputs come from.
+trait Source: Sync {
+    fn images(&self) -> usize;
+
+    /// Residues of one limb of a tile from `first` on: where they lie, or put into the buffer.
+    fn residues<'b>(
+        &'b self,
+        image: usize,
+        tile: usize,
+        limb: usize,
+        first: usize,
+        buffer: &'b mut Residues,
+    ) -> Result<&'b [u64], RingError>;
+}
+
+/// Ring elements.
+struct Elements<'a, X>(&'a [X]);
+
+impl<X: AsRef<[Poly<Ntt>]> + Sync> Source for Elements<'_, X> {
+    fn images(&self) -> usize {
+        self.0.len()
+    }
+
+    #[inline(always)]
+    fn residues<'b>(
+        &'b self,
+        image: usize,
+        tile: usize,
+        limb: usize,
+        first: usize,
+        _: &'b mut Residues,
+    ) -> Result<&'b [u64], RingError> {
+        Ok(&self.0[image].as_ref()[tile].limb(limb)[first..][..PREPARED * BLOCK])
+    }
+}
+
+/// Packed bytes, as long as they have to be.
+struct Packed<'a> {
+    batch: &'a [&'a [u8]],
+    /// For every limb its modulus and where it begins in an element.
+    limbs: Vec<(Modulus, usize)>,
+    /// Bytes of an element.
+    element: usize,
+}
+
+impl Source for Packed<'_> {
+    fn images(&self) -> usize {
+        self.batch.len()
+    }
+
+    fn residues<'b>(
+        &'b self,
+        image: usize,
+        tile: usize,
+        limb: usize,
+        first: usize,
+        buffer: &'b mut Residues,
+    ) -> Result<&'b [u64], RingError> {
+        let (m, start) = &self.limbs[limb];
+        // So many residues fill whole bytes.
+        let at = tile * self.element + start + packed_len(m, first);
+        let bytes = &self.batch[image][at..][..packed_len(m, buffer.len())];
+        Reader::new(bytes).residues(m, buffer).map_err(|e| e.moved(at))?;
+        Ok(buffer)
+    }
+}
+
 /// Puts [`PREPARED`] blocks of one limb of all inputs into the order of a [`Batch`].
-struct PrepareBlocks<'a, X> {
-    batch: &'a [X],
+struct Arrange<'a, S> {
+    source: &'a S,
     limb: usize,
-    block: usize,
+    /// The first coefficient.
+    first: usize,
     out: &'a mut [u64],
 }
 
-impl<X: AsRef<[Poly<Ntt>]>> Job for PrepareBlocks<'_, X> {
-    type Out = ();
+impl<S: Source> Job for Arrange<'_, S> {
+    type Out = Result<(), RingError>;
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
-        let images = self.batch.len();
+    fn run<V: Lanes>(self) -> Self::Out {
+        let images = self.source.images();
         let (tiles, out) = (self.out.len() / (PREPARED * images * BLOCK), V::split_mut(self.out));
-        for (image, input) in self.batch.iter().enumerate() {
-            for (tile, poly) in input.as_ref().iter().enumerate() {
-                let words = &poly.limb(self.limb)[self.block * BLOCK..][..PREPARED * BLOCK];
+        let mut buffer = [0; PREPARED * BLOCK];
+        for image in 0..images {
+            for tile in 0..tiles {
+                let words = self.source.residues(image, tile, self.limb, self.first, &mut buffer)?;
                 // Groups of one block after those of the block before: `g` counts through all of them.
                 for (g, words) in V::split(words).iter().enumerate() {
                     V::enter(words).store(&mut out[(g * tiles + tile) * images + image]);
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -392,7 +486,7 @@ struct Shape {
 
 /// One block of coefficients of one limb, some rows, all images.
 struct RowBlock<'a> {
-    modulus: &'a crate::Modulus,
+    modulus: &'a Modulus,
     shape: Shape,
     w: &'a [u8],
     /// What is read after `w`.
