@@ -509,10 +509,16 @@ impl Job for RowBlock<'_> {
         let Shape { tiles, width, images } = self.shape;
         let (row_bytes, fold_every) = (tiles * BLOCK * width, V::products_between_folds(self.modulus));
         // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by `RowStore::products`.
-        let job = |row: usize| {
+        let job = |row: usize, group: usize| {
             let w = &self.w[row * row_bytes..(row + 1) * row_bytes + UNPACK_READS];
             let (at, end) = (row * row_bytes + AHEAD, self.w.len() - UNPACK_READS);
-            let ahead = if at < end { (self.w, at) } else { (self.next, at - end) };
+            let ahead = match images {
+                1 if at < end => (self.w, at),
+                1 => (self.next, at - end),
+                // Several images go through a block group by group, so that it comes from memory with the first group and from the cache
+                // with the others: each group asks for its share of the next block.
+                _ => (self.next, row * row_bytes + group * (row_bytes / groups::<V>())),
+            };
             RowJob::<V> { shape: self.shape, w, ahead, x: V::split(self.x), spread, p, fold_every }
         };
         let count = self.out.len() / (images * BLOCK);
@@ -532,10 +538,10 @@ impl Job for RowBlock<'_> {
                 ask(0, row);
                 // As many sums at once as hide the latency of a multiply-add.
                 match groups::<V>() {
-                    4 => job(row).compute::<4, true>(0, 0, out),
+                    4 => job(row, 0).compute::<4, true>(0, 0, out),
                     _ => {
                         for g in 0..groups::<V>() / 8 {
-                            job(row).compute::<8, true>(8 * g, 0, out);
+                            job(row, 0).compute::<8, true>(8 * g, 0, out);
                         }
                     }
                 }
@@ -547,7 +553,7 @@ impl Job for RowBlock<'_> {
         for g in 0..groups::<V>() {
             for (row, out) in &mut rows {
                 ask(g, *row);
-                let (job, mut image) = (job(*row), 0);
+                let (job, mut image) = (job(*row, g), 0);
                 while image + 8 <= images {
                     job.compute::<8, false>(g, image, out);
                     image += 8;
@@ -581,9 +587,10 @@ struct RowJob<'a, V: Lanes> {
 
 impl<V: Lanes> RowJob<'_, V> {
     #[inline(always)]
-    fn weights(&self, tile: usize, group: usize) -> V {
+    fn weights<const SINGLE: bool>(&self, tile: usize, group: usize) -> V {
         let at = (tile * BLOCK + group * V::LANES) * self.shape.width;
-        prefetch::<V, _>(self.ahead.0, self.ahead.1 + at);
+        let ahead = if SINGLE { at } else { tile * V::LANES * self.shape.width };
+        prefetch::<V, _>(self.ahead.0, self.ahead.1 + ahead);
         V::unpack(array_at(self.w, at), &self.spread)
     }
 
@@ -603,11 +610,11 @@ impl<V: Lanes> RowJob<'_, V> {
             for tile in first..end {
                 if SINGLE {
                     for (n, sum) in sums.iter_mut().enumerate() {
-                        let (x, w) = (self.input(group + n, tile, image), self.weights(tile, group + n));
+                        let (x, w) = (self.input(group + n, tile, image), self.weights::<SINGLE>(tile, group + n));
                         *sum = V::accumulate(*sum, x, w, &p);
                     }
                 } else {
-                    let w = self.weights(tile, group);
+                    let w = self.weights::<SINGLE>(tile, group);
                     for (n, sum) in sums.iter_mut().enumerate() {
                         *sum = V::accumulate(*sum, self.input(group, tile, image + n), w, &p);
                     }
