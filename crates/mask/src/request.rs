@@ -397,8 +397,8 @@ impl LayerKey {
             let rows = (0..self.rows()).map(|_| outs.iter_mut().filter_map(Iterator::next).collect());
             let rows: Vec<Vec<&mut [T]>> = rows.collect();
             rows.into_par_iter().enumerate().for_each_init(scratch, |(residues, pads), (o, outs)| {
-                for ((request, answer), out) in batch.iter().zip(outs) {
-                    let ring = request.unmask_row(o, pads);
+                for (i, ((request, answer), out)) in batch.iter().zip(outs).enumerate() {
+                    let ring = request.unmask_row(o, i == 0, pads);
                     for (l, m) in ring.moduli().iter().enumerate() {
                         wanted.pick(pads.limb(l), &mut residues[l]);
                         let sums = residues[l].iter_mut().zip(answer.answer().part(o, l));
@@ -414,13 +414,18 @@ impl LayerKey {
 }
 
 impl<'k> PendingRequest<'k> {
-    /// `s*H[o] + s'[o]*z` at the wanted coefficients, and the ring of the primes that the row is held modulo.
-    fn unmask_row(&self, o: usize, pads: &mut Poly<Coefficient>) -> &'k Ring {
+    /// `s*H[o] + s'[o]*z` at the wanted coefficients, and the ring of the primes that the row is held modulo. If asked to, it has the next row's
+    /// hint and secret come from memory meanwhile.
+    fn unmask_row(&self, o: usize, next: bool, pads: &mut Poly<Coefficient>) -> &'k Ring {
         let (key, hint, secret) = (self.key, &self.key.hints[o], &self.key.secrets[o]);
         // An open row has residues modulo the first primes only, and `s` counts modulo these.
         let ring = key.parameters.ring_of(secret.is_none());
         let z = self.z.get(o / key.block_rows());
-        ring.inverse_into(pads, key.form.wanted().pruning(), |sum| match (&self.hint_pads, secret, z) {
+        let ahead = match next && self.hint_pads.is_none() {
+            true => [key.hints.get(o + 1), key.secrets.get(o + 1).and_then(|secret| secret.as_deref())],
+            false => [None; 2],
+        };
+        ring.inverse_into(pads, key.form.wanted().pruning(), ahead, |sum| match (&self.hint_pads, secret, z) {
             (None, Some(secret), Some(z)) => ring.sum_of_products(sum, [[&self.s, hint], [z, secret]]),
             (Some(pads), Some(secret), Some(z)) => {
                 ring.set(sum, &pads[o]);

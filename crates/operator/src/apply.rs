@@ -171,8 +171,9 @@ impl Operator {
                     self.store.products_into(&self.ring, inputs, part.0.clone(), part.1.clone(), products)?;
                     let back = |limb: usize, row, image, out: &mut Poly<Coefficient>| {
                         let wanted = self.form.wanted().pruning();
-                        self.singles[limb]
-                            .inverse_into(out, wanted, |out| products.copy(limb, row, image, out.limb_mut(0)));
+                        self.singles[limb].inverse_into(out, wanted, [None; 2], |out| {
+                            products.copy(limb, row, image, out.limb_mut(0))
+                        });
                     };
                     Answer::fill(answers, part.clone(), self.ring.degree(), back);
                 }

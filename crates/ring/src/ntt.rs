@@ -48,13 +48,13 @@ impl NttPlan {
 
     /// NTT values to coefficients, in place, scaled by `1/N`.
     pub(crate) fn inverse(&self, values: &mut [u64]) {
-        self.kernel.run(Inverse { tables: &self.tables, values, wanted: None });
+        self.kernel.run(Inverse { tables: &self.tables, values, wanted: None, ahead: [&[]; 2] });
     }
 
-    /// The same where only some coefficients are wanted; the others may become anything.
-    pub(crate) fn inverse_pruned(&self, values: &mut [u64], wanted: &Pruning) {
+    /// The same where only some coefficients are wanted; the others may become anything. `ahead` is what will be read next.
+    pub(crate) fn inverse_pruned(&self, values: &mut [u64], wanted: &Pruning, ahead: [&[u64]; 2]) {
         let wanted = Some(wanted).filter(|wanted| wanted.degree() == values.len());
-        self.kernel.run(Inverse { tables: &self.tables, values, wanted });
+        self.kernel.run(Inverse { tables: &self.tables, values, wanted, ahead });
     }
 }
 

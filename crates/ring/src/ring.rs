@@ -161,10 +161,20 @@ impl Ring {
 
     /// The wanted coefficients of the element that `fill` leaves in the memory of `out`, whose content before is anything: many transforms,
     /// one after the other, in memory that stays in the cache. Other coefficients become anything; limbs beyond this ring's are left as they are.
-    pub fn inverse_into(&self, out: &mut Poly<Coefficient>, wanted: &Pruning, fill: impl FnOnce(&mut Poly<Ntt>)) {
+    /// The elements `ahead` will be read next: memory is asked for them during the transform.
+    pub fn inverse_into(
+        &self,
+        out: &mut Poly<Coefficient>,
+        wanted: &Pruning,
+        ahead: [Option<&Poly<Ntt>>; 2],
+        fill: impl FnOnce(&mut Poly<Ntt>),
+    ) {
         let mut p = std::mem::take(out).retype();
         fill(&mut p);
-        self.plans.iter().enumerate().for_each(|(l, plan)| plan.inverse_pruned(p.limb_mut(l), wanted));
+        for (l, plan) in self.plans.iter().enumerate() {
+            let ahead = ahead.map(|next| next.filter(|next| next.limbs() > l).map_or(&[][..], |next| next.limb(l)));
+            plan.inverse_pruned(p.limb_mut(l), wanted, ahead);
+        }
         *out = p.retype();
     }
 

@@ -145,6 +145,22 @@ pub(crate) fn prefetch<V: Lanes, T>(items: &[T], at: usize) {
     let _ = (items, at);
 }
 
+/// As [`prefetch`], into the second-level cache: for what is read later, while the first-level cache is full.
+#[inline(always)]
+pub(crate) fn prefetch_outer<V: Lanes, T>(items: &[T], at: usize) {
+    if !V::PREFETCHES {
+        return;
+    }
+    // SAFETY: as in `prefetch`.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T1>(items.as_ptr().wrapping_add(at).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (items, at);
+}
+
 /// The bytes from `at` on that unpacking may read.
 #[inline(always)]
 pub(crate) fn array_at(bytes: &[u8], at: usize) -> &[u8; UNPACK_READS] {

@@ -140,7 +140,7 @@ fn all_transforms_agree_with_another_implementation() {
                 kernel.run(Forward { tables: &tables, values: &mut got });
                 let name = kernel.name();
                 assert!((0..degree).all(|i| got[place(i)] == want[i]), "{name} forward, degree {degree}, {bits} bits");
-                kernel.run(Inverse { tables: &tables, values: &mut got, wanted: None });
+                kernel.run(Inverse { tables: &tables, values: &mut got, wanted: None, ahead: [&[]; 2] });
                 assert!(got == input, "{name} inverse, degree {degree}, {bits} bits");
             }
         }
@@ -178,10 +178,15 @@ fn pruned_transforms_give_the_wanted_coefficients() {
                 let kernel = kernel.for_modulus(&m);
                 let tables = kernel.run(MakeTables { modulus: m, log_degree: degree.ilog2(), psi });
                 let mut want = values.clone();
-                kernel.run(Inverse { tables: &tables, values: &mut want, wanted: None });
+                kernel.run(Inverse { tables: &tables, values: &mut want, wanted: None, ahead: [&[]; 2] });
                 for set in &sets {
                     let (wanted, mut got) = (Pruning::new(degree, set), values.clone());
-                    kernel.run(Inverse { tables: &tables, values: &mut got, wanted: Some(&wanted) });
+                    kernel.run(Inverse {
+                        tables: &tables,
+                        values: &mut got,
+                        wanted: Some(&wanted),
+                        ahead: [&want, &values],
+                    });
                     let mut inside = set.iter().map(|&i| i as usize).filter(|&i| i < degree);
                     assert!(inside.all(|i| got[i] == want[i]), "{}, degree {degree}, {bits} bits", kernel.name());
                 }

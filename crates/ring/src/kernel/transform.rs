@@ -10,7 +10,7 @@
 //! doubled that often, would not fit.
 
 use super::Job;
-use super::lanes::{Block64, Lanes, item_at, item_at_mut};
+use super::lanes::{Block64, Lanes, item_at, item_at_mut, prefetch_outer};
 use super::pruning::{Last, Outputs, Pruning};
 use crate::Modulus;
 
@@ -103,6 +103,28 @@ pub(crate) struct Inverse<'a> {
     pub(crate) values: &'a mut [u64],
     /// If not all coefficients are wanted: which. The others may become anything.
     pub(crate) wanted: Option<&'a Pruning>,
+    /// Words that will be read next: asked for meanwhile, as a transform leaves the memory alone.
+    pub(crate) ahead: [&'a [u64]; 2],
+}
+
+/// What is asked for ahead, and how far that has come.
+struct Ahead<'a> {
+    lists: [&'a [u64]; 2],
+    at: usize,
+}
+
+impl Ahead<'_> {
+    /// Two lines of either list: 256 steps of a transform of 4096 values ask for as many words.
+    #[inline(always)]
+    fn ask<V: Lanes>(&mut self) {
+        if self.at < self.lists[0].len() {
+            for list in self.lists {
+                prefetch_outer::<V, _>(list, self.at);
+                prefetch_outer::<V, _>(list, self.at + 8);
+            }
+            self.at += 16;
+        }
+    }
 }
 
 /// Roots of one block, nodes 1 to `S - 1`, in lanes.
@@ -301,6 +323,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
     values: &mut [u64],
     blocks: usize,
     (doublings, settle): (u32, bool),
+    ahead: &mut Ahead<'_>,
     p: &V::Prime,
 ) {
     let block_len = values.len() / blocks;
@@ -322,6 +345,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
             }
         } else {
             for i in 0..run {
+                ahead.ask::<V>();
                 let mut x = load_runs::<V, S>(words, i, run, false);
                 inverse_butterflies(&mut x, &roots, doublings, p);
                 if settle {
@@ -337,7 +361,14 @@ fn inverse_pass<V: Lanes, const S: usize>(
 
 /// The last pass, in eights, for some outputs only.
 #[inline(always)]
-fn inverse_pruned<V: Lanes>(t: &Tables, values: &mut [u64], wanted: &Pruning, doublings: u32, p: &V::Prime) {
+fn inverse_pruned<V: Lanes>(
+    t: &Tables,
+    values: &mut [u64],
+    wanted: &Pruning,
+    doublings: u32,
+    ahead: &mut Ahead<'_>,
+    p: &V::Prime,
+) {
     let last = Last {
         roots: block_roots::<V, 8>(&t.inverse.roots, 1),
         scale: (V::splat(t.scale[0]), V::splat(t.scale[1])),
@@ -351,11 +382,13 @@ fn inverse_pruned<V: Lanes>(t: &Tables, values: &mut [u64], wanted: &Pruning, do
         match outputs {
             Outputs::All => {
                 for i in columns {
+                    ahead.ask::<V>();
                     last_column(&last, words, (i, run), doublings, p);
                 }
             }
             Outputs::Some(mask) => {
                 for i in columns {
+                    ahead.ask::<V>();
                     let x = load_runs::<V, 8>(words, i, run, false);
                     last.some(mask, &x, words, (i, run), p);
                 }
@@ -389,7 +422,9 @@ impl Job for Inverse<'_> {
         let (t, p) = (self.tables, V::prime(&self.tables.modulus));
         // Values start below 2p and double at every level; a difference adds its bias once more.
         let settle = t.modulus.bits() + t.log_degree + 2 > V::CAPACITY;
+        let mut ahead = Ahead { lists: self.ahead, at: 0 };
         for (block, inner) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.inverse.inner) {
+            ahead.ask::<V>();
             if V::LANES == 8 {
                 let x = inverse_inner::<V>(block, inner, 0, settle, &p);
                 V::rows(x, 0, block);
@@ -409,14 +444,14 @@ impl Job for Inverse<'_> {
             let growth = (if settle { 0 } else { t.log_degree - left }, settle);
             let blocks = 1 << (left - levels);
             match levels {
-                1 => inverse_pass::<V, 2>(t, self.values, blocks, growth, &p),
-                2 => inverse_pass::<V, 4>(t, self.values, blocks, growth, &p),
+                1 => inverse_pass::<V, 2>(t, self.values, blocks, growth, &mut ahead, &p),
+                2 => inverse_pass::<V, 4>(t, self.values, blocks, growth, &mut ahead, &p),
                 _ if blocks == 1 && V::LANES == 8 && self.wanted.is_some() => {
                     if let Some(wanted) = self.wanted {
-                        inverse_pruned::<V>(t, self.values, wanted, growth.0, &p);
+                        inverse_pruned::<V>(t, self.values, wanted, growth.0, &mut ahead, &p);
                     }
                 }
-                _ => inverse_pass::<V, 8>(t, self.values, blocks, growth, &p),
+                _ => inverse_pass::<V, 8>(t, self.values, blocks, growth, &mut ahead, &p),
             }
             left -= levels;
         }
