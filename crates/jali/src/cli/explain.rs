@@ -52,6 +52,8 @@ struct Report {
     bytes_up: usize,
     bytes_down: usize,
     server_memory: usize,
+    /// Whether the machine was as fast after measuring as when it was calibrated, within 15 %.
+    calibration_held: bool,
     layers: Vec<Layer>,
 }
 
@@ -74,6 +76,9 @@ struct Layer {
     bytes_up: usize,
     bytes_down: usize,
 }
+
+/// A shared machine may change its speed between calibration and measurement: then both are done again, so often in all.
+const ATTEMPTS: usize = 3;
 
 /// A quantised network and an image for it: bundled, or read from a file. Times do not depend on what the image shows, so a
 /// model from a file gets a made-up one.
@@ -101,15 +106,24 @@ pub(super) fn load(
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
     let (name, model, images) = load(args.model.as_ref(), args.network, &args.common)?;
-    let costs =
+    let mut costs =
         if args.recalibrate { calibration::recalibrate(kernel)? } else { calibration::of_this_machine(kernel)? };
-    let costs = costs.over(args.over.link);
-    let plan = args.leak.plan(&model, &costs)?;
-    let mut session = start_session(model, &plan, &costs, kernel)?;
-    let mut runs = vec![];
-    for i in 0..usize::from(args.runs) {
-        runs.push(session.infer(images[i % images.len()].clone())?);
-    }
+    let mut attempt = 1;
+    let (session, runs, calibration_held) = loop {
+        costs = costs.over(args.over.link);
+        let plan = args.leak.plan(&model, &costs)?;
+        let mut session = start_session(model.clone(), &plan, &costs, kernel)?;
+        let mut runs = vec![];
+        for i in 0..usize::from(args.runs) {
+            runs.push(session.infer(images[i % images.len()].clone())?);
+        }
+        let held = calibration::still_true(&costs, kernel)?;
+        if held || attempt == ATTEMPTS {
+            break (session, runs, held);
+        }
+        attempt += 1;
+        costs = calibration::recalibrate(kernel)?;
+    };
     let layers: Vec<Layer> = session
         .report()
         .iter()
@@ -150,6 +164,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         bytes_up: layers.iter().map(|l| l.bytes_up).sum(),
         bytes_down: layers.iter().map(|l| l.bytes_down).sum(),
         server_memory: session.server_memory(),
+        calibration_held,
         layers,
     };
     if args.common.json { say_json(&report) } else { print(&report) }
@@ -201,5 +216,10 @@ fn print(r: &Report) -> anyhow::Result<()> {
     }
     say(format!("traffic   {} up, {} down per image", bytes(r.bytes_up), bytes(r.bytes_down)))?;
     say(format!("memory    {} for the server's matrices", bytes(r.server_memory)))?;
+    if !r.calibration_held {
+        say(
+            "note      this machine changed its speed by more than 15 % while it was measured: predictions are off by as much",
+        )?;
+    }
     Ok(())
 }
