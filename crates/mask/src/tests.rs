@@ -245,6 +245,36 @@ fn extreme_inputs_are_exact() {
 }
 
 #[test]
+fn a_batch_is_finished_as_its_images_are() {
+    let open = [false, true, false];
+    for fixture in [Fixture::mixed(2, &open, 2), Fixture::blocks(2, &open, 3, 2)] {
+        // One more than is unmasked together.
+        let inputs: Vec<_> = (0..5).map(|seed| fixture.input(seed)).collect();
+        let batch = || -> Vec<_> {
+            let one = |(seed, x): (usize, &Vec<Vec<i64>>)| {
+                let (masked, pending) = fixture.mask(x, seed as u8);
+                (pending, Some(fixture.answer(&fixture.serve(&masked))))
+            };
+            inputs.iter().enumerate().map(one).collect()
+        };
+        let want: Vec<_> = inputs.iter().map(|x| fixture.expected(x)).collect();
+        assert_eq!(fixture.key.finish_batch(batch()).unwrap(), want);
+        assert_eq!(fixture.key.finish_batch(vec![]).unwrap(), Vec::<Vec<i64>>::new());
+        // Answers of two images mixed up, and one missing: nothing is unmasked.
+        let mut mixed = batch();
+        let first = mixed[0].1.take();
+        mixed[0].1 = mixed[3].1.take();
+        mixed[3].1 = first;
+        assert_eq!(fixture.key.finish_batch(mixed), Err(MaskError::AnswerRejected));
+        let mut missing = batch();
+        missing[4].1 = None;
+        assert_eq!(fixture.key.finish_batch(missing), Err(MaskError::AnswerRejected));
+        let other = Fixture::mixed(2, &open, 3);
+        assert!(matches!(other.key.finish_batch(batch()), Err(MaskError::Shape { .. })));
+    }
+}
+
+#[test]
 fn a_lying_server_is_caught() {
     let open = [false, true, false];
     let mixed = Fixture::mixed(2, &open, 2);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use jali_mask::{AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
-use jali_ring::{Kernel, Ntt, Poly, Ring, RowStore};
+use jali_ring::{Kernel, Modulus, Ntt, Poly, Ring, RowStore};
 
 use crate::OperatorError;
 use crate::apply::Spare;
@@ -71,7 +71,7 @@ impl ServerModel {
         let (mut operators, mut used) = (Vec::with_capacity(descriptions.len()), 0usize);
         let spare = Arc::new(Spare::default());
         for (index, description) in descriptions.into_iter().enumerate() {
-            let operator = Operator::read(description, index, &mut bundle, (kernel, &spare), |more| {
+            let operator = Operator::read(description, &operators, &mut bundle, (kernel, &spare), |more| {
                 let needed = used.saturating_add(more);
                 if needed > max_memory {
                     return Err(OperatorError::Memory { index, needed, limit: max_memory });
@@ -233,17 +233,24 @@ impl Description {
 impl Operator {
     fn read<R: Read + Seek>(
         description: Description,
-        index: usize,
+        earlier: &[Self],
         bundle: &mut Bundle<R>,
         (kernel, spare): (Kernel, &Arc<Spare>),
         mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
     ) -> Result<Self, OperatorError> {
         let Description { degree, prime_bits, open_primes, tiles, blocks, wanted, a_seed, kinds } = description;
-        let limbs = prime_bits.len();
+        let (index, limbs) = (earlier.len(), prime_bits.len());
         // The tables of roots are needed to know the sizes of the primes; they and the matrix are claimed before the
         // matrix is built.
         claim(limbs.saturating_mul(TABLE_BYTES * degree) + degree * 8)?;
-        let ring = Ring::with_kernel(degree, &prime_bits, kernel)?;
+        // Operators of the same ring share the tables.
+        let same = |o: &&Self| {
+            o.ring.degree() == degree && o.ring.moduli().iter().map(Modulus::bits).eq(prime_bits.iter().copied())
+        };
+        let ring = match earlier.iter().find(same) {
+            Some(operator) => operator.ring.leading(limbs),
+            None => Ring::with_kernel(degree, &prime_bits, kernel)?,
+        };
         let row_limbs: Vec<usize> =
             kinds.iter().map(|&kind| if kind == ROW_OPEN { open_primes } else { limbs }).collect();
         // A bundle must hold at least what its hidden rows take, and a byte per tile of an open one.

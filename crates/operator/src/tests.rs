@@ -3,6 +3,7 @@ use jali_mask::{
     SealedLayer, Tile, Wanted, seal,
 };
 use jali_ring::Kernel;
+use jali_ring::wire::Writer;
 use proptest::prelude::*;
 
 use crate::*;
@@ -89,7 +90,24 @@ fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), blocks: usize, limbs: usiz
         assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2 * blocks, 1));
         let answer = operator.apply(&[&masked]).unwrap().remove(0);
         assert_eq!(answer.residues().len(), limbs * key.form().wanted().count());
-        assert_eq!(pending.finish(Some(answer)).unwrap(), want, "{}", kernel.name());
+        assert_eq!(pending.finish(Some(answer.clone())).unwrap(), want, "{}", kernel.name());
+        // The same from bytes, in a batch that is more than one group; what is not an input of it is refused.
+        let turned: Vec<_> = masked.iter().rev().cloned().collect();
+        let other = operator.apply(&[&turned]).unwrap().remove(0);
+        assert!(other != answer);
+        let mut w = Writer::new();
+        (0..19).for_each(|i| w.polys(operator.ring(), if i % 3 == 0 { &turned } else { &masked }));
+        let request = w.finish();
+        let answers = operator.answer(operator.read_inputs(&request, 19).unwrap()).unwrap();
+        assert_eq!(answers.len(), 19);
+        for (i, got) in answers.iter().enumerate() {
+            assert!(*got == if i % 3 == 0 { other.clone() } else { answer.clone() }, "{}, image {i}", kernel.name());
+        }
+        let mut beyond = request.clone();
+        beyond[request.len() / 2..][..16].fill(0xff);
+        for (bytes, images) in [(&request[..], 18), (&request[1..], 19), (&beyond, 19), (&request[..0], 0)] {
+            assert!(operator.read_inputs(bytes, images).is_err(), "{images} images");
+        }
         assert!(operator.apply(&[&masked[..1]]).is_err());
         assert!(operator.apply(&masked[..0].chunks(1).collect::<Vec<_>>()).is_err());
     }
