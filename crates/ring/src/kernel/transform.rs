@@ -117,7 +117,7 @@ impl Ahead<'_> {
     /// Two lines of either list: 256 steps of a transform of 4096 values ask for as many words.
     #[inline(always)]
     fn ask<V: Lanes>(&mut self) {
-        if self.at < self.lists[0].len() {
+        if V::PREFETCHES && self.at < self.lists[0].len() {
             for list in self.lists {
                 prefetch_outer::<V, _>(list, self.at);
                 prefetch_outer::<V, _>(list, self.at + 8);
