@@ -438,9 +438,9 @@ impl Job for Inverse<'_> {
         }
         let mut left = t.log_degree - 3;
         while left > 0 {
-            // The first pass takes what is left over: the last is a whole one, which can be pruned.
-            let over = left % V::LEVELS;
-            let levels = if over > 0 { over } else { V::LEVELS };
+            // Where the last pass can be pruned, it is a whole one, and the first takes what is left over.
+            let over = if V::LANES == 8 { left % V::LEVELS } else { 0 };
+            let levels = if over > 0 { over } else { left.min(V::LEVELS) };
             let growth = (if settle { 0 } else { t.log_degree - left }, settle);
             let blocks = 1 << (left - levels);
             match levels {
