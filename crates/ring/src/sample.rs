@@ -6,9 +6,9 @@
 use std::convert::Infallible;
 
 use chacha20::ChaCha20Legacy;
-use chacha20::cipher::{KeyIvInit, StreamCipher};
+use cipher::{KeyIvInit, StreamCipher};
 use rand_core::{Rng, TryRng};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::kernel::Job;
 use crate::kernel::lanes::Lanes;
@@ -37,8 +37,14 @@ pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
     key
 }
 
-/// ChaCha20's key stream, nonce zero, as a generator. Wiped on drop.
+/// ChaCha20's key stream, nonce zero, as a generator. Wiped on drop, key and what is left of a block.
 pub struct Stream(ChaCha20Legacy);
+
+impl ZeroizeOnDrop for Stream where
+    // True only with the features that wipe it.
+    ChaCha20Legacy: ZeroizeOnDrop,
+{
+}
 
 impl std::fmt::Debug for Stream {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
