@@ -113,7 +113,7 @@ pub(crate) fn ifma_products(m: &Modulus) -> usize {
 pub(crate) fn item_at<T>(items: &[T], at: usize) -> &T {
     debug_assert!(at < items.len());
     // SAFETY: callers compute `at` from the lengths that they have checked before their loop (`RowBlock::run`,
-    // `forward_pass`, `inverse_pass`); the tests run with debug assertions.
+    // `forward_pass`, `inverse_pass`, `inverse_pruned`); the tests run with debug assertions.
     unsafe { items.get_unchecked(at) }
 }
 

@@ -5,6 +5,7 @@
 //! of these alone takes 1 to 7 multiplications, all eight take 16.
 
 use super::lanes::{Lanes, item_at_mut};
+use crate::ring::MAX_DEGREE;
 
 /// Coefficients that are decided on together: the lanes of the widest vectors.
 const TOGETHER: usize = 8;
@@ -26,8 +27,12 @@ pub struct Pruning {
 }
 
 impl Pruning {
-    /// Of an element of `degree` coefficients, a multiple of 64, those at `wanted` and what lies nearby. Indices beyond the degree are ignored.
+    /// Of an element of `degree` coefficients those at `wanted` and what lies nearby. Indices beyond the degree are ignored. For a degree that no
+    /// ring has, it fits no ring.
     pub fn new(degree: usize, wanted: &[u32]) -> Self {
+        if !degree.is_multiple_of(8 * TOGETHER) || degree > MAX_DEGREE {
+            return Self { degree: 0, runs: vec![] };
+        }
         let columns = degree / (8 * TOGETHER);
         let mut masks = vec![0u8; columns];
         for &index in wanted.iter().filter(|&&index| (index as usize) < degree) {

@@ -147,6 +147,13 @@ fn all_transforms_agree_with_another_implementation() {
     }
 }
 
+#[test]
+fn pruning_takes_any_degree() {
+    for degree in [0, 1, 63, 64, 100, 1 << 20, usize::MAX] {
+        let _ = Pruning::new(degree, &[0, 5, 99, u32::MAX]);
+    }
+}
+
 /// Pruned transforms give the same where they must: the degrees are those whose last pass has 1, 2 and 3 levels left.
 #[test]
 fn pruned_transforms_give_the_wanted_coefficients() {
