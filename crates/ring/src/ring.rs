@@ -1,5 +1,6 @@
 //! A ring: degree, primes and their transforms.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rand_core::Rng;
@@ -62,19 +63,17 @@ impl Ring {
     /// The ring of the first `limbs` primes alone, at least one; the tables of roots are shared. Where only elements of this ring are
     /// written, elements of the whole one may stand beside them: their leading residues count.
     pub fn leading(&self, limbs: usize) -> Self {
-        let limbs = limbs.clamp(1, self.limbs());
-        let moduli = self.moduli[..limbs].to_vec();
-        let plans = self.plans[..limbs].to_vec();
-        Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
+        self.part(0..limbs.clamp(1, self.limbs()))
     }
 
     /// The rings of one prime each; the tables of roots are shared.
     pub fn singles(&self) -> Vec<Self> {
-        let single = |(&m, plan): (&Modulus, &Arc<NttPlan>)| {
-            let (moduli, plans) = (vec![m], vec![plan.clone()]);
-            Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
-        };
-        self.moduli.iter().zip(&self.plans).map(single).collect()
+        (0..self.limbs()).map(|l| self.part(l..l + 1)).collect()
+    }
+
+    fn part(&self, limbs: Range<usize>) -> Self {
+        let (moduli, plans) = (self.moduli[limbs.clone()].to_vec(), self.plans[limbs].to_vec());
+        Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
     }
 
     /// The degree `N`.

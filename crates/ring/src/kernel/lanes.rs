@@ -132,30 +132,26 @@ pub(crate) const AHEAD: usize = 2048;
 /// own guesses end at every page, and where a hypervisor has switched them off there are none.
 #[inline(always)]
 pub(crate) fn prefetch<V: Lanes, T>(items: &[T], at: usize) {
+    prefetch_to::<V, T, false>(items, at);
+}
+
+/// As [`prefetch`], into the second-level cache: for what is read later, while the first-level cache is full.
+#[inline(always)]
+pub(crate) fn prefetch_outer<V: Lanes, T>(items: &[T], at: usize) {
+    prefetch_to::<V, T, true>(items, at);
+}
+
+#[inline(always)]
+fn prefetch_to<V: Lanes, T, const OUTER: bool>(items: &[T], at: usize) {
     if !V::PREFETCHES {
         return;
     }
     // SAFETY: a prefetch of any address reads nothing that the program could see, and never faults.
     #[cfg(target_arch = "x86_64")]
     unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(items.as_ptr().wrapping_add(at).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (items, at);
-}
-
-/// As [`prefetch`], into the second-level cache: for what is read later, while the first-level cache is full.
-#[inline(always)]
-pub(crate) fn prefetch_outer<V: Lanes, T>(items: &[T], at: usize) {
-    if !V::PREFETCHES {
-        return;
-    }
-    // SAFETY: as in `prefetch`.
-    #[cfg(target_arch = "x86_64")]
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T1>(items.as_ptr().wrapping_add(at).cast());
+        use std::arch::x86_64::{_MM_HINT_T0, _MM_HINT_T1, _mm_prefetch};
+        let place = items.as_ptr().wrapping_add(at).cast();
+        if OUTER { _mm_prefetch::<_MM_HINT_T1>(place) } else { _mm_prefetch::<_MM_HINT_T0>(place) }
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = (items, at);

@@ -17,12 +17,15 @@ const COST: [u32; 8] = [1, 5, 3, 7, 1, 5, 3, 7];
 /// From so many multiplications on, all eight are computed together.
 const ALL_TOGETHER: u32 = 14;
 
+/// All eight outputs.
+pub(super) const ALL: u8 = 0xff;
+
 /// Which coefficients of an element are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pruning {
     degree: usize,
-    /// Columns of the last pass, in eights of neighbours, that want the same: which of the eight outputs, the first eight and the
-    /// one after the last.
+    /// Columns of the last pass, in eights of neighbours, of which the same is computed: bit `a` for output `a`, the first eight and
+    /// the one after the last.
     runs: Vec<(u8, u16, u16)>,
 }
 
@@ -40,8 +43,9 @@ impl Pruning {
             masks[group % columns] |= 1 << (group / columns);
         }
         let mut runs: Vec<(u8, u16, u16)> = vec![];
-        for (column, mask) in masks.into_iter().enumerate() {
-            let column = column as u16;
+        for (column, wanted) in masks.into_iter().enumerate() {
+            let cost: u32 = (0..8).filter(|a| wanted >> a & 1 == 1).map(|a| COST[a]).sum();
+            let (mask, column) = (if cost < ALL_TOGETHER { wanted } else { ALL }, column as u16);
             match runs.last_mut() {
                 Some(run) if run.0 == mask => run.2 = column + 1,
                 _ => runs.push((mask, column, column + 1)),
@@ -57,21 +61,9 @@ impl Pruning {
     }
 
     /// The columns: which outputs, from where to where.
-    pub(super) fn runs(&self) -> impl Iterator<Item = (Outputs, std::ops::Range<usize>)> {
-        self.runs.iter().map(|&(mask, first, end)| {
-            let cost: u32 = (0..8).filter(|a| mask >> a & 1 == 1).map(|a| COST[a]).sum();
-            let outputs = if cost < ALL_TOGETHER { Outputs::Some(mask) } else { Outputs::All };
-            (outputs, usize::from(first)..usize::from(end))
-        })
+    pub(super) fn runs(&self) -> impl Iterator<Item = (u8, std::ops::Range<usize>)> {
+        self.runs.iter().map(|&(mask, first, end)| (mask, usize::from(first)..usize::from(end)))
     }
-}
-
-/// What is wanted of a column.
-pub(super) enum Outputs {
-    /// All, or so many that it does not matter.
-    All,
-    /// Bit `a`: output `a`.
-    Some(u8),
 }
 
 /// Factors of the last pass, in lanes.

@@ -380,19 +380,21 @@ const PREPARED: usize = 8;
 /// Residues of so many blocks.
 type Residues = [u64; PREPARED * BLOCK];
 
+/// Which residues of a batch: so many blocks from coefficient `first` on.
+#[derive(Clone, Copy)]
+struct Place {
+    image: usize,
+    tile: usize,
+    limb: usize,
+    first: usize,
+}
+
 /// Where inputs come from.
 trait Source: Sync {
     fn images(&self) -> usize;
 
-    /// Residues of one limb of a tile from `first` on: where they lie, or put into the buffer.
-    fn residues<'b>(
-        &'b self,
-        image: usize,
-        tile: usize,
-        limb: usize,
-        first: usize,
-        buffer: &'b mut Residues,
-    ) -> Result<&'b [u64], RingError>;
+    /// Residues: where they lie, or put into the buffer.
+    fn residues<'b>(&'b self, at: Place, buffer: &'b mut Residues) -> Result<&'b [u64], RingError>;
 }
 
 /// Ring elements.
@@ -404,15 +406,8 @@ impl<X: AsRef<[Poly<Ntt>]> + Sync> Source for Elements<'_, X> {
     }
 
     #[inline(always)]
-    fn residues<'b>(
-        &'b self,
-        image: usize,
-        tile: usize,
-        limb: usize,
-        first: usize,
-        _: &'b mut Residues,
-    ) -> Result<&'b [u64], RingError> {
-        Ok(&self.0[image].as_ref()[tile].limb(limb)[first..][..PREPARED * BLOCK])
+    fn residues<'b>(&'b self, at: Place, _: &'b mut Residues) -> Result<&'b [u64], RingError> {
+        Ok(&self.0[at.image].as_ref()[at.tile].limb(at.limb)[at.first..][..PREPARED * BLOCK])
     }
 }
 
@@ -430,19 +425,12 @@ impl Source for Packed<'_> {
         self.batch.len()
     }
 
-    fn residues<'b>(
-        &'b self,
-        image: usize,
-        tile: usize,
-        limb: usize,
-        first: usize,
-        buffer: &'b mut Residues,
-    ) -> Result<&'b [u64], RingError> {
-        let (m, start) = &self.limbs[limb];
+    fn residues<'b>(&'b self, at: Place, buffer: &'b mut Residues) -> Result<&'b [u64], RingError> {
+        let (m, start) = &self.limbs[at.limb];
         // So many residues fill whole bytes.
-        let at = tile * self.element + start + packed_len(m, first);
-        let bytes = &self.batch[image][at..][..packed_len(m, buffer.len())];
-        Reader::new(bytes).residues(m, buffer).map_err(|e| e.moved(at))?;
+        let offset = at.tile * self.element + start + packed_len(m, at.first);
+        let bytes = &self.batch[at.image][offset..][..packed_len(m, buffer.len())];
+        Reader::new(bytes).residues(m, buffer).map_err(|e| e.moved(offset))?;
         Ok(buffer)
     }
 }
@@ -466,7 +454,8 @@ impl<S: Source> Job for Arrange<'_, S> {
         let mut buffer = [0; PREPARED * BLOCK];
         for image in 0..images {
             for tile in 0..tiles {
-                let words = self.source.residues(image, tile, self.limb, self.first, &mut buffer)?;
+                let at = Place { image, tile, limb: self.limb, first: self.first };
+                let words = self.source.residues(at, &mut buffer)?;
                 // Groups of one block after those of the block before: `g` counts through all of them.
                 for (g, words) in V::split(words).iter().enumerate() {
                     V::enter(words).store(&mut out[(g * tiles + tile) * images + image]);

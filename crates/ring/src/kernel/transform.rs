@@ -11,7 +11,7 @@
 
 use super::Job;
 use super::lanes::{Block64, Lanes, item_at, item_at_mut, prefetch_outer};
-use super::pruning::{Last, Outputs, Pruning};
+use super::pruning::{ALL, Last, Pruning};
 use crate::Modulus;
 
 /// Largest prime, in bits, whose transforms run in vector lanes; larger ones take the portable lane.
@@ -316,6 +316,24 @@ impl Job for Forward<'_> {
     }
 }
 
+/// One column of the last pass of the inverse: differences were scaled by their root, sums are scaled here.
+#[inline(always)]
+fn last_column<V: Lanes, const S: usize>(
+    words: &mut [V::Words],
+    (i, run): (usize, usize),
+    roots: &[(V, V); S],
+    (scale, quotient): (V, V),
+    doublings: u32,
+    p: &V::Prime,
+) {
+    let mut x = load_runs::<V, S>(words, i, run, false);
+    inverse_butterflies(&mut x, roots, doublings, p);
+    for k in 0..S {
+        let v = if k < S / 2 { x[k].mul_constant(scale, quotient, p) } else { x[k] };
+        v.leave(p, item_at_mut(words, k * run + i));
+    }
+}
+
 /// One pass of the inverse that combines `S` runs.
 #[inline(always)]
 fn inverse_pass<V: Lanes, const S: usize>(
@@ -327,21 +345,15 @@ fn inverse_pass<V: Lanes, const S: usize>(
     p: &V::Prime,
 ) {
     let block_len = values.len() / blocks;
-    let [scale, quotient] = [V::splat(t.scale[0]), V::splat(t.scale[1])];
+    let scale = (V::splat(t.scale[0]), V::splat(t.scale[1]));
     for (b, block) in values.chunks_exact_mut(block_len).enumerate() {
         let roots = block_roots::<V, S>(&t.inverse.roots, blocks + b);
         let words = V::split_mut(block);
         let run = words.len() / S;
         let words = &mut words[..S * run];
         if blocks == 1 {
-            // The last pass: differences were scaled by their root, sums are scaled here.
             for i in 0..run {
-                let mut x = load_runs::<V, S>(words, i, run, false);
-                inverse_butterflies(&mut x, &roots, doublings, p);
-                for k in 0..S {
-                    let v = if k < S / 2 { x[k].mul_constant(scale, quotient, p) } else { x[k] };
-                    v.leave(p, item_at_mut(words, k * run + i));
-                }
+                last_column(words, (i, run), &roots, scale, doublings, p);
             }
         } else {
             for i in 0..run {
@@ -377,40 +389,16 @@ fn inverse_pruned<V: Lanes>(
     let words = V::split_mut(values);
     let run = words.len() / 8;
     let words = &mut words[..8 * run];
-    for (outputs, columns) in wanted.runs() {
-        let columns = columns.start..columns.end.min(run);
-        match outputs {
-            Outputs::All => {
-                for i in columns {
-                    ahead.ask::<V>();
-                    last_column(&last, words, (i, run), doublings, p);
-                }
-            }
-            Outputs::Some(mask) => {
-                for i in columns {
-                    ahead.ask::<V>();
-                    let x = load_runs::<V, 8>(words, i, run, false);
-                    last.some(mask, &x, words, (i, run), p);
-                }
+    for (mask, columns) in wanted.runs() {
+        for i in columns.start..columns.end.min(run) {
+            ahead.ask::<V>();
+            if mask == ALL {
+                last_column(words, (i, run), &last.roots, last.scale, doublings, p);
+            } else {
+                let x = load_runs::<V, 8>(words, i, run, false);
+                last.some(mask, &x, words, (i, run), p);
             }
         }
-    }
-}
-
-/// One column of the last pass, all eight outputs.
-#[inline(always)]
-fn last_column<V: Lanes>(
-    last: &Last<V>,
-    words: &mut [V::Words],
-    (i, run): (usize, usize),
-    doublings: u32,
-    p: &V::Prime,
-) {
-    let mut x = load_runs::<V, 8>(words, i, run, false);
-    inverse_butterflies(&mut x, &last.roots, doublings, p);
-    for k in 0..8 {
-        let v = if k < 4 { x[k].mul_constant(last.scale.0, last.scale.1, p) } else { x[k] };
-        v.leave(p, item_at_mut(words, k * run + i));
     }
 }
 
@@ -443,15 +431,11 @@ impl Job for Inverse<'_> {
             let levels = if over > 0 { over } else { left.min(V::LEVELS) };
             let growth = (if settle { 0 } else { t.log_degree - left }, settle);
             let blocks = 1 << (left - levels);
-            match levels {
-                1 => inverse_pass::<V, 2>(t, self.values, blocks, growth, &mut ahead, &p),
-                2 => inverse_pass::<V, 4>(t, self.values, blocks, growth, &mut ahead, &p),
-                _ if blocks == 1 && V::LANES == 8 && self.wanted.is_some() => {
-                    if let Some(wanted) = self.wanted {
-                        inverse_pruned::<V>(t, self.values, wanted, growth.0, &mut ahead, &p);
-                    }
-                }
-                _ => inverse_pass::<V, 8>(t, self.values, blocks, growth, &mut ahead, &p),
+            match (levels, self.wanted.filter(|_| blocks == 1 && V::LANES == 8)) {
+                (1, _) => inverse_pass::<V, 2>(t, self.values, blocks, growth, &mut ahead, &p),
+                (2, _) => inverse_pass::<V, 4>(t, self.values, blocks, growth, &mut ahead, &p),
+                (_, Some(wanted)) => inverse_pruned::<V>(t, self.values, wanted, growth.0, &mut ahead, &p),
+                (_, None) => inverse_pass::<V, 8>(t, self.values, blocks, growth, &mut ahead, &p),
             }
             left -= levels;
         }
