@@ -19,6 +19,7 @@ pub mod error;
 pub mod kernel;
 pub mod modulus;
 pub mod ntt;
+mod pages;
 pub mod poly;
 pub mod primes;
 pub mod ring;

@@ -2,6 +2,8 @@
 
 use std::hint::black_box;
 
+use rayon::prelude::*;
+
 use super::lanes::{AHEAD, Lanes, prefetch};
 use super::{Job, Kernel};
 use crate::{Modulus, RingError};
@@ -46,9 +48,9 @@ impl Job for Peak {
     }
 }
 
-/// Words read and combined, nothing else.
+/// Bytes read and combined, nothing else.
 struct Read<'a> {
-    words: &'a [u64],
+    bytes: &'a [u8],
 }
 
 impl Job for Read<'_> {
@@ -57,23 +59,25 @@ impl Job for Read<'_> {
     #[inline(always)]
     fn run<V: Lanes>(self) -> u64 {
         // Independent sums, so that the compiler may use vectors.
-        let mut sums = [0u64; 32];
-        for (i, words) in self.words.as_chunks::<32>().0.iter().enumerate() {
+        let mut sums = [0u8; 256];
+        for (i, bytes) in self.bytes.as_chunks::<256>().0.iter().enumerate() {
             for line in 0..4 {
-                prefetch::<V, _>(self.words, 32 * i + 8 * line + AHEAD / 8);
+                prefetch::<V, _>(self.bytes, 256 * i + 64 * line + AHEAD);
             }
-            for (s, w) in sums.iter_mut().zip(words) {
-                *s ^= w;
+            for (s, b) in sums.iter_mut().zip(bytes) {
+                *s ^= b;
             }
         }
-        sums.iter().fold(0, |a, b| a ^ b)
+        sums.iter().fold(0, |a, b| a ^ u64::from(*b))
     }
 }
 
 impl Kernel {
-    /// Reads memory, asked for ahead where the kernel does so; returns a value that depends on it. For benchmarks.
-    pub fn read(self, words: &[u64]) -> u64 {
-        self.run(Read { words })
+    /// Reads memory on all threads, a part each, asked for ahead where the kernel does so; returns a value that depends on it. For
+    /// benchmarks.
+    pub fn read(self, bytes: &[u8]) -> u64 {
+        let part = bytes.len().div_ceil(rayon::current_num_threads()).max(1);
+        bytes.par_chunks(part).map(|bytes| self.run(Read { bytes })).reduce(|| 0, |a, b| a ^ b)
     }
 
     /// Multiplies and adds residues held in the first-level cache, at most 4096 times each; returns the number of products and a value

@@ -10,30 +10,31 @@ use std::ops::Range;
 use rayon::prelude::*;
 use zeroize::Zeroize;
 
-use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch};
+use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch, prefetch_outer};
 use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
+use crate::pages::Pages;
 use crate::wire::{Reader, packed_len, poly_len};
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
 /// The matrix `W~`: rows of `tiles` ring elements.
-#[derive(Clone)]
 pub struct RowStore {
     tiles: usize,
     rows: usize,
     limbs: Vec<LimbRows>,
+    /// Of every limb `[block][row of this limb][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
+    bytes: Pages,
 }
 
 /// All rows modulo one prime.
-#[derive(Clone)]
 struct LimbRows {
     /// Bytes per residue.
     width: usize,
     /// Rows of this limb before each row of the matrix, and all of them.
     before: Vec<u32>,
-    /// `[block][row of this limb][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
-    bytes: Vec<u8>,
+    /// Where it lies.
+    bytes: Range<usize>,
 }
 
 impl std::fmt::Debug for RowStore {
@@ -51,7 +52,9 @@ impl RowStore {
     /// Bytes of memory of all rows modulo one prime.
     fn limb_bytes(ring: &Ring, bits: u32, rows: usize, tiles: usize) -> usize {
         let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);
-        residues.saturating_mul(Self::bytes_per_residue(bits)).saturating_add(UNPACK_READS)
+        // Whole cache lines, so that the next limb begins with one.
+        let bytes = residues.saturating_mul(Self::bytes_per_residue(bits));
+        bytes.checked_next_multiple_of(UNPACK_READS).unwrap_or(usize::MAX)
     }
 
     /// Bytes of memory that rows of so many tiles take; `limbs` says for every row how many primes it is held modulo.
@@ -60,7 +63,7 @@ impl RowStore {
             let rows = limbs.iter().filter(|&&limbs| limbs > l).count();
             Self::limb_bytes(ring, m.bits(), rows, tiles)
         };
-        ring.moduli().iter().enumerate().map(bytes).fold(0, usize::saturating_add)
+        ring.moduli().iter().enumerate().map(bytes).fold(UNPACK_READS, usize::saturating_add)
     }
 
     /// Room for rows; `limbs` says for every one how many of the first primes it is held modulo. The content is zero.
@@ -75,6 +78,11 @@ impl RowStore {
         if let Some(&got) = limbs.iter().find(|limbs| !(1..=ring.limbs()).contains(*limbs)) {
             return Err(RingError::Length { what: "primes of a row", expected: ring.limbs(), got });
         }
+        let got = Self::bytes_needed(ring, limbs, tiles);
+        let Some(bytes) = Pages::zero(got) else {
+            return Err(RingError::Length { what: "bytes of memory for the rows", expected: 0, got });
+        };
+        let mut end = 0;
         let limb = |(l, m): (usize, &Modulus)| {
             let mut before = Vec::with_capacity(limbs.len() + 1);
             let mut rows = 0;
@@ -83,16 +91,11 @@ impl RowStore {
                 rows += u32::from(limbs > l);
             }
             before.push(rows);
-            let (mut bytes, width) = (Vec::new(), Self::bytes_per_residue(m.bits()));
-            let got = Self::limb_bytes(ring, m.bits(), rows as usize, tiles);
-            if bytes.try_reserve_exact(got).is_err() {
-                return Err(RingError::Length { what: "bytes of memory for the rows", expected: 0, got });
-            }
-            bytes.resize(got, 0);
-            Ok(LimbRows { width, before, bytes })
+            let bytes = end..end + Self::limb_bytes(ring, m.bits(), rows as usize, tiles);
+            end = bytes.end;
+            LimbRows { width: Self::bytes_per_residue(m.bits()), before, bytes }
         };
-        let held = ring.moduli().iter().enumerate().map(limb).collect::<Result<_, _>>()?;
-        Ok(Self { tiles, rows: limbs.len(), limbs: held })
+        Ok(Self { tiles, rows: limbs.len(), limbs: ring.moduli().iter().enumerate().map(limb).collect(), bytes })
     }
 
     /// Number of rows.
@@ -107,7 +110,12 @@ impl RowStore {
 
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
-        self.limbs.iter().map(|l| l.bytes.len()).sum()
+        self.bytes.len()
+    }
+
+    /// The memory held, for benchmarks: what it takes to read it all is the limit of what products may take.
+    pub fn memory(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// Puts a ring element into place: of the whole ring or of the row's primes. Nothing happens outside the matrix.
@@ -115,11 +123,11 @@ impl RowStore {
         if row >= self.rows || tile >= self.tiles {
             return;
         }
-        for (l, limb) in self.limbs.iter_mut().enumerate().filter(|(_, limb)| limb.holds(row)) {
+        for (l, limb) in self.limbs.iter().enumerate().filter(|(_, limb)| limb.holds(row)) {
             let (run, rows, row) = (BLOCK * limb.width, limb.rows(), limb.before[row] as usize);
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
                 let at = ((b * rows + row) * self.tiles + tile) * run;
-                for (place, v) in limb.bytes[at..at + run].chunks_exact_mut(limb.width).zip(source) {
+                for (place, v) in self.bytes[limb.bytes.start + at..][..run].chunks_exact_mut(limb.width).zip(source) {
                     place.copy_from_slice(&v.to_le_bytes()[..limb.width]);
                 }
             }
@@ -246,9 +254,10 @@ impl RowStore {
             let held = &self.limbs[limb];
             let (width, row_bytes) = (held.width, self.tiles * BLOCK * held.width);
             let at = |row: usize| (block * held.rows() + held.before[row] as usize) * row_bytes;
-            let w = &held.bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
+            let bytes = &self.bytes[held.bytes.start..held.bytes.end + UNPACK_READS];
+            let w = &bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
             // Its own rows of the next block are what the same thread reads then.
-            let next = held.bytes.get(at(rows.start) + held.rows() * row_bytes..).unwrap_or_default();
+            let next = bytes.get(at(rows.start) + held.rows() * row_bytes..).unwrap_or_default();
             let shape = Shape { tiles: self.tiles, width, images };
             let x = &batch.words[(limb * blocks + block) * inputs..][..inputs];
             ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, next, x, out });
@@ -281,7 +290,7 @@ fn least(products: usize) -> usize {
 
 impl Zeroize for RowStore {
     fn zeroize(&mut self) {
-        self.limbs.iter_mut().for_each(|l| l.bytes.zeroize());
+        self.bytes.zeroize();
     }
 }
 
@@ -578,8 +587,9 @@ impl<V: Lanes> RowJob<'_, V> {
     #[inline(always)]
     fn weights<const SINGLE: bool>(&self, tile: usize, group: usize) -> V {
         let at = (tile * BLOCK + group * V::LANES) * self.shape.width;
-        let ahead = if SINGLE { at } else { tile * V::LANES * self.shape.width };
-        prefetch::<V, _>(self.ahead.0, self.ahead.1 + ahead);
+        if !SINGLE {
+            prefetch::<V, _>(self.ahead.0, self.ahead.1 + tile * V::LANES * self.shape.width);
+        }
         V::unpack(array_at(self.w, at), &self.spread)
     }
 
@@ -598,6 +608,10 @@ impl<V: Lanes> RowJob<'_, V> {
             let end = tiles.min(first + self.fold_every);
             for tile in first..end {
                 if SINGLE {
+                    let run = BLOCK * self.shape.width;
+                    for at in (0..run).step_by(64) {
+                        prefetch_outer::<V, _>(self.ahead.0, self.ahead.1 + tile * run + at);
+                    }
                     for (n, sum) in sums.iter_mut().enumerate() {
                         let (x, w) = (self.input(group + n, tile, image), self.weights::<SINGLE>(tile, group + n));
                         *sum = V::accumulate(*sum, x, w, &p);
@@ -637,7 +651,7 @@ impl RowStore {
                 for (tile, x) in x.iter().enumerate() {
                     let at = ((k / BLOCK * limb.rows() + first) * self.tiles + tile) * BLOCK + k % BLOCK;
                     let mut w = [0; 8];
-                    w[..limb.width].copy_from_slice(&limb.bytes[at * limb.width..][..limb.width]);
+                    w[..limb.width].copy_from_slice(&self.bytes[limb.bytes.start + at * limb.width..][..limb.width]);
                     let product = u128::from(x.limb(l)[k]) * u128::from(u64::from_le_bytes(w));
                     *o = ((u128::from(*o) + product) % p) as u64;
                 }
