@@ -63,12 +63,12 @@ fn lie(
             let at = start(row) + before;
             let length = jali_ring::wire::packed_len(m, count);
             let mut values = vec![0; count];
-            jali_ring::wire::Reader::new(&bytes[at..at + length]).residues(m, &mut values).unwrap();
+            jali_ring::wire::Reader::new(&bytes[at..at + length]).residues(ring.kernel(), m, &mut values).unwrap();
             let k = random.below(count);
             let delta = if random.below(2) == 0 { 1 } else { key.parameters().t() as u64 % m.value() };
             values[k] = m.add(values[k], delta);
             let mut w = jali_ring::wire::Writer::new();
-            w.residues(m, &values);
+            w.residues(ring.kernel(), m, &values);
             bytes[at..at + length].copy_from_slice(&w.finish());
         }
         // Rows swapped.

@@ -1,9 +1,9 @@
 //! What a server sends back: residues of the wanted coefficients, row by row.
 
-use std::ops::Range;
 use std::sync::Arc;
 
-use jali_ring::{Coefficient, Poly, Ring};
+use jali_ring::Ring;
+use jali_ring::wire::{Reader, rows_len};
 use rayon::prelude::*;
 
 use crate::MaskError;
@@ -76,46 +76,29 @@ impl Answer {
         if (0..form.rows()).into_par_iter().any(too_large) { Err(MaskError::AnswerRejected) } else { Ok(answer) }
     }
 
-    /// Room for an answer of this form.
-    pub fn empty(form: &Arc<AnswerForm>) -> Self {
-        Self { form: form.clone(), residues: vec![0; form.residues()] }
-    }
-
-    /// Fills in some rows of the answers of a batch modulo some of the primes, in parallel: `part(limb, index within the range, image, element)`
-    /// leaves a row's coefficients modulo that prime in an element of `degree` residues whose content before is anything.
-    pub fn fill(
-        answers: &mut [Self],
-        (limbs, rows): (Range<usize>, Range<usize>),
-        degree: usize,
-        part: impl Fn(usize, usize, usize, &mut Poly<Coefficient>) + Sync,
-    ) {
-        let mut outs = Vec::with_capacity(answers.len() * rows.len() * limbs.len());
-        for (image, answer) in answers.iter_mut().enumerate() {
-            let Self { form, residues } = answer;
-            let mut left = &mut residues[form.starts[rows.start]..form.starts[rows.end]];
-            for (o, held) in form.limbs[rows.clone()].iter().enumerate() {
-                for limb in 0..*held {
-                    let (out, rest) = left.split_at_mut(form.wanted.count());
-                    left = rest;
-                    if limbs.contains(&limb) {
-                        outs.push((limb, o, image, &form.wanted, out));
-                    }
-                }
-            }
+    /// Reads what a server's operator wrote: residues in the same order, those of a row and prime packed together.
+    ///
+    /// # Errors
+    /// [`MaskError::AnswerRejected`] for any other bytes.
+    pub fn decode(ring: &Ring, form: &Arc<AnswerForm>, bytes: &[u8]) -> Result<Self, MaskError> {
+        let fits = form.limbs.iter().all(|&limbs| limbs <= ring.limbs());
+        if !fits || bytes.len() != rows_len(ring.moduli(), &form.limbs, form.wanted.count()) {
+            return Err(MaskError::AnswerRejected);
         }
-        // Several for each element that is allocated.
-        outs.into_par_iter().with_min_len(8).for_each_init(
-            || Poly::zero(1, degree),
-            |element, (limb, o, image, wanted, out)| {
-                part(limb, o, image, element);
-                wanted.pick(element.limb(0), out);
-            },
-        );
+        let (mut r, mut residues) = (Reader::new(bytes), vec![0; form.residues()]);
+        let read = r.residue_rows(ring, &form.limbs, form.wanted.count(), &mut residues);
+        read.map_err(|_| MaskError::AnswerRejected)?;
+        Ok(Self { form: form.clone(), residues })
     }
 
     /// The form.
     pub fn form(&self) -> &AnswerForm {
         &self.form
+    }
+
+    /// The residues themselves.
+    pub(crate) fn into_residues(self) -> Vec<u64> {
+        self.residues
     }
 
     /// All residues, `[row][limb][wanted]`.

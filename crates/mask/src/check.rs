@@ -27,8 +27,8 @@ pub const MAX_REJECTS: u32 = 1 << 16;
 pub(crate) struct Verified(Answer);
 
 impl Verified {
-    pub(crate) fn answer(&self) -> &Answer {
-        &self.0
+    pub(crate) fn into_residues(self) -> Vec<u64> {
+        self.0.into_residues()
     }
 }
 

@@ -25,6 +25,7 @@
 //! | [`check`] | the ciphertext check and the evidence that it ran |
 //! | [`store`] | a layer's key as bytes; hints are checked before they count |
 //! | [`request`] | the client: mask, then finish once |
+//! | `unmask` | hints and secrets of rows as a matrix, and its product with a request's secrets |
 //!
 //! This crate does not know about networks, files or sockets. Conditions 1 to 8 of the design are quoted where they
 //! are enforced; `SECURITY.md` lists the places.
@@ -39,6 +40,7 @@ pub mod params;
 pub mod request;
 pub mod seal;
 pub mod store;
+mod unmask;
 pub mod wanted;
 
 pub use answer::{Answer, AnswerForm};

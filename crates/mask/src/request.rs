@@ -1,7 +1,7 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{Coefficient, Crt, MaskSums, Ntt, Pad, Poly, Ring};
+use jali_ring::{MaskSums, Ntt, Pad, Poly, Workspace};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -29,9 +29,7 @@ pub struct PendingRequest<'k> {
     key: &'k LayerKey,
     pub(crate) s: Zeroizing<Poly<Ntt>>,
     /// `sum_i a[i]*(x[i] + t*e[i])` over the tiles of each block; none when no row is hidden.
-    z: Vec<Zeroizing<Poly<Ntt>>>,
-    /// `s*H[o]` where it was computed ahead.
-    hint_pads: Option<Zeroizing<Vec<Poly<Ntt>>>>,
+    pub(crate) z: Vec<Zeroizing<Poly<Ntt>>>,
     expected: Expected,
 }
 
@@ -66,8 +64,6 @@ pub struct Prepared {
     pads: Zeroizing<Vec<Poly<Ntt>>>,
     /// `sum_i a[i]*t*e[i]` over the tiles of each block.
     noise: Vec<Zeroizing<Poly<Ntt>>>,
-    /// `s*H[o]`.
-    hint_pads: Zeroizing<Vec<Poly<Ntt>>>,
 }
 
 impl std::fmt::Debug for Prepared {
@@ -132,7 +128,7 @@ impl LayerKey {
         // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
         // check's sums.
         let sums = self.mask_tiles(&mut tiles, Pad::Secret(&s))?;
-        Ok((tiles, self.pending(s, sums, None)?))
+        Ok((tiles, self.pending(s, sums)?))
     }
 
     /// Masks tiles in place, block by block.
@@ -159,15 +155,10 @@ impl LayerKey {
     }
 
     /// What stays of a request once its tiles are masked.
-    fn pending(
-        &self,
-        s: Zeroizing<Poly<Ntt>>,
-        sums: Sums,
-        hint_pads: Option<Zeroizing<Vec<Poly<Ntt>>>>,
-    ) -> Result<PendingRequest<'_>, MaskError> {
+    fn pending(&self, s: Zeroizing<Poly<Ntt>>, sums: Sums) -> Result<PendingRequest<'_>, MaskError> {
         let expected = self.check.expect(self.parameters.ring(), self.form.wanted(), sums.checks)?;
-        let z = if self.secrets.iter().any(Option::is_some) { sums.z } else { vec![] };
-        Ok(PendingRequest { key: self, s, z, hint_pads, expected })
+        let z = if self.row_keys.iter().any(Option::is_some) { sums.z } else { vec![] };
+        Ok(PendingRequest { key: self, s, z, expected })
     }
 
     fn check_input(&self, x: &[Vec<i64>]) -> Result<(), MaskError> {
@@ -214,7 +205,7 @@ impl LayerKey {
     }
 
     /// Draws the secrets of one request before its input is known, and computes all that depends on them alone:
-    /// `t*e[i] - a[i]*s`, `sum_i a[i]*t*e[i]` and `s*H[o]`.
+    /// `t*e[i] - a[i]*s` and `sum_i a[i]*t*e[i]`. Not `s*H[o]`, which would take longer to read than it takes to compute.
     ///
     /// The secrets cannot be bound to the input then: that none serves twice rests on the operating system's randomness, the
     /// context, and [`Prepared`] being consumed. [`LayerKey::mask`] does not depend on the first of these alone.
@@ -251,14 +242,7 @@ impl LayerKey {
         let s = self.secret(&request);
         let mut pads = Zeroizing::new(self.noisy(self.tiles(), None, &request));
         let sums = self.mask_tiles(&mut pads, Pad::Secret(&s))?;
-        let hint = |(h, secret): (&Poly<Ntt>, &Option<_>)| {
-            let ring = self.parameters.ring_of(secret.is_none());
-            let mut product = ring.zero();
-            ring.mul_add(&mut product, &s, h);
-            product
-        };
-        let hint_pads = Zeroizing::new(self.hints.par_iter().zip(&self.secrets).map(hint).collect());
-        Ok(Prepared { layer: self.id, sealing: self.sealing.clone(), s, pads, noise: sums.z, hint_pads })
+        Ok(Prepared { layer: self.id, sealing: self.sealing.clone(), s, pads, noise: sums.z })
     }
 
     /// As [`LayerKey::mask`], with secrets drawn earlier.
@@ -277,7 +261,7 @@ impl LayerKey {
         let mut tiles: Vec<Poly<Ntt>> = x.par_iter().map(lift).collect();
         let mut sums = self.mask_tiles(&mut tiles, Pad::Ready(&prepared.pads))?;
         sums.z.iter_mut().zip(&prepared.noise).for_each(|(z, noise)| ring.add_assign(z, noise));
-        Ok((tiles, self.pending(prepared.s, sums, Some(prepared.hint_pads))?))
+        Ok((tiles, self.pending(prepared.s, sums)?))
     }
 
     /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,
@@ -325,21 +309,22 @@ impl PendingRequest<'_> {
     /// # Errors
     /// [`MaskError::AnswerRejected`].
     pub fn finish(self, answer: Option<Answer>) -> Result<Vec<i64>, MaskError> {
-        Ok(self.key.finish_batch(vec![(self, answer)])?.swap_remove(0))
+        let workspace = Zeroizing::new(Workspace::default());
+        Ok(self.key.finish_batch(vec![(self, answer)], &workspace)?.swap_remove(0))
     }
 
     /// log2 of the largest `|V|` of an accepted answer: for tests of the noise bound only.
     #[cfg(any(test, feature = "test-doors"))]
     pub fn finish_measuring_noise(self, answer: Option<Answer>) -> Result<(Vec<i64>, f64), MaskError> {
         let (key, verified) = (self.key, self.verify(answer)?);
-        let (bits, one) = (key.parameters.plaintext_bits(), [(self, verified)]);
-        let noise = key.unmask(&one, |crt, residues, out| {
+        let workspace = Zeroizing::new(Workspace::default());
+        let residues = key.unmask(vec![(self, verified)], &workspace)?.swap_remove(0);
+        let noise = key.recompose(&residues, |crt, residues, out| {
             for (j, out) in out.iter_mut().enumerate() {
                 *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
             }
         });
-        let mut values = key.unmask(&one, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out));
-        Ok((values.swap_remove(0), noise.into_iter().flatten().fold(0.0, f64::max).log2()))
+        Ok((key.numbers(&residues), noise.into_iter().fold(0.0, f64::max).log2()))
     }
 
     fn verify(&self, answer: Option<Answer>) -> Result<Verified, MaskError> {
@@ -348,18 +333,17 @@ impl PendingRequest<'_> {
     }
 }
 
-/// Requests that are unmasked together: their secrets stay in the second-level cache while hints and secrets of the rows stream past.
-const TOGETHER: usize = 4;
-
 impl LayerKey {
     /// Finishes the requests of a batch, each with its answer, as [`PendingRequest::finish`] does: all are checked, and unmasked only if all are
-    /// accepted. Hints and secrets of rows are read once for several of them.
+    /// accepted. Hints and secrets of rows are read once for 16 of them. The memory of `workspace` holds secrets afterwards: it is to be wiped when no
+    /// more requests follow soon.
     ///
     /// # Errors
     /// [`MaskError::AnswerRejected`] if any answer is; [`MaskError::Shape`] for a request of another key.
     pub fn finish_batch<'k>(
         &'k self,
         batch: Vec<(PendingRequest<'k>, Option<Answer>)>,
+        workspace: &Zeroizing<Workspace>,
     ) -> Result<Vec<Vec<i64>>, MaskError> {
         if batch.iter().any(|(request, _)| !std::ptr::eq(request.key, self)) {
             return Err(MaskError::Shape { what: "requests of this key", expected: batch.len(), got: 0 });
@@ -371,68 +355,13 @@ impl LayerKey {
         // All are checked before the first failure counts, so that every rejection is counted.
         let checked: Vec<Result<_, MaskError>> = batch.into_par_iter().map(check).collect();
         let checked: Vec<_> = checked.into_iter().collect::<Result<_, _>>()?;
+        let residues = self.unmask(checked, workspace)?;
+        Ok(residues.par_iter().map(|residues| self.numbers(residues)).collect())
+    }
+
+    /// The integers that residues of `V` stand for.
+    fn numbers(&self, residues: &[u64]) -> Vec<i64> {
         let bits = self.parameters.plaintext_bits();
-        Ok(self.unmask(&checked, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out)))
-    }
-
-    /// `V = r + s*H + s'*z` at the wanted coefficients, `[limb][wanted]`, turned into numbers by `read` row by row, for every request. Taking
-    /// [`Verified`] is what keeps this behind the check.
-    fn unmask<T>(
-        &self,
-        batch: &[(PendingRequest<'_>, Verified)],
-        read: impl Fn(&Crt, &[&[u64]], &mut [T]) + Sync,
-    ) -> Vec<Vec<T>>
-    where
-        T: Default + Copy + Send,
-    {
-        let (wanted, whole) = (self.form.wanted(), self.parameters.ring());
-        let mut values = vec![vec![T::default(); self.rows() * wanted.count()]; batch.len()];
-        let scratch = || {
-            (Zeroizing::new(vec![vec![0; wanted.count()]; whole.limbs()]), Zeroizing::new(whole.zero::<Coefficient>()))
-        };
-        batch.par_chunks(TOGETHER).zip(values.par_chunks_mut(TOGETHER)).for_each(|(batch, values)| {
-            let mut outs: Vec<_> = values.iter_mut().map(|values| values.chunks_exact_mut(wanted.count())).collect();
-            // Row by row what the requests want of it.
-            let rows = (0..self.rows()).map(|_| outs.iter_mut().filter_map(Iterator::next).collect());
-            let rows: Vec<Vec<&mut [T]>> = rows.collect();
-            rows.into_par_iter().enumerate().for_each_init(scratch, |(residues, pads), (o, outs)| {
-                for (i, ((request, answer), out)) in batch.iter().zip(outs).enumerate() {
-                    let ring = request.unmask_row(o, i == 0, pads);
-                    for (l, m) in ring.moduli().iter().enumerate() {
-                        wanted.pick(pads.limb(l), &mut residues[l]);
-                        let sums = residues[l].iter_mut().zip(answer.answer().part(o, l));
-                        sums.for_each(|(r, &answer)| *r = m.add(answer, *r));
-                    }
-                    let residues: Vec<&[u64]> = residues[..ring.limbs()].iter().map(|r| &r[..]).collect();
-                    read(ring.crt(), &residues, out);
-                }
-            });
-        });
-        values
-    }
-}
-
-impl<'k> PendingRequest<'k> {
-    /// `s*H[o] + s'[o]*z` at the wanted coefficients, and the ring of the primes that the row is held modulo. If asked to, it has the next row's
-    /// hint and secret come from memory meanwhile.
-    fn unmask_row(&self, o: usize, next: bool, pads: &mut Poly<Coefficient>) -> &'k Ring {
-        let (key, hint, secret) = (self.key, &self.key.hints[o], &self.key.secrets[o]);
-        // An open row has residues modulo the first primes only, and `s` counts modulo these.
-        let ring = key.parameters.ring_of(secret.is_none());
-        let z = self.z.get(o / key.block_rows());
-        let ahead = match next && self.hint_pads.is_none() {
-            true => [key.hints.get(o + 1), key.secrets.get(o + 1).and_then(|secret| secret.as_deref())],
-            false => [None; 2],
-        };
-        ring.inverse_into(pads, key.form.wanted().pruning(), ahead, |sum| match (&self.hint_pads, secret, z) {
-            (None, Some(secret), Some(z)) => ring.sum_of_products(sum, [[&self.s, hint], [z, secret]]),
-            (Some(pads), Some(secret), Some(z)) => {
-                ring.set(sum, &pads[o]);
-                ring.mul_add(sum, secret, z);
-            }
-            (Some(pads), ..) => ring.set(sum, &pads[o]),
-            (None, ..) => ring.mul(sum, &self.s, hint),
-        });
-        ring
+        self.recompose(residues, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out))
     }
 }

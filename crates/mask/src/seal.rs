@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::answer::AnswerForm;
 use crate::check::{CheckKey, SCALARS};
 use crate::noise::{NoiseReport, RowNorms};
+use crate::unmask::Unmasking;
 use crate::{MaskError, Parameters, SealEntropy, Wanted};
 
 /// A plain ring element with few non-zero coefficients: (index, value), indices rising.
@@ -74,10 +75,8 @@ pub struct LayerKey {
     pub(crate) a: Vec<Poly<Ntt>>,
     /// Blocks of equally many rows and tiles.
     pub(crate) blocks: usize,
-    /// `s'[o]`, `None` for an open row.
-    pub(crate) secrets: Vec<Option<Zeroizing<Poly<Ntt>>>>,
-    /// `H[o]`.
-    pub(crate) hints: Vec<Poly<Ntt>>,
+    /// `H[o]` and `s'[o]`.
+    pub(crate) unmasking: Unmasking,
     pub(crate) check: CheckKey,
     /// Differs between sealings that differ in anything.
     pub(crate) sealing: Key,
@@ -90,7 +89,7 @@ pub struct LayerKey {
 
 impl std::fmt::Debug for LayerKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LayerKey").field("id", &self.id).field("rows", &self.secrets.len()).finish_non_exhaustive()
+        f.debug_struct("LayerKey").field("id", &self.id).field("rows", &self.rows()).finish_non_exhaustive()
     }
 }
 
@@ -107,7 +106,7 @@ impl LayerKey {
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.secrets.len()
+        self.row_keys.len()
     }
 
     /// Ring elements per request.
@@ -127,7 +126,7 @@ impl LayerKey {
 
     /// Rows of every block.
     pub(crate) fn block_rows(&self) -> usize {
-        self.secrets.len() / self.blocks
+        self.row_keys.len() / self.blocks
     }
 
     /// Noise bound and room, computed exactly from the rows that were drawn.
@@ -137,7 +136,7 @@ impl LayerKey {
 
     /// Bytes that the hints take in memory.
     pub fn hint_bytes(&self) -> usize {
-        self.hints.iter().map(|h| h.limbs() * h.degree() * 8).sum()
+        self.unmasking.hint_bytes()
     }
 }
 
@@ -262,8 +261,7 @@ pub fn seal(
         input_bound,
         a,
         blocks,
-        secrets,
-        hints,
+        unmasking: Unmasking::new(parameters, &hints, &secrets)?,
         check,
         sealing,
         noise,

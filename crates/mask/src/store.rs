@@ -20,6 +20,7 @@ use std::sync::Arc;
 use crate::answer::AnswerForm;
 use crate::check::{CheckKey, SCALARS};
 use crate::seal::{check_scalars, expand_public, row_secret};
+use crate::unmask::Unmasking;
 use crate::{LayerId, LayerKey, MaskError, NoiseReport, Parameters, Wanted};
 
 const ROW_HIDDEN: u8 = 0;
@@ -99,7 +100,6 @@ impl UnhintedKey {
             });
         }
         let vectors = [r.polys(ring, tiles)?, r.polys(ring, tiles)?];
-        let secrets = row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key))).collect();
         let limbs = row_keys.iter().map(|key| parameters.ring_of(key.is_none()).limbs()).collect();
         let check = CheckKey::restore(check_scalars(ring, &check_key, rows), vectors);
         Ok(Self(LayerKey {
@@ -108,8 +108,7 @@ impl UnhintedKey {
             id,
             input_bound,
             blocks,
-            secrets,
-            hints: vec![],
+            unmasking: Unmasking::new(&parameters, &[], &[])?,
             check,
             sealing,
             noise,
@@ -150,13 +149,18 @@ impl UnhintedKey {
     /// whether its hints are right, and acceptance tells it nothing.
     ///
     /// # Errors
-    /// The key itself, to try others.
-    pub fn accept(mut self, hints: Vec<Poly<Ntt>>) -> Result<LayerKey, Box<Self>> {
-        if self.0.check.usable().is_err() || !self.right(&hints) {
+    /// The key itself, to try others (or once there is memory for them).
+    pub fn accept(mut self, hints: &[Poly<Ntt>]) -> Result<LayerKey, Box<Self>> {
+        if self.0.check.usable().is_err() || !self.right(hints) {
             self.0.check.reject();
             return Err(Box::new(self));
         }
-        self.0.hints = hints;
+        let ring = self.0.parameters.ring();
+        let secrets = self.0.row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key)));
+        match Unmasking::new(&self.0.parameters, hints, &secrets.collect::<Vec<_>>()) {
+            Ok(unmasking) => self.0.unmasking = unmasking,
+            Err(_) => return Err(Box::new(self)),
+        }
         Ok(self.0)
     }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use jali_ring::sample::{derive_key, stream};
-use jali_ring::{Coefficient, Ntt, Poly, Ring};
+use jali_ring::{Coefficient, Ntt, Poly, Ring, Workspace};
 use proptest::prelude::*;
 use rand_core::Rng;
+use zeroize::Zeroizing;
 
 use crate::*;
 
@@ -95,18 +96,30 @@ impl Fixture {
         // A row that is missing or too many changes the form.
         let limbs = (0..rows.len()).map(|row| *self.key.form.limbs().get(row).unwrap_or(&1)).collect();
         let form = Arc::new(AnswerForm::new(self.layer.wanted.clone(), limbs));
-        let mut answers = [Answer::empty(&form)];
-        let half = rows.len() / 2;
-        let mut fill = |part: std::ops::Range<usize>| {
-            let first = part.start;
-            Answer::fill(&mut answers, (0..self.ring().limbs(), part), self.ring().degree(), |limb, row, _, out| {
-                out.limb_mut(0).copy_from_slice(rows[first + row].limb(limb));
-            });
+        let wanted = |(row, p): (usize, &Poly<Coefficient>)| -> Vec<u64> {
+            let of =
+                |limb: usize| form.wanted().indices().iter().map(|&k| p.limb(limb)[k as usize]).collect::<Vec<_>>();
+            (0..form.limbs()[row]).flat_map(of).collect()
         };
-        fill(0..half);
-        fill(half..rows.len());
-        let [answer] = answers;
-        answer
+        let residues = rows.iter().enumerate().flat_map(wanted).collect();
+        Answer::new(self.ring(), &form, residues).unwrap_or_else(|_| panic!("a product's residues"))
+    }
+
+    /// `H[o] = sum_i W~[o][i]*a[i]` by the definition.
+    fn hints(&self) -> Vec<Poly<Ntt>> {
+        let hint = |(o, row): (usize, &SealedRow)| {
+            let ring = self.layer.parameters.ring_of(matches!(row, SealedRow::Open(_)));
+            let mut sum = ring.zero();
+            for (i, a) in self.key.a[self.tiles_of(o)].iter().enumerate() {
+                let w = match row {
+                    SealedRow::Hidden(w) => w[i].clone(),
+                    SealedRow::Open(w) => ring.forward(ring.lift(&dense(&w[i], ring.degree()), 127)),
+                };
+                ring.mul_add(&mut sum, &w, a);
+            }
+            sum
+        };
+        self.layer.rows.iter().enumerate().map(hint).collect()
     }
 
     fn serve(&self, x: &[Poly<Ntt>]) -> Vec<Poly<Coefficient>> {
@@ -190,11 +203,16 @@ fn row_errors(layer: &SealedLayer, key: &LayerKey, row: usize, plain: &[Tile]) -
     let SealedRow::Hidden(sealed) = &layer.rows[row] else { panic!("row {row} is open") };
     let error = |((w, a), tile): ((&Poly<Ntt>, &Poly<Ntt>), &Tile)| {
         let mut v = w.clone();
-        ring.mul_add(&mut v, a, key.secrets[row].as_ref().unwrap());
+        ring.mul_add(&mut v, a, &secret(key, row));
         let v = subtract(ring, &v, &ring.forward(ring.lift(&dense(tile, ring.degree()), 127)));
         ring.inverse(v).limb(0).to_vec()
     };
     sealed.iter().zip(&key.a).zip(plain).map(error).collect()
+}
+
+/// `s'` of a hidden row.
+fn secret(key: &LayerKey, row: usize) -> Poly<Ntt> {
+    (*crate::seal::row_secret(key.parameters.ring(), key.row_keys[row].as_ref().unwrap())).clone()
 }
 
 fn subtract(ring: &Ring, a: &Poly<Ntt>, b: &Poly<Ntt>) -> Poly<Ntt> {
@@ -248,8 +266,9 @@ fn extreme_inputs_are_exact() {
 fn a_batch_is_finished_as_its_images_are() {
     let open = [false, true, false];
     for fixture in [Fixture::mixed(2, &open, 2), Fixture::blocks(2, &open, 3, 2)] {
-        // One more than is unmasked together.
-        let inputs: Vec<_> = (0..5).map(|seed| fixture.input(seed)).collect();
+        let workspace = Zeroizing::new(Workspace::default());
+        // More than products are held of together.
+        let inputs: Vec<_> = (0..9).map(|seed| fixture.input(seed)).collect();
         let batch = || -> Vec<_> {
             let one = |(seed, x): (usize, &Vec<Vec<i64>>)| {
                 let (masked, pending) = fixture.mask(x, seed as u8);
@@ -258,19 +277,19 @@ fn a_batch_is_finished_as_its_images_are() {
             inputs.iter().enumerate().map(one).collect()
         };
         let want: Vec<_> = inputs.iter().map(|x| fixture.expected(x)).collect();
-        assert_eq!(fixture.key.finish_batch(batch()).unwrap(), want);
-        assert_eq!(fixture.key.finish_batch(vec![]).unwrap(), Vec::<Vec<i64>>::new());
+        assert_eq!(fixture.key.finish_batch(batch(), &workspace).unwrap(), want);
+        assert_eq!(fixture.key.finish_batch(vec![], &workspace).unwrap(), Vec::<Vec<i64>>::new());
         // Answers of two images mixed up, and one missing: nothing is unmasked.
         let mut mixed = batch();
         let first = mixed[0].1.take();
         mixed[0].1 = mixed[3].1.take();
         mixed[3].1 = first;
-        assert_eq!(fixture.key.finish_batch(mixed), Err(MaskError::AnswerRejected));
+        assert_eq!(fixture.key.finish_batch(mixed, &workspace), Err(MaskError::AnswerRejected));
         let mut missing = batch();
         missing[4].1 = None;
-        assert_eq!(fixture.key.finish_batch(missing), Err(MaskError::AnswerRejected));
+        assert_eq!(fixture.key.finish_batch(missing, &workspace), Err(MaskError::AnswerRejected));
         let other = Fixture::mixed(2, &open, 3);
-        assert!(matches!(other.key.finish_batch(batch()), Err(MaskError::Shape { .. })));
+        assert!(matches!(other.key.finish_batch(batch(), &workspace), Err(MaskError::Shape { .. })));
     }
 }
 
@@ -500,7 +519,7 @@ fn hidden_tiles_of_zeros_are_sealed_and_open_rows_are_plain() {
     let ring = parameters.ring();
     let errors = sealed.iter().zip(&key.a).map(|(w, a)| {
         let mut v = w.clone();
-        ring.mul_add(&mut v, a, key.secrets[0].as_ref().unwrap());
+        ring.mul_add(&mut v, a, &secret(&key, 0));
         ring.inverse(v).limb(0).to_vec()
     });
     let errors: Vec<Vec<u64>> = errors.collect();
@@ -593,10 +612,11 @@ fn a_stored_key_works_again_and_takes_only_right_hints() {
         let mut unhinted = read(&bytes).unwrap();
         let ring = fixture.ring();
         // One residue of any row and limb, a row too few, rows in another order.
-        let mut lies: Vec<Vec<Poly<Ntt>>> = vec![key.hints[1..].to_vec(), key.hints.iter().rev().cloned().collect()];
+        let hints = fixture.hints();
+        let mut lies: Vec<Vec<Poly<Ntt>>> = vec![hints[1..].to_vec(), hints.iter().rev().cloned().collect()];
         for row in 0..key.rows() {
-            for l in 0..key.hints[row].limbs() {
-                let mut lie = key.hints.clone();
+            for l in 0..hints[row].limbs() {
+                let mut lie = hints.clone();
                 let at = (row * 1237 + l * 411) % ring.degree();
                 let v = &mut lie[row].limb_mut(l)[at];
                 *v = ring.moduli()[l].add(*v, 1);
@@ -604,9 +624,9 @@ fn a_stored_key_works_again_and_takes_only_right_hints() {
             }
         }
         for lie in lies {
-            unhinted = *unhinted.accept(lie).unwrap_err();
+            unhinted = *unhinted.accept(&lie).unwrap_err();
         }
-        let restored = unhinted.accept(key.hints.clone()).unwrap();
+        let restored = unhinted.accept(&hints).unwrap();
         let x = fixture.input(4);
         let (masked, pending) = restored.mask(&x, RequestEntropy::fixed([4; 32]), context(0)).unwrap();
         assert_eq!(pending.finish(Some(fixture.answer(&fixture.serve(&masked)))).unwrap(), fixture.expected(&x));

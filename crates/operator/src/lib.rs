@@ -16,7 +16,6 @@ pub mod encode;
 pub mod error;
 pub mod load;
 
-pub use apply::Inputs;
 pub use container::{Bundle, BundleWriter, Kind, Section};
 pub use encode::{EncodedLayer, encode_model, write_model};
 pub use error::OperatorError;

@@ -7,10 +7,9 @@ use std::sync::Arc;
 use jali_mask::{AnswerForm, Wanted, expand_public};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, poly_len};
-use jali_ring::{Kernel, Modulus, Ntt, Poly, Ring, RowStore};
+use jali_ring::{Inputs, Kernel, Modulus, Ntt, Poly, Ring, RowStore, Workspace};
 
 use crate::OperatorError;
-use crate::apply::Spare;
 use crate::container::{Bundle, Kind};
 use crate::encode::{OPERATORS, ROW_HIDDEN, ROW_OPEN, rows_section};
 
@@ -31,15 +30,14 @@ const TABLE_BYTES: usize = 2 * (16 + 14);
 #[derive(Debug)]
 pub struct Operator {
     pub(crate) ring: Ring,
-    /// Prime by prime.
-    pub(crate) singles: Vec<Ring>,
     pub(crate) form: Arc<AnswerForm>,
     pub(crate) store: RowStore,
     /// Blocks of equally many rows, each with tiles of its own.
     pub(crate) blocks: usize,
     hidden_rows: usize,
     a_seed: [u8; 32],
-    pub(crate) spare: Arc<Spare>,
+    /// Shared by a model's operators. All that it holds came from requests and is as public.
+    pub(crate) workspace: Arc<Workspace>,
 }
 
 /// All that a server holds.
@@ -69,9 +67,9 @@ impl ServerModel {
         let mut bundle = Bundle::open(source, Kind::Server)?;
         let (descriptions, hash) = (Description::read_all(&mut bundle)?, bundle.content_hash());
         let (mut operators, mut used) = (Vec::with_capacity(descriptions.len()), 0usize);
-        let spare = Arc::new(Spare::default());
+        let workspace = Arc::new(Workspace::default());
         for (index, description) in descriptions.into_iter().enumerate() {
-            let operator = Operator::read(description, &operators, &mut bundle, (kernel, &spare), |more| {
+            let operator = Operator::read(description, &operators, &mut bundle, (kernel, &workspace), |more| {
                 let needed = used.saturating_add(more);
                 if needed > max_memory {
                     return Err(OperatorError::Memory { index, needed, limit: max_memory });
@@ -235,7 +233,7 @@ impl Operator {
         description: Description,
         earlier: &[Self],
         bundle: &mut Bundle<R>,
-        (kernel, spare): (Kernel, &Arc<Spare>),
+        (kernel, workspace): (Kernel, &Arc<Workspace>),
         mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
     ) -> Result<Self, OperatorError> {
         let Description { degree, prime_bits, open_primes, tiles, blocks, wanted, a_seed, kinds } = description;
@@ -287,8 +285,7 @@ impl Operator {
             read().map_err(|e| OperatorError::Section { section: name, why: e.to_string() })?;
         }
         let form = Arc::new(AnswerForm::new(wanted, row_limbs));
-        let singles = ring.singles();
-        Ok(Self { ring, singles, form, store, blocks, hidden_rows, a_seed, spare: spare.clone() })
+        Ok(Self { ring, form, store, blocks, hidden_rows, a_seed, workspace: workspace.clone() })
     }
 
     /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`: computed from what the server holds, so they need no place in
@@ -301,7 +298,7 @@ impl Operator {
         for block in 0..self.blocks {
             let rows = self.block_rows(block);
             let a = expand_public(&self.ring, &self.a_seed, self.block_tiles(block));
-            let prepared = self.store.prepare(&self.ring, &[a])?;
+            let prepared = self.store.prepare(&self.ring, Inputs::Elements(&[a.iter().collect()]))?;
             hints.extend(self.store.products(&self.ring, &prepared, rows)?.into_iter().flatten());
         }
         Ok(hints)

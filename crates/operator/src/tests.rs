@@ -1,5 +1,5 @@
 use jali_mask::{
-    LayerId, LayerKey, Parameters, ParametersLiteral, PlainRow, RequestContext, RequestEntropy, SealEntropy,
+    Answer, LayerId, LayerKey, Parameters, ParametersLiteral, PlainRow, RequestContext, RequestEntropy, SealEntropy,
     SealedLayer, Tile, Wanted, seal,
 };
 use jali_ring::Kernel;
@@ -98,16 +98,18 @@ fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), blocks: usize, limbs: usiz
         let mut w = Writer::new();
         (0..19).for_each(|i| w.polys(operator.ring(), if i % 3 == 0 { &turned } else { &masked }));
         let request = w.finish();
-        let answers = operator.answer(operator.read_inputs(&request, 19).unwrap()).unwrap();
-        assert_eq!(answers.len(), 19);
-        for (i, got) in answers.iter().enumerate() {
-            assert!(*got == if i % 3 == 0 { other.clone() } else { answer.clone() }, "{}, image {i}", kernel.name());
+        let mut answers = vec![0; 19 * operator.answer_len()];
+        operator.answer(&request, 19, &mut answers).unwrap();
+        for (i, bytes) in answers.chunks_exact(operator.answer_len()).enumerate() {
+            let got = Answer::decode(operator.ring(), key.form(), bytes).unwrap();
+            assert!(got == if i % 3 == 0 { other.clone() } else { answer.clone() }, "{}, image {i}", kernel.name());
         }
-        let mut beyond = request.clone();
+        let (mut beyond, len) = (request.clone(), operator.answer_len());
         beyond[request.len() / 2..][..16].fill(0xff);
         for (bytes, images) in [(&request[..], 18), (&request[1..], 19), (&beyond, 19), (&request[..0], 0)] {
-            assert!(operator.read_inputs(bytes, images).is_err(), "{images} images");
+            assert!(operator.answer(bytes, images, &mut answers[..images * len]).is_err(), "{images} images");
         }
+        assert!(operator.answer(&request, 19, &mut answers[1..]).is_err());
         assert!(operator.apply(&[&masked[..1]]).is_err());
         assert!(operator.apply(&masked[..0].chunks(1).collect::<Vec<_>>()).is_err());
     }
@@ -256,5 +258,5 @@ fn large_operators_are_cut_into_sections_and_hints_are_those_of_sealing() {
     let id = LayerId { model: [0; 16], layer: 0 };
     let unhinted =
         jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), key.form().wanted().clone(), 255).unwrap();
-    assert!(unhinted.accept(hints).is_ok());
+    assert!(unhinted.accept(&hints).is_ok());
 }

@@ -196,7 +196,7 @@ impl StoredClient {
         let Some(key) = stored.key.take() else { return Err(ProtocolError::Order("hints of this layer")) };
         let hints: Vec<Poly<Ntt>> =
             decode_hints(message, layer as u32, key.parameters().ring(), key.row_limbs()).unwrap_or_default();
-        match key.accept(hints) {
+        match key.accept(&hints) {
             Ok(key) => {
                 stored.complete = Some(ClientLayer { node: stored.node, layout: stored.layout.clone(), key });
                 Ok(())

@@ -7,7 +7,9 @@ use jali_leak::Origin;
 use jali_mask::{LayerKey, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
 use jali_model::{Execution, ModelError, Outline, Step, Tensor};
 use jali_pack::Layout;
+use jali_ring::Workspace;
 use rayon::prelude::*;
+use zeroize::Zeroizing;
 
 use crate::ProtocolError;
 use crate::awake::in_pool;
@@ -108,6 +110,8 @@ pub struct Inference<'m> {
     /// One for every image, or none.
     prepared: Vec<PreparedImage>,
     trace: Option<Vec<Vec<Vec<i64>>>>,
+    /// Memory for unmasking, wiped at the end.
+    workspace: Zeroizing<Workspace>,
 }
 
 impl std::fmt::Debug for Inference<'_> {
@@ -137,6 +141,7 @@ impl<'m> Inference<'m> {
             inputs: vec![],
             prepared: vec![],
             trace: None,
+            workspace: Zeroizing::default(),
         })
     }
 
@@ -255,7 +260,7 @@ impl<'m> Inference<'m> {
             None => pending.iter().map(|_| None).collect(),
         };
         // Every request is used up, and with it its secrets, whatever comes out.
-        let finished = key.finish_batch(pending.into_iter().zip(decoded).collect());
+        let finished = key.finish_batch(pending.into_iter().zip(decoded).collect(), &self.workspace);
         // The refusal is the server's own public word.
         let values = finished.map_err(|_| ProtocolError::Rejected {
             layer: self.client.outline.graph().nodes()[node].name.clone(),

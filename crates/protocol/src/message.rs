@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use jali_mask::{Answer, AnswerForm};
-use jali_operator::{Inputs, Operator, ServerModel};
+use jali_operator::{Operator, ServerModel};
 use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 use rayon::prelude::*;
@@ -79,11 +79,11 @@ pub fn operator_of(bytes: &[u8]) -> Option<usize> {
     Some(r.u32().ok()? as usize)
 }
 
-/// Reads a request against the server's model: index of the operator and the masked inputs of all images.
+/// Reads a request against the server's model: index of the operator, number of inputs, and their bytes, as many as these take.
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Inputs), Refusal> {
+pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<(usize, usize, &'b [u8]), Refusal> {
     let malformed = |_: RingError| Refusal::Malformed;
     let mut r = Reader::new(bytes);
     header(&mut r, REQUEST).map_err(malformed)?;
@@ -98,7 +98,10 @@ pub fn decode_request(bytes: &[u8], model: &ServerModel) -> Result<(usize, Input
     }
     // All lengths are known now, and are compared before anything is read or memory asked for.
     let inputs = r.raw(r.remaining()).map_err(malformed)?;
-    Ok((index, operator.read_inputs(inputs, images).map_err(|_| Refusal::Malformed)?))
+    if inputs.len() != images * operator.tiles() * poly_len(operator.ring()) {
+        return Err(Refusal::Malformed);
+    }
+    Ok((index, images, inputs))
 }
 
 /// Bytes of memory that a batch takes: inputs as rows read them, products and answers.
@@ -107,20 +110,19 @@ pub(crate) fn batch_bytes(operator: &Operator, images: usize) -> usize {
     elements.saturating_mul(operator.ring().limbs() * operator.ring().degree() * 8)
 }
 
-/// Encodes the answers of a batch, all of one form.
-pub fn encode_answer(operator: u32, ring: &Ring, answers: &[Answer]) -> Vec<u8> {
-    let form = answers.first().map(Answer::form);
-    let len = form.map_or(0, |form| rows_len(ring.moduli(), form.limbs(), form.wanted().count()));
-    let mut w = Writer::with_capacity(HEADER + len * answers.len());
+/// Encodes the answers of an operator to a batch of packed inputs.
+///
+/// # Errors
+/// [`Refusal::Malformed`] for inputs that are none.
+pub fn encode_answer(index: u32, operator: &Operator, images: usize, inputs: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let len = images.saturating_mul(operator.answer_len());
+    let mut w = Writer::with_capacity(HEADER + len);
     w.raw(&ANSWER);
     w.u8(VERSION);
-    w.u32(operator);
-    w.u32(answers.len() as u32);
-    if let Some(form) = form {
-        let lists: Vec<&[u64]> = answers.iter().map(Answer::residues).collect();
-        w.residue_rows(ring.moduli(), form.limbs(), form.wanted().count(), &lists);
-    }
-    w.finish()
+    w.u32(index);
+    w.u32(images as u32);
+    operator.answer(inputs, images, w.space(len)).map_err(|_| Refusal::Malformed)?;
+    Ok(w.finish())
 }
 
 /// Encodes a refusal.
@@ -157,16 +159,11 @@ pub fn decode_answer(
     if r.u32().ok()? != operator || r.u32().ok()? as usize != images {
         return None;
     }
-    let count = form.wanted().count();
-    let len = rows_len(ring.moduli(), form.limbs(), count);
+    let len = rows_len(ring.moduli(), form.limbs(), form.wanted().count());
     if images == 0 || r.remaining() != len * images {
         return None;
     }
-    let one = |bytes: &[u8]| {
-        let (mut r, mut residues) = (Reader::new(bytes), vec![0; form.residues()]);
-        r.residue_rows(ring.moduli(), form.limbs(), count, &mut residues).ok()?;
-        Answer::new(ring, form, residues).ok()
-    };
+    let one = |bytes: &[u8]| Answer::decode(ring, form, bytes).ok();
     r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect()
 }
 
@@ -177,7 +174,7 @@ pub fn encode_hints(operator: u32, ring: &Ring, hints: &[Poly<Ntt>]) -> Vec<u8> 
     w.u8(VERSION);
     w.u32(operator);
     for hint in hints {
-        ring.moduli()[..hint.limbs()].iter().enumerate().for_each(|(l, m)| w.residues(m, hint.limb(l)));
+        ring.moduli()[..hint.limbs()].iter().enumerate().for_each(|(l, m)| w.residues(ring.kernel(), m, hint.limb(l)));
     }
     w.finish()
 }
@@ -193,7 +190,7 @@ pub fn decode_hints(bytes: &[u8], operator: u32, ring: &Ring, limbs: &[usize]) -
     for &limbs in limbs {
         let mut hint = Poly::zero(limbs, ring.degree());
         for (l, m) in ring.moduli()[..limbs].iter().enumerate() {
-            r.residues(m, hint.limb_mut(l)).ok()?;
+            r.residues(ring.kernel(), m, hint.limb_mut(l)).ok()?;
         }
         hints.push(hint);
     }

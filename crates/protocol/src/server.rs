@@ -66,9 +66,7 @@ impl Server {
     }
 
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let (index, inputs) = decode_request(request, &self.model)?;
-        let operator = &self.model.operators()[index];
-        let answers = operator.answer(inputs).map_err(|_| Refusal::Malformed)?;
-        Ok(encode_answer(index as u32, operator.ring(), &answers))
+        let (index, images, inputs) = decode_request(request, &self.model)?;
+        encode_answer(index as u32, &self.model.operators()[index], images, inputs)
     }
 }

@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jali_ring::sample::{self, derive_key, stream};
-use jali_ring::{Kernel, Ntt, Poly, Products, Ring, RowStore};
+use jali_ring::{Inputs, Kernel, Ntt, Poly, Products, Ring, RowStore};
 
 const DEGREE: usize = 4096;
 
@@ -53,7 +53,7 @@ fn rows(c: &mut Criterion) {
         let Ok(mut store) = RowStore::new(&ring, &[ring.limbs(); 32], 11) else { continue };
         (0..32 * 11).for_each(|i| store.set(i / 11, i % 11, &w[i % 11]));
         for images in [1, 16] {
-            let Ok(batch) = store.prepare(&ring, &vec![w.clone(); images]) else { continue };
+            let Ok(batch) = store.prepare(&ring, Inputs::Elements(&vec![w.iter().collect(); images])) else { continue };
             group.throughput(Throughput::Bytes(store.bytes() as u64));
             let id = BenchmarkId::new(format!("{images} images"), kernel.name());
             let mut products = Products::default();

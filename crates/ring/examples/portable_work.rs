@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use jali_ring::sample::{self, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Batch, Kernel, Ntt, Pad, Poly, Products, Ring, RingError, RowStore};
+use jali_ring::{Batch, Inputs, Kernel, Ntt, Pad, Poly, Products, Ring, RingError, RowStore};
 
 fn main() -> Result<(), RingError> {
     let mut args = std::env::args().skip(1);
@@ -26,7 +26,7 @@ fn main() -> Result<(), RingError> {
             "forward" => ring.forward_in_place(&mut tiles[0]),
             "inverse" => ring.inverse_in_place(&mut tiles[0]),
             "rows" => {
-                store.prepare_into(&ring, &[&tiles], &mut batch)?;
+                store.prepare_into(&ring, Inputs::Elements(&[tiles.iter().collect()]), &mut batch)?;
                 store.products_into(&ring, &batch, 0..ring.limbs(), 0..2, black_box(&mut products))?;
             }
             "mask" => {

@@ -77,8 +77,9 @@ impl Eq for AlignedWords {}
 
 impl Zeroize for AlignedWords {
     fn zeroize(&mut self) {
-        // The slice, not the vector, which would be emptied.
-        self.words.as_mut_slice().zeroize();
+        // The slice, not the vector, which would be emptied; all at once, not word by word.
+        self.words.fill(0);
+        zeroize::optimization_barrier(&self.words[..]);
     }
 }
 

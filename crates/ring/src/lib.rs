@@ -14,6 +14,7 @@
 #![deny(unsafe_code)]
 
 mod aligned;
+mod apply;
 pub mod crt;
 pub mod error;
 pub mod kernel;
@@ -26,9 +27,10 @@ pub mod ring;
 pub mod sample;
 pub mod wire;
 
+pub use apply::Workspace;
 pub use crt::Crt;
 pub use error::RingError;
-pub use kernel::{Batch, Kernel, MaskSums, Pad, Products, Pruning, RowStore};
+pub use kernel::{Batch, Inputs, Kernel, MaskSums, Pad, Products, Pruning, RowStore};
 pub use modulus::Modulus;
 pub use poly::{Coefficient, Domain, Ntt, Poly};
 pub use ring::Ring;

@@ -5,7 +5,7 @@
 //! `psi^(2*rev(i) + 1)`; ours is that with every 64 values, seen as eight rows of eight, turned to columns
 //! (`kernel/transform.rs` says why).
 
-use crate::kernel::transform::{Forward, Inverse, Tables};
+use crate::kernel::transform::{Forward, Inverse, Runs, Tables};
 use crate::kernel::{Job, lanes::Lanes};
 use crate::{Kernel, Modulus, Pruning, RingError};
 
@@ -48,13 +48,13 @@ impl NttPlan {
 
     /// NTT values to coefficients, in place, scaled by `1/N`.
     pub(crate) fn inverse(&self, values: &mut [u64]) {
-        self.kernel.run(Inverse { tables: &self.tables, values, wanted: None, ahead: [&[]; 2] });
+        self.kernel.run(Inverse { tables: &self.tables, values, from: None, wanted: None });
     }
 
-    /// The same where only some coefficients are wanted; the others may become anything. `ahead` is what will be read next.
-    pub(crate) fn inverse_pruned(&self, values: &mut [u64], wanted: &Pruning, ahead: [&[u64]; 2]) {
-        let wanted = Some(wanted).filter(|wanted| wanted.degree() == values.len());
-        self.kernel.run(Inverse { tables: &self.tables, values, wanted, ahead });
+    /// The same of values that stand in runs, of which only some coefficients are wanted: those in `out` that are not may become anything.
+    pub(crate) fn inverse_from(&self, from: Runs<'_>, out: &mut [u64], wanted: &Pruning) {
+        let wanted = Some(wanted).filter(|wanted| wanted.degree() == out.len());
+        self.kernel.run(Inverse { tables: &self.tables, values: out, from: Some(from), wanted });
     }
 }
 

@@ -49,7 +49,8 @@ impl DerefMut for Pages {
 
 impl Zeroize for Pages {
     fn zeroize(&mut self) {
-        self.deref_mut().zeroize();
+        self.deref_mut().fill(0);
+        zeroize::optimization_barrier(&**self);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::kernel::pointwise::{AddScaled, MulAdd, SumOfProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
 use crate::primes::ntt_primes;
-use crate::{Kernel, Modulus, Pruning, RingError, sample};
+use crate::{Kernel, Modulus, RingError, sample};
 
 /// Smallest supported degree.
 pub const MIN_DEGREE: usize = 1024;
@@ -66,11 +66,6 @@ impl Ring {
         self.part(0..limbs.clamp(1, self.limbs()))
     }
 
-    /// The rings of one prime each; the tables of roots are shared.
-    pub fn singles(&self) -> Vec<Self> {
-        (0..self.limbs()).map(|l| self.part(l..l + 1)).collect()
-    }
-
     fn part(&self, limbs: Range<usize>) -> Self {
         let (moduli, plans) = (self.moduli[limbs.clone()].to_vec(), self.plans[limbs].to_vec());
         Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
@@ -94,6 +89,11 @@ impl Ring {
     /// Number of primes.
     pub fn limbs(&self) -> usize {
         self.moduli.len()
+    }
+
+    /// The transform modulo one prime.
+    pub(crate) fn plan(&self, limb: usize) -> &NttPlan {
+        &self.plans[limb]
     }
 
     /// Recomposition of residues to integers.
@@ -158,25 +158,6 @@ impl Ring {
         p.retype()
     }
 
-    /// The wanted coefficients of the element that `fill` leaves in the memory of `out`, whose content before is anything: many transforms,
-    /// one after the other, in memory that stays in the cache. Other coefficients become anything; limbs beyond this ring's are left as they are.
-    /// The elements `ahead` will be read next: memory is asked for them during the transform.
-    pub fn inverse_into(
-        &self,
-        out: &mut Poly<Coefficient>,
-        wanted: &Pruning,
-        ahead: [Option<&Poly<Ntt>>; 2],
-        fill: impl FnOnce(&mut Poly<Ntt>),
-    ) {
-        let mut p = std::mem::take(out).retype();
-        fill(&mut p);
-        for (l, plan) in self.plans.iter().enumerate() {
-            let ahead = ahead.map(|next| next.filter(|next| next.limbs() > l).map_or(&[][..], |next| next.limb(l)));
-            plan.inverse_pruned(p.limb_mut(l), wanted, ahead);
-        }
-        *out = p.retype();
-    }
-
     /// One limb's values to coefficients, in place, the other limbs untouched: for benchmarks.
     #[doc(hidden)]
     pub fn inverse_limb<D: Domain>(&self, limb: usize, p: &mut Poly<D>) {
@@ -199,11 +180,6 @@ impl Ring {
                 *r = m.add(*r, x);
             }
         }
-    }
-
-    /// `out = a` in this ring's limbs; either may have more.
-    pub fn set<D: Domain>(&self, out: &mut Poly<D>, a: &Poly<D>) {
-        (0..self.limbs()).for_each(|l| out.limb_mut(l).copy_from_slice(a.limb(l)));
     }
 
     /// `out = a * b`, coefficient by coefficient in the NTT domain, in this ring's limbs; all may have more.

@@ -4,7 +4,7 @@
 
 use rayon::prelude::*;
 
-use crate::{Modulus, Ntt, Poly, Ring, RingError};
+use crate::{Kernel, Modulus, Ntt, Poly, Ring, RingError};
 
 /// Appends values to a byte buffer.
 #[derive(Debug, Default)]
@@ -68,45 +68,25 @@ impl Writer {
     }
 
     /// Residues modulo `p`, packed without gaps and padded to a whole byte.
-    pub fn residues(&mut self, p: &Modulus, values: &[u64]) {
+    pub fn residues(&mut self, kernel: Kernel, p: &Modulus, values: &[u64]) {
+        pack_residues(kernel, p, values, self.space(packed_len(p, values.len())));
+    }
+
+    /// Room for so many bytes, zero at first.
+    pub fn space(&mut self, bytes: usize) -> &mut [u8] {
         let start = self.bytes.len();
-        self.bytes.resize(start + packed_len(p, values.len()), 0);
-        pack_residues(p, values, &mut self.bytes[start..]);
+        self.bytes.resize(start + bytes, 0);
+        &mut self.bytes[start..]
     }
 
     /// Ring elements one after the other, packed in parallel.
     pub fn polys<'p>(&mut self, ring: &Ring, polys: impl IntoIterator<Item = &'p Poly<Ntt>>) {
         let polys: Vec<_> = polys.into_iter().collect();
-        let (start, len) = (self.bytes.len(), poly_len(ring));
-        self.bytes.resize(start + len * polys.len(), 0);
-        self.bytes[start..].par_chunks_exact_mut(len).zip(polys).for_each(|(mut out, p)| {
+        let len = poly_len(ring);
+        self.space(len * polys.len()).par_chunks_exact_mut(len).zip(polys).for_each(|(mut out, p)| {
             for (l, m) in ring.moduli().iter().enumerate() {
                 let (part, rest) = out.split_at_mut(packed_len(m, ring.degree()));
-                pack_residues(m, p.limb(l), part);
-                out = rest;
-            }
-        });
-    }
-
-    /// Rows of residues, `[row][limb][count]`, a row modulo as many of the first primes as `limbs` says, one list after the other,
-    /// packed in parallel.
-    pub fn residue_rows(&mut self, moduli: &[Modulus], limbs: &[usize], count: usize, lists: &[&[u64]]) {
-        let start = self.bytes.len();
-        self.bytes.resize(start + rows_len(moduli, limbs, count) * lists.len(), 0);
-        let (mut out, mut rows) = (&mut self.bytes[start..], Vec::with_capacity(limbs.len() * lists.len()));
-        for &list in lists {
-            let mut values = list;
-            for &limbs in limbs {
-                let (bytes, rest) = std::mem::take(&mut out).split_at_mut(row_len(&moduli[..limbs], count));
-                let (row, others) = values.split_at(limbs * count);
-                (out, values) = (rest, others);
-                rows.push((bytes, row));
-            }
-        }
-        rows.into_par_iter().for_each(|(mut out, values)| {
-            for (m, values) in moduli.iter().zip(values.chunks_exact(count)) {
-                let (part, rest) = out.split_at_mut(packed_len(m, count));
-                pack_residues(m, values, part);
+                pack_residues(ring.kernel(), m, p.limb(l), part);
                 out = rest;
             }
         });
@@ -115,7 +95,7 @@ impl Writer {
     /// A ring element, limb by limb.
     pub fn poly(&mut self, ring: &Ring, p: &Poly<Ntt>) {
         for (l, m) in ring.moduli().iter().enumerate() {
-            self.residues(m, p.limb(l));
+            self.residues(ring.kernel(), m, p.limb(l));
         }
     }
 }
@@ -184,13 +164,18 @@ fn unpack_known(width: u32, words: &[u64; GROUP], values: &mut [u64; GROUP]) -> 
 }
 
 /// Packs residues into exactly [`packed_len`] bytes.
-fn pack_residues(p: &Modulus, values: &[u64], out: &mut [u8]) {
+///
+/// # Panics
+/// If `out` has another length (a programming error).
+pub fn pack_residues(kernel: Kernel, p: &Modulus, values: &[u64], out: &mut [u8]) {
+    assert_eq!(out.len(), packed_len(p, values.len()), "bytes of packed residues");
     let (width, mut words) = (p.bits(), [0; GROUP]);
-    let (groups, mut rest) = values.as_chunks::<GROUP>();
-    let mut at = 0;
+    let done = kernel.pack_bits(width, values, out);
+    let mut at = done * width as usize / 8;
+    let (groups, mut rest) = values[done..].as_chunks::<GROUP>();
     for (i, group) in groups.iter().enumerate() {
         if !pack_known(width, group, &mut words) {
-            rest = &values[i * GROUP..];
+            rest = &values[done + i * GROUP..];
             break;
         }
         let place = out[at..at + 8 * width as usize].as_chunks_mut::<8>().0;
@@ -230,7 +215,7 @@ fn row_len(moduli: &[Modulus], count: usize) -> usize {
     moduli.iter().map(|m| packed_len(m, count)).sum()
 }
 
-/// Bytes that [`Writer::residue_rows`] writes.
+/// Bytes of rows of `count` residues each, a row modulo as many of the first primes as `limbs` says.
 pub fn rows_len(moduli: &[Modulus], limbs: &[usize], count: usize) -> usize {
     limbs.iter().map(|&limbs| row_len(&moduli[..limbs], count)).sum()
 }
@@ -322,7 +307,7 @@ impl<'a> Reader<'a> {
     }
 
     /// `out.len()` packed residues; a value `>= p` or non-zero padding is refused.
-    pub fn residues(&mut self, p: &Modulus, out: &mut [u64]) -> Result<(), RingError> {
+    pub fn residues(&mut self, kernel: Kernel, p: &Modulus, out: &mut [u64]) -> Result<(), RingError> {
         let start = self.offset;
         let bytes = self.raw(packed_len(p, out.len()))?;
         let (width, mask) = (p.bits() as usize, (1u64 << p.bits()) - 1);
@@ -335,10 +320,12 @@ impl<'a> Reader<'a> {
                 u64::from_le_bytes(word)
             }
         };
-        // Whole groups first.
-        let (groups, _) = out.as_chunks_mut::<GROUP>();
-        let (mut words, mut done) = ([0; GROUP], 0);
-        for (group, bytes) in groups.iter_mut().zip(bytes.chunks_exact(8 * width)) {
+        let (checked, large) = kernel.unpack_bits(p.bits(), p.value(), bytes, out);
+        // Whole groups first of what is left.
+        let mut done = checked;
+        let (groups, _) = out[done..].as_chunks_mut::<GROUP>();
+        let mut words = [0; GROUP];
+        for (group, bytes) in groups.iter_mut().zip(bytes[done * width / 8..].chunks_exact(8 * width)) {
             words.iter_mut().zip(bytes.as_chunks().0).for_each(|(word, bytes)| *word = u64::from_le_bytes(*bytes));
             if !unpack_known(p.bits(), &words, group) {
                 break;
@@ -351,7 +338,7 @@ impl<'a> Reader<'a> {
         }
         let used = out.len() * width;
         let padding = if used.is_multiple_of(8) { 0 } else { bytes[used / 8] >> (used % 8) };
-        if !p.are_residues(out) {
+        if large || !p.are_residues(&out[checked..]) {
             return Err(RingError::Malformed { offset: start, what: "a residue is not below its prime" });
         }
         if padding != 0 {
@@ -372,7 +359,7 @@ impl<'a> Reader<'a> {
                 // Zeroes that stay in the cache until they are overwritten.
                 out.resize(start + ring.degree(), 0);
                 if result.is_ok() {
-                    result = self.residues(m, &mut out[start..]);
+                    result = self.residues(ring.kernel(), m, &mut out[start..]);
                 }
             }
         });
@@ -390,10 +377,10 @@ impl<'a> Reader<'a> {
         bytes.par_chunks_exact(len).enumerate().map(one).collect()
     }
 
-    /// One list of [`Writer::residue_rows`].
+    /// Rows of `count` residues, a row modulo as many of the first primes as `limbs` says, unpacked in parallel.
     pub fn residue_rows(
         &mut self,
-        moduli: &[Modulus],
+        ring: &Ring,
         limbs: &[usize],
         count: usize,
         mut out: &mut [u64],
@@ -401,13 +388,13 @@ impl<'a> Reader<'a> {
         let mut rows = Vec::with_capacity(limbs.len());
         for &limbs in limbs {
             let (row, rest) = std::mem::take(&mut out).split_at_mut(limbs * count);
-            rows.push((self.offset, self.raw(row_len(&moduli[..limbs], count))?, row));
+            rows.push((self.offset, self.raw(row_len(&ring.moduli()[..limbs], count))?, row));
             out = rest;
         }
         rows.into_par_iter().try_for_each(|(start, bytes, row)| {
             let mut r = Reader::new(bytes);
-            let mut parts = moduli.iter().zip(row.chunks_exact_mut(count));
-            parts.try_for_each(|(m, out)| r.residues(m, out)).map_err(|e| e.moved(start))
+            let mut parts = ring.moduli().iter().zip(row.chunks_exact_mut(count));
+            parts.try_for_each(|(m, out)| r.residues(ring.kernel(), m, out)).map_err(|e| e.moved(start))
         })
     }
 
@@ -427,9 +414,14 @@ mod tests {
         fn residues_survive(bits in 20u32..=50, raw in prop::collection::vec(any::<u64>(), 0..200), top: bool) {
             let p = Modulus::new(crate::primes::ntt_primes(1024, bits, 1).unwrap()[0]).unwrap();
             let values: Vec<u64> = raw.iter().map(|&v| if top { p.value() - 1 } else { v % p.value() }).collect();
-            let mut w = Writer::new();
-            w.residues(&p, &values);
-            let bytes = w.finish();
+            let packed = Kernel::available().into_iter().map(|kernel| {
+                let mut w = Writer::new();
+                w.residues(kernel, &p, &values);
+                w.finish()
+            });
+            let packed: Vec<Vec<u8>> = packed.collect();
+            let bytes = packed[0].clone();
+            prop_assert!(packed.iter().all(|other| *other == bytes));
             prop_assert_eq!(bytes.len(), packed_len(&p, values.len()));
             // The form is the same whatever way packed it: bit i*width + j is bit j of value i.
             for (i, v) in values.iter().enumerate() {
@@ -438,11 +430,13 @@ mod tests {
                     prop_assert_eq!(u64::from(bytes[at / 8] >> (at % 8) & 1), v >> j & 1);
                 }
             }
-            let mut back = vec![0; values.len()];
-            let mut r = Reader::new(&bytes);
-            r.residues(&p, &mut back).unwrap();
-            r.finish().unwrap();
-            prop_assert_eq!(back, values);
+            for kernel in Kernel::available() {
+                let mut back = vec![0; values.len()];
+                let mut r = Reader::new(&bytes);
+                r.residues(kernel, &p, &mut back).unwrap();
+                r.finish().unwrap();
+                prop_assert_eq!(&back, &values);
+            }
         }
 
         #[test]
@@ -458,25 +452,30 @@ mod tests {
             let p = Modulus::new(12289).unwrap();
             let mut r = Reader::new(&bytes);
             let _ = r.varint();
-            let _ = r.residues(&p, &mut [0; 9]);
+            let _ = r.residues(Kernel::fastest(), &p, &mut [0; 9]);
             let _ = r.count(3, "things");
         }
     }
 
     #[test]
-    fn a_residue_not_below_its_prime_is_refused() {
+    fn a_residue_not_below_its_prime_is_refused_wherever_it_stands() {
         let p = Modulus::new(12289).unwrap();
-        for (v, ok) in [(12288u64, true), (12289, false), (16383, false)] {
+        let places = (0..67).flat_map(|at| [(at, 12288u64, true), (at, 12289, false), (at, 16383, false)]);
+        for (kernel, (at, v, ok)) in Kernel::available().into_iter().flat_map(|k| places.clone().map(move |p| (k, p))) {
+            let mut values = vec![5; 67];
+            values[at] = v;
             let mut w = Writer::new();
-            w.residues(&p, &[5, v, 7]);
-            assert_eq!(Reader::new(&w.finish()).residues(&p, &mut [0; 3]).is_ok(), ok, "{v}");
+            w.residues(kernel, &p, &values);
+            let read = Reader::new(&w.finish()).residues(kernel, &p, &mut [0; 67]);
+            assert_eq!(read.is_ok(), ok, "{}, {v} at {at}", kernel.name());
         }
     }
 
     #[test]
     fn padding_must_be_zero() {
         let p = Modulus::new(12289).unwrap();
-        assert!(Reader::new(&[1, 0]).residues(&p, &mut [0; 1]).is_ok());
-        assert!(Reader::new(&[1, 0x40]).residues(&p, &mut [0; 1]).is_err());
+        let kernel = Kernel::fastest();
+        assert!(Reader::new(&[1, 0]).residues(kernel, &p, &mut [0; 1]).is_ok());
+        assert!(Reader::new(&[1, 0x40]).residues(kernel, &p, &mut [0; 1]).is_err());
     }
 }

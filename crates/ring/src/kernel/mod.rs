@@ -6,6 +6,7 @@
 
 #[cfg(test)]
 mod emulated;
+mod inputs;
 pub(crate) mod lanes;
 pub(crate) mod masking;
 mod peak;
@@ -20,9 +21,10 @@ mod word;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+pub use inputs::{Batch, Inputs};
 pub use masking::{MaskSums, Pad};
 pub use pruning::Pruning;
-pub use rows::{Batch, Products, RowStore};
+pub use rows::{Products, RowStore};
 
 use crate::{Modulus, RingError};
 use lanes::Lanes;
@@ -134,6 +136,30 @@ impl Kernel {
     /// This kernel, or the portable one for primes so large that lazy values would not fit vector lanes.
     pub(crate) fn for_modulus(self, m: &Modulus) -> Self {
         if m.bits() > transform::MAX_LANE_BITS { Self::PORTABLE } else { self }
+    }
+
+    /// Unpacks residues of `bits` bits from the front of the bytes by this kernel's means, as many as it can; returns how many, and
+    /// whether one of them is not below `p`. The others are left to whoever calls.
+    #[allow(unsafe_code)]
+    pub(crate) fn unpack_bits(self, bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (usize, bool) {
+        match self.0 {
+            // SAFETY: as in `run`; VBMI is among what `ifma_available` asks for.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Ifma => unsafe { x86::unpack_bits(bits, p, bytes, out) },
+            _ => (0, false),
+        }
+    }
+
+    /// Packs residues of `bits` bits to the front of `out`, as many as this kernel can by its own means; returns how many. Bytes behind them may
+    /// become anything.
+    #[allow(unsafe_code)]
+    pub(crate) fn pack_bits(self, bits: u32, values: &[u64], out: &mut [u8]) -> usize {
+        match self.0 {
+            // SAFETY: as in `unpack_bits`.
+            #[cfg(target_arch = "x86_64")]
+            Kind::Ifma => unsafe { x86::pack_bits(bits, values, out) },
+            _ => 0,
+        }
     }
 
     /// Runs a job in this kernel's lanes.

@@ -8,14 +8,15 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
+use super::inputs::{Batch, Inputs, PREPARED, Source};
 use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch, prefetch_outer};
-use super::{BLOCK, Job, Kernel};
+use super::transform::Runs;
+use super::{BLOCK, Job};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
 use crate::pages::Pages;
-use crate::wire::{Reader, packed_len, poly_len};
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
 /// The matrix `W~`: rows of `tiles` ring elements.
@@ -103,6 +104,11 @@ impl RowStore {
         self.rows
     }
 
+    /// Modulo how many primes a row is held.
+    pub(crate) fn limbs(&self, row: usize) -> usize {
+        self.limbs.iter().take_while(|limb| limb.holds(row)).count()
+    }
+
     /// Ring elements per row.
     pub fn tiles(&self) -> usize {
         self.tiles
@@ -137,10 +143,11 @@ impl RowStore {
     /// Inputs in the order in which rows read them; an input has `tiles` elements.
     ///
     /// # Errors
-    /// [`RingError::Length`] if the shape of an input does not fit, or for an empty batch.
-    pub fn prepare(&self, ring: &Ring, batch: &[impl AsRef<[Poly<Ntt>]> + Sync]) -> Result<Batch, RingError> {
+    /// [`RingError::Length`] if the shape of an input does not fit, or for an empty batch; [`RingError::Malformed`] for a packed residue that is
+    /// not below its prime.
+    pub fn prepare(&self, ring: &Ring, inputs: Inputs<'_>) -> Result<Batch, RingError> {
         let mut out = Batch::default();
-        self.prepare_into(ring, batch, &mut out)?;
+        self.prepare_into(ring, inputs, &mut out)?;
         Ok(out)
     }
 
@@ -148,52 +155,8 @@ impl RowStore {
     ///
     /// # Errors
     /// As [`RowStore::prepare`].
-    pub fn prepare_into(
-        &self,
-        ring: &Ring,
-        batch: &[impl AsRef<[Poly<Ntt>]> + Sync],
-        out: &mut Batch,
-    ) -> Result<(), RingError> {
-        let unfit = |x: &[Poly<Ntt>]| x.len() != self.tiles || !x.iter().all(|p| ring.holds(p));
-        if let Some(x) = batch.iter().map(AsRef::as_ref).find(|x| unfit(x)) {
-            return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got: x.len() });
-        }
-        self.arrange(ring, &Elements(batch), out)
-    }
-
-    /// As [`RowStore::prepare_into`], from packed bytes: of every input its elements as [`Writer::polys`](crate::wire::Writer::polys) writes them.
-    ///
-    /// # Errors
-    /// As [`RowStore::prepare`]; [`RingError::Malformed`] for a residue that is not below its prime.
-    pub fn read_into(&self, ring: &Ring, batch: &[&[u8]], out: &mut Batch) -> Result<(), RingError> {
-        let expected = self.tiles * poly_len(ring);
-        if let Some(got) = batch.iter().map(|x| x.len()).find(|&got| got != expected) {
-            return Err(RingError::Length { what: "bytes of the input", expected, got });
-        }
-        let limbs = ring.moduli().iter().scan(0, |end, m| {
-            let start = *end;
-            *end += packed_len(m, ring.degree());
-            Some((*m, start))
-        });
-        self.arrange(ring, &Packed { batch, limbs: limbs.collect(), element: poly_len(ring) }, out)
-    }
-
-    fn arrange(&self, ring: &Ring, source: &impl Source, out: &mut Batch) -> Result<(), RingError> {
-        let images = source.images();
-        if images == 0 {
-            return Err(RingError::Length { what: "images of a batch", expected: 1, got: 0 });
-        }
-        let blocks = ring.degree() / BLOCK;
-        let run = self.tiles * images * BLOCK;
-        (out.images, out.kernel) = (images, ring.kernel());
-        out.words.resize(ring.limbs() * blocks * run);
-        let parts = blocks / PREPARED;
-        out.words.par_chunks_exact_mut(PREPARED * run).with_min_len(least(PREPARED * run)).enumerate().try_for_each(
-            |(index, out)| {
-                let (limb, first) = (index / parts, index % parts * PREPARED * BLOCK);
-                ring.kernel().run(Arrange { source, limb, first, out })
-            },
-        )
+    pub fn prepare_into(&self, ring: &Ring, inputs: Inputs<'_>, out: &mut Batch) -> Result<(), RingError> {
+        out.fill(&Source::new(ring, inputs, self.tiles)?)
     }
 
     /// Some rows times every input of a batch, `[row][image]`, each modulo as many primes as the row is held modulo.
@@ -206,7 +169,12 @@ impl RowStore {
         let poly = |row: usize, image: usize| {
             let limbs = (0..ring.limbs()).filter(|&l| self.limbs[l].holds(rows.start + row)).count();
             let mut out = Poly::zero(limbs, ring.degree());
-            (0..limbs).for_each(|l| all.copy(l, row, image, out.limb_mut(l)));
+            for (l, runs) in (0..limbs).filter_map(|l| Some((l, all.runs(l, row, image)?))) {
+                let outs = out.limb_mut(l).as_chunks_mut::<BLOCK>().0;
+                outs.iter_mut()
+                    .enumerate()
+                    .for_each(|(b, out)| out.copy_from_slice(&runs.words[b * runs.stride..][..BLOCK]));
+            }
             out
         };
         Ok((0..rows.len()).map(|row| (0..batch.images).map(|image| poly(row, image)).collect()).collect())
@@ -224,45 +192,98 @@ impl RowStore {
         rows: Range<usize>,
         out: &mut Products,
     ) -> Result<(), RingError> {
-        let images = batch.images;
-        let blocks = ring.degree() / BLOCK;
+        let (images, blocks) = (batch.images, ring.degree() / BLOCK);
         let inputs = self.tiles * images * BLOCK;
-        if rows.is_empty() || rows.end > self.rows {
-            return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
-        }
-        if limbs.is_empty() || limbs.end > self.limbs.len() {
-            return Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: limbs.end });
-        }
-        let same_form = batch.kernel == ring.kernel() && self.limbs.len() == ring.limbs();
-        if batch.words.len() != ring.limbs() * blocks * inputs || !same_form {
+        if batch.words.len() != ring.limbs() * blocks * inputs || batch.kernel != ring.kernel() {
             let got = batch.words.len() / (ring.limbs() * blocks * images * BLOCK);
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
         }
+        let jobs = self.jobs(ring, (limbs, rows.clone()), images, 1, out)?;
+        let least = (65_536 / (rows.len() * images * BLOCK * self.tiles)).max(1);
+        jobs.into_par_iter().with_min_len(least).for_each(|(limb, block, out)| {
+            let x = &batch.words[(limb * blocks + block) * inputs..][..inputs];
+            self.block(ring, (limb, block), &rows, images, x, out);
+        });
+        Ok(())
+    }
+
+    /// The same for inputs as they come: each part of them is put into order where it is used. For few inputs, whose order is not worth a pass of
+    /// its own over all of them.
+    ///
+    /// # Errors
+    /// As [`RowStore::products_into`] and [`RowStore::prepare`].
+    pub fn products_of(
+        &self,
+        ring: &Ring,
+        inputs: Inputs<'_>,
+        limbs: Range<usize>,
+        rows: Range<usize>,
+        out: &mut Products,
+    ) -> Result<(), RingError> {
+        let (source, images) = (Source::new(ring, inputs, self.tiles)?, inputs.images());
+        let jobs = self.jobs(ring, (limbs, rows.clone()), images, PREPARED, out)?;
+        let words = || Zeroizing::new(AlignedWords::zero(source.words()));
+        jobs.into_par_iter().try_for_each_init(words, |words, (limb, first, out)| {
+            source.arrange(limb, first, words)?;
+            let part = out.len() / PREPARED;
+            let parts = words.chunks_exact(source.block_words()).zip(out.chunks_exact_mut(part));
+            for (block, (x, out)) in parts.enumerate() {
+                self.block(ring, (limb, first + block), &rows, images, x, out);
+            }
+            Ok(())
+        })
+    }
+
+    /// What can be computed independently: some blocks of one limb, from which on and where to.
+    fn jobs<'o>(
+        &self,
+        ring: &Ring,
+        (limbs, rows): (Range<usize>, Range<usize>),
+        images: usize,
+        blocks: usize,
+        out: &'o mut Products,
+    ) -> Result<Vec<(usize, usize, &'o mut [u64])>, RingError> {
+        if rows.is_empty() || rows.end > self.rows {
+            return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
+        }
+        if limbs.is_empty() || limbs.end > self.limbs.len() || self.limbs.len() != ring.limbs() {
+            return Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: limbs.end });
+        }
         out.take(self, limbs.clone(), rows.clone(), images, ring.degree());
-        let least = least(rows.len() * images * BLOCK * self.tiles);
-        let mut jobs = Vec::with_capacity(limbs.len() * blocks);
+        let all = ring.degree() / BLOCK;
+        let mut jobs = Vec::with_capacity(limbs.len() * all / blocks);
         let mut words = &mut out.words[..];
         for (limb, held) in self.limbs.iter().enumerate().take(limbs.end).skip(limbs.start) {
             let run = held.count(&rows) * images * BLOCK;
-            let (part, rest) = words.split_at_mut(run * blocks);
+            let (part, rest) = words.split_at_mut(run * all);
             words = rest;
             if run > 0 {
-                jobs.extend(part.chunks_exact_mut(run).enumerate().map(|(block, out)| (limb, block, out)));
+                let parts = part.chunks_exact_mut(run * blocks).enumerate();
+                jobs.extend(parts.map(|(part, out)| (limb, part * blocks, out)));
             }
         }
-        jobs.into_par_iter().with_min_len(least).for_each(|(limb, block, out)| {
-            let held = &self.limbs[limb];
-            let (width, row_bytes) = (held.width, self.tiles * BLOCK * held.width);
-            let at = |row: usize| (block * held.rows() + held.before[row] as usize) * row_bytes;
-            let bytes = &self.bytes[held.bytes.start..held.bytes.end + UNPACK_READS];
-            let w = &bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
-            // Its own rows of the next block are what the same thread reads then.
-            let next = bytes.get(at(rows.start) + held.rows() * row_bytes..).unwrap_or_default();
-            let shape = Shape { tiles: self.tiles, width, images };
-            let x = &batch.words[(limb * blocks + block) * inputs..][..inputs];
-            ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, next, x, out });
-        });
-        Ok(())
+        Ok(jobs)
+    }
+
+    /// Some rows of one block of one limb.
+    fn block(
+        &self,
+        ring: &Ring,
+        (limb, block): (usize, usize),
+        rows: &Range<usize>,
+        images: usize,
+        x: &[u64],
+        out: &mut [u64],
+    ) {
+        let held = &self.limbs[limb];
+        let (width, row_bytes) = (held.width, self.tiles * BLOCK * held.width);
+        let at = |row: usize| (block * held.rows() + held.before[row] as usize) * row_bytes;
+        let bytes = &self.bytes[held.bytes.start..held.bytes.end + UNPACK_READS];
+        let w = &bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
+        // Its own rows of the next block are what the same thread reads then.
+        let next = bytes.get(at(rows.start) + held.rows() * row_bytes..).unwrap_or_default();
+        let shape = Shape { tiles: self.tiles, width, images };
+        ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, next, x, out });
     }
 }
 
@@ -281,11 +302,6 @@ impl LimbRows {
     fn holds(&self, row: usize) -> bool {
         self.before[row + 1] > self.before[row]
     }
-}
-
-/// Blocks that one thread takes at least, for work of so many products each: less is not worth fetching a thread for.
-fn least(products: usize) -> usize {
-    (65_536 / products).max(1)
 }
 
 impl Zeroize for RowStore {
@@ -331,147 +347,21 @@ impl Products {
         8 * self.words.capacity()
     }
 
-    /// The product of one row, counted from the first of these, and one image modulo one prime. Nothing happens if the row is
-    /// not held modulo it.
-    pub fn copy(&self, limb: usize, row: usize, image: usize, out: &mut [u64]) {
-        let held = limb.checked_sub(self.first).and_then(|limb| self.limbs.get(limb));
-        let Some((start, rows, before)) = held.filter(|(.., before)| before[row + 1] > before[row]) else { return };
-        for (b, out) in out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
-            let at = start + ((b * rows + before[row] as usize) * self.images + image) * BLOCK;
-            out.copy_from_slice(&self.words[at..at + BLOCK]);
+    /// Where the product of one row, counted from the first of these, and one image modulo one prime lies. `None` if the row is not held
+    /// modulo it.
+    pub(crate) fn runs(&self, limb: usize, row: usize, image: usize) -> Option<Runs<'_>> {
+        let (start, rows, before) = self.limbs.get(limb.checked_sub(self.first)?)?;
+        if *before.get(row + 1)? == before[row] {
+            return None;
         }
+        let at = start + (before[row] as usize * self.images + image) * BLOCK;
+        Some(Runs { words: self.words.get(at..)?, stride: rows * self.images * BLOCK })
     }
 }
 
 impl Zeroize for Products {
     fn zeroize(&mut self) {
         self.words.zeroize();
-    }
-}
-
-/// The inputs of a batch in lanes' own form, `[limb][block][group of lanes][tile][image][lanes]`.
-pub struct Batch {
-    images: usize,
-    /// Whose form the words have.
-    kernel: Kernel,
-    words: AlignedWords,
-}
-
-impl Batch {
-    /// Bytes of memory held.
-    pub fn bytes(&self) -> usize {
-        8 * self.words.capacity()
-    }
-}
-
-/// Of no images: memory to prepare into.
-impl Default for Batch {
-    fn default() -> Self {
-        Self { images: 0, kernel: Kernel::PORTABLE, words: AlignedWords::default() }
-    }
-}
-
-impl std::fmt::Debug for Batch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Batch<{} images, content withheld>", self.images)
-    }
-}
-
-impl Zeroize for Batch {
-    fn zeroize(&mut self) {
-        self.words.zeroize();
-    }
-}
-
-/// Blocks that are put in order together: fewer jumps from element to element.
-const PREPARED: usize = 8;
-
-/// Residues of so many blocks.
-type Residues = [u64; PREPARED * BLOCK];
-
-/// Which residues of a batch: so many blocks from coefficient `first` on.
-#[derive(Clone, Copy)]
-struct Place {
-    image: usize,
-    tile: usize,
-    limb: usize,
-    first: usize,
-}
-
-/// Where inputs come from.
-trait Source: Sync {
-    fn images(&self) -> usize;
-
-    /// Residues: where they lie, or put into the buffer.
-    fn residues<'b>(&'b self, at: Place, buffer: &'b mut Residues) -> Result<&'b [u64], RingError>;
-}
-
-/// Ring elements.
-struct Elements<'a, X>(&'a [X]);
-
-impl<X: AsRef<[Poly<Ntt>]> + Sync> Source for Elements<'_, X> {
-    fn images(&self) -> usize {
-        self.0.len()
-    }
-
-    #[inline(always)]
-    fn residues<'b>(&'b self, at: Place, _: &'b mut Residues) -> Result<&'b [u64], RingError> {
-        Ok(&self.0[at.image].as_ref()[at.tile].limb(at.limb)[at.first..][..PREPARED * BLOCK])
-    }
-}
-
-/// Packed bytes, as long as they have to be.
-struct Packed<'a> {
-    batch: &'a [&'a [u8]],
-    /// For every limb its modulus and where it begins in an element.
-    limbs: Vec<(Modulus, usize)>,
-    /// Bytes of an element.
-    element: usize,
-}
-
-impl Source for Packed<'_> {
-    fn images(&self) -> usize {
-        self.batch.len()
-    }
-
-    fn residues<'b>(&'b self, at: Place, buffer: &'b mut Residues) -> Result<&'b [u64], RingError> {
-        let (m, start) = &self.limbs[at.limb];
-        // So many residues fill whole bytes.
-        let offset = at.tile * self.element + start + packed_len(m, at.first);
-        let bytes = &self.batch[at.image][offset..][..packed_len(m, buffer.len())];
-        Reader::new(bytes).residues(m, buffer).map_err(|e| e.moved(offset))?;
-        Ok(buffer)
-    }
-}
-
-/// Puts [`PREPARED`] blocks of one limb of all inputs into the order of a [`Batch`].
-struct Arrange<'a, S> {
-    source: &'a S,
-    limb: usize,
-    /// The first coefficient.
-    first: usize,
-    out: &'a mut [u64],
-}
-
-impl<S: Source> Job for Arrange<'_, S> {
-    type Out = Result<(), RingError>;
-
-    #[inline(always)]
-    fn run<V: Lanes>(self) -> Self::Out {
-        let images = self.source.images();
-        let (tiles, out) = (self.out.len() / (PREPARED * images * BLOCK), V::split_mut(self.out));
-        let mut buffer = [0; PREPARED * BLOCK];
-        for image in 0..images {
-            for tile in 0..tiles {
-                let at = Place { image, tile, limb: self.limb, first: self.first };
-                let words = self.source.residues(at, &mut buffer)?;
-                // Groups of one block after those of the block before: `g` counts through all of them.
-                for (g, words) in V::split(words).iter().enumerate() {
-                    V::enter(words).store(&mut out[(g * tiles + tile) * images + image]);
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -2,12 +2,13 @@
 //! transforms against tfhe-ntt and the definition (`ntt.rs`), pointwise products against wide integers.
 
 use super::pointwise::{AddScaled, MulAdd, SumOfProducts};
-use super::transform::{Forward, Inverse};
+use super::transform::{Forward, Inverse, Runs};
 use super::*;
 use crate::ntt::MakeTables;
 use crate::primes::ntt_primes;
 use crate::sample::{derive_key, stream};
-use crate::{Modulus, Ntt, Poly, Ring};
+use crate::wire::Writer;
+use crate::{Modulus, Ntt, Poly, Ring, Workspace};
 use proptest::prelude::*;
 use tfhe_ntt::prime64::Plan;
 
@@ -27,7 +28,7 @@ fn compare_rows(degree: usize, bits: &[u32], rows: &[Vec<Poly<Ntt>>], batch: &[V
         for (row, tiles) in rows.iter().enumerate() {
             tiles.iter().enumerate().for_each(|(tile, p)| store.set(row, tile, p));
         }
-        let batch_of = store.prepare(&ring, batch).unwrap();
+        let batch_of = prepare(&store, &ring, batch).unwrap();
         let products = store.products(&ring, &batch_of, 0..rows.len()).unwrap();
         let last = store.products(&ring, &batch_of, rows.len() - 1..rows.len()).unwrap();
         for (image, x) in batch.iter().enumerate() {
@@ -48,6 +49,12 @@ fn compare_rows(degree: usize, bits: &[u32], rows: &[Vec<Poly<Ntt>>], batch: &[V
             }
         }
     }
+}
+
+/// Elements in order, as the batch that they are.
+fn prepare(store: &RowStore, ring: &Ring, batch: &[impl AsRef<[Poly<Ntt>]>]) -> Result<Batch, RingError> {
+    let batch: Vec<Vec<&Poly<Ntt>>> = batch.iter().map(|x| x.as_ref().iter().collect()).collect();
+    store.prepare(ring, Inputs::Elements(&batch))
 }
 
 fn random_polys(ring: &Ring, count: usize, seed: u8) -> Vec<Poly<Ntt>> {
@@ -77,6 +84,70 @@ proptest! {
         let rows: Vec<_> = limbs.iter().enumerate().map(row).collect();
         let batch: Vec<_> = (0..images).map(|i| random_polys(&ring, tiles, seed.wrapping_add(100 + i as u8))).collect();
         compare_rows(1 << log_n, &bits, &rows, &batch);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+    #[test]
+    fn rows_are_applied_and_transformed_back_from_elements_and_from_bytes(
+        log_n in 10usize..12, bits in prop::collection::vec(28u32..=50, 1..4), tiles in 1usize..5, images in 1usize..20, seed: u8,
+        limbs in prop::collection::vec(1usize..4, 2..5),
+    ) {
+        let degree = 1 << log_n;
+        for kernel in kernels() {
+            let ring = Ring::with_kernel(degree, &bits, kernel).unwrap();
+            let limbs: Vec<usize> = limbs.iter().map(|&l| l.min(ring.limbs())).collect();
+            let mut store = RowStore::new(&ring, &limbs, tiles).unwrap();
+            for row in 0..limbs.len() {
+                let polys = random_polys(&ring, tiles, seed.wrapping_add(row as u8));
+                polys.iter().enumerate().for_each(|(tile, p)| store.set(row, tile, p));
+            }
+            let batch: Vec<_> = (0..images).map(|i| random_polys(&ring, tiles, seed.wrapping_add(100 + i as u8))).collect();
+            let elements: Vec<Vec<&Poly<Ntt>>> = batch.iter().map(|x| x.iter().collect()).collect();
+            let pack = |x: &Vec<Poly<Ntt>>| {
+                let mut w = Writer::new();
+                w.polys(&ring, x);
+                w.finish()
+            };
+            let bytes: Vec<Vec<u8>> = batch.iter().map(pack).collect();
+            let mut packed: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
+            // All rows but the first; of each, some coefficients, other numbers of them for every prime.
+            let (rows, indices) = (1..limbs.len(), [0, 3, degree as u32 / 2, degree as u32 - 1]);
+            let wanted = Pruning::new(degree, &indices);
+            let lens: Vec<usize> = (0..ring.limbs()).map(|l| 1 + l).collect();
+            let expect = |x: &Vec<Poly<Ntt>>| -> Vec<u64> {
+                let of_row = |row: usize| -> Vec<u64> {
+                    let product = ring.leading(limbs[row]).inverse(store.product_naive(&ring, row, x));
+                    let of_limb = |l: usize| indices[..1 + l].iter().map(|&i| product.limb(l)[i as usize]).collect();
+                    (0..limbs[row]).flat_map::<Vec<u64>, _>(of_limb).collect()
+                };
+                rows.clone().flat_map(of_row).collect()
+            };
+            let want: Vec<Vec<u64>> = batch.iter().map(expect).collect();
+            let work = Workspace::default();
+            // Twice in the same memory.
+            for inputs in [Inputs::Elements(&elements), Inputs::Packed(&packed), Inputs::Elements(&elements)] {
+                let mut got: Vec<Vec<u64>> = want.iter().map(|w| vec![0; w.len()]).collect();
+                let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
+                let finish = |_: usize, all: &[u64], _: &mut [u64], out: &mut [u64]| {
+                    out.iter_mut().zip(indices).for_each(|(o, i)| *o = all[i as usize]);
+                };
+                store.apply(&ring, (rows.clone(), inputs), &wanted, (&mut outs, &lens), &work, finish).unwrap();
+                prop_assert!(got == want, "{}", kernel.name());
+                prop_assert!(store.apply(&ring, (rows.clone(), inputs), &wanted, (&mut [], &lens), &work, finish).is_err());
+            }
+            // A residue that is none, in the last of the images.
+            let mut beyond = bytes[images - 1].clone();
+            let middle = beyond.len() / 2;
+            beyond[middle..][..16].fill(0xff);
+            packed[images - 1] = &beyond;
+            let mut got: Vec<Vec<u64>> = want.iter().map(|w| vec![0; w.len()]).collect();
+            let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
+            let inputs = Inputs::Packed(&packed);
+            let done = store.apply(&ring, (rows.clone(), inputs), &wanted, (&mut outs, &lens), &work, |_, _, _, _| {});
+            prop_assert!(matches!(done, Err(RingError::Malformed { .. })), "{done:?}");
+        }
     }
 }
 
@@ -140,7 +211,7 @@ fn all_transforms_agree_with_another_implementation() {
                 kernel.run(Forward { tables: &tables, values: &mut got });
                 let name = kernel.name();
                 assert!((0..degree).all(|i| got[place(i)] == want[i]), "{name} forward, degree {degree}, {bits} bits");
-                kernel.run(Inverse { tables: &tables, values: &mut got, wanted: None, ahead: [&[]; 2] });
+                kernel.run(Inverse { tables: &tables, values: &mut got, from: None, wanted: None });
                 assert!(got == input, "{name} inverse, degree {degree}, {bits} bits");
             }
         }
@@ -185,17 +256,21 @@ fn pruned_transforms_give_the_wanted_coefficients() {
                 let kernel = kernel.for_modulus(&m);
                 let tables = kernel.run(MakeTables { modulus: m, log_degree: degree.ilog2(), psi });
                 let mut want = values.clone();
-                kernel.run(Inverse { tables: &tables, values: &mut want, wanted: None, ahead: [&[]; 2] });
+                kernel.run(Inverse { tables: &tables, values: &mut want, from: None, wanted: None });
                 for set in &sets {
                     let (wanted, mut got) = (Pruning::new(degree, set), values.clone());
-                    kernel.run(Inverse {
-                        tables: &tables,
-                        values: &mut got,
-                        wanted: Some(&wanted),
-                        ahead: [&want, &values],
-                    });
-                    let mut inside = set.iter().map(|&i| i as usize).filter(|&i| i < degree);
-                    assert!(inside.all(|i| got[i] == want[i]), "{}, degree {degree}, {bits} bits", kernel.name());
+                    kernel.run(Inverse { tables: &tables, values: &mut got, from: None, wanted: Some(&wanted) });
+                    // The same from runs that stand apart.
+                    let (mut apart, stride) = (vec![u64::MAX; values.len() / BLOCK * 40], 40);
+                    for (place, run) in apart.chunks_mut(stride).zip(values.chunks(BLOCK)) {
+                        place[..BLOCK].copy_from_slice(run);
+                    }
+                    let (from, mut other) = (Some(Runs { words: &apart, stride }), vec![u64::MAX; degree]);
+                    kernel.run(Inverse { tables: &tables, values: &mut other, from, wanted: Some(&wanted) });
+                    for i in set.iter().map(|&i| i as usize).filter(|&i| i < degree) {
+                        let three = [got[i], other[i], want[i]];
+                        assert!(three == [want[i]; 3], "{}, degree {degree}, {bits} bits", kernel.name());
+                    }
                 }
             }
         }
@@ -306,10 +381,10 @@ fn wrong_shapes_and_names_are_errors() {
     store.set(2, 0, &ring.zero());
     store.set(0, 3, &ring.zero());
     let x = vec![ring.zero(); 3];
-    assert!(store.prepare(&ring, &[&x[..2]]).is_err() && store.prepare(&ring, &[] as &[Vec<Poly<Ntt>>]).is_err());
+    assert!(prepare(&store, &ring, &[&x[..2]]).is_err() && prepare(&store, &ring, &[] as &[Vec<Poly<Ntt>>]).is_err());
     let other = Ring::new(2048, &[28]).unwrap();
-    assert!(store.prepare(&ring, &[vec![other.zero(); 3]]).is_err());
-    let batch = store.prepare(&ring, &[&x]).unwrap();
+    assert!(prepare(&store, &ring, &[vec![other.zero(); 3]]).is_err());
+    let batch = prepare(&store, &ring, &[&x]).unwrap();
     assert!(store.products(&ring, &batch, 0..2).is_ok());
     assert!(store.products(&ring, &batch, 0..3).is_err() && store.products(&ring, &batch, 1..1).is_err());
     for kernel in Kernel::available().into_iter().filter(|k| *k != ring.kernel()) {

@@ -9,9 +9,9 @@
 //! bits that [`MAX_LANE_BITS`] allows. Inverse, sums double: values are settled after every pass where `p`,
 //! doubled that often, would not fit.
 
-use super::Job;
-use super::lanes::{Block64, Lanes, item_at, item_at_mut, prefetch_outer};
+use super::lanes::{Block64, Lanes, item_at, item_at_mut};
 use super::pruning::{ALL, Last, Pruning};
+use super::{BLOCK, Job};
 use crate::Modulus;
 
 /// Largest prime, in bits, whose transforms run in vector lanes; larger ones take the portable lane.
@@ -97,34 +97,40 @@ pub(crate) struct Forward<'a> {
     pub(crate) values: &'a mut [u64],
 }
 
-/// Values (canonical) to coefficients (canonical), scaled by `1/N`, in place.
+/// Values that stand elsewhere in runs of [`BLOCK`], one run every `stride` words.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Runs<'a> {
+    pub(crate) words: &'a [u64],
+    pub(crate) stride: usize,
+}
+
+/// Half of the values that the innermost levels combine.
+type Half = [u64; BLOCK];
+
+impl<'a> Runs<'a> {
+    /// The halves of 64 values.
+    #[inline(always)]
+    fn halves(&self, block: usize) -> [&'a Half; 2] {
+        let run = |run: usize| -> &'a Half { self.words[run * self.stride..].first_chunk().unwrap_or(&[0; BLOCK]) };
+        [run(2 * block), run(2 * block + 1)]
+    }
+}
+
+/// The halves of values that stand together.
+#[inline(always)]
+fn halves(block: &Block64) -> [&Half; 2] {
+    let (halves, _) = block.as_chunks();
+    [&halves[0], &halves[1]]
+}
+
+/// Values (canonical) to coefficients (canonical), scaled by `1/N`.
 pub(crate) struct Inverse<'a> {
     pub(crate) tables: &'a Tables,
+    /// Where the values are, unless they are `from` elsewhere, and where the coefficients will be.
     pub(crate) values: &'a mut [u64],
+    pub(crate) from: Option<Runs<'a>>,
     /// If not all coefficients are wanted: which. The others may become anything.
     pub(crate) wanted: Option<&'a Pruning>,
-    /// Words that will be read next: asked for meanwhile, as a transform leaves the memory alone.
-    pub(crate) ahead: [&'a [u64]; 2],
-}
-
-/// What is asked for ahead, and how far that has come.
-struct Ahead<'a> {
-    lists: [&'a [u64]; 2],
-    at: usize,
-}
-
-impl Ahead<'_> {
-    /// Two lines of either list: 256 steps of a transform of 4096 values ask for as many words.
-    #[inline(always)]
-    fn ask<V: Lanes>(&mut self) {
-        if V::PREFETCHES && self.at < self.lists[0].len() {
-            for list in self.lists {
-                prefetch_outer::<V, _>(list, self.at);
-                prefetch_outer::<V, _>(list, self.at + 8);
-            }
-            self.at += 16;
-        }
-    }
 }
 
 /// Roots of one block, nodes 1 to `S - 1`, in lanes.
@@ -266,11 +272,11 @@ fn forward_inner<V: Lanes>(mut x: [V; 8], inner: &InnerRoots, part: usize, out: 
 
 /// The same backwards, from canonical values.
 #[inline(always)]
-fn inverse_inner<V: Lanes>(columns: &Block64, inner: &InnerRoots, part: usize, settle: bool, p: &V::Prime) -> [V; 8] {
-    let words = V::split(columns);
+fn inverse_inner<V: Lanes>(columns: [&Half; 2], inner: &InnerRoots, part: usize, settle: bool, p: &V::Prime) -> [V; 8] {
+    let words = [V::split(columns[0]), V::split(columns[1])];
     let mut x = [V::splat(0); 8];
     for l in 0..8 {
-        x[l] = V::enter(&words[8 / V::LANES * l + part]);
+        x[l] = V::enter(&words[l / 4][8 / V::LANES * (l % 4) + part]);
     }
     inverse_butterflies(&mut x, &inner_roots::<V>(inner, part), 0, p);
     if settle {
@@ -341,7 +347,6 @@ fn inverse_pass<V: Lanes, const S: usize>(
     values: &mut [u64],
     blocks: usize,
     (doublings, settle): (u32, bool),
-    ahead: &mut Ahead<'_>,
     p: &V::Prime,
 ) {
     let block_len = values.len() / blocks;
@@ -357,7 +362,6 @@ fn inverse_pass<V: Lanes, const S: usize>(
             }
         } else {
             for i in 0..run {
-                ahead.ask::<V>();
                 let mut x = load_runs::<V, S>(words, i, run, false);
                 inverse_butterflies(&mut x, &roots, doublings, p);
                 if settle {
@@ -373,14 +377,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
 
 /// The last pass, in eights, for some outputs only.
 #[inline(always)]
-fn inverse_pruned<V: Lanes>(
-    t: &Tables,
-    values: &mut [u64],
-    wanted: &Pruning,
-    doublings: u32,
-    ahead: &mut Ahead<'_>,
-    p: &V::Prime,
-) {
+fn inverse_pruned<V: Lanes>(t: &Tables, values: &mut [u64], wanted: &Pruning, doublings: u32, p: &V::Prime) {
     let last = Last {
         roots: block_roots::<V, 8>(&t.inverse.roots, 1),
         scale: (V::splat(t.scale[0]), V::splat(t.scale[1])),
@@ -391,7 +388,6 @@ fn inverse_pruned<V: Lanes>(
     let words = &mut words[..8 * run];
     for (mask, columns) in wanted.runs() {
         for i in columns.start..columns.end.min(run) {
-            ahead.ask::<V>();
             if mask == ALL {
                 last_column(words, (i, run), &last.roots, last.scale, doublings, p);
             } else {
@@ -410,17 +406,18 @@ impl Job for Inverse<'_> {
         let (t, p) = (self.tables, V::prime(&self.tables.modulus));
         // Values start below 2p and double at every level; a difference adds its bias once more.
         let settle = t.modulus.bits() + t.log_degree + 2 > V::CAPACITY;
-        let mut ahead = Ahead { lists: self.ahead, at: 0 };
-        for (block, inner) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.inverse.inner) {
-            ahead.ask::<V>();
+        for (b, (block, inner)) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.inverse.inner).enumerate() {
             if V::LANES == 8 {
-                let x = inverse_inner::<V>(block, inner, 0, settle, &p);
+                // All of the block is in registers before anything is written; a copy would only be in the way.
+                let columns = self.from.map_or_else(|| halves(block), |runs| runs.halves(b));
+                let x = inverse_inner::<V>(columns, inner, 0, settle, &p);
                 V::rows(x, 0, block);
                 continue;
             }
-            let columns = *block;
+            let copy = *block;
+            let columns = self.from.map_or_else(|| halves(&copy), |runs| runs.halves(b));
             for part in 0..8 / V::LANES {
-                let x = inverse_inner::<V>(&columns, inner, part, settle, &p);
+                let x = inverse_inner::<V>(columns, inner, part, settle, &p);
                 V::rows(x, part, block);
             }
         }
@@ -432,10 +429,10 @@ impl Job for Inverse<'_> {
             let growth = (if settle { 0 } else { t.log_degree - left }, settle);
             let blocks = 1 << (left - levels);
             match (levels, self.wanted.filter(|_| blocks == 1 && V::LANES == 8)) {
-                (1, _) => inverse_pass::<V, 2>(t, self.values, blocks, growth, &mut ahead, &p),
-                (2, _) => inverse_pass::<V, 4>(t, self.values, blocks, growth, &mut ahead, &p),
-                (_, Some(wanted)) => inverse_pruned::<V>(t, self.values, wanted, growth.0, &mut ahead, &p),
-                (_, None) => inverse_pass::<V, 8>(t, self.values, blocks, growth, &mut ahead, &p),
+                (1, _) => inverse_pass::<V, 2>(t, self.values, blocks, growth, &p),
+                (2, _) => inverse_pass::<V, 4>(t, self.values, blocks, growth, &p),
+                (_, Some(wanted)) => inverse_pruned::<V>(t, self.values, wanted, growth.0, &p),
+                (_, None) => inverse_pass::<V, 8>(t, self.values, blocks, growth, &p),
             }
             left -= levels;
         }

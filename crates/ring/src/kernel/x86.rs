@@ -61,6 +61,102 @@ pub(super) fn run_avx2<J: Job>(job: J) -> J::Out {
     job.run::<F64x4>()
 }
 
+/// Most bits of a residue that the next two take: shifted by up to 7 more it still fits a lane, and the last of eight lies within 64 bytes.
+const MAX_PACKED_BITS: u32 = 56;
+
+/// Lane by lane, at which byte of eight packed residues of so many bits it begins, and at which bit of that byte.
+fn packed_lane(bits: u32, lane: usize) -> (usize, usize) {
+    let bit = lane * bits as usize;
+    (bit / 8, bit % 8)
+}
+
+/// Unpacks residues of `bits` bits, eight at a time, as far as they go; returns how many, and whether one of them is not below `p`.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(super) fn unpack_bits(bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (usize, bool) {
+    let width = bits as usize;
+    if !(8..=MAX_PACKED_BITS).contains(&bits) {
+        return (0, false);
+    }
+    let index: [u8; 64] = std::array::from_fn(|i| (packed_lane(bits, i / 8).0 + i % 8) as u8);
+    let shifts: [u64; 8] = std::array::from_fn(|lane| packed_lane(bits, lane).1 as u64);
+    let (mut done, mut large) = (0, 0);
+    for (out, group) in out.as_chunks_mut::<8>().0.iter_mut().zip(bytes.chunks(width)) {
+        let start = done / 8 * width;
+        let mut rest = [0; 64];
+        let group: &[u8; 64] = match bytes[start..].first_chunk() {
+            Some(whole) => whole,
+            None if group.len() == width => {
+                rest[..width].copy_from_slice(group);
+                &rest
+            }
+            None => break,
+        };
+        // SAFETY: (2); the instructions are those that this function is compiled for, which is unsafe to call without them.
+        unsafe {
+            let index = _mm512_loadu_si512(index.as_ptr().cast());
+            let shifts = _mm512_loadu_si512(shifts.as_ptr().cast());
+            let spread = _mm512_permutexvar_epi8(index, _mm512_loadu_si512(group.as_ptr().cast()));
+            let mask = _mm512_set1_epi64(((1u64 << bits) - 1) as i64);
+            let values = _mm512_and_si512(_mm512_srlv_epi64(spread, shifts), mask);
+            large |= _mm512_cmpge_epu64_mask(values, _mm512_set1_epi64(p as i64));
+            _mm512_storeu_si512(out.as_mut_ptr().cast(), values);
+        }
+        done += 8;
+    }
+    (done, large != 0)
+}
+
+/// Packs residues of `bits` bits, eight at a time, as far as they go; returns how many. What they leave of `out` may become anything.
+#[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
+pub(super) fn pack_bits(bits: u32, values: &[u64], out: &mut [u8]) -> usize {
+    let width = bits as usize;
+    if !(8..=MAX_PACKED_BITS).contains(&bits) {
+        return 0;
+    }
+    // Neighbours may share a byte; every other one may not. So there are two selections of bytes, of the even lanes and of the odd ones.
+    let select = |parity: usize| -> ([u8; 64], u64) {
+        let (mut index, mut mask) = ([0; 64], 0);
+        for lane in (parity..8).step_by(2) {
+            let (start, shift) = packed_lane(bits, lane);
+            for byte in 0..(shift + width).div_ceil(8) {
+                index[start + byte] = (8 * lane + byte) as u8;
+                mask |= 1 << (start + byte);
+            }
+        }
+        (index, mask)
+    };
+    let ((even, even_mask), (odd, odd_mask)) = (select(0), select(1));
+    let shifts: [u64; 8] = std::array::from_fn(|lane| packed_lane(bits, lane).1 as u64);
+    let mut done = 0;
+    for values in values.as_chunks::<8>().0 {
+        let Some(out) = out.get_mut(done / 8 * width..) else { break };
+        if out.len() < width {
+            break;
+        }
+        // SAFETY: (2) for what is loaded; the instructions as in `unpack_bits`.
+        let packed = unsafe {
+            let shifts = _mm512_loadu_si512(shifts.as_ptr().cast());
+            let shifted = _mm512_sllv_epi64(_mm512_loadu_si512(values.as_ptr().cast()), shifts);
+            let part = |index: &[u8; 64], mask| {
+                _mm512_maskz_permutexvar_epi8(mask, _mm512_loadu_si512(index.as_ptr().cast()), shifted)
+            };
+            _mm512_or_si512(part(&even, even_mask), part(&odd, odd_mask))
+        };
+        match out.first_chunk_mut::<64>() {
+            // SAFETY: (2). The bytes beyond the group are written again, by the next group or by whoever packs the rest.
+            Some(whole) => unsafe { _mm512_storeu_si512(whole.as_mut_ptr().cast(), packed) },
+            None => {
+                let mut bytes = [0u8; 64];
+                // SAFETY: (2).
+                unsafe { _mm512_storeu_si512(bytes.as_mut_ptr().cast(), packed) };
+                out[..width].copy_from_slice(&bytes[..width]);
+            }
+        }
+        done += 8;
+    }
+    done
+}
+
 /// Eight rows of eight doubles to columns: 24 shuffles.
 #[inline(always)]
 fn transpose8(r: [__m512d; 8]) -> [__m512d; 8] {

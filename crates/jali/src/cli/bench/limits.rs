@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jali::Kernel;
 use jali_ring::sample::{derive_key, stream};
-use jali_ring::{Batch, Ntt, Poly, Products, Ring, RowStore};
+use jali_ring::{Batch, Inputs, Ntt, Poly, Products, Ring, RowStore};
 use serde::Serialize;
 
 use crate::cli::text::{say, say_json, table};
@@ -119,7 +119,7 @@ fn of_kernel(kernel: Kernel, [one, all]: [&rayon::ThreadPool; 2], bus: &PerThrea
         // At most 8 images together, and so many rows that the products stay in the cache, as the server does.
         let together = images.min(8);
         let batches: Vec<Batch> = (0..images / together)
-            .map(|_| store.prepare(&ring, &vec![tiles.clone(); together]))
+            .map(|_| store.prepare(&ring, Inputs::Elements(&vec![tiles.iter().collect(); together])))
             .collect::<Result<_, _>>()?;
         let step = 64 / together;
         let mut products = Products::default();
