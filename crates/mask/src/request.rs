@@ -195,10 +195,7 @@ impl LayerKey {
         let tile = |v: &mut Zeroizing<Vec<i64>>, i: usize| {
             let errors = derive_key("jali 1 request: errors", &[&**request, &(i as u64).to_le_bytes()]);
             sample::centred_binomial(ring.kernel(), &mut stream(&errors), v);
-            match x {
-                Some(x) => v.iter_mut().zip(&x[i]).for_each(|(v, x)| *v = *v * t + x),
-                None => v.iter_mut().for_each(|v| *v *= t),
-            }
+            ring.scale_coefficients(v, t, x.map(|x| &x[i][..]));
             ring.forward(ring.lift(v, bound))
         };
         (0..tiles).into_par_iter().map_init(scratch, tile).collect()
@@ -269,15 +266,22 @@ impl LayerKey {
     fn request_key(&self, x: &[Vec<i64>], entropy: &RequestEntropy, context: RequestContext) -> Key {
         // Two bytes hold every input that quantisation makes; what the bound is does not depend on the input.
         let short = self.input_bound <= i64::from(i16::MAX);
-        let digest = |bytes: &mut Zeroizing<Vec<u8>>, x: &Vec<i64>| {
-            bytes.resize(x.len() * if short { 2 } else { 4 }, 0);
-            match short {
-                true => bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i16).to_le_bytes()),
-                false => bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i32).to_le_bytes()),
+        let tile = self.parameters.ring().degree() * if short { 2 } else { 4 };
+        let digest = |bytes: &mut Zeroizing<Vec<u8>>, tiles: &[Vec<i64>]| {
+            bytes.resize(tiles.len() * tile, 0);
+            for (bytes, x) in bytes.chunks_exact_mut(tile).zip(tiles) {
+                match short {
+                    true => bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i16).to_le_bytes()),
+                    false => {
+                        bytes.as_chunks_mut().0.iter_mut().zip(x).for_each(|(b, v)| *b = (*v as i32).to_le_bytes())
+                    }
+                }
             }
-            derive_key("jali 1 request: content of a tile", &[&**bytes])
+            sample::digest("jali 1 request: content of tiles", bytes)
         };
-        let digests: Vec<Key> = x.par_iter().map_init(|| Zeroizing::new(vec![]), digest).collect();
+        // Two tiles of a small ring are as much as is hashed at once.
+        let buffer = || Zeroizing::new(Vec::with_capacity(2 * tile));
+        let digests: Vec<Key> = x.par_chunks(2).map_init(buffer, digest).collect();
         let content = Zeroizing::new(digests.iter().flat_map(|d| **d).collect::<Vec<u8>>());
         self.derive("jali 1 request", entropy, context, &content)
     }

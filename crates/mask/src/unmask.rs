@@ -58,8 +58,10 @@ impl LayerKey {
         // The answer's residues become those of `V` in place.
         let mut values: Vec<_> = answers.into_iter().map(|answer| Zeroizing::new(answer.into_residues())).collect();
         let mut left: Vec<&mut [u64]> = values.iter_mut().map(|values| &mut values[..]).collect();
-        let add = |limb: usize, pads: &[u64], _: &mut [u64], values: &mut [u64]| {
-            wanted.add(&ring.moduli()[limb], pads, values);
+        let add = |limb: usize, pads: &[u64], picked: &mut [u64], values: &mut [u64]| {
+            let picked = &mut picked[..values.len()];
+            wanted.pick(pads, picked);
+            ring.add_residues(limb, values, picked);
         };
         for block in 0..self.blocks {
             let rows = block * self.block_rows()..(block + 1) * self.block_rows();

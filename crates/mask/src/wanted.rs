@@ -1,7 +1,7 @@
 //! Which coefficients of a row's product carry results.
 
 use jali_ring::wire::{Reader, Writer};
-use jali_ring::{Modulus, Pruning, RingError};
+use jali_ring::{Pruning, RingError};
 
 use crate::MaskError;
 
@@ -68,18 +68,6 @@ impl Wanted {
                 }
             }
             _ => out.iter_mut().zip(&self.indices).for_each(|(o, &k)| *o = all[k as usize]),
-        }
-    }
-
-    /// The wanted ones of all residues modulo a prime, added to others.
-    pub(crate) fn add(&self, m: &Modulus, all: &[u64], sums: &mut [u64]) {
-        match self.dims[2] {
-            (run, 1) if run > 1 => {
-                for (sums, &first) in sums.chunks_exact_mut(run).zip(self.indices.iter().step_by(run)) {
-                    sums.iter_mut().zip(&all[first as usize..]).for_each(|(s, &v)| *s = m.add(*s, v));
-                }
-            }
-            _ => sums.iter_mut().zip(&self.indices).for_each(|(s, &k)| *s = m.add(*s, all[k as usize])),
         }
     }
 

@@ -7,7 +7,7 @@ use rand_core::Rng;
 
 use crate::crt::Crt;
 use crate::kernel::masking::{self, MaskSums, Pad};
-use crate::kernel::pointwise::{AddScaled, MulAdd, SumOfProducts};
+use crate::kernel::pointwise::{Add, AddScaled, LiftSmall, MulAdd, Scale, SumOfProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
 use crate::primes::ntt_primes;
@@ -126,7 +126,7 @@ impl Ring {
         Poly::build(self.limbs(), self.degree, |out| {
             for m in &self.moduli {
                 match (bound as u64) < m.value() {
-                    true => out.extend(coefficients.iter().map(|&c| m.lift_small(c))),
+                    true => self.kernel.run(LiftSmall { modulus: m, values: coefficients, out }),
                     false => out.extend(coefficients.iter().map(|&c| m.lift(c))),
                 }
                 out.extend(std::iter::repeat_n(0, missing));
@@ -175,11 +175,17 @@ impl Ring {
 
     /// `acc += a`.
     pub fn add_assign<D: Domain>(&self, acc: &mut Poly<D>, a: &Poly<D>) {
-        for (l, m) in self.moduli.iter().enumerate() {
-            for (r, &x) in acc.limb_mut(l).iter_mut().zip(a.limb(l)) {
-                *r = m.add(*r, x);
-            }
-        }
+        (0..self.limbs()).for_each(|l| self.add_residues(l, acc.limb_mut(l), a.limb(l)));
+    }
+
+    /// `acc += a` for residues modulo one prime, as many as the shorter list has.
+    pub fn add_residues(&self, limb: usize, acc: &mut [u64], a: &[u64]) {
+        self.kernel.run(Add { modulus: &self.moduli[limb], acc, a });
+    }
+
+    /// `values = values * factor + terms`, in integers: coefficients before they are lifted. Nothing may overflow; no `terms` stand for zeros.
+    pub fn scale_coefficients(&self, values: &mut [i64], factor: i64, terms: Option<&[i64]>) {
+        self.kernel.run(Scale { values, factor, terms });
     }
 
     /// `out = a * b`, coefficient by coefficient in the NTT domain, in this ring's limbs; all may have more.

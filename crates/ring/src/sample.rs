@@ -30,6 +30,18 @@ pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
         hasher.update(&(field.len() as u64).to_le_bytes());
         hasher.update(field);
     }
+    finish(hasher)
+}
+
+/// BLAKE3 in key-derivation mode over one field, without its length: long ones are hashed many chunks at once, which they must begin with for that.
+/// `domain` as for [`derive_key`].
+pub fn digest(domain: &'static str, content: &[u8]) -> Key {
+    let mut hasher = blake3::Hasher::new_derive_key(domain);
+    hasher.update(content);
+    finish(hasher)
+}
+
+fn finish(mut hasher: blake3::Hasher) -> Key {
     let mut hash = hasher.finalize();
     let key = Zeroizing::new(*hash.as_bytes());
     hash.zeroize();

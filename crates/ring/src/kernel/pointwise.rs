@@ -81,3 +81,55 @@ impl Job for AddScaled<'_> {
         }
     }
 }
+
+/// `acc = acc + a`, both canonical, of any length.
+pub(crate) struct Add<'a> {
+    pub(crate) modulus: &'a Modulus,
+    pub(crate) acc: &'a mut [u64],
+    pub(crate) a: &'a [u64],
+}
+
+impl Job for Add<'_> {
+    type Out = ();
+
+    /// A plain loop that the compiler makes vectors of: no lanes needed.
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        self.acc.iter_mut().zip(self.a).for_each(|(acc, &a)| *acc = self.modulus.add(*acc, a));
+    }
+}
+
+/// Residues of signed integers below `p` in absolute value, appended.
+pub(crate) struct LiftSmall<'a> {
+    pub(crate) modulus: &'a Modulus,
+    pub(crate) values: &'a [i64],
+    pub(crate) out: &'a mut Vec<u64>,
+}
+
+impl Job for LiftSmall<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        self.out.extend(self.values.iter().map(|&v| self.modulus.lift_small(v)));
+    }
+}
+
+/// `values = values * factor + terms` in integers that do not overflow; no `terms` stand for zeros.
+pub(crate) struct Scale<'a> {
+    pub(crate) values: &'a mut [i64],
+    pub(crate) factor: i64,
+    pub(crate) terms: Option<&'a [i64]>,
+}
+
+impl Job for Scale<'_> {
+    type Out = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        match self.terms {
+            Some(terms) => self.values.iter_mut().zip(terms).for_each(|(v, x)| *v = *v * self.factor + x),
+            None => self.values.iter_mut().for_each(|v| *v *= self.factor),
+        }
+    }
+}

@@ -242,7 +242,7 @@ impl RowStore {
         images: usize,
         blocks: usize,
         out: &'o mut Products,
-    ) -> Result<Vec<(usize, usize, &'o mut [u64])>, RingError> {
+    ) -> Result<Vec<BlockJob<'o>>, RingError> {
         if rows.is_empty() || rows.end > self.rows {
             return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
         }
@@ -364,6 +364,9 @@ impl Zeroize for Products {
         self.words.zeroize();
     }
 }
+
+/// Some blocks of one limb, the index of the first, and where their products belong.
+type BlockJob<'o> = (usize, usize, &'o mut [u64]);
 
 #[derive(Clone, Copy)]
 struct Shape {

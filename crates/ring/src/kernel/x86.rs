@@ -62,23 +62,58 @@ pub(super) fn run_avx2<J: Job>(job: J) -> J::Out {
 }
 
 /// Most bits of a residue that the next two take: shifted by up to 7 more it still fits a lane, and the last of eight lies within 64 bytes.
-const MAX_PACKED_BITS: u32 = 56;
+const MAX_PACKED_BITS: usize = 56;
 
-/// Lane by lane, at which byte of eight packed residues of so many bits it begins, and at which bit of that byte.
-fn packed_lane(bits: u32, lane: usize) -> (usize, usize) {
-    let bit = lane * bits as usize;
-    (bit / 8, bit % 8)
+/// Where eight packed residues of so many bits lie.
+struct Places {
+    /// For every byte of the lanes which packed byte may belong there.
+    spread: [u8; 64],
+    /// At which bit of its first byte every lane begins.
+    shifts: [u64; 8],
+    /// For every packed byte which byte of the shifted lanes it is, of the even lanes and of the odd ones: neighbours may share a byte, others not.
+    select: [[u8; 64]; 2],
+    /// Which packed bytes these have a part in.
+    masks: [u64; 2],
 }
+
+impl Places {
+    const fn new(bits: usize) -> Self {
+        let mut places = Self { spread: [0; 64], shifts: [0; 8], select: [[0; 64]; 2], masks: [0; 2] };
+        let mut lane = 0;
+        while lane < 8 {
+            let (start, shift) = (lane * bits / 8, lane * bits % 8);
+            places.shifts[lane] = shift as u64;
+            let mut byte = 0;
+            while byte < 8 {
+                places.spread[8 * lane + byte] = (start + byte) as u8;
+                if 8 * byte < shift + bits {
+                    places.select[lane % 2][start + byte] = (8 * lane + byte) as u8;
+                    places.masks[lane % 2] |= 1 << (start + byte);
+                }
+                byte += 1;
+            }
+            lane += 1;
+        }
+        places
+    }
+}
+
+/// For every number of bits.
+static PLACES: [Places; MAX_PACKED_BITS + 1] = {
+    let mut all = [const { Places::new(0) }; MAX_PACKED_BITS + 1];
+    let mut bits = 8;
+    while bits <= MAX_PACKED_BITS {
+        all[bits] = Places::new(bits);
+        bits += 1;
+    }
+    all
+};
 
 /// Unpacks residues of `bits` bits, eight at a time, as far as they go; returns how many, and whether one of them is not below `p`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn unpack_bits(bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (usize, bool) {
     let width = bits as usize;
-    if !(8..=MAX_PACKED_BITS).contains(&bits) {
-        return (0, false);
-    }
-    let index: [u8; 64] = std::array::from_fn(|i| (packed_lane(bits, i / 8).0 + i % 8) as u8);
-    let shifts: [u64; 8] = std::array::from_fn(|lane| packed_lane(bits, lane).1 as u64);
+    let Some(places) = PLACES.get(width).filter(|_| width >= 8) else { return (0, false) };
     let (mut done, mut large) = (0, 0);
     for (out, group) in out.as_chunks_mut::<8>().0.iter_mut().zip(bytes.chunks(width)) {
         let start = done / 8 * width;
@@ -93,9 +128,9 @@ pub(super) fn unpack_bits(bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (
         };
         // SAFETY: (2); the instructions are those that this function is compiled for, which is unsafe to call without them.
         unsafe {
-            let index = _mm512_loadu_si512(index.as_ptr().cast());
-            let shifts = _mm512_loadu_si512(shifts.as_ptr().cast());
-            let spread = _mm512_permutexvar_epi8(index, _mm512_loadu_si512(group.as_ptr().cast()));
+            let spread = _mm512_loadu_si512(places.spread.as_ptr().cast());
+            let shifts = _mm512_loadu_si512(places.shifts.as_ptr().cast());
+            let spread = _mm512_permutexvar_epi8(spread, _mm512_loadu_si512(group.as_ptr().cast()));
             let mask = _mm512_set1_epi64(((1u64 << bits) - 1) as i64);
             let values = _mm512_and_si512(_mm512_srlv_epi64(spread, shifts), mask);
             large |= _mm512_cmpge_epu64_mask(values, _mm512_set1_epi64(p as i64));
@@ -110,23 +145,7 @@ pub(super) fn unpack_bits(bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn pack_bits(bits: u32, values: &[u64], out: &mut [u8]) -> usize {
     let width = bits as usize;
-    if !(8..=MAX_PACKED_BITS).contains(&bits) {
-        return 0;
-    }
-    // Neighbours may share a byte; every other one may not. So there are two selections of bytes, of the even lanes and of the odd ones.
-    let select = |parity: usize| -> ([u8; 64], u64) {
-        let (mut index, mut mask) = ([0; 64], 0);
-        for lane in (parity..8).step_by(2) {
-            let (start, shift) = packed_lane(bits, lane);
-            for byte in 0..(shift + width).div_ceil(8) {
-                index[start + byte] = (8 * lane + byte) as u8;
-                mask |= 1 << (start + byte);
-            }
-        }
-        (index, mask)
-    };
-    let ((even, even_mask), (odd, odd_mask)) = (select(0), select(1));
-    let shifts: [u64; 8] = std::array::from_fn(|lane| packed_lane(bits, lane).1 as u64);
+    let Some(places) = PLACES.get(width).filter(|_| width >= 8) else { return 0 };
     let mut done = 0;
     for values in values.as_chunks::<8>().0 {
         let Some(out) = out.get_mut(done / 8 * width..) else { break };
@@ -135,12 +154,11 @@ pub(super) fn pack_bits(bits: u32, values: &[u64], out: &mut [u8]) -> usize {
         }
         // SAFETY: (2) for what is loaded; the instructions as in `unpack_bits`.
         let packed = unsafe {
-            let shifts = _mm512_loadu_si512(shifts.as_ptr().cast());
+            let shifts = _mm512_loadu_si512(places.shifts.as_ptr().cast());
             let shifted = _mm512_sllv_epi64(_mm512_loadu_si512(values.as_ptr().cast()), shifts);
-            let part = |index: &[u8; 64], mask| {
-                _mm512_maskz_permutexvar_epi8(mask, _mm512_loadu_si512(index.as_ptr().cast()), shifted)
-            };
-            _mm512_or_si512(part(&even, even_mask), part(&odd, odd_mask))
+            let [even, odd] = [&places.select[0], &places.select[1]].map(|s| _mm512_loadu_si512(s.as_ptr().cast()));
+            let even = _mm512_maskz_permutexvar_epi8(places.masks[0], even, shifted);
+            _mm512_or_si512(even, _mm512_maskz_permutexvar_epi8(places.masks[1], odd, shifted))
         };
         match out.first_chunk_mut::<64>() {
             // SAFETY: (2). The bytes beyond the group are written again, by the next group or by whoever packs the rest.
