@@ -69,7 +69,7 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
             counts,
             server_memory: RowStore::bytes_needed(ring, &limbs, counts.row_tiles),
             // Secrets and hints of every row; for every tile the public vector and two of the check.
-            client_memory: (2 * counts.rows + 3 * counts.tiles) * element,
+            client_memory: RowStore::bytes_needed(ring, &limbs, 2) + 3 * counts.tiles * element,
             name: model.graph().nodes()[node].name.clone(),
             kind: linear.kind(),
             weights: linear.weights().len(),

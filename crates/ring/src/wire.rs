@@ -169,7 +169,12 @@ fn unpack_known(width: u32, words: &[u64; GROUP], values: &mut [u64; GROUP]) -> 
 /// If `out` has another length (a programming error).
 pub fn pack_residues(kernel: Kernel, p: &Modulus, values: &[u64], out: &mut [u8]) {
     assert_eq!(out.len(), packed_len(p, values.len()), "bytes of packed residues");
-    let (width, mut words) = (p.bits(), [0; GROUP]);
+    pack(kernel, p.bits(), values, out);
+}
+
+/// Packs values of `width` bits each, padded to whole bytes.
+pub(crate) fn pack(kernel: Kernel, width: u32, values: &[u64], out: &mut [u8]) {
+    let mut words = [0; GROUP];
     let done = kernel.pack_bits(width, values, out);
     let mut at = done * width as usize / 8;
     let (groups, mut rest) = values[done..].as_chunks::<GROUP>();

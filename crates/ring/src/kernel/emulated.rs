@@ -130,10 +130,11 @@ impl Lanes for Emulated {
             (0..8).for_each(|j| block[8 * j + l] = column.0[j]);
         }
     }
-    fn spread(width: usize) -> usize {
-        width
+    fn spread(bits: usize) -> usize {
+        bits
     }
-    fn unpack(bytes: &[u8; UNPACK_READS], width: &usize) -> Self {
-        Self::each(|i| (0..*width).map(|b| u64::from(bytes[i * width + b]) << (8 * b)).sum())
+    fn unpack(bytes: &[u8; UNPACK_READS], bits: &usize) -> Self {
+        let bit = |at: usize| u64::from(bytes[at / 8] >> (at % 8) & 1);
+        Self::each(|i| (0..*bits).map(|b| bit(i * bits + b) << b).sum())
     }
 }

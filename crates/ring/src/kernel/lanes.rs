@@ -91,8 +91,8 @@ pub(crate) trait Lanes: Copy {
     /// Columns back to rows `part * LANES..` of the block.
     fn rows(columns: [Self; 8], part: usize, block: &mut Block64);
 
-    /// The pattern for residues of `width` bytes each, 5 to 8.
-    fn spread(width: usize) -> Self::Spread;
+    /// The pattern for residues of `bits` bits each as [`Kernel::held_bits`](super::Kernel::held_bits) says for these lanes.
+    fn spread(bits: usize) -> Self::Spread;
     /// Packed residues from the front of `bytes`, which holds at least [`UNPACK_READS`].
     fn unpack(bytes: &[u8; UNPACK_READS], spread: &Self::Spread) -> Self;
 }

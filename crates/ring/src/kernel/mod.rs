@@ -138,6 +138,16 @@ impl Kernel {
         if m.bits() > transform::MAX_LANE_BITS { Self::PORTABLE } else { self }
     }
 
+    /// Bits that a residue of a prime of so many takes in rows: just these where lanes can be cut out of any bits, else whole bytes.
+    pub fn held_bits(self, bits: u32) -> usize {
+        match self.0 {
+            Kind::Ifma => bits.max(8) as usize,
+            #[cfg(test)]
+            Kind::Emulated => bits.max(8) as usize,
+            _ => 8 * (bits.div_ceil(8) as usize).max(5),
+        }
+    }
+
     /// Unpacks residues of `bits` bits from the front of the bytes by this kernel's means, as many as it can; returns how many, and
     /// whether one of them is not below `p`. The others are left to whoever calls.
     #[allow(unsafe_code)]

@@ -1,7 +1,7 @@
 //! Rows of ring elements in the order in which they are read, and their product with masked inputs.
 //!
-//! `W~` is stored `[limb][block of 32 coefficients][row][tile][32 residues]`, residues in as many whole bytes as their prime
-//! needs. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level
+//! `W~` is stored `[limb][block of 32 coefficients][row][tile][32 residues]`, residues in as many bits as their prime has, or in whole bytes where
+//! the kernel cannot read any bits. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level
 //! cache; `W~` streams past them once, in storage order, whatever the batch. Accumulators stay in registers until a
 //! row ends. A row may be held modulo the first primes only: the other limbs go without it.
 
@@ -13,10 +13,11 @@ use zeroize::{Zeroize, Zeroizing};
 use super::inputs::{Batch, Inputs, PREPARED, Source};
 use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch, prefetch_outer};
 use super::transform::Runs;
-use super::{BLOCK, Job};
+use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
 use crate::pages::Pages;
+use crate::wire::pack;
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
 /// The matrix `W~`: rows of `tiles` ring elements.
@@ -24,14 +25,16 @@ pub struct RowStore {
     tiles: usize,
     rows: usize,
     limbs: Vec<LimbRows>,
+    /// Who can read them.
+    kernel: Kernel,
     /// Of every limb `[block][row of this limb][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
     bytes: Pages,
 }
 
 /// All rows modulo one prime.
 struct LimbRows {
-    /// Bytes per residue.
-    width: usize,
+    /// Bits per residue.
+    bits: usize,
     /// Rows of this limb before each row of the matrix, and all of them.
     before: Vec<u32>,
     /// Where it lies.
@@ -45,16 +48,12 @@ impl std::fmt::Debug for RowStore {
 }
 
 impl RowStore {
-    /// Bytes of memory that one residue of a prime of so many bits takes.
-    pub fn bytes_per_residue(bits: u32) -> usize {
-        (bits.div_ceil(8) as usize).max(5)
-    }
-
     /// Bytes of memory of all rows modulo one prime.
     fn limb_bytes(ring: &Ring, bits: u32, rows: usize, tiles: usize) -> usize {
-        let residues = ring.degree().saturating_mul(rows).saturating_mul(tiles);
+        // A degree is a multiple of 8.
+        let element = ring.degree() / 8 * ring.kernel().held_bits(bits);
         // Whole cache lines, so that the next limb begins with one.
-        let bytes = residues.saturating_mul(Self::bytes_per_residue(bits));
+        let bytes = element.saturating_mul(rows).saturating_mul(tiles);
         bytes.checked_next_multiple_of(UNPACK_READS).unwrap_or(usize::MAX)
     }
 
@@ -94,9 +93,10 @@ impl RowStore {
             before.push(rows);
             let bytes = end..end + Self::limb_bytes(ring, m.bits(), rows as usize, tiles);
             end = bytes.end;
-            LimbRows { width: Self::bytes_per_residue(m.bits()), before, bytes }
+            LimbRows { bits: ring.kernel().held_bits(m.bits()), before, bytes }
         };
-        Ok(Self { tiles, rows: limbs.len(), limbs: ring.moduli().iter().enumerate().map(limb).collect(), bytes })
+        let held = ring.moduli().iter().enumerate().map(limb).collect();
+        Ok(Self { tiles, rows: limbs.len(), limbs: held, kernel: ring.kernel(), bytes })
     }
 
     /// Number of rows.
@@ -130,12 +130,10 @@ impl RowStore {
             return;
         }
         for (l, limb) in self.limbs.iter().enumerate().filter(|(_, limb)| limb.holds(row)) {
-            let (run, rows, row) = (BLOCK * limb.width, limb.rows(), limb.before[row] as usize);
+            let (run, rows, row) = (limb.run(), limb.rows(), limb.before[row] as usize);
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
-                let at = ((b * rows + row) * self.tiles + tile) * run;
-                for (place, v) in self.bytes[limb.bytes.start + at..][..run].chunks_exact_mut(limb.width).zip(source) {
-                    place.copy_from_slice(&v.to_le_bytes()[..limb.width]);
-                }
+                let at = limb.bytes.start + ((b * rows + row) * self.tiles + tile) * run;
+                pack(self.kernel, limb.bits as u32, source, &mut self.bytes[at..at + run]);
             }
         }
     }
@@ -249,6 +247,9 @@ impl RowStore {
         if limbs.is_empty() || limbs.end > self.limbs.len() || self.limbs.len() != ring.limbs() {
             return Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: limbs.end });
         }
+        if self.kernel != ring.kernel() {
+            return Err(RingError::Kernel { name: ring.kernel().name().into(), available: self.kernel.name().into() });
+        }
         out.take(self, limbs.clone(), rows.clone(), images, ring.degree());
         let all = ring.degree() / BLOCK;
         let mut jobs = Vec::with_capacity(limbs.len() * all / blocks);
@@ -276,18 +277,23 @@ impl RowStore {
         out: &mut [u64],
     ) {
         let held = &self.limbs[limb];
-        let (width, row_bytes) = (held.width, self.tiles * BLOCK * held.width);
+        let row_bytes = self.tiles * held.run();
         let at = |row: usize| (block * held.rows() + held.before[row] as usize) * row_bytes;
         let bytes = &self.bytes[held.bytes.start..held.bytes.end + UNPACK_READS];
         let w = &bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
         // Its own rows of the next block are what the same thread reads then.
         let next = bytes.get(at(rows.start) + held.rows() * row_bytes..).unwrap_or_default();
-        let shape = Shape { tiles: self.tiles, width, images };
+        let shape = Shape { tiles: self.tiles, bits: held.bits, images };
         ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, next, x, out });
     }
 }
 
 impl LimbRows {
+    /// Bytes of a block of one tile.
+    fn run(&self) -> usize {
+        BLOCK / 8 * self.bits
+    }
+
     /// Number of rows that this limb has.
     fn rows(&self) -> usize {
         self.before.last().map_or(0, |&rows| rows as usize)
@@ -371,7 +377,7 @@ type BlockJob<'o> = (usize, usize, &'o mut [u64]);
 #[derive(Clone, Copy)]
 struct Shape {
     tiles: usize,
-    width: usize,
+    bits: usize,
     images: usize,
 }
 
@@ -396,10 +402,11 @@ impl Job for RowBlock<'_> {
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let (p, spread) = (V::prime(self.modulus), V::spread(self.shape.width));
-        let Shape { tiles, width, images } = self.shape;
-        let (row_bytes, fold_every) = (tiles * BLOCK * width, V::products_between_folds(self.modulus));
-        // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by `RowStore::products`.
+        let Shape { tiles, bits, images } = self.shape;
+        let (group_bytes, row_bytes) = (V::LANES * bits / 8, tiles * BLOCK / 8 * bits);
+        let (p, spread, fold_every) =
+            (V::prime(self.modulus), V::spread(bits), V::products_between_folds(self.modulus));
+        // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by `RowStore::block`.
         let job = |row: usize, group: usize| {
             let w = &self.w[row * row_bytes..(row + 1) * row_bytes + UNPACK_READS];
             let (at, end) = (row * row_bytes + AHEAD, self.w.len() - UNPACK_READS);
@@ -410,7 +417,7 @@ impl Job for RowBlock<'_> {
                 // with the others: each group asks for its share of the next block.
                 _ => (self.next, row * row_bytes + group * (row_bytes / groups::<V>())),
             };
-            RowJob::<V> { shape: self.shape, w, ahead, x: V::split(self.x), spread, p, fold_every }
+            RowJob::<V> { tiles, images, group_bytes, w, ahead, x: V::split(self.x), spread, p, fold_every }
         };
         let count = self.out.len() / (images * BLOCK);
         let rows = self.out.chunks_exact_mut(images * BLOCK).enumerate();
@@ -429,10 +436,10 @@ impl Job for RowBlock<'_> {
                 ask(0, row);
                 // As many sums at once as hide the latency of a multiply-add.
                 match groups::<V>() {
-                    4 => job(row, 0).compute::<4, true>(0, 0, out),
+                    4 => job(row, 0).one_image::<4>(0, out),
                     _ => {
                         for g in 0..groups::<V>() / 8 {
-                            job(row, 0).compute::<8, true>(8 * g, 0, out);
+                            job(row, 0).one_image::<8>(8 * g, out);
                         }
                     }
                 }
@@ -446,19 +453,19 @@ impl Job for RowBlock<'_> {
                 ask(g, *row);
                 let (job, mut image) = (job(*row, g), 0);
                 while image + 8 <= images {
-                    job.compute::<8, false>(g, image, out);
+                    job.some_images::<8>(g, image, out);
                     image += 8;
                 }
                 while image + 4 <= images {
-                    job.compute::<4, false>(g, image, out);
+                    job.some_images::<4>(g, image, out);
                     image += 4;
                 }
                 while image + 2 <= images {
-                    job.compute::<2, false>(g, image, out);
+                    job.some_images::<2>(g, image, out);
                     image += 2;
                 }
                 if image < images {
-                    job.compute::<1, false>(g, image, out);
+                    job.some_images::<1>(g, image, out);
                 }
             }
         }
@@ -466,7 +473,10 @@ impl Job for RowBlock<'_> {
 }
 
 struct RowJob<'a, V: Lanes> {
-    shape: Shape,
+    tiles: usize,
+    images: usize,
+    /// Bytes of a group of lanes.
+    group_bytes: usize,
     w: &'a [u8],
     /// What the memory is asked for while this row is read, and where it begins.
     ahead: (&'a [u8], usize),
@@ -477,57 +487,67 @@ struct RowJob<'a, V: Lanes> {
 }
 
 impl<V: Lanes> RowJob<'_, V> {
+    /// Sums over all tiles of `S` groups of one image, put into place. The tiles come in runs between which sums are folded.
     #[inline(always)]
-    fn weights<const SINGLE: bool>(&self, tile: usize, group: usize) -> V {
-        let at = (tile * BLOCK + group * V::LANES) * self.shape.width;
-        if !SINGLE {
-            prefetch::<V, _>(self.ahead.0, self.ahead.1 + tile * V::LANES * self.shape.width);
-        }
-        V::unpack(array_at(self.w, at), &self.spread)
-    }
-
-    #[inline(always)]
-    fn input(&self, group: usize, tile: usize, image: usize) -> V {
-        V::load(item_at(self.x, (group * self.shape.tiles + tile) * self.shape.images + image))
-    }
-
-    /// Sums over all tiles and puts them into place, `[image][32]`: `S` groups of one image (`SINGLE`) or one group of
-    /// `S` images. The tiles come in runs between which sums are folded.
-    #[inline(always)]
-    fn compute<const S: usize, const SINGLE: bool>(&self, group: usize, image: usize, out: &mut [u64]) {
-        let (mut sums, p, tiles) = ([V::no_products(); S], self.p, self.shape.tiles);
-        let mut first = 0;
+    fn one_image<const S: usize>(&self, group: usize, out: &mut [u64]) {
+        let (mut sums, step) = ([V::no_products(); S], self.group_bytes);
+        let (run, tiles) = (groups::<V>() * step, self.tiles);
+        let (mut at, mut from, mut ahead) = (group * step, group * tiles, self.ahead.1);
+        let mut left = tiles;
         loop {
-            let end = tiles.min(first + self.fold_every);
-            for tile in first..end {
-                if SINGLE {
-                    let run = BLOCK * self.shape.width;
-                    for at in (0..run).step_by(64) {
-                        prefetch_outer::<V, _>(self.ahead.0, self.ahead.1 + tile * run + at);
-                    }
-                    for (n, sum) in sums.iter_mut().enumerate() {
-                        let (x, w) = (self.input(group + n, tile, image), self.weights::<SINGLE>(tile, group + n));
-                        *sum = V::accumulate(*sum, x, w, &p);
-                    }
-                } else {
-                    let w = self.weights::<SINGLE>(tile, group);
-                    for (n, sum) in sums.iter_mut().enumerate() {
-                        *sum = V::accumulate(*sum, self.input(group, tile, image + n), w, &p);
-                    }
+            for _ in 0..left.min(self.fold_every) {
+                // The lines of a tile; what it ends with is asked for with the next.
+                prefetch_outer::<V, _>(self.ahead.0, ahead);
+                prefetch_outer::<V, _>(self.ahead.0, ahead + 64);
+                if run > 144 {
+                    prefetch_outer::<V, _>(self.ahead.0, ahead + 128);
                 }
+                for n in 0..S {
+                    let (x, w) = (V::load(item_at(self.x, from + n * tiles)), array_at(self.w, at + n * step));
+                    sums[n] = V::accumulate(sums[n], x, V::unpack(w, &self.spread), &self.p);
+                }
+                (at, from, ahead) = (at + run, from + 1, ahead + run);
             }
-            if end == tiles {
+            if left <= self.fold_every {
                 break;
             }
-            first = end;
+            left -= self.fold_every;
             for s in &mut sums {
-                *s = V::fold(*s, &p);
+                *s = V::fold(*s, &self.p);
+            }
+        }
+        for (sum, out) in sums.into_iter().zip(&mut V::split_mut(out)[group..]) {
+            V::finish(sum, &self.p, out);
+        }
+    }
+
+    /// The same for one group of `S` images, `[image][32]`.
+    #[inline(always)]
+    fn some_images<const S: usize>(&self, group: usize, image: usize, out: &mut [u64]) {
+        let (mut sums, step, images) = ([V::no_products(); S], self.group_bytes, self.images);
+        let run = groups::<V>() * step;
+        let (mut at, mut from, mut ahead) = (group * step, group * self.tiles * images + image, self.ahead.1);
+        let mut left = self.tiles;
+        loop {
+            for _ in 0..left.min(self.fold_every) {
+                prefetch::<V, _>(self.ahead.0, ahead);
+                let w = V::unpack(array_at(self.w, at), &self.spread);
+                for n in 0..S {
+                    sums[n] = V::accumulate(sums[n], V::load(item_at(self.x, from + n)), w, &self.p);
+                }
+                (at, from, ahead) = (at + run, from + images, ahead + step);
+            }
+            if left <= self.fold_every {
+                break;
+            }
+            left -= self.fold_every;
+            for s in &mut sums {
+                *s = V::fold(*s, &self.p);
             }
         }
         let out = V::split_mut(out);
         for (n, sum) in sums.into_iter().enumerate() {
-            let (g, i) = if SINGLE { (group + n, image) } else { (group, image + n) };
-            V::finish(sum, &p, &mut out[i * groups::<V>() + g]);
+            V::finish(sum, &self.p, &mut out[(image + n) * groups::<V>() + group]);
         }
     }
 }
@@ -542,10 +562,12 @@ impl RowStore {
             let (p, first) = (u128::from(ring.moduli()[l].value()), limb.before[row] as usize);
             for (k, o) in out.limb_mut(l).iter_mut().enumerate() {
                 for (tile, x) in x.iter().enumerate() {
-                    let at = ((k / BLOCK * limb.rows() + first) * self.tiles + tile) * BLOCK + k % BLOCK;
-                    let mut w = [0; 8];
-                    w[..limb.width].copy_from_slice(&self.bytes[limb.bytes.start + at * limb.width..][..limb.width]);
-                    let product = u128::from(x.limb(l)[k]) * u128::from(u64::from_le_bytes(w));
+                    let run = ((k / BLOCK * limb.rows() + first) * self.tiles + tile) * limb.run();
+                    let bit = k % BLOCK * limb.bits;
+                    let mut bytes = [0; 16];
+                    bytes.copy_from_slice(&self.bytes[limb.bytes.start + run + bit / 8..][..16]);
+                    let w = u128::from_le_bytes(bytes) >> (bit % 8) & ((1 << limb.bits) - 1);
+                    let product = u128::from(x.limb(l)[k]) * w;
                     *o = ((u128::from(*o) + product) % p) as u64;
                 }
             }

@@ -109,8 +109,8 @@ impl Lanes for Word {
         columns.iter().enumerate().for_each(|(l, v)| block[8 * part + l] = v.0);
     }
     #[inline(always)]
-    fn spread(width: usize) -> u64 {
-        u64::MAX >> (64 - 8 * width)
+    fn spread(bits: usize) -> u64 {
+        u64::MAX >> (64 - bits)
     }
     #[inline(always)]
     fn unpack(bytes: &[u8; UNPACK_READS], mask: &u64) -> Self {

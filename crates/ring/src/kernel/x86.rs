@@ -291,7 +291,7 @@ impl Lanes for Ifma {
     type Words = [u64; 8];
     type Prime = IfmaPrime;
     type Sum = (__m512i, __m512i);
-    type Spread = __m512i;
+    type Spread = (__m512i, __m512i, __m512i);
 
     #[inline(always)]
     fn prime(m: &Modulus) -> IfmaPrime {
@@ -431,20 +431,21 @@ impl Lanes for Ifma {
         F64x8::rows(floats, 0, block);
     }
     #[inline(always)]
-    fn spread(width: usize) -> __m512i {
-        // Byte 63 of what is read is never part of a residue of at most 7 bytes: `unpack` clears those that point there.
-        let index: [u8; 64] = std::array::from_fn(|i| if i % 8 < width { (i / 8 * width + i % 8) as u8 } else { 63 });
+    fn spread(bits: usize) -> (__m512i, __m512i, __m512i) {
+        let places = &PLACES[bits.min(MAX_PACKED_BITS)];
+        let mask = u64::MAX >> (64 - bits.clamp(1, 64));
         // SAFETY: (1), (2).
-        unsafe { _mm512_loadu_si512(index.as_ptr().cast()) }
+        unsafe {
+            let spread = _mm512_loadu_si512(places.spread.as_ptr().cast());
+            (spread, _mm512_loadu_si512(places.shifts.as_ptr().cast()), Self::splat(mask).0)
+        }
     }
     #[inline(always)]
-    fn unpack(bytes: &[u8; UNPACK_READS], spread: &__m512i) -> Self {
-        // SAFETY: (1), (2). IFMA reads 52 bits of a lane; the last byte of a lane (and more) may hold what it likes
-        // only if it is cleared, so lanes are cut to where an index other than 63 stands.
+    fn unpack(bytes: &[u8; UNPACK_READS], (spread, shifts, mask): &(__m512i, __m512i, __m512i)) -> Self {
+        // SAFETY: (1), (2).
         unsafe {
-            let all = _mm512_loadu_si512(bytes.as_ptr().cast());
-            let keep = _mm512_cmpneq_epi8_mask(*spread, _mm512_set1_epi8(63));
-            Self(_mm512_maskz_permutexvar_epi8(keep, *spread, all))
+            let lanes = _mm512_permutexvar_epi8(*spread, _mm512_loadu_si512(bytes.as_ptr().cast()));
+            Self(_mm512_and_si512(_mm512_srlv_epi64(lanes, *shifts), *mask))
         }
     }
 }
@@ -627,8 +628,8 @@ float_lanes!(
             }
         }
         #[inline(always)]
-        fn spread(width: usize) -> (__m512i, __m512i) {
-            let (dwords, bytes) = dwords_and_bytes::<16>(width);
+        fn spread(bits: usize) -> (__m512i, __m512i) {
+            let (dwords, bytes) = dwords_and_bytes::<16>(bits / 8);
             // SAFETY: (1), (2).
             unsafe { (_mm512_loadu_si512(dwords.as_ptr().cast()), _mm512_loadu_si512(bytes.as_ptr().cast())) }
         }
@@ -704,8 +705,8 @@ float_lanes!(
             }
         }
         #[inline(always)]
-        fn spread(width: usize) -> (__m256i, __m256i) {
-            let (dwords, bytes) = dwords_and_bytes::<8>(width);
+        fn spread(bits: usize) -> (__m256i, __m256i) {
+            let (dwords, bytes) = dwords_and_bytes::<8>(bits / 8);
             // SAFETY: (1), (2): the first 32 of 64 bytes.
             unsafe { (_mm256_loadu_si256(dwords.as_ptr().cast()), _mm256_loadu_si256(bytes.as_ptr().cast())) }
         }

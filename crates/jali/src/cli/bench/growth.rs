@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use jali::{Costs, Link, QuantConfig, calibration};
+use jali::{Costs, Kernel, Link, QuantConfig, calibration};
 use jali_model::{Conv, Gemm, Linear};
 use jali_protocol::Estimate;
-use jali_ring::RowStore;
 use serde::Serialize;
 
 use crate::cli::Common;
@@ -119,13 +118,19 @@ fn resnet50() -> Vec<Shape> {
     out
 }
 
-fn network(network: &'static str, convs: &[Shape], fc: [usize; 2], costs: &Costs) -> anyhow::Result<Network> {
+fn network(network: &'static str, convs: &[Shape], fc: [usize; 2], costs: (Kernel, &Costs)) -> anyhow::Result<Network> {
     let weights = convs.iter().map(Shape::weights).sum::<usize>() + fc[0] * fc[1];
     let (hidden, leaked_80) = (totals(convs, fc, 0.0, weights, costs)?, totals(convs, fc, 0.8, weights, costs)?);
     Ok(Network { network, layers: convs.len() + 1, weights, hidden, leaked_80 })
 }
 
-fn totals(convs: &[Shape], fc: [usize; 2], open: f64, weights: usize, costs: &Costs) -> anyhow::Result<Totals> {
+fn totals(
+    convs: &[Shape],
+    fc: [usize; 2],
+    open: f64,
+    weights: usize,
+    (kernel, costs): (Kernel, &Costs),
+) -> anyhow::Result<Totals> {
     let mut estimates = convs.iter().map(|s| s.estimate(open, costs)).collect::<Result<Vec<_>, _>>()?;
     estimates.push(gemm(fc, open, costs)?);
     let sum = |f: &dyn Fn(&Estimate) -> f64| estimates.iter().map(f).sum::<f64>();
@@ -133,7 +138,7 @@ fn totals(convs: &[Shape], fc: [usize; 2], open: f64, weights: usize, costs: &Co
     let memory = |e: &Estimate| {
         let limb = |(l, &bits): (usize, &u32)| {
             let rows = if l == 0 { e.counts.rows } else { e.counts.rows - e.counts.short_rows };
-            e.counts.row_tiles * rows * e.counts.degree * RowStore::bytes_per_residue(bits)
+            e.counts.row_tiles * rows * e.counts.degree * kernel.held_bits(bits) / 8
         };
         e.prime_bits.iter().enumerate().map(limb).sum::<usize>()
     };
@@ -167,8 +172,8 @@ pub(super) fn run(args: &GrowthArgs) -> anyhow::Result<()> {
     let by_plane = [8, 16, 32, 64, 128].map(|plane| point(32, plane));
     let layers = by_channels.into_iter().chain(by_plane).collect::<Result<Vec<_>, _>>()?;
     let networks = vec![
-        network("ResNet-18, 224 x 224", &resnet18(), [512, 1000], &costs)?,
-        network("ResNet-50, 224 x 224", &resnet50(), [2048, 1000], &costs)?,
+        network("ResNet-18, 224 x 224", &resnet18(), [512, 1000], (kernel, &costs))?,
+        network("ResNet-50, 224 x 224", &resnet50(), [2048, 1000], (kernel, &costs))?,
     ];
     let report = Report { computed: true, layers, networks };
     if let Some(path) = &args.svg {

@@ -93,7 +93,8 @@ pub(super) fn run(args: &LimitsArgs) -> anyhow::Result<()> {
     let bus = |memory: &[u8]| PerThreads { one: bus(&one, memory), all: bus(&all, memory) };
     let bus_small_pages_gb_per_s = bus(&vec![1; READ]);
     // More than any cache holds, as are the rows of a network.
-    let (ring, row) = (Ring::new(DEGREE, &[34])?, TILES * DEGREE * RowStore::bytes_per_residue(34));
+    let ring = Ring::new(DEGREE, &[34])?;
+    let row = RowStore::bytes_needed(&ring, &[1], TILES);
     let mut store = RowStore::new(&ring, &vec![1; READ / row], TILES)?;
     let (element, last) = (ring.uniform(&mut stream(&derive_key("jali bench limits", &[]))), store.rows() * TILES);
     (0..last).for_each(|i| store.set(i / TILES, i % TILES, &element));
