@@ -102,6 +102,12 @@ impl ServerModel {
     pub fn memory(&self) -> usize {
         self.operators.iter().map(|o| o.store.bytes()).sum()
     }
+
+    /// Reads all matrices and computes nothing, on all threads of the pool; returns a value that depends on them. For benchmarks: no inference can be
+    /// faster.
+    pub fn read_all(&self) -> u64 {
+        self.operators.iter().fold(0, |all, o| all ^ o.ring.kernel().read(o.store.memory()))
+    }
 }
 
 fn at_end<R: Read + Seek>(bundle: &Bundle<R>) -> Result<(), OperatorError> {

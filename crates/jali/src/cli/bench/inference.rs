@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use jali::{BatchRun, Costs, Kernel, Link, Plan, QuantModel, Session, Tensor, calibration};
 use jali_model::float;
+use jali_protocol::awake::in_pool;
 use serde::Serialize;
 
 use super::shaped::Shaped;
@@ -67,6 +68,10 @@ struct Report {
     clear: Figures,
     hidden_over_leaked: f64,
     hidden_over_clear: f64,
+    /// What reading the matrices, a request and an answer for one image would take, all hidden, at the speed at which the matrices can be read.
+    server_bus_ms: f64,
+    /// The server's time as a multiple of that.
+    server_over_bus: f64,
     batches: Vec<Batch>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sweep: Vec<Point>,
@@ -101,7 +106,9 @@ struct Point {
     sealed_bytes: usize,
 }
 
-/// Which of the subjects draws its secrets ahead.
+/// Which of the subjects has everything hidden.
+const HIDDEN: usize = 0;
+/// Which of them draws its secrets ahead.
 const PREPARED: usize = 3;
 
 /// One image's times and bytes.
@@ -181,7 +188,7 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
     };
     let mut subjects = [seal(0.0)?, seal(0.8)?, seal(1.0)?, seal(0.0)?];
     let bar = progress(usize::from(args.runs), "inferring");
-    let (mut clear, mut preparing) = (vec![], vec![]);
+    let (mut clear, mut preparing, mut reading) = (vec![], vec![], vec![]);
     // The first round warms up and does not count.
     for i in 0..=usize::from(args.runs) {
         let image = &images[i % images.len()];
@@ -193,6 +200,12 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
             }
             subject.run(image)?;
         }
+        let server = subjects[HIDDEN].session.server();
+        reading.push(in_pool(|| {
+            let start = Instant::now();
+            std::hint::black_box(server.model().read_all());
+            start.elapsed()
+        }));
         let start = Instant::now();
         float::run(model.graph(), image.clone())?;
         clear.push(One { latency: start.elapsed(), ..One::default() });
@@ -203,6 +216,7 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         subject.runs.remove(0);
     }
     clear.remove(0);
+    reading.remove(0);
     let [hidden, leaked_80, leaked, prepared] = &mut subjects;
 
     let bar = progress(args.batches.len(), "batches");
@@ -234,6 +248,9 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
     }
 
+    let one = &hidden.runs[0];
+    let (matrices, carried) = (hidden.session.server_memory() as f64, (one.up + one.down) as f64);
+    let server_bus_ms = ms(median(reading)) * (1.0 + carried / matrices);
     let (hidden_figures, leaked_figures, clear) = (hidden.figures(), leaked.figures(), figures(&clear));
     let report = Report {
         network,
@@ -247,6 +264,8 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         prepare_ms: ms(median(preparing)),
         hidden_over_leaked: hidden_figures.latency_ms.median / leaked_figures.latency_ms.median,
         hidden_over_clear: hidden_figures.latency_ms.median / clear.latency_ms.median,
+        server_bus_ms,
+        server_over_bus: hidden_figures.server_ms / server_bus_ms,
         hidden: hidden_figures,
         leaked_80: leaked_80.figures(),
         leaked: leaked_figures,
@@ -367,6 +386,10 @@ fn print(r: &Report) -> anyhow::Result<()> {
     say(format!("{}\n", table(&header, 1, rows)))?;
     say(format!("hidden / open {:.2}, hidden / clear {:.1}", r.hidden_over_leaked, r.hidden_over_clear))?;
     say(format!("prepared: {:.1} ms per image ahead of it", r.prepare_ms))?;
+    say(format!(
+        "server, all hidden: {:.2} x the {:.2} ms that reading the matrices, a request and an answer takes",
+        r.server_over_bus, r.server_bus_ms
+    ))?;
     for b in &r.batches {
         say(format!(
             "batch of {:3}  {:6.1} images/s all hidden; per image {:.1} ms client, {:.1} ms server",
