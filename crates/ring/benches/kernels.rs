@@ -3,7 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jali_ring::sample::{self, derive_key, stream};
-use jali_ring::{Inputs, Kernel, Ntt, Poly, Products, Ring, RowStore};
+use jali_ring::{Inputs, Kernel, Ntt, Poly, Ring, RowStore};
 
 const DEGREE: usize = 4096;
 
@@ -56,8 +56,7 @@ fn rows(c: &mut Criterion) {
             let Ok(batch) = store.prepare(&ring, Inputs::Elements(&vec![w.iter().collect(); images])) else { continue };
             group.throughput(Throughput::Bytes(store.bytes() as u64));
             let id = BenchmarkId::new(format!("{images} images"), kernel.name());
-            let mut products = Products::default();
-            group.bench_function(id, |b| b.iter(|| store.products_into(&ring, &batch, 0..1, 0..32, &mut products)));
+            group.bench_function(id, |b| b.iter(|| store.multiply_all(&ring, std::slice::from_ref(&batch))));
         }
     }
     group.finish();

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use jali_ring::sample::{self, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Batch, Inputs, Kernel, Ntt, Pad, Poly, Products, Ring, RingError, RowStore};
+use jali_ring::{Batch, Inputs, Kernel, Ntt, Pad, Poly, Ring, RingError, RowStore};
 
 fn main() -> Result<(), RingError> {
     let mut args = std::env::args().skip(1);
@@ -20,14 +20,14 @@ fn main() -> Result<(), RingError> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
     let Ok(_pool) = pool else { return Ok(()) };
     let mut small = vec![0; 4096];
-    let (mut batch, mut products) = (Batch::default(), Products::default());
+    let mut batch = Batch::default();
     for _ in 0..repeat {
         match what.as_str() {
             "forward" => ring.forward_in_place(&mut tiles[0]),
             "inverse" => ring.inverse_in_place(&mut tiles[0]),
             "rows" => {
                 store.prepare_into(&ring, Inputs::Elements(&[tiles.iter().collect()]), &mut batch)?;
-                store.products_into(&ring, &batch, 0..ring.limbs(), 0..2, black_box(&mut products))?;
+                store.multiply_all(&ring, black_box(std::slice::from_ref(&batch)))?;
             }
             "mask" => {
                 let (x, rest) = tiles.split_at_mut(1);

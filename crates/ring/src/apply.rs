@@ -8,14 +8,10 @@ use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use crate::aligned::AlignedWords;
-use crate::kernel::{Batch, Inputs, Products};
+use crate::kernel::{Batch, GROUP, Inputs, Part};
 use crate::{Pruning, Ring, RingError, RowStore};
 
-/// Products held at once, in bytes: about what the second-level caches of two cores keep.
-const PRODUCT_BYTES: usize = 2 << 20;
-
-/// Images whose products are held together. Inputs are read once for as many rows as there is room for products of: fewer
-/// images, more rows (measured with 4, 8, 12 and 16 of vgg3).
+/// Images that are computed together: their products of a group of rows are about what a second-level cache keeps.
 const IMAGES_TOGETHER: usize = 8;
 
 /// Groups of [`IMAGES_TOGETHER`] that the matrix is read for. The inputs of more would fall out of the caches between some rows and the
@@ -33,8 +29,7 @@ pub struct Workspace(Mutex<Memory>);
 #[derive(Default)]
 struct Memory {
     batches: Vec<Batch>,
-    products: Vec<Products>,
-    /// An element's coefficients and as many words more.
+    /// Products of a group of rows, an element's coefficients, and as many words more.
     scratch: Vec<AlignedWords>,
 }
 
@@ -47,8 +42,7 @@ impl std::fmt::Debug for Memory {
 impl Memory {
     fn bytes(&self) -> usize {
         let batches = self.batches.iter().map(Batch::bytes).sum::<usize>();
-        let products = self.products.iter().map(Products::bytes).sum::<usize>();
-        batches + products + self.scratch.iter().map(|s| 8 * s.capacity()).sum::<usize>()
+        batches + self.scratch.iter().map(|s| 8 * s.capacity()).sum::<usize>()
     }
 }
 
@@ -69,9 +63,8 @@ impl Workspace {
 
 impl Zeroize for Workspace {
     fn zeroize(&mut self) {
-        if let Ok(Memory { batches, products, scratch }) = self.0.get_mut() {
+        if let Ok(Memory { batches, scratch }) = self.0.get_mut() {
             batches.zeroize();
-            products.zeroize();
             scratch.zeroize();
         }
     }
@@ -134,111 +127,88 @@ impl RowStore {
         if let Some(out) = outs.iter().find(|out| out.len() != expected) {
             return Err(RingError::Length { what: "items of an image's results", expected, got: out.len() });
         }
-        let mut products: Products = workspace.take(|memory| &mut memory.products);
-        let shape = Shape { rows, starts, lens };
-        let done = outs.chunks_mut(GROUPS_AT_ONCE * IMAGES_TOGETHER).enumerate().try_for_each(|(chunk, outs)| {
-            let first = chunk * GROUPS_AT_ONCE * IMAGES_TOGETHER;
-            let inputs = inputs.some(first..first + outs.len());
-            self.apply_some(ring, &shape, inputs, wanted, outs, (workspace, &mut products), &finish)
-        });
-        let bytes = products.bytes();
-        workspace.give(products, bytes, |memory| &mut memory.products);
+        let mut done = Ok(());
+        let at_once = GROUPS_AT_ONCE * IMAGES_TOGETHER;
+        for (chunk, outs) in outs.chunks_mut(at_once).enumerate() {
+            let mut batches = vec![];
+            for first in (0..outs.len()).step_by(IMAGES_TOGETHER) {
+                let images = chunk * at_once + first..chunk * at_once + outs.len().min(first + IMAGES_TOGETHER);
+                let mut batch = workspace.take(|memory| &mut memory.batches);
+                done = done.and_then(|()| {
+                    self.prepare_into(ring, inputs.some(images), &mut batch)?;
+                    self.fits(ring, &batch, &rows)
+                });
+                batches.push(batch);
+            }
+            if done.is_ok() {
+                let jobs = self.jobs(rows.clone(), (outs, &starts, lens));
+                self.apply_jobs(ring, &batches, jobs, wanted, workspace, &finish);
+            }
+            for batch in batches {
+                let bytes = batch.bytes();
+                workspace.give(batch, bytes, |memory| &mut memory.batches);
+            }
+        }
         done
     }
 
-    /// As many images as the matrix is read for together.
-    #[allow(clippy::too_many_arguments)]
-    fn apply_some<T: Send>(
+    /// What can be computed independently: parts of the rows, and the places of their results, image by image and row by row.
+    fn jobs<'o, T>(
         &self,
-        ring: &Ring,
-        shape: &Shape<'_>,
-        inputs: Inputs<'_>,
-        wanted: &Pruning,
-        outs: &mut [&mut [T]],
-        (workspace, products): (&Workspace, &mut Products),
-        finish: &(impl Fn(usize, &[u64], &mut [u64], &mut [T]) + Sync),
-    ) -> Result<(), RingError> {
-        let (images, limbs, rows) = (outs.len(), ring.limbs(), shape.rows.clone());
-        let group = |index: usize| inputs.some(index * IMAGES_TOGETHER..images.min((index + 1) * IMAGES_TOGETHER));
-        let mut batches: Vec<Batch> = vec![];
-        // One image's inputs are put into order by whoever reads them.
-        if images > 1 {
-            for index in 0..images.div_ceil(IMAGES_TOGETHER) {
-                let mut batch = workspace.take(|memory| &mut memory.batches);
-                let filled = self.prepare_into(ring, group(index), &mut batch);
-                batches.push(batch);
-                filled?;
-            }
+        rows: Range<usize>,
+        (outs, starts, lens): (&'o mut [&mut [T]], &[usize], &[usize]),
+    ) -> Vec<(Part, Vec<&'o mut [T]>)> {
+        let parts = self.parts(rows.clone());
+        // Which part a row modulo a prime belongs to.
+        let mut part_of = vec![vec![0; rows.len()]; lens.len()];
+        for (index, part) in parts.iter().enumerate() {
+            part.matrix_rows.iter().for_each(|row| part_of[part.limb][row - rows.start] = index);
         }
-        let room = PRODUCT_BYTES / (8 * ring.degree() * images.min(IMAGES_TOGETHER));
-        // All primes at once if there is room for all rows, else one after the other, for more rows at a time.
-        let (limb_step, row_step) = if limbs * rows.len() <= room { (limbs, rows.len()) } else { (1, room.max(1)) };
-        for limb in (0..limbs).step_by(limb_step) {
-            for first in rows.clone().step_by(row_step) {
-                let part = (limb..limb + limb_step, first..rows.end.min(first + row_step));
-                for (index, outs) in outs.chunks_mut(IMAGES_TOGETHER).enumerate() {
-                    match batches.get(index) {
-                        Some(batch) => {
-                            self.products_into(ring, batch, part.0.clone(), part.1.clone(), products)?;
-                        }
-                        None => self.products_of(ring, group(index), part.0.clone(), part.1.clone(), products)?,
-                    }
-                    self.transform_back(ring, shape, part.clone(), products, wanted, outs, workspace, finish);
+        let room = |part: Part| {
+            let places = Vec::with_capacity(part.matrix_rows.len() * outs.len());
+            (part, places)
+        };
+        let mut jobs: Vec<_> = parts.into_iter().map(room).collect();
+        for out in outs {
+            let mut left = &mut **out;
+            for (row, start) in starts.windows(2).enumerate() {
+                let (mut of_row, rest) = left.split_at_mut(start[1] - start[0]);
+                left = rest;
+                for (limb, &len) in lens.iter().enumerate().take(self.limbs(rows.start + row)) {
+                    let (place, rest) = of_row.split_at_mut(len);
+                    of_row = rest;
+                    jobs[part_of[limb][row]].1.push(place);
                 }
             }
         }
-        for batch in batches {
-            let bytes = batch.bytes();
-            workspace.give(batch, bytes, |memory| &mut memory.batches);
-        }
-        Ok(())
+        jobs
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn transform_back<T: Send>(
+    fn apply_jobs<T: Send>(
         &self,
         ring: &Ring,
-        shape: &Shape<'_>,
-        (limbs, rows): (Range<usize>, Range<usize>),
-        products: &Products,
+        batches: &[Batch],
+        jobs: Vec<(Part, Vec<&mut [T]>)>,
         wanted: &Pruning,
-        outs: &mut [&mut [T]],
         workspace: &Workspace,
         finish: &(impl Fn(usize, &[u64], &mut [u64], &mut [T]) + Sync),
     ) {
-        let start = |row: usize| shape.starts[row - shape.rows.start];
-        let mut jobs = Vec::with_capacity(outs.len() * rows.len() * limbs.len());
-        for (image, out) in outs.iter_mut().enumerate() {
-            let mut left = &mut out[start(rows.start)..start(rows.end)];
-            for row in rows.clone() {
-                for (limb, &len) in shape.lens.iter().enumerate().take(self.limbs(row)) {
-                    let (place, rest) = left.split_at_mut(len);
-                    left = rest;
-                    if limbs.contains(&limb) {
-                        jobs.push((limb, row - rows.start, image, place));
+        let (degree, most) = (ring.degree(), batches.first().map_or(0, Batch::images));
+        let scratch = || Scratch::of(workspace, (GROUP * most + 2) * degree);
+        jobs.into_par_iter().for_each_init(scratch, |scratch, (part, places)| {
+            let (element, rest) = scratch.words.split_at_mut(degree);
+            let (more, products) = rest.split_at_mut(degree);
+            let mut places = places.into_iter();
+            for batch in batches {
+                self.multiply(ring, batch, &part, products);
+                for image in 0..batch.images() {
+                    for (row, place) in (0..part.matrix_rows.len()).zip(&mut places) {
+                        let runs = part.runs(products, row, image, batch.images());
+                        ring.plan(part.limb).inverse_from(runs, element, wanted);
+                        finish(part.limb, element, more, place);
                     }
                 }
             }
-        }
-        let degree = ring.degree();
-        jobs.into_par_iter().with_min_len(4).for_each_init(
-            || Scratch::of(workspace, 2 * degree),
-            |scratch, (limb, row, image, place)| {
-                let (element, more) = scratch.words.split_at_mut(degree);
-                if let Some(runs) = products.runs(limb, row, image) {
-                    ring.plan(limb).inverse_from(runs, element, wanted);
-                    finish(limb, element, more, place);
-                }
-            },
-        );
+        });
     }
-}
-
-/// Of what is computed.
-struct Shape<'a> {
-    rows: Range<usize>,
-    /// Where every row's items begin in an image's results, and where the last ends.
-    starts: Vec<usize>,
-    /// Items of a row modulo each prime.
-    lens: &'a [usize],
 }

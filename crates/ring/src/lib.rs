@@ -30,7 +30,7 @@ pub mod wire;
 pub use apply::Workspace;
 pub use crt::Crt;
 pub use error::RingError;
-pub use kernel::{Batch, Inputs, Kernel, MaskSums, Pad, Products, Pruning, RowStore};
+pub use kernel::{Batch, Inputs, Kernel, MaskSums, Pad, Pruning, RowStore};
 pub use modulus::Modulus;
 pub use poly::{Coefficient, Domain, Ntt, Poly};
 pub use ring::Ring;

@@ -102,31 +102,26 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Words of [`PREPARED`] blocks of all inputs.
-    pub(super) fn words(&self) -> usize {
-        PREPARED * self.block_words()
-    }
-
-    /// Words of one block of all inputs.
-    pub(super) fn block_words(&self) -> usize {
-        self.tiles * self.inputs.images() * BLOCK
-    }
-
     /// Puts [`PREPARED`] blocks of one limb into order, from block `first` on.
-    pub(super) fn arrange(&self, limb: usize, first: usize, out: &mut [u64]) -> Result<(), RingError> {
+    fn arrange(&self, limb: usize, first: usize, out: &mut [u64]) -> Result<(), RingError> {
         self.ring.kernel().run(Arrange { source: self, limb, first: first * BLOCK, out })
     }
 }
 
 /// The inputs of a batch in lanes' own form, `[limb][block][group of lanes][tile][image][lanes]`.
 pub struct Batch {
-    pub(super) images: usize,
+    images: usize,
     /// Whose form the words have.
     pub(super) kernel: Kernel,
     pub(super) words: AlignedWords,
 }
 
 impl Batch {
+    /// How many images.
+    pub(crate) fn images(&self) -> usize {
+        self.images
+    }
+
     /// Bytes of memory held.
     pub fn bytes(&self) -> usize {
         8 * self.words.capacity()
@@ -134,8 +129,9 @@ impl Batch {
 
     /// Puts inputs into order, in the memory of others that went before.
     pub(super) fn fill(&mut self, source: &Source<'_>) -> Result<(), RingError> {
-        let (ring, words) = (source.ring, source.words());
-        (self.images, self.kernel) = (source.inputs.images(), ring.kernel());
+        let (ring, images) = (source.ring, source.inputs.images());
+        let words = PREPARED * source.tiles * images * BLOCK;
+        (self.images, self.kernel) = (images, ring.kernel());
         let parts = ring.degree() / BLOCK / PREPARED;
         self.words.resize(ring.limbs() * parts * words);
         let outs = self.words.par_chunks_exact_mut(words).with_min_len((65_536 / words).max(1)).enumerate();
@@ -163,7 +159,7 @@ impl Zeroize for Batch {
 }
 
 /// Blocks that are put in order together: fewer jumps from element to element.
-pub(super) const PREPARED: usize = 8;
+const PREPARED: usize = 8;
 
 /// Residues of so many blocks.
 type Residues = [u64; PREPARED * BLOCK];

@@ -24,7 +24,8 @@ mod x86;
 pub use inputs::{Batch, Inputs};
 pub use masking::{MaskSums, Pad};
 pub use pruning::Pruning;
-pub use rows::{Products, RowStore};
+pub use rows::RowStore;
+pub(crate) use rows::{GROUP, Part};
 
 use crate::{Modulus, RingError};
 use lanes::Lanes;

@@ -1,16 +1,16 @@
 //! Rows of ring elements in the order in which they are read, and their product with masked inputs.
 //!
-//! `W~` is stored `[limb][block of 32 coefficients][row][tile][32 residues]`, residues in as many bits as their prime has, or in whole bytes where
-//! the kernel cannot read any bits. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level
-//! cache; `W~` streams past them once, in storage order, whatever the batch. Accumulators stay in registers until a
-//! row ends. A row may be held modulo the first primes only: the other limbs go without it.
+//! `W~` is stored `[limb][group of rows][block of 32 coefficients][row][tile][32 residues]`, residues in as many bits as their prime has, or in
+//! whole bytes where the kernel cannot read any bits. A group is read from end to end by one thread, which finds its products in its own cache when
+//! it transforms them back. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level cache.
+//! Accumulators stay in registers until a row ends. A row may be held modulo the first primes only: the other limbs go without it.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
-use super::inputs::{Batch, Inputs, PREPARED, Source};
+use super::inputs::{Batch, Inputs, Source};
 use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch, prefetch_outer};
 use super::transform::Runs;
 use super::{BLOCK, Job, Kernel};
@@ -20,6 +20,9 @@ use crate::pages::Pages;
 use crate::wire::pack;
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
+/// Rows that lie together: their products for one image take an eighth of a second-level cache, and inputs are read once for all of them.
+pub(crate) const GROUP: usize = 4;
+
 /// The matrix `W~`: rows of `tiles` ring elements.
 pub struct RowStore {
     tiles: usize,
@@ -27,7 +30,7 @@ pub struct RowStore {
     limbs: Vec<LimbRows>,
     /// Who can read them.
     kernel: Kernel,
-    /// Of every limb `[block][row of this limb][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
+    /// Of every limb `[group][block][row of the group][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
     bytes: Pages,
 }
 
@@ -130,9 +133,9 @@ impl RowStore {
             return;
         }
         for (l, limb) in self.limbs.iter().enumerate().filter(|(_, limb)| limb.holds(row)) {
-            let (run, rows, row) = (limb.run(), limb.rows(), limb.before[row] as usize);
+            let (run, row, blocks) = (limb.run(), limb.before[row] as usize, p.degree() / BLOCK);
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
-                let at = limb.bytes.start + ((b * rows + row) * self.tiles + tile) * run;
+                let at = limb.bytes.start + (limb.elements_before(row, b, blocks) * self.tiles + tile) * run;
                 pack(self.kernel, limb.bits as u32, source, &mut self.bytes[at..at + run]);
             }
         }
@@ -160,131 +163,110 @@ impl RowStore {
     /// Some rows times every input of a batch, `[row][image]`, each modulo as many primes as the row is held modulo.
     ///
     /// # Errors
-    /// As [`RowStore::products_into`].
+    /// As [`RowStore::fits`].
     pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Vec<Vec<Poly<Ntt>>>, RingError> {
-        let mut all = Products::default();
-        self.products_into(ring, batch, 0..ring.limbs(), rows.clone(), &mut all)?;
-        let poly = |row: usize, image: usize| {
-            let limbs = (0..ring.limbs()).filter(|&l| self.limbs[l].holds(rows.start + row)).count();
-            let mut out = Poly::zero(limbs, ring.degree());
-            for (l, runs) in (0..limbs).filter_map(|l| Some((l, all.runs(l, row, image)?))) {
-                let outs = out.limb_mut(l).as_chunks_mut::<BLOCK>().0;
-                outs.iter_mut()
-                    .enumerate()
-                    .for_each(|(b, out)| out.copy_from_slice(&runs.words[b * runs.stride..][..BLOCK]));
+        self.fits(ring, batch, &rows)?;
+        let (images, degree) = (batch.images(), ring.degree());
+        let none = |row: usize| vec![Poly::zero(self.limbs(row), degree); images];
+        let mut products: Vec<Vec<Poly<Ntt>>> = rows.clone().map(none).collect();
+        let mut words = vec![0; GROUP * images * degree];
+        for part in self.parts(rows.clone()) {
+            self.multiply(ring, batch, &part, &mut words);
+            for (i, row) in part.matrix_rows.iter().enumerate() {
+                for (image, product) in products[row - rows.start].iter_mut().enumerate() {
+                    let (from, out) = (part.runs(&words, i, image, images), product.limb_mut(part.limb));
+                    let outs = out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate();
+                    outs.for_each(|(b, out)| out.copy_from_slice(&from.words[b * from.stride..][..BLOCK]));
+                }
             }
-            out
-        };
-        Ok((0..rows.len()).map(|row| (0..batch.images).map(|image| poly(row, image)).collect()).collect())
+        }
+        Ok(products)
     }
 
-    /// Some rows times every input of a batch modulo some of the primes, into memory that an earlier call has used.
+    /// All rows times every input of some batches, in parallel, and all of it forgotten: for benchmarks.
     ///
     /// # Errors
-    /// [`RingError::Length`] if there are no such rows or primes or the batch was prepared for another shape or kernel.
-    pub fn products_into(
-        &self,
-        ring: &Ring,
-        batch: &Batch,
-        limbs: Range<usize>,
-        rows: Range<usize>,
-        out: &mut Products,
-    ) -> Result<(), RingError> {
-        let (images, blocks) = (batch.images, ring.degree() / BLOCK);
-        let inputs = self.tiles * images * BLOCK;
-        if batch.words.len() != ring.limbs() * blocks * inputs || batch.kernel != ring.kernel() {
-            let got = batch.words.len() / (ring.limbs() * blocks * images * BLOCK);
-            return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
-        }
-        let jobs = self.jobs(ring, (limbs, rows.clone()), images, 1, out)?;
-        let least = (65_536 / (rows.len() * images * BLOCK * self.tiles)).max(1);
-        jobs.into_par_iter().with_min_len(least).for_each(|(limb, block, out)| {
-            let x = &batch.words[(limb * blocks + block) * inputs..][..inputs];
-            self.block(ring, (limb, block), &rows, images, x, out);
+    /// As [`RowStore::products`].
+    pub fn multiply_all(&self, ring: &Ring, batches: &[Batch]) -> Result<(), RingError> {
+        batches.iter().try_for_each(|batch| self.fits(ring, batch, &(0..self.rows)))?;
+        let most = batches.iter().map(Batch::images).max().unwrap_or(0);
+        let words = || AlignedWords::zero(GROUP * most * ring.degree());
+        self.parts(0..self.rows).into_par_iter().for_each_init(words, |words, part| {
+            for batch in batches {
+                self.multiply(ring, batch, &part, words);
+                std::hint::black_box(&mut *words);
+            }
         });
         Ok(())
     }
 
-    /// The same for inputs as they come: each part of them is put into order where it is used. For few inputs, whose order is not worth a pass of
-    /// its own over all of them.
-    ///
     /// # Errors
-    /// As [`RowStore::products_into`] and [`RowStore::prepare`].
-    pub fn products_of(
-        &self,
-        ring: &Ring,
-        inputs: Inputs<'_>,
-        limbs: Range<usize>,
-        rows: Range<usize>,
-        out: &mut Products,
-    ) -> Result<(), RingError> {
-        let (source, images) = (Source::new(ring, inputs, self.tiles)?, inputs.images());
-        let jobs = self.jobs(ring, (limbs, rows.clone()), images, PREPARED, out)?;
-        let words = || Zeroizing::new(AlignedWords::zero(source.words()));
-        jobs.into_par_iter().try_for_each_init(words, |words, (limb, first, out)| {
-            source.arrange(limb, first, words)?;
-            let part = out.len() / PREPARED;
-            let parts = words.chunks_exact(source.block_words()).zip(out.chunks_exact_mut(part));
-            for (block, (x, out)) in parts.enumerate() {
-                self.block(ring, (limb, first + block), &rows, images, x, out);
-            }
-            Ok(())
-        })
-    }
-
-    /// What can be computed independently: some blocks of one limb, from which on and where to.
-    fn jobs<'o>(
-        &self,
-        ring: &Ring,
-        (limbs, rows): (Range<usize>, Range<usize>),
-        images: usize,
-        blocks: usize,
-        out: &'o mut Products,
-    ) -> Result<Vec<BlockJob<'o>>, RingError> {
+    /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape or kernel.
+    pub(crate) fn fits(&self, ring: &Ring, batch: &Batch, rows: &Range<usize>) -> Result<(), RingError> {
         if rows.is_empty() || rows.end > self.rows {
             return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
         }
-        if limbs.is_empty() || limbs.end > self.limbs.len() || self.limbs.len() != ring.limbs() {
-            return Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: limbs.end });
+        if self.limbs.len() != ring.limbs() {
+            return Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: ring.limbs() });
         }
-        if self.kernel != ring.kernel() {
-            return Err(RingError::Kernel { name: ring.kernel().name().into(), available: self.kernel.name().into() });
+        let element = ring.limbs() * ring.degree() * batch.images();
+        if batch.words.len() != self.tiles * element || batch.kernel != ring.kernel() || self.kernel != batch.kernel {
+            let got = batch.words.len() / element.max(1);
+            return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
         }
-        out.take(self, limbs.clone(), rows.clone(), images, ring.degree());
-        let all = ring.degree() / BLOCK;
-        let mut jobs = Vec::with_capacity(limbs.len() * all / blocks);
-        let mut words = &mut out.words[..];
-        for (limb, held) in self.limbs.iter().enumerate().take(limbs.end).skip(limbs.start) {
-            let run = held.count(&rows) * images * BLOCK;
-            let (part, rest) = words.split_at_mut(run * all);
-            words = rest;
-            if run > 0 {
-                let parts = part.chunks_exact_mut(run * blocks).enumerate();
-                jobs.extend(parts.map(|(part, out)| (limb, part * blocks, out)));
-            }
-        }
-        Ok(jobs)
+        Ok(())
     }
 
-    /// Some rows of one block of one limb.
-    fn block(
-        &self,
-        ring: &Ring,
-        (limb, block): (usize, usize),
-        rows: &Range<usize>,
-        images: usize,
-        x: &[u64],
-        out: &mut [u64],
-    ) {
-        let held = &self.limbs[limb];
-        let row_bytes = self.tiles * held.run();
-        let at = |row: usize| (block * held.rows() + held.before[row] as usize) * row_bytes;
-        let bytes = &self.bytes[held.bytes.start..held.bytes.end + UNPACK_READS];
-        let w = &bytes[at(rows.start)..at(rows.end) + UNPACK_READS];
-        // Its own rows of the next block are what the same thread reads then.
-        let next = bytes.get(at(rows.start) + held.rows() * row_bytes..).unwrap_or_default();
-        let shape = Shape { tiles: self.tiles, bits: held.bits, images };
-        ring.kernel().run(RowBlock { modulus: &ring.moduli()[limb], shape, w, next, x, out });
+    /// Some rows in parts, each of one group modulo one prime, in the order in which they lie.
+    pub(crate) fn parts(&self, rows: Range<usize>) -> Vec<Part> {
+        let mut parts: Vec<Part> = vec![];
+        for (limb, held) in self.limbs.iter().enumerate() {
+            for row in rows.clone().filter(|&row| held.holds(row)) {
+                let at = held.before[row] as usize;
+                match parts.last_mut() {
+                    Some(part) if part.limb == limb && part.first / GROUP == at / GROUP => part.matrix_rows.push(row),
+                    _ => parts.push(Part { limb, first: at, matrix_rows: vec![row] }),
+                }
+            }
+        }
+        parts
+    }
+
+    /// A part of the rows times every input of a batch that [fits](RowStore::fits): the front of `out` becomes `[block][row][image][32]`.
+    pub(crate) fn multiply(&self, ring: &Ring, batch: &Batch, part: &Part, out: &mut [u64]) {
+        let (limb, rows) = (&self.limbs[part.limb], part.matrix_rows.len());
+        let (images, blocks) = (batch.images(), ring.degree() / BLOCK);
+        let row_bytes = self.tiles * limb.run();
+        let block_bytes = limb.group(part.first).len() * row_bytes;
+        let start = limb.bytes.start + limb.elements_before(part.first, 0, blocks) * row_bytes;
+        let words = self.tiles * images * ring.degree();
+        ring.kernel().run(RowGroup {
+            modulus: &ring.moduli()[part.limb],
+            tiles: self.tiles,
+            bits: limb.bits,
+            images,
+            rows,
+            w: &self.bytes[start..start + (blocks - 1) * block_bytes + rows * row_bytes + UNPACK_READS],
+            block_bytes,
+            x: &batch.words[part.limb * words..][..words],
+            out: &mut out[..rows * images * ring.degree()],
+        });
+    }
+}
+
+/// Some rows of one group modulo one prime.
+pub(crate) struct Part {
+    pub(crate) limb: usize,
+    /// The first of them among the rows of the limb; the others follow.
+    first: usize,
+    /// Which rows of the matrix they are.
+    pub(crate) matrix_rows: Vec<usize>,
+}
+
+impl Part {
+    /// Where [`RowStore::multiply`] put the product of one of the rows and an image.
+    pub(crate) fn runs<'a>(&self, words: &'a [u64], row: usize, image: usize, images: usize) -> Runs<'a> {
+        Runs { words: &words[(row * images + image) * BLOCK..], stride: self.matrix_rows.len() * images * BLOCK }
     }
 }
 
@@ -294,14 +276,16 @@ impl LimbRows {
         BLOCK / 8 * self.bits
     }
 
-    /// Number of rows that this limb has.
-    fn rows(&self) -> usize {
-        self.before.last().map_or(0, |&rows| rows as usize)
+    /// Rows of this limb that lie together with one of them.
+    fn group(&self, row: usize) -> Range<usize> {
+        let (first, rows) = (row / GROUP * GROUP, self.before.last().map_or(0, |&rows| rows as usize));
+        first..rows.min(first + GROUP)
     }
 
-    /// How many of a range it has.
-    fn count(&self, rows: &Range<usize>) -> usize {
-        (self.before[rows.end] - self.before[rows.start]) as usize
+    /// Blocks of rows that lie before this one's.
+    fn elements_before(&self, row: usize, block: usize, blocks: usize) -> usize {
+        let group = self.group(row);
+        group.start * blocks + block * group.len() + (row - group.start)
     }
 
     /// Whether it has this row.
@@ -316,78 +300,16 @@ impl Zeroize for RowStore {
     }
 }
 
-/// Some rows times inputs, `[limb][block][row of this limb][image][32]`.
-#[derive(Default)]
-pub struct Products {
-    images: usize,
-    /// The first limb that is there.
-    first: usize,
-    /// For every limb from there on where it begins, how many rows it has, and for every row how many of them come before.
-    limbs: Vec<(usize, usize, Vec<u32>)>,
-    words: AlignedWords,
-}
-
-impl std::fmt::Debug for Products {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Products<{} limbs, {} images, content withheld>", self.limbs.len(), self.images)
-    }
-}
-
-impl Products {
-    /// Room for the products of some rows, whose content is about to be overwritten.
-    fn take(&mut self, store: &RowStore, limbs: Range<usize>, rows: Range<usize>, images: usize, degree: usize) {
-        (self.first, self.images) = (limbs.start, images);
-        self.limbs.clear();
-        let mut len = 0;
-        for held in &store.limbs[limbs] {
-            let (first, count) = (held.before[rows.start], held.count(&rows));
-            let before = held.before[rows.start..=rows.end].iter().map(|b| b - first).collect();
-            self.limbs.push((len, count, before));
-            len += count * images * degree;
-        }
-        self.words.resize(len);
-    }
-
-    /// Bytes of memory held.
-    pub fn bytes(&self) -> usize {
-        8 * self.words.capacity()
-    }
-
-    /// Where the product of one row, counted from the first of these, and one image modulo one prime lies. `None` if the row is not held
-    /// modulo it.
-    pub(crate) fn runs(&self, limb: usize, row: usize, image: usize) -> Option<Runs<'_>> {
-        let (start, rows, before) = self.limbs.get(limb.checked_sub(self.first)?)?;
-        if *before.get(row + 1)? == before[row] {
-            return None;
-        }
-        let at = start + (before[row] as usize * self.images + image) * BLOCK;
-        Some(Runs { words: self.words.get(at..)?, stride: rows * self.images * BLOCK })
-    }
-}
-
-impl Zeroize for Products {
-    fn zeroize(&mut self) {
-        self.words.zeroize();
-    }
-}
-
-/// Some blocks of one limb, the index of the first, and where their products belong.
-type BlockJob<'o> = (usize, usize, &'o mut [u64]);
-
-#[derive(Clone, Copy)]
-struct Shape {
+/// Some rows of one group of one limb, all blocks, all images.
+struct RowGroup<'a> {
+    modulus: &'a Modulus,
     tiles: usize,
     bits: usize,
     images: usize,
-}
-
-/// One block of coefficients of one limb, some rows, all images.
-struct RowBlock<'a> {
-    modulus: &'a Modulus,
-    shape: Shape,
+    rows: usize,
     w: &'a [u8],
-    /// What is read after `w`.
-    next: &'a [u8],
+    /// From one block of the group to the next.
+    block_bytes: usize,
     x: &'a [u64],
     out: &'a mut [u64],
 }
@@ -397,75 +319,51 @@ const fn groups<V: Lanes>() -> usize {
     BLOCK / V::LANES
 }
 
-impl Job for RowBlock<'_> {
+impl Job for RowGroup<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let Shape { tiles, bits, images } = self.shape;
+        let Self { tiles, bits, images, rows, block_bytes, .. } = self;
         let (group_bytes, row_bytes) = (V::LANES * bits / 8, tiles * BLOCK / 8 * bits);
         let (p, spread, fold_every) =
             (V::prime(self.modulus), V::spread(bits), V::products_between_folds(self.modulus));
-        // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by `RowStore::block`.
-        let job = |row: usize, group: usize| {
-            let w = &self.w[row * row_bytes..(row + 1) * row_bytes + UNPACK_READS];
-            let (at, end) = (row * row_bytes + AHEAD, self.w.len() - UNPACK_READS);
-            let ahead = match images {
-                1 if at < end => (self.w, at),
-                1 => (self.next, at - end),
-                // Several images go through a block group by group, so that it comes from memory with the first group and from the cache
-                // with the others: each group asks for its share of the next block.
-                _ => (self.next, row * row_bytes + group * (row_bytes / groups::<V>())),
-            };
-            RowJob::<V> { tiles, images, group_bytes, w, ahead, x: V::split(self.x), spread, p, fold_every }
-        };
-        let count = self.out.len() / (images * BLOCK);
-        let rows = self.out.chunks_exact_mut(images * BLOCK).enumerate();
-        // Inputs come from an outer cache for every few rows: each row asks for its share of the group of lanes (one image: of the block)
-        // that follows in memory.
-        let at_once = if images == 1 { groups::<V>() } else { 1 };
-        let words = at_once * tiles * images * V::LANES;
-        let share = words.div_ceil(count);
-        let ask = |group: usize, row: usize| {
-            for at in (row * share..(row + 1) * share).step_by(8) {
-                prefetch::<V, _>(self.x, (group + at_once) * (words / at_once) + at);
-            }
-        };
-        if images == 1 {
-            for (row, out) in rows {
-                ask(0, row);
-                // As many sums at once as hide the latency of a multiply-add.
-                match groups::<V>() {
-                    4 => job(row, 0).one_image::<4>(0, out),
-                    _ => {
-                        for g in 0..groups::<V>() / 8 {
-                            job(row, 0).one_image::<8>(8 * g, out);
-                        }
+        let inputs = tiles * images * BLOCK;
+        // Inputs come from an outer cache: each row asks for its share of those of the next block.
+        let share = inputs.div_ceil(rows * groups::<V>());
+        let blocks = self.x.chunks_exact(inputs).zip(self.out.chunks_exact_mut(rows * images * BLOCK));
+        for (block, (x, out)) in blocks.enumerate() {
+            let start = block * block_bytes;
+            for g in 0..if images == 1 { 1 } else { groups::<V>() } {
+                for (row, out) in out.chunks_exact_mut(images * BLOCK).enumerate() {
+                    let at = start + row * row_bytes;
+                    // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by the chunks.
+                    let w = &self.w[at..at + row_bytes + UNPACK_READS];
+                    // Several images go through a block group by group, so that it comes from memory with the first group and from the
+                    // cache with the others: each group asks for its share of the next block.
+                    let ahead = match images {
+                        1 => at + AHEAD,
+                        _ => at + block_bytes + g * (row_bytes / groups::<V>()),
+                    };
+                    let ask = (g * rows + row) * share..(g * rows + row + 1) * share;
+                    let ask =
+                        if images == 1 { row * groups::<V>() * share..(row + 1) * groups::<V>() * share } else { ask };
+                    for word in ask.step_by(8) {
+                        prefetch::<V, _>(x, inputs + word);
                     }
-                }
-            }
-            return;
-        }
-        // One group of lanes after the other: its inputs, of all images, stay in the first-level cache for all rows.
-        let mut rows: Vec<_> = rows.collect();
-        for g in 0..groups::<V>() {
-            for (row, out) in &mut rows {
-                ask(g, *row);
-                let (job, mut image) = (job(*row, g), 0);
-                while image + 8 <= images {
-                    job.some_images::<8>(g, image, out);
-                    image += 8;
-                }
-                while image + 4 <= images {
-                    job.some_images::<4>(g, image, out);
-                    image += 4;
-                }
-                while image + 2 <= images {
-                    job.some_images::<2>(g, image, out);
-                    image += 2;
-                }
-                if image < images {
-                    job.some_images::<1>(g, image, out);
+                    let ahead = (self.w, ahead);
+                    let x = V::split(x);
+                    let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every };
+                    // As many sums at once as hide the latency of a multiply-add.
+                    match (images, groups::<V>()) {
+                        (1, 4) => job.one_image::<4>(0, out),
+                        (1, groups) => {
+                            for g in 0..groups / 8 {
+                                job.one_image::<8>(8 * g, out);
+                            }
+                        }
+                        _ => job.all_images(g, out),
+                    }
                 }
             }
         }
@@ -521,7 +419,28 @@ impl<V: Lanes> RowJob<'_, V> {
         }
     }
 
-    /// The same for one group of `S` images, `[image][32]`.
+    /// The same for one group of lanes of all images.
+    #[inline(always)]
+    fn all_images(&self, group: usize, out: &mut [u64]) {
+        let mut image = 0;
+        while image + 8 <= self.images {
+            self.some_images::<8>(group, image, out);
+            image += 8;
+        }
+        while image + 4 <= self.images {
+            self.some_images::<4>(group, image, out);
+            image += 4;
+        }
+        while image + 2 <= self.images {
+            self.some_images::<2>(group, image, out);
+            image += 2;
+        }
+        if image < self.images {
+            self.some_images::<1>(group, image, out);
+        }
+    }
+
+    /// The same for one group of lanes of `S` images, `[image][32]`.
     #[inline(always)]
     fn some_images<const S: usize>(&self, group: usize, image: usize, out: &mut [u64]) {
         let (mut sums, step, images) = ([V::no_products(); S], self.group_bytes, self.images);
@@ -559,10 +478,11 @@ impl RowStore {
         let held = self.limbs.iter().take_while(|limb| limb.holds(row));
         let mut out = Poly::zero(held.clone().count(), ring.degree());
         for (l, limb) in held.enumerate() {
-            let (p, first) = (u128::from(ring.moduli()[l].value()), limb.before[row] as usize);
+            let (p, row, blocks) =
+                (u128::from(ring.moduli()[l].value()), limb.before[row] as usize, ring.degree() / BLOCK);
             for (k, o) in out.limb_mut(l).iter_mut().enumerate() {
                 for (tile, x) in x.iter().enumerate() {
-                    let run = ((k / BLOCK * limb.rows() + first) * self.tiles + tile) * limb.run();
+                    let run = (limb.elements_before(row, k / BLOCK, blocks) * self.tiles + tile) * limb.run();
                     let bit = k % BLOCK * limb.bits;
                     let mut bytes = [0; 16];
                     bytes.copy_from_slice(&self.bytes[limb.bytes.start + run + bit / 8..][..16]);

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use jali::Kernel;
 use jali_ring::sample::{derive_key, stream};
-use jali_ring::{Batch, Inputs, Ntt, Poly, Products, Ring, RowStore};
+use jali_ring::{Batch, Inputs, Ntt, Poly, Ring, RowStore};
 use serde::Serialize;
 
 use crate::cli::text::{say, say_json, table};
@@ -117,23 +117,13 @@ fn of_kernel(kernel: Kernel, [one, all]: [&rayon::ThreadPool; 2], bus: &PerThrea
     let mut store = RowStore::new(&ring, &[ring.limbs(); ROWS], TILES)?;
     (0..ROWS * TILES).for_each(|i| store.set(i / TILES, i % TILES, &tiles[i % TILES]));
     let time = |pool: &rayon::ThreadPool, images: usize| -> anyhow::Result<f64> {
-        // At most 8 images together, and so many rows that the products stay in the cache, as the server does.
+        // At most 8 images together, as the server does.
         let together = images.min(8);
         let batches: Vec<Batch> = (0..images / together)
             .map(|_| store.prepare(&ring, Inputs::Elements(&vec![tiles.iter().collect(); together])))
             .collect::<Result<_, _>>()?;
-        let step = 64 / together;
-        let mut products = Products::default();
-        Ok(pool.install(|| {
-            best(|| {
-                for first in (0..ROWS).step_by(step) {
-                    for batch in &batches {
-                        let _ = store.products_into(&ring, batch, 0..1, first..first + step, &mut products);
-                        std::hint::black_box(&products);
-                    }
-                }
-            })
-        }))
+        store.multiply_all(&ring, &batches)?;
+        Ok(pool.install(|| best(|| drop(store.multiply_all(&ring, &batches)))))
     };
     let gb = |seconds: f64| store.bytes() as f64 / seconds / 1e9;
     let rows = PerThreads { one: gb(time(one, 1)?), all: gb(time(all, 1)?) };
