@@ -195,7 +195,8 @@ impl RowStore {
     ) {
         let (degree, most) = (ring.degree(), batches.first().map_or(0, Batch::images));
         let scratch = || Scratch::of(workspace, (GROUP * most + 2) * degree);
-        jobs.into_par_iter().for_each_init(scratch, |scratch, (part, places)| {
+        // One by one: whoever is done first takes the next, and nobody waits for more than one of them.
+        jobs.into_par_iter().with_max_len(1).for_each_init(scratch, |scratch, (part, places)| {
             let (element, rest) = scratch.words.split_at_mut(degree);
             let (more, products) = rest.split_at_mut(degree);
             let mut places = places.into_iter();

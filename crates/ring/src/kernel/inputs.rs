@@ -134,7 +134,7 @@ impl Batch {
         (self.images, self.kernel) = (images, ring.kernel());
         let parts = ring.degree() / BLOCK / PREPARED;
         self.words.resize(ring.limbs() * parts * words);
-        let outs = self.words.par_chunks_exact_mut(words).with_min_len((65_536 / words).max(1)).enumerate();
+        let outs = self.words.par_chunks_exact_mut(words).with_min_len((16_384 / words).max(1)).enumerate();
         outs.try_for_each(|(index, out)| source.arrange(index / parts, index % parts * PREPARED, out))
     }
 }
