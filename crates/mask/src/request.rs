@@ -282,7 +282,10 @@ impl LayerKey {
         // Two tiles of a small ring are as much as is hashed at once.
         let buffer = || Zeroizing::new(Vec::with_capacity(2 * tile));
         let digests: Vec<Key> = x.par_chunks(2).map_init(buffer, digest).collect();
-        let content = Zeroizing::new(digests.iter().flat_map(|d| **d).collect::<Vec<u8>>());
+        let mut content = Zeroizing::new(Vec::with_capacity(9 + 32 * digests.len()));
+        content.extend((x.len() as u64).to_le_bytes());
+        content.push(u8::from(short));
+        digests.iter().for_each(|digest| content.extend_from_slice(&**digest));
         self.derive("jali 1 request", entropy, context, &content)
     }
 

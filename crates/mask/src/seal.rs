@@ -180,7 +180,7 @@ impl Scope<'_> {
 ///
 /// # Errors
 /// [`MaskError::Shape`] if rows differ in length, are empty, or their indices do not rise or leave the ring;
-/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a negative bound.
+/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a bound below zero or above 2^31 - 1.
 pub fn seal(
     parameters: &Parameters,
     id: LayerId,
@@ -203,9 +203,7 @@ pub fn seal(
         return Err(MaskError::Shape { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
     }
     parameters.fit_for_checking()?;
-    if input_bound < 0 {
-        return Err(MaskError::InputRange { bound: input_bound });
-    }
+    check_bound(input_bound)?;
     for row in rows {
         if row.tiles.iter().any(|tile| !tile.is_sorted_by(|a, b| a.0 < b.0)) {
             return Err(MaskError::Shape { what: "rising coefficient indices", expected: 1, got: 0 });
@@ -270,6 +268,18 @@ pub fn seal(
         row_keys,
     };
     Ok((layer, key))
+}
+
+/// Inputs are digested as 32-bit numbers at most.
+///
+/// # Errors
+/// [`MaskError::InputRange`] for a bound that these do not reach, or a negative one.
+pub(crate) fn check_bound(input_bound: i64) -> Result<(), MaskError> {
+    if (0..=i64::from(i32::MAX)).contains(&input_bound) {
+        Ok(())
+    } else {
+        Err(MaskError::InputRange { bound: input_bound })
+    }
 }
 
 /// Some elements of the public vector `a` of a layer, one uniform element per tile, from its seed.

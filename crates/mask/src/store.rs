@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::answer::AnswerForm;
 use crate::check::{CheckKey, SCALARS};
-use crate::seal::{check_scalars, expand_public, row_secret};
+use crate::seal::{check_bound, check_scalars, expand_public, row_secret};
 use crate::unmask::Unmasking;
 use crate::{LayerId, LayerKey, MaskError, NoiseReport, Parameters, Wanted};
 
@@ -68,7 +68,7 @@ impl UnhintedKey {
     /// Reads what [`LayerKey::encode`] wrote for a layer of these parameters.
     ///
     /// # Errors
-    /// [`MaskError::Ring`] for other bytes, [`MaskError::SmallPrime`].
+    /// [`MaskError::Ring`] for other bytes, [`MaskError::SmallPrime`], [`MaskError::InputRange`].
     pub fn decode(
         r: &mut Reader<'_>,
         id: LayerId,
@@ -77,6 +77,7 @@ impl UnhintedKey {
         input_bound: i64,
     ) -> Result<Self, MaskError> {
         parameters.fit_for_checking()?;
+        check_bound(input_bound)?;
         let ring = parameters.ring();
         let key = |r: &mut Reader<'_>| -> Result<Key, MaskError> { Ok(Zeroizing::new(r.array()?)) };
         let (a_seed, check_key, sealing) = (key(r)?, key(r)?, key(r)?);

@@ -2,7 +2,7 @@
 
 use jali_mask::Answer;
 use jali_ring::wire::{Writer, pack_residues, packed_len, poly_len, rows_len};
-use jali_ring::{Inputs, Ntt, Poly, RingError};
+use jali_ring::{Inputs, Ntt, Poly, RingError, Workspace};
 
 use crate::{Operator, OperatorError};
 
@@ -10,6 +10,18 @@ impl Operator {
     /// Bytes of the answer to one input.
     pub fn answer_len(&self) -> usize {
         rows_len(self.ring.moduli(), self.form.limbs(), self.form.wanted().count())
+    }
+
+    /// Bytes of memory that answering so many inputs takes at most, the answers among them.
+    pub fn work_bytes(&self, images: usize) -> usize {
+        let answers = images.saturating_mul(self.answer_len());
+        answers.saturating_add(Workspace::bytes_needed(&self.ring, self.store.tiles(), images))
+    }
+
+    /// Bytes of memory that computing all hints takes at most.
+    pub fn hint_work_bytes(&self) -> usize {
+        let element = 8 * self.ring.limbs() * self.ring.degree();
+        self.rows().saturating_add(2 * self.store.tiles()).saturating_mul(element)
     }
 
     /// Answers a batch: `inputs` holds what a client's [`Writer::polys`] wrote for all of them, `out` gets [`Operator::answer_len`] bytes for each,

@@ -10,7 +10,7 @@
 //! Every image of a batch is one input of the operator's matrix, or as many as its layout has strips: to the server they are alike.
 //!
 //! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a
-//! server allocate more than its bytes and 4 GiB of products and answers justify.
+//! server allocate more than its bytes and 4 GiB of inputs and answers justify.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ impl std::fmt::Display for Refusal {
 
 /// Most images of one request.
 pub const MAX_IMAGES: usize = 4096;
-/// Most bytes of memory that a request's inputs, products and answers may take on the server: 4 GiB.
+/// Most bytes of memory that a request's inputs and answers may take on the server: 4 GiB.
 const MAX_BATCH_BYTES: usize = 1 << 32;
 
 /// Encodes a request: the masked tiles of every image.
@@ -93,7 +93,7 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<(usize
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
     let images = r.count(MAX_IMAGES, "images of a request").map_err(malformed)?;
-    if batch_bytes(operator, images) > MAX_BATCH_BYTES {
+    if operator.work_bytes(images) > MAX_BATCH_BYTES {
         return Err(Refusal::TooLarge);
     }
     // All lengths are known now, and are compared before anything is read or memory asked for.
@@ -102,12 +102,6 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<(usize
         return Err(Refusal::Malformed);
     }
     Ok((index, images, inputs))
-}
-
-/// Bytes of memory that a batch takes: inputs as rows read them, products and answers.
-pub(crate) fn batch_bytes(operator: &Operator, images: usize) -> usize {
-    let elements = images.saturating_mul(operator.tiles() + 2 * operator.rows());
-    elements.saturating_mul(operator.ring().limbs() * operator.ring().degree() * 8)
 }
 
 /// Encodes the answers of an operator to a batch of packed inputs.

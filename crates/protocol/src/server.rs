@@ -7,7 +7,7 @@ use jali_ring::Kernel;
 use jali_ring::wire::poly_len;
 
 use crate::awake::in_pool;
-use crate::message::{Refusal, batch_bytes, decode_request, encode_answer, encode_hints, encode_refusal};
+use crate::message::{Refusal, decode_request, encode_answer, encode_hints, encode_refusal};
 
 /// A loaded model ready to answer.
 #[derive(Debug)]
@@ -41,7 +41,13 @@ impl Server {
     /// among them; `None` if there is no such operator.
     pub fn work_bytes(&self, index: usize, request: usize) -> Option<usize> {
         let images = self.images(index, request)?.max(1);
-        Some(request.saturating_add(batch_bytes(self.model.operators().get(index)?, images)))
+        Some(request.saturating_add(self.model.operators().get(index)?.work_bytes(images)))
+    }
+
+    /// Bytes of memory that computing the hints of an operator and their message takes at most; `None` if there is no such operator.
+    pub fn hint_bytes(&self, index: usize) -> Option<usize> {
+        // The message is packed and smaller.
+        Some(self.model.operators().get(index)?.hint_work_bytes().saturating_mul(2))
     }
 
     /// Images that a request of so many bytes has room for; `None` if there is no such operator.

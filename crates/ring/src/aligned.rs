@@ -38,11 +38,14 @@ impl AlignedWords {
         self.words.len()
     }
 
-    /// Holds `len` words from now on, whose content is anything; in the same memory if there is enough of it.
+    /// Holds `len` words from now on, whose content is anything; in the same memory if there is enough of it, which is wiped else.
     pub(crate) fn resize(&mut self, len: usize) {
         match self.start + len <= self.words.len() {
             true => self.len = len,
-            false => *self = Self::zero(len),
+            false => {
+                self.zeroize();
+                *self = Self::zero(len);
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! secrets of the rows.
 
 use std::ops::Range;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 use zeroize::Zeroize;
@@ -47,48 +47,73 @@ impl Memory {
 }
 
 impl Workspace {
-    /// Something that was kept, or new.
-    fn take<T: Default>(&self, of: impl FnOnce(&mut Memory) -> &mut Vec<T>) -> T {
-        self.0.lock().ok().and_then(|mut memory| of(&mut memory).pop()).unwrap_or_default()
+    /// Bytes that [`RowStore::apply`] takes at most for rows of so many tiles and so many images, beside its results.
+    pub fn bytes_needed(ring: &Ring, tiles: usize, images: usize) -> usize {
+        let (limbs, element) = (ring.limbs(), 8 * ring.degree());
+        let inputs = images.min(GROUPS_AT_ONCE * IMAGES_TOGETHER).saturating_mul(tiles).saturating_mul(limbs * element);
+        inputs.saturating_add(rayon::current_num_threads() * (GROUP * images.min(IMAGES_TOGETHER) + 2) * element)
     }
 
-    /// Keeps something if there is room for it.
-    fn give<T: Zeroize>(&self, mut item: T, bytes: usize, of: impl FnOnce(&mut Memory) -> &mut Vec<T>) {
-        match self.0.lock() {
-            Ok(mut memory) if memory.bytes() + bytes <= KEPT_BYTES => of(&mut memory).push(item),
-            _ => item.zeroize(),
-        }
+    fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Zeroize for Workspace {
     fn zeroize(&mut self) {
-        if let Ok(Memory { batches, scratch }) = self.0.get_mut() {
-            batches.zeroize();
-            scratch.zeroize();
-        }
+        let Memory { batches, scratch } = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        batches.zeroize();
+        scratch.zeroize();
     }
 }
 
-/// Words of a workspace for as long as a thread needs them.
-struct Scratch<'w> {
+/// Something that a workspace keeps.
+trait Kept: Default + Zeroize {
+    fn of(memory: &mut Memory) -> &mut Vec<Self>;
+    fn bytes(&self) -> usize;
+}
+
+impl Kept for Batch {
+    fn of(memory: &mut Memory) -> &mut Vec<Self> {
+        &mut memory.batches
+    }
+
+    fn bytes(&self) -> usize {
+        Self::bytes(self)
+    }
+}
+
+impl Kept for AlignedWords {
+    fn of(memory: &mut Memory) -> &mut Vec<Self> {
+        &mut memory.scratch
+    }
+
+    fn bytes(&self) -> usize {
+        8 * self.capacity()
+    }
+}
+
+/// Memory of a workspace for as long as it is needed: given back if there is room for it, wiped else.
+struct Borrowed<'w, T: Kept> {
     workspace: &'w Workspace,
-    words: AlignedWords,
+    item: T,
 }
 
-impl<'w> Scratch<'w> {
-    fn of(workspace: &'w Workspace, len: usize) -> Self {
-        let mut words = workspace.take(|memory| &mut memory.scratch);
-        words.resize(len);
-        Self { workspace, words }
+impl<'w, T: Kept> Borrowed<'w, T> {
+    /// Something that was kept, or new.
+    fn of(workspace: &'w Workspace) -> Self {
+        let item = T::of(&mut workspace.memory()).pop().unwrap_or_default();
+        Self { workspace, item }
     }
 }
 
-impl Drop for Scratch<'_> {
+impl<T: Kept> Drop for Borrowed<'_, T> {
     fn drop(&mut self) {
-        let words = std::mem::take(&mut self.words);
-        let bytes = 8 * words.capacity();
-        self.workspace.give(words, bytes, |memory| &mut memory.scratch);
+        let mut memory = self.workspace.memory();
+        match memory.bytes() + self.item.bytes() <= KEPT_BYTES {
+            true => T::of(&mut memory).push(std::mem::take(&mut self.item)),
+            false => self.item.zeroize(),
+        }
     }
 }
 
@@ -127,29 +152,20 @@ impl RowStore {
         if let Some(out) = outs.iter().find(|out| out.len() != expected) {
             return Err(RingError::Length { what: "items of an image's results", expected, got: out.len() });
         }
-        let mut done = Ok(());
         let at_once = GROUPS_AT_ONCE * IMAGES_TOGETHER;
         for (chunk, outs) in outs.chunks_mut(at_once).enumerate() {
             let mut batches = vec![];
             for first in (0..outs.len()).step_by(IMAGES_TOGETHER) {
                 let images = chunk * at_once + first..chunk * at_once + outs.len().min(first + IMAGES_TOGETHER);
-                let mut batch = workspace.take(|memory| &mut memory.batches);
-                done = done.and_then(|()| {
-                    self.prepare_into(ring, inputs.some(images), &mut batch)?;
-                    self.fits(ring, &batch, &rows)
-                });
+                let mut batch = Borrowed::<Batch>::of(workspace);
+                self.prepare_into(ring, inputs.some(images), &mut batch.item)?;
+                self.fits(ring, &batch.item, &rows)?;
                 batches.push(batch);
             }
-            if done.is_ok() {
-                let jobs = self.jobs(rows.clone(), (outs, &starts, lens));
-                self.apply_jobs(ring, &batches, jobs, wanted, workspace, &finish);
-            }
-            for batch in batches {
-                let bytes = batch.bytes();
-                workspace.give(batch, bytes, |memory| &mut memory.batches);
-            }
+            let jobs = self.jobs(rows.clone(), (outs, &starts, lens));
+            self.apply_jobs(ring, &batches, jobs, wanted, workspace, &finish);
         }
-        done
+        Ok(())
     }
 
     /// What can be computed independently: parts of the rows, and the places of their results, image by image and row by row.
@@ -187,20 +203,24 @@ impl RowStore {
     fn apply_jobs<T: Send>(
         &self,
         ring: &Ring,
-        batches: &[Batch],
+        batches: &[Borrowed<'_, Batch>],
         jobs: Vec<(Part, Vec<&mut [T]>)>,
         wanted: &Pruning,
         workspace: &Workspace,
         finish: &(impl Fn(usize, &[u64], &mut [u64], &mut [T]) + Sync),
     ) {
-        let (degree, most) = (ring.degree(), batches.first().map_or(0, Batch::images));
-        let scratch = || Scratch::of(workspace, (GROUP * most + 2) * degree);
+        let (degree, most) = (ring.degree(), batches.first().map_or(0, |batch| batch.item.images()));
+        let scratch = || {
+            let mut words = Borrowed::<AlignedWords>::of(workspace);
+            words.item.resize((GROUP * most + 2) * degree);
+            words
+        };
         // One by one: whoever is done first takes the next, and nobody waits for more than one of them.
         jobs.into_par_iter().with_max_len(1).for_each_init(scratch, |scratch, (part, places)| {
-            let (element, rest) = scratch.words.split_at_mut(degree);
+            let (element, rest) = scratch.item.split_at_mut(degree);
             let (more, products) = rest.split_at_mut(degree);
             let mut places = places.into_iter();
-            for batch in batches {
+            for Borrowed { item: batch, .. } in batches {
                 self.multiply(ring, batch, &part, products);
                 for image in 0..batch.images() {
                     for (row, place) in (0..part.matrix_rows.len()).zip(&mut places) {

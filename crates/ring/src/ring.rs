@@ -1,6 +1,5 @@
 //! A ring: degree, primes and their transforms.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use rand_core::Rng;
@@ -63,11 +62,8 @@ impl Ring {
     /// The ring of the first `limbs` primes alone, at least one; the tables of roots are shared. Where only elements of this ring are
     /// written, elements of the whole one may stand beside them: their leading residues count.
     pub fn leading(&self, limbs: usize) -> Self {
-        self.part(0..limbs.clamp(1, self.limbs()))
-    }
-
-    fn part(&self, limbs: Range<usize>) -> Self {
-        let (moduli, plans) = (self.moduli[limbs.clone()].to_vec(), self.plans[limbs].to_vec());
+        let limbs = limbs.clamp(1, self.limbs());
+        let (moduli, plans) = (self.moduli[..limbs].to_vec(), self.plans[..limbs].to_vec());
         Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
     }
 
@@ -186,11 +182,6 @@ impl Ring {
     /// `values = values * factor + terms`, in integers: coefficients before they are lifted. Nothing may overflow; no `terms` stand for zeros.
     pub fn scale_coefficients(&self, values: &mut [i64], factor: i64, terms: Option<&[i64]>) {
         self.kernel.run(Scale { values, factor, terms });
-    }
-
-    /// `out = a * b`, coefficient by coefficient in the NTT domain, in this ring's limbs; all may have more.
-    pub fn mul(&self, out: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>) {
-        self.sum_of_products(out, [[a, b]]);
     }
 
     /// `acc += a * b`, coefficient by coefficient in the NTT domain.

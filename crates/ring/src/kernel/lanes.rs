@@ -112,7 +112,7 @@ pub(crate) fn ifma_products(m: &Modulus) -> usize {
 #[inline(always)]
 pub(crate) fn item_at<T>(items: &[T], at: usize) -> &T {
     debug_assert!(at < items.len());
-    // SAFETY: callers compute `at` from the lengths that they have checked before their loop (`RowBlock::run`,
+    // SAFETY: callers compute `at` from the lengths that they have checked before their loop (`RowGroup::run`, `SumOfProducts::run`,
     // `forward_pass`, `inverse_pass`, `inverse_pruned`); the tests run with debug assertions.
     unsafe { items.get_unchecked(at) }
 }

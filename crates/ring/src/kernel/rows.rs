@@ -25,6 +25,7 @@ pub(crate) const GROUP: usize = 4;
 
 /// The matrix `W~`: rows of `tiles` ring elements.
 pub struct RowStore {
+    degree: usize,
     tiles: usize,
     rows: usize,
     limbs: Vec<LimbRows>,
@@ -99,7 +100,7 @@ impl RowStore {
             LimbRows { bits: ring.kernel().held_bits(m.bits()), before, bytes }
         };
         let held = ring.moduli().iter().enumerate().map(limb).collect();
-        Ok(Self { tiles, rows: limbs.len(), limbs: held, kernel: ring.kernel(), bytes })
+        Ok(Self { degree: ring.degree(), tiles, rows: limbs.len(), limbs: held, kernel: ring.kernel(), bytes })
     }
 
     /// Number of rows.
@@ -169,14 +170,21 @@ impl RowStore {
         let (images, degree) = (batch.images(), ring.degree());
         let none = |row: usize| vec![Poly::zero(self.limbs(row), degree); images];
         let mut products: Vec<Vec<Poly<Ntt>>> = rows.clone().map(none).collect();
-        let mut words = vec![0; GROUP * images * degree];
-        for part in self.parts(rows.clone()) {
-            self.multiply(ring, batch, &part, &mut words);
-            for (i, row) in part.matrix_rows.iter().enumerate() {
-                for (image, product) in products[row - rows.start].iter_mut().enumerate() {
-                    let (from, out) = (part.runs(&words, i, image, images), product.limb_mut(part.limb));
-                    let outs = out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate();
-                    outs.for_each(|(b, out)| out.copy_from_slice(&from.words[b * from.stride..][..BLOCK]));
+        // A part after the other into its products, several parts at a time.
+        for parts in self.parts(rows.clone()).chunks(rayon::current_num_threads()) {
+            let multiply = |part: &Part| {
+                let mut words = AlignedWords::zero(part.matrix_rows.len() * images * degree);
+                self.multiply(ring, batch, part, &mut words);
+                words
+            };
+            let all: Vec<AlignedWords> = parts.par_iter().map(multiply).collect();
+            for (part, words) in parts.iter().zip(&all) {
+                for (i, row) in part.matrix_rows.iter().enumerate() {
+                    for (image, product) in products[row - rows.start].iter_mut().enumerate() {
+                        let (from, out) = (part.runs(words, i, image, images), product.limb_mut(part.limb));
+                        let outs = out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate();
+                        outs.for_each(|(b, out)| out.copy_from_slice(&from.words[b * from.stride..][..BLOCK]));
+                    }
                 }
             }
         }
@@ -206,25 +214,36 @@ impl RowStore {
         if rows.is_empty() || rows.end > self.rows {
             return Err(RingError::Length { what: "rows", expected: self.rows, got: rows.end });
         }
-        if self.limbs.len() != ring.limbs() {
+        let bits = ring.moduli().iter().map(|m| ring.kernel().held_bits(m.bits()));
+        if self.degree != ring.degree() || !bits.eq(self.limbs.iter().map(|limb| limb.bits)) {
             return Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: ring.limbs() });
         }
         let element = ring.limbs() * ring.degree() * batch.images();
-        if batch.words.len() != self.tiles * element || batch.kernel != ring.kernel() || self.kernel != batch.kernel {
+        if element == 0
+            || batch.words.len() != self.tiles * element
+            || batch.kernel != ring.kernel()
+            || self.kernel != batch.kernel
+        {
             let got = batch.words.len() / element.max(1);
             return Err(RingError::Length { what: "tiles of the input", expected: self.tiles, got });
         }
         Ok(())
     }
 
-    /// Some rows in parts, each of one group modulo one prime, in the order in which they lie.
+    /// Some rows in parts, each of one group modulo one prime, in the order in which they lie. Where there are more threads than groups, parts are smaller
+    /// than these.
     pub(crate) fn parts(&self, rows: Range<usize>) -> Vec<Part> {
         let mut parts: Vec<Part> = vec![];
+        let most = (rows.len() * self.limbs.len() / rayon::current_num_threads()).clamp(1, GROUP);
         for (limb, held) in self.limbs.iter().enumerate() {
             for row in rows.clone().filter(|&row| held.holds(row)) {
                 let at = held.before[row] as usize;
                 match parts.last_mut() {
-                    Some(part) if part.limb == limb && part.first / GROUP == at / GROUP => part.matrix_rows.push(row),
+                    Some(part)
+                        if part.limb == limb && part.first / GROUP == at / GROUP && part.matrix_rows.len() < most =>
+                    {
+                        part.matrix_rows.push(row);
+                    }
                     _ => parts.push(Part { limb, first: at, matrix_rows: vec![row] }),
                 }
             }

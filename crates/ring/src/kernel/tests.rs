@@ -76,7 +76,7 @@ proptest! {
     #[test]
     fn all_kernels_agree_on_rows(
         log_n in 10usize..12, bits in prop::collection::vec(28u32..=50, 1..4), tiles in 1usize..9, images in 1usize..12, seed: u8,
-        limbs in prop::collection::vec(1usize..4, 1..5),
+        limbs in prop::collection::vec(1usize..4, 1..12),
     ) {
         let ring = Ring::new(1 << log_n, &bits).unwrap();
         // Rows modulo all primes and modulo the first of them, mixed.
@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn rows_are_applied_and_transformed_back_from_elements_and_from_bytes(
         log_n in 10usize..12, bits in prop::collection::vec(28u32..=50, 1..4), tiles in 1usize..5, images in 1usize..20, seed: u8,
-        limbs in prop::collection::vec(1usize..4, 2..5),
+        limbs in prop::collection::vec(1usize..4, 2..12), first in 0usize..5, missing in 0usize..5,
     ) {
         let degree = 1 << log_n;
         for kernel in kernels() {
@@ -112,8 +112,9 @@ proptest! {
             };
             let bytes: Vec<Vec<u8>> = batch.iter().map(pack).collect();
             let mut packed: Vec<&[u8]> = bytes.iter().map(Vec::as_slice).collect();
-            // All rows but the first; of each, some coefficients, other numbers of them for every prime.
-            let (rows, indices) = (1..limbs.len(), [0, 3, degree as u32 / 2, degree as u32 - 1]);
+            // Some neighbouring rows; of each, some coefficients, other numbers of them for every prime.
+            let first = first.min(limbs.len() - 1);
+            let (rows, indices) = (first..limbs.len().saturating_sub(missing).max(first + 1), [0, 3, degree as u32 / 2, degree as u32 - 1]);
             let wanted = Pruning::new(degree, &indices);
             let lens: Vec<usize> = (0..ring.limbs()).map(|l| 1 + l).collect();
             let expect = |x: &Vec<Poly<Ntt>>| -> Vec<u64> {
@@ -387,6 +388,9 @@ fn wrong_shapes_and_names_are_errors() {
     let batch = prepare(&store, &ring, &[&x]).unwrap();
     assert!(store.products(&ring, &batch, 0..2).is_ok());
     assert!(store.products(&ring, &batch, 0..3).is_err() && store.products(&ring, &batch, 1..1).is_err());
+    // Another ring, and a batch of no images.
+    assert!(store.products(&other, &batch, 0..2).is_err() && store.products(&ring, &Batch::default(), 0..2).is_err());
+    assert!(store.products(&Ring::new(1024, &[29]).unwrap(), &batch, 0..2).is_err());
     for kernel in Kernel::available().into_iter().filter(|k| *k != ring.kernel()) {
         // Lanes of another kernel hold residues in another form.
         let other = Ring::with_kernel(1024, &[28], kernel).unwrap();

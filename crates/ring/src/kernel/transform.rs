@@ -98,7 +98,7 @@ pub(crate) struct Forward<'a> {
 }
 
 /// Values that stand elsewhere in runs of [`BLOCK`], one run every `stride` words.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Runs<'a> {
     pub(crate) words: &'a [u64],
     pub(crate) stride: usize,
@@ -111,7 +111,7 @@ impl<'a> Runs<'a> {
     /// The halves of 64 values.
     #[inline(always)]
     fn halves(&self, block: usize) -> [&'a Half; 2] {
-        let run = |run: usize| -> &'a Half { self.words[run * self.stride..].first_chunk().unwrap_or(&[0; BLOCK]) };
+        let run = |run: usize| &self.words[run * self.stride..].as_chunks().0[0];
         [run(2 * block), run(2 * block + 1)]
     }
 }
