@@ -18,6 +18,9 @@ const IMAGES_TOGETHER: usize = 8;
 /// next, and cost more than reading the matrix again (measured with 4, 8, 16 and 64 images of vgg3).
 const GROUPS_AT_ONCE: usize = 2;
 
+/// Bytes of the next rows that are asked for while products of one image are transformed back: a quarter of a second-level cache.
+const ASKED_AHEAD: usize = 256 << 10;
+
 /// Memory that is kept for later, in bytes: more belongs to batches of large networks, where getting it costs little beside the work.
 const KEPT_BYTES: usize = 32 << 20;
 
@@ -209,6 +212,7 @@ impl RowStore {
         workspace: &Workspace,
         finish: &(impl Fn(usize, &[u64], &mut [u64], &mut [T]) + Sync),
     ) {
+        let images: usize = batches.iter().map(|batch| batch.item.images()).sum();
         let (degree, most) = (ring.degree(), batches.first().map_or(0, |batch| batch.item.images()));
         let scratch = || {
             let mut words = Borrowed::<AlignedWords>::of(workspace);
@@ -220,12 +224,19 @@ impl RowStore {
             let (element, rest) = scratch.item.split_at_mut(degree);
             let (more, products) = rest.split_at_mut(degree);
             let mut places = places.into_iter();
+            let behind = self.behind(&part);
+            let share = ASKED_AHEAD / part.matrix_rows.len();
             for Borrowed { item: batch, .. } in batches {
                 self.multiply(ring, batch, &part, products);
                 for image in 0..batch.images() {
                     for (row, place) in (0..part.matrix_rows.len()).zip(&mut places) {
                         let runs = part.runs(products, row, image, batch.images());
-                        ring.plan(part.limb).inverse_from(runs, element, wanted);
+                        // Several images have work enough to wait for memory.
+                        let ahead = match images {
+                            1 => behind.get(row * share..(row + 1) * share).unwrap_or_default(),
+                            _ => &[],
+                        };
+                        ring.plan(part.limb).inverse_from(runs, element, wanted, ahead);
                         finish(part.limb, element, more, place);
                     }
                 }

@@ -48,13 +48,14 @@ impl NttPlan {
 
     /// NTT values to coefficients, in place, scaled by `1/N`.
     pub(crate) fn inverse(&self, values: &mut [u64]) {
-        self.kernel.run(Inverse { tables: &self.tables, values, from: None, wanted: None });
+        self.kernel.run(Inverse { tables: &self.tables, values, from: None, wanted: None, ahead: &[] });
     }
 
-    /// The same of values that stand in runs, of which only some coefficients are wanted: those in `out` that are not may become anything.
-    pub(crate) fn inverse_from(&self, from: Runs<'_>, out: &mut [u64], wanted: &Pruning) {
+    /// The same of values that stand in runs, of which only some coefficients are wanted: those in `out` that are not may become anything. `ahead` is
+    /// what will be read next.
+    pub(crate) fn inverse_from(&self, from: Runs<'_>, out: &mut [u64], wanted: &Pruning, ahead: &[u8]) {
         let wanted = Some(wanted).filter(|wanted| wanted.degree() == out.len());
-        self.kernel.run(Inverse { tables: &self.tables, values: out, from: Some(from), wanted });
+        self.kernel.run(Inverse { tables: &self.tables, values: out, from: Some(from), wanted, ahead });
     }
 }
 

@@ -251,6 +251,14 @@ impl RowStore {
         parts
     }
 
+    /// What lies behind a part of the rows, and is most likely what the same thread reads next.
+    pub(crate) fn behind(&self, part: &Part) -> &[u8] {
+        let limb = &self.limbs[part.limb];
+        let group = limb.group(part.first);
+        let element = self.degree / BLOCK * limb.run() * self.tiles;
+        self.bytes.get(limb.bytes.start + group.end * element + AHEAD..).unwrap_or_default()
+    }
+
     /// A part of the rows times every input of a batch that [fits](RowStore::fits): the front of `out` becomes `[block][row][image][32]`.
     pub(crate) fn multiply(&self, ring: &Ring, batch: &Batch, part: &Part, out: &mut [u64]) {
         let (limb, rows) = (&self.limbs[part.limb], part.matrix_rows.len());

@@ -212,7 +212,7 @@ fn all_transforms_agree_with_another_implementation() {
                 kernel.run(Forward { tables: &tables, values: &mut got });
                 let name = kernel.name();
                 assert!((0..degree).all(|i| got[place(i)] == want[i]), "{name} forward, degree {degree}, {bits} bits");
-                kernel.run(Inverse { tables: &tables, values: &mut got, from: None, wanted: None });
+                kernel.run(Inverse { tables: &tables, values: &mut got, from: None, wanted: None, ahead: &[] });
                 assert!(got == input, "{name} inverse, degree {degree}, {bits} bits");
             }
         }
@@ -257,17 +257,29 @@ fn pruned_transforms_give_the_wanted_coefficients() {
                 let kernel = kernel.for_modulus(&m);
                 let tables = kernel.run(MakeTables { modulus: m, log_degree: degree.ilog2(), psi });
                 let mut want = values.clone();
-                kernel.run(Inverse { tables: &tables, values: &mut want, from: None, wanted: None });
+                kernel.run(Inverse { tables: &tables, values: &mut want, from: None, wanted: None, ahead: &[] });
                 for set in &sets {
                     let (wanted, mut got) = (Pruning::new(degree, set), values.clone());
-                    kernel.run(Inverse { tables: &tables, values: &mut got, from: None, wanted: Some(&wanted) });
+                    kernel.run(Inverse {
+                        tables: &tables,
+                        values: &mut got,
+                        from: None,
+                        wanted: Some(&wanted),
+                        ahead: &[7; 999],
+                    });
                     // The same from runs that stand apart.
                     let (mut apart, stride) = (vec![u64::MAX; values.len() / BLOCK * 40], 40);
                     for (place, run) in apart.chunks_mut(stride).zip(values.chunks(BLOCK)) {
                         place[..BLOCK].copy_from_slice(run);
                     }
                     let (from, mut other) = (Some(Runs { words: &apart, stride }), vec![u64::MAX; degree]);
-                    kernel.run(Inverse { tables: &tables, values: &mut other, from, wanted: Some(&wanted) });
+                    kernel.run(Inverse {
+                        tables: &tables,
+                        values: &mut other,
+                        from,
+                        wanted: Some(&wanted),
+                        ahead: &[],
+                    });
                     for i in set.iter().map(|&i| i as usize).filter(|&i| i < degree) {
                         let three = [got[i], other[i], want[i]];
                         assert!(three == [want[i]; 3], "{}, degree {degree}, {bits} bits", kernel.name());

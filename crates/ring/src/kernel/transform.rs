@@ -9,7 +9,7 @@
 //! bits that [`MAX_LANE_BITS`] allows. Inverse, sums double: values are settled after every pass where `p`,
 //! doubled that often, would not fit.
 
-use super::lanes::{Block64, Lanes, item_at, item_at_mut};
+use super::lanes::{Block64, Lanes, item_at, item_at_mut, prefetch_outer};
 use super::pruning::{ALL, Last, Pruning};
 use super::{BLOCK, Job};
 use crate::Modulus;
@@ -131,6 +131,27 @@ pub(crate) struct Inverse<'a> {
     pub(crate) from: Option<Runs<'a>>,
     /// If not all coefficients are wanted: which. The others may become anything.
     pub(crate) wanted: Option<&'a Pruning>,
+    /// Bytes that will be read next: asked for meanwhile, as a transform leaves the memory alone.
+    pub(crate) ahead: &'a [u8],
+}
+
+/// What is asked for ahead, and how far that has come.
+struct Ahead<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl Ahead<'_> {
+    /// Four lines: a transform of 4096 values has 192 steps and more.
+    #[inline(always)]
+    fn ask<V: Lanes>(&mut self) {
+        if V::PREFETCHES && self.at < self.bytes.len() {
+            for line in 0..4 {
+                prefetch_outer::<V, _>(self.bytes, self.at + 64 * line);
+            }
+            self.at += 256;
+        }
+    }
 }
 
 /// Roots of one block, nodes 1 to `S - 1`, in lanes.
@@ -347,6 +368,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
     values: &mut [u64],
     blocks: usize,
     (doublings, settle): (u32, bool),
+    ahead: &mut Ahead<'_>,
     p: &V::Prime,
 ) {
     let block_len = values.len() / blocks;
@@ -362,6 +384,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
             }
         } else {
             for i in 0..run {
+                ahead.ask::<V>();
                 let mut x = load_runs::<V, S>(words, i, run, false);
                 inverse_butterflies(&mut x, &roots, doublings, p);
                 if settle {
@@ -406,7 +429,9 @@ impl Job for Inverse<'_> {
         let (t, p) = (self.tables, V::prime(&self.tables.modulus));
         // Values start below 2p and double at every level; a difference adds its bias once more.
         let settle = t.modulus.bits() + t.log_degree + 2 > V::CAPACITY;
+        let mut ahead = Ahead { bytes: self.ahead, at: 0 };
         for (b, (block, inner)) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.inverse.inner).enumerate() {
+            ahead.ask::<V>();
             if V::LANES == 8 {
                 // All of the block is in registers before anything is written; a copy would only be in the way.
                 let columns = self.from.map_or_else(|| halves(block), |runs| runs.halves(b));
@@ -429,10 +454,10 @@ impl Job for Inverse<'_> {
             let growth = (if settle { 0 } else { t.log_degree - left }, settle);
             let blocks = 1 << (left - levels);
             match (levels, self.wanted.filter(|_| blocks == 1 && V::LANES == 8)) {
-                (1, _) => inverse_pass::<V, 2>(t, self.values, blocks, growth, &p),
-                (2, _) => inverse_pass::<V, 4>(t, self.values, blocks, growth, &p),
+                (1, _) => inverse_pass::<V, 2>(t, self.values, blocks, growth, &mut ahead, &p),
+                (2, _) => inverse_pass::<V, 4>(t, self.values, blocks, growth, &mut ahead, &p),
                 (_, Some(wanted)) => inverse_pruned::<V>(t, self.values, wanted, growth.0, &p),
-                (_, None) => inverse_pass::<V, 8>(t, self.values, blocks, growth, &p),
+                (_, None) => inverse_pass::<V, 8>(t, self.values, blocks, growth, &mut ahead, &p),
             }
             left -= levels;
         }
