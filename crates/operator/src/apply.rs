@@ -18,12 +18,6 @@ impl Operator {
         answers.saturating_add(Workspace::bytes_needed(&self.ring, self.store.tiles(), images))
     }
 
-    /// Bytes of memory that computing all hints takes at most.
-    pub fn hint_work_bytes(&self) -> usize {
-        let element = 8 * self.ring.limbs() * self.ring.degree();
-        self.rows().saturating_add(2 * self.store.tiles()).saturating_mul(element)
-    }
-
     /// Answers a batch: `inputs` holds what a client's [`Writer::polys`] wrote for all of them, `out` gets [`Operator::answer_len`] bytes for each,
     /// row by row and prime by prime the wanted coefficients, packed. The matrix is read once for every 16 images.
     ///

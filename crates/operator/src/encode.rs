@@ -4,7 +4,7 @@
 //! section "operators" = operators u32 | operator*
 //! operator  = degree u32 | limbs u8 | bits of each prime u8* | primes of open rows u8 | tiles of a row u32 | blocks u32 | rows u32 | wanted [28]
 //!           | seed of a [32] | kinds of rows u8*
-//! sections "rows O R" = rows of operator O from row R on, about four million bytes together
+//! sections "rows O R" = rows of operator O from row R on, about a million bytes together
 //! row       = tiles x limbs x N packed residues          kind 0: hidden
 //!           | tiles x (terms, (index step, value)*)      kind 1: open, varints; values in zigzag form
 //! ```
@@ -20,7 +20,7 @@ use crate::container::{BundleWriter, Kind};
 pub(crate) const ROW_HIDDEN: u8 = 0;
 pub(crate) const ROW_OPEN: u8 = 1;
 /// Bytes after which the rows of an operator go on in a new section.
-const SECTION_BYTES: usize = 4_000_000;
+const SECTION_BYTES: usize = 1_000_000;
 
 /// Name of the section that describes all operators.
 pub(crate) const OPERATORS: &str = "operators";

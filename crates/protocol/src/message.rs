@@ -15,7 +15,7 @@
 use std::sync::Arc;
 
 use jali_mask::{Answer, AnswerForm};
-use jali_operator::{Operator, ServerModel};
+use jali_operator::{Operator, OperatorError, ServerModel};
 use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 use rayon::prelude::*;
@@ -162,15 +162,16 @@ pub fn decode_answer(
 }
 
 /// Encodes the hints of an operator, row by row.
-pub fn encode_hints(operator: u32, ring: &Ring, hints: &[Poly<Ntt>]) -> Vec<u8> {
-    let mut w = Writer::new();
+///
+/// # Errors
+/// [`OperatorError::Ring`] never in practice.
+pub fn encode_hints(index: u32, operator: &Operator) -> Result<Vec<u8>, OperatorError> {
+    let mut w = Writer::with_capacity(HEADER + operator.hints_len());
     w.raw(&HINTS);
     w.u8(VERSION);
-    w.u32(operator);
-    for hint in hints {
-        ring.moduli()[..hint.limbs()].iter().enumerate().for_each(|(l, m)| w.residues(ring.kernel(), m, hint.limb(l)));
-    }
-    w.finish()
+    w.u32(index);
+    operator.write_hints(&mut w)?;
+    Ok(w.finish())
 }
 
 /// Reads hints; `limbs` says modulo how many primes every row is held. `None` for anything else.

@@ -44,10 +44,9 @@ impl Server {
         Some(request.saturating_add(self.model.operators().get(index)?.work_bytes(images)))
     }
 
-    /// Bytes of memory that computing the hints of an operator and their message takes at most; `None` if there is no such operator.
+    /// Bytes of memory that the hints of an operator take at most while they are computed; `None` if there is no such operator.
     pub fn hint_bytes(&self, index: usize) -> Option<usize> {
-        // The message is packed and smaller.
-        Some(self.model.operators().get(index)?.hint_work_bytes().saturating_mul(2))
+        Some(self.model.operators().get(index)?.hint_work_bytes())
     }
 
     /// Images that a request of so many bytes has room for; `None` if there is no such operator.
@@ -60,7 +59,7 @@ impl Server {
     /// whoever takes them.
     pub fn hints(&self, index: usize) -> Option<Vec<u8>> {
         let operator = self.model.operators().get(index)?;
-        Some(encode_hints(index as u32, operator.ring(), &operator.hints().ok()?))
+        encode_hints(index as u32, operator).ok()
     }
 
     /// As [`Server::load`], from a bundle that is read section by section.
