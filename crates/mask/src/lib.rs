@@ -11,7 +11,7 @@
 //!               z = sum_i a[i]*(x[i] + t*e[i])                  stays with the client
 //! server        r[o] = sum_i W~[o][i]*x~[i]                                                    (jali-operator)
 //! check         sum_o alpha[o]*r[o] = sum_i U[i]*x~[i]          before anything secret is used (check)
-//! client        V = r[o] + s*H[o] + s'[o]*z, centred mod q, mod t, centred                     (request)
+//! client        V = r[o] + s*H[o] + s'[o]*z, centred mod q, mod t, centred                     (unmask)
 //! ```
 //!
 //! | module | what it holds |

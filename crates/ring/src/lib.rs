@@ -8,6 +8,8 @@
 //! | [`poly`] | polynomials typed by their domain (coefficient or NTT) |
 //! | [`ring`] | degree, moduli and transforms together; pointwise products |
 //! | [`kernel`] | the hot loops for every vector unit: transforms, rows, pointwise products (the only place with `unsafe`) |
+//! | `apply` | rows times inputs, transformed back, and the memory for it |
+//! | `pages`, `aligned` | memory in large pages, words on cache lines |
 //! | [`crt`] | residues back to centred integers |
 //! | [`sample`] | uniform, ternary and centred binomial sampling from a seeded stream |
 //! | [`wire`] | length-checked reading and writing, residues packed to their bit width |

@@ -164,7 +164,7 @@ impl RowStore {
     /// Some rows times every input of a batch, `[row][image]`, each modulo as many primes as the row is held modulo.
     ///
     /// # Errors
-    /// As [`RowStore::fits`].
+    /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape or kernel.
     pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Vec<Vec<Poly<Ntt>>>, RingError> {
         self.fits(ring, batch, &rows)?;
         let (images, degree) = (batch.images(), ring.degree());
