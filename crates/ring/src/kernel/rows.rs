@@ -422,10 +422,10 @@ impl<V: Lanes> RowJob<'_, V> {
         loop {
             for _ in 0..left.min(self.fold_every) {
                 // The lines of a tile; what it ends with is asked for with the next.
-                prefetch_outer::<V, _>(self.ahead.0, ahead);
-                prefetch_outer::<V, _>(self.ahead.0, ahead + 64);
+                prefetch::<V, _>(self.ahead.0, ahead);
+                prefetch::<V, _>(self.ahead.0, ahead + 64);
                 if run > 144 {
-                    prefetch_outer::<V, _>(self.ahead.0, ahead + 128);
+                    prefetch::<V, _>(self.ahead.0, ahead + 128);
                 }
                 for n in 0..S {
                     let (x, w) = (V::load(item_at(self.x, from + n * tiles)), array_at(self.w, at + n * step));
