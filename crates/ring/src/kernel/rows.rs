@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use super::inputs::{Batch, Inputs, Source};
-use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch, prefetch_outer};
+use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch};
 use super::transform::Runs;
 use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
