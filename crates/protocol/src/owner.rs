@@ -21,6 +21,10 @@ const DEGREES: [usize; 5] = [2048, 4096, 8192, 16384, 32768];
 /// saves memory, and time only where the bus is slower than the kernels.
 const BYTES_WORTH_A_MS: f64 = 50e6;
 
+/// How much more a millisecond of the server weighs than one of the client, which has its machine to itself: a server works for many. Where two layouts
+/// cost the same in all, as tiles and rows often do, it decides for fewer rows.
+const SHARED: f64 = 0.25;
+
 /// What is left of a layer's cost must be at most so much before its first prime grows for the sake of open rows: residues modulo a
 /// larger prime take a byte more and are folded more often, which the counts of the cost model do not see.
 const WORTH_A_LARGER_PRIME: f64 = 0.9;
@@ -151,7 +155,7 @@ fn cheapest(
             let counts = counts(&literal, &layout, values, 0);
             let prediction = costs.predict(&counts, hidden);
             let sealed = if hidden { counts.hidden_bytes(counts.rows) as f64 } else { 0.0 };
-            let total = prediction.total_ms() + sealed / BYTES_WORTH_A_MS;
+            let total = prediction.total_ms() + SHARED * prediction.server_ms + sealed / BYTES_WORTH_A_MS;
             if best.as_ref().is_none_or(|b| total < b.0) {
                 best = Some((total, literal, layout, prediction));
             }
