@@ -9,6 +9,8 @@ mod emulated;
 mod inputs;
 pub(crate) mod lanes;
 pub(crate) mod masking;
+#[cfg(target_arch = "x86_64")]
+mod packing;
 mod peak;
 pub(crate) mod pointwise;
 pub(crate) mod pruning;
@@ -156,7 +158,7 @@ impl Kernel {
         match self.0 {
             // SAFETY: as in `run`; VBMI is among what `ifma_available` asks for.
             #[cfg(target_arch = "x86_64")]
-            Kind::Ifma => unsafe { x86::unpack_bits(bits, p, bytes, out) },
+            Kind::Ifma => unsafe { packing::unpack_bits(bits, p, bytes, out) },
             _ => {
                 let _ = (bits, p, bytes, out);
                 (0, false)
@@ -171,7 +173,7 @@ impl Kernel {
         match self.0 {
             // SAFETY: as in `unpack_bits`.
             #[cfg(target_arch = "x86_64")]
-            Kind::Ifma => unsafe { x86::pack_bits(bits, values, out) },
+            Kind::Ifma => unsafe { packing::pack_bits(bits, values, out) },
             _ => {
                 let _ = (bits, values, out);
                 0
