@@ -252,7 +252,6 @@ fn find(app: &App, name: &str, index: &str) -> Result<(Arc<Server>, usize), Resp
 
 async fn hints_of(app: &Arc<App>, name: &str, index: &str) -> Result<Response, Response> {
     let (model, index) = find(app, name, index)?;
-    // About what one image of this operator takes, and its rows once more.
     let work = model.hint_bytes(index).unwrap_or(0);
     if work > app.limits.max_memory {
         let why = "the server's --max-memory is too small for this model\n";

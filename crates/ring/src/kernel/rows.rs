@@ -357,11 +357,12 @@ impl Job for RowGroup<'_> {
             (V::prime(self.modulus), V::spread(bits), V::products_between_folds(self.modulus));
         let inputs = tiles * images * BLOCK;
         // Inputs come from an outer cache: each row asks for its share of those of the next block.
-        let share = inputs.div_ceil(rows * groups::<V>());
+        let passes = if images == 1 { 1 } else { groups::<V>() };
+        let share = inputs.div_ceil(rows * passes);
         let blocks = self.x.chunks_exact(inputs).zip(self.out.chunks_exact_mut(rows * images * BLOCK));
         for (block, (x, out)) in blocks.enumerate() {
             let start = block * block_bytes;
-            for g in 0..if images == 1 { 1 } else { groups::<V>() } {
+            for g in 0..passes {
                 for (row, out) in out.chunks_exact_mut(images * BLOCK).enumerate() {
                     let at = start + row * row_bytes;
                     // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by the chunks.
@@ -372,10 +373,8 @@ impl Job for RowGroup<'_> {
                         1 => at + AHEAD,
                         _ => at + block_bytes + g * (row_bytes / groups::<V>()),
                     };
-                    let ask = (g * rows + row) * share..(g * rows + row + 1) * share;
-                    let ask =
-                        if images == 1 { row * groups::<V>() * share..(row + 1) * groups::<V>() * share } else { ask };
-                    for word in ask.step_by(8) {
+                    let asks = g * rows + row;
+                    for word in (asks * share..(asks + 1) * share).step_by(8) {
                         prefetch::<V, _>(x, inputs + word);
                     }
                     let ahead = (self.w, ahead);

@@ -70,8 +70,8 @@ struct Report {
     hidden_over_clear: f64,
     /// What reading the matrices, a request and an answer for one image would take, all hidden, at the speed at which the matrices can be read.
     server_bus_ms: f64,
-    /// The server's time as a multiple of that.
-    server_over_bus: f64,
+    /// The server's time as a multiple of that; none with a link, which its time includes then.
+    server_over_bus: Option<f64>,
     batches: Vec<Batch>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     sweep: Vec<Point>,
@@ -265,7 +265,7 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         hidden_over_leaked: hidden_figures.latency_ms.median / leaked_figures.latency_ms.median,
         hidden_over_clear: hidden_figures.latency_ms.median / clear.latency_ms.median,
         server_bus_ms,
-        server_over_bus: hidden_figures.server_ms / server_bus_ms,
+        server_over_bus: (args.link == Link::LOOPBACK).then_some(hidden_figures.server_ms / server_bus_ms),
         hidden: hidden_figures,
         leaked_80: leaked_80.figures(),
         leaked: leaked_figures,
@@ -386,10 +386,12 @@ fn print(r: &Report) -> anyhow::Result<()> {
     say(format!("{}\n", table(&header, 1, rows)))?;
     say(format!("hidden / open {:.2}, hidden / clear {:.1}", r.hidden_over_leaked, r.hidden_over_clear))?;
     say(format!("prepared: {:.1} ms per image ahead of it", r.prepare_ms))?;
-    say(format!(
-        "server, all hidden: {:.2} x the {:.2} ms that reading the matrices, a request and an answer takes",
-        r.server_over_bus, r.server_bus_ms
-    ))?;
+    if let Some(times) = r.server_over_bus {
+        say(format!(
+            "server, all hidden: {times:.2} x the {:.2} ms that reading the matrices, a request and an answer takes",
+            r.server_bus_ms
+        ))?;
+    }
     for b in &r.batches {
         say(format!(
             "batch of {:3}  {:6.1} images/s all hidden; per image {:.1} ms client, {:.1} ms server",
