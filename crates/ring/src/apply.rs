@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use zeroize::Zeroize;
 
 use crate::aligned::AlignedWords;
-use crate::kernel::{Batch, GROUP, Inputs, Part};
+use crate::kernel::{Batch, GROUP, Inputs, Part, product_words};
 use crate::{Pruning, Ring, RingError, RowStore};
 
 /// Images that are computed together: their products of a group of rows are about what a second-level cache keeps.
@@ -32,7 +32,7 @@ pub struct Workspace(Mutex<Memory>);
 #[derive(Default)]
 struct Memory {
     batches: Vec<Batch>,
-    /// Products of a group of rows, an element's coefficients, and as many words more.
+    /// As many words as an element has, and products of a group of rows.
     scratch: Vec<AlignedWords>,
 }
 
@@ -54,7 +54,8 @@ impl Workspace {
     pub fn bytes_needed(ring: &Ring, tiles: usize, images: usize) -> usize {
         let (limbs, element) = (ring.limbs(), 8 * ring.degree());
         let inputs = images.min(GROUPS_AT_ONCE * IMAGES_TOGETHER).saturating_mul(tiles).saturating_mul(limbs * element);
-        inputs.saturating_add(rayon::current_num_threads() * (GROUP * images.min(IMAGES_TOGETHER) + 2) * element)
+        let products = GROUP * images.min(IMAGES_TOGETHER) * 8 * product_words(ring.degree());
+        inputs.saturating_add(rayon::current_num_threads() * (products + element))
     }
 
     fn memory(&self) -> std::sync::MutexGuard<'_, Memory> {
@@ -216,28 +217,27 @@ impl RowStore {
         let (degree, most) = (ring.degree(), batches.first().map_or(0, |batch| batch.item.images()));
         let scratch = || {
             let mut words = Borrowed::<AlignedWords>::of(workspace);
-            words.item.resize((GROUP * most + 2) * degree);
+            words.item.resize(GROUP * most * product_words(degree) + degree);
             words
         };
         // One by one: whoever is done first takes the next, and nobody waits for more than one of them.
         jobs.into_par_iter().with_max_len(1).for_each_init(scratch, |scratch, (part, places)| {
-            let (element, rest) = scratch.item.split_at_mut(degree);
-            let (more, products) = rest.split_at_mut(degree);
+            let (more, products) = scratch.item.split_at_mut(degree);
+            let (plan, behind, rows) = (ring.plan(part.limb), self.behind(&part), part.matrix_rows.len());
+            let (back, share) = (plan.begins(ring.kernel()), ASKED_AHEAD / rows);
             let mut places = places.into_iter();
-            let behind = self.behind(&part);
-            let share = ASKED_AHEAD / part.matrix_rows.len();
             for Borrowed { item: batch, .. } in batches {
-                self.multiply(ring, batch, &part, products);
+                self.multiply(ring, batch, &part, back, products);
                 for image in 0..batch.images() {
-                    for (row, place) in (0..part.matrix_rows.len()).zip(&mut places) {
-                        let runs = part.runs(products, row, image, batch.images());
+                    for (row, place) in (0..rows).zip(&mut places) {
+                        let product = &mut products[(row * batch.images() + image) * product_words(degree)..][..degree];
                         // Several images have work enough to wait for memory.
                         let ahead = match images {
                             1 => behind.get(row * share..(row + 1) * share).unwrap_or_default(),
                             _ => &[],
                         };
-                        ring.plan(part.limb).inverse_from(runs, element, wanted, ahead);
-                        finish(part.limb, element, more, place);
+                        plan.inverse_some(product, back.is_some(), wanted, ahead);
+                        finish(part.limb, product, more, place);
                     }
                 }
             }

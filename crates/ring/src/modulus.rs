@@ -32,6 +32,8 @@ pub(crate) struct Constants {
     pub(crate) barrett52: u64,
     /// `c = 2^52 mod p` and `floor(c * 2^52 / p)`.
     pub(crate) pow52: [u64; 2],
+    /// `1/p mod 2^52`.
+    pub(crate) inverse52: u64,
 }
 
 /// `x - p` if `x >= p`, else `x`, without a branch. Needs `x, p < 2^63`.
@@ -60,6 +62,8 @@ impl Modulus {
             barrett64: ((1u128 << 64) / u128::from(p)) as u64,
             barrett52: (1u64 << 52) / p,
             pow52: pair(power(52)),
+            // Newton: each step doubles the bits that are right, from the three of an odd number's own square.
+            inverse52: (0..5).fold(p, |x, _| x.wrapping_mul(2u64.wrapping_sub(p.wrapping_mul(x)))) & ((1 << 52) - 1),
         };
         Ok(Self { value: p, bits, reciprocal: ((1u128 << (bits + 63)) / u128::from(p)) as u64, constants })
     }

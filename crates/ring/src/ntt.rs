@@ -5,7 +5,7 @@
 //! `psi^(2*rev(i) + 1)`; ours is that with every 64 values, seen as eight rows of eight, turned to columns
 //! (`kernel/transform.rs` says why).
 
-use crate::kernel::transform::{Forward, Inverse, Runs, Tables};
+use crate::kernel::transform::{Forward, Inverse, Tables, holds_rows};
 use crate::kernel::{Job, lanes::Lanes};
 use crate::{Kernel, Modulus, Pruning, RingError};
 
@@ -31,6 +31,17 @@ impl Job for MakeTables {
     }
 }
 
+/// Whether lanes hold a row of 64 values.
+struct HoldsRows;
+
+impl Job for HoldsRows {
+    type Out = bool;
+
+    fn run<V: Lanes>(self) -> bool {
+        holds_rows::<V>()
+    }
+}
+
 impl NttPlan {
     /// Precomputes the roots of unity. Needs `p = 1 (mod 2 * degree)`.
     pub(crate) fn new(degree: usize, modulus: Modulus, kernel: Kernel) -> Result<Self, RingError> {
@@ -46,16 +57,21 @@ impl NttPlan {
         self.kernel.run(Forward { tables: &self.tables, values });
     }
 
-    /// NTT values to coefficients, in place, scaled by `1/N`.
-    pub(crate) fn inverse(&self, values: &mut [u64]) {
-        self.kernel.run(Inverse { tables: &self.tables, values, from: None, wanted: None, ahead: &[] });
+    /// The tables, if this kernel computes the transforms as well and can [begin](Tables::begin_inverse) those back with the products.
+    pub(crate) fn begins(&self, kernel: Kernel) -> Option<&Tables> {
+        Some(&self.tables).filter(|_| kernel == self.kernel && kernel.run(HoldsRows))
     }
 
-    /// The same of values that stand in runs, of which only some coefficients are wanted: those in `out` that are not may become anything. `ahead` is
-    /// what will be read next.
-    pub(crate) fn inverse_from(&self, from: Runs<'_>, out: &mut [u64], wanted: &Pruning, ahead: &[u8]) {
-        let wanted = Some(wanted).filter(|wanted| wanted.degree() == out.len());
-        self.kernel.run(Inverse { tables: &self.tables, values: out, from: Some(from), wanted, ahead });
+    /// NTT values to coefficients, in place, scaled by `1/N`.
+    pub(crate) fn inverse(&self, values: &mut [u64]) {
+        self.kernel.run(Inverse { tables: &self.tables, values, begun: false, wanted: None, ahead: &[] });
+    }
+
+    /// The same, of which only some coefficients are wanted: those that are not may become anything. Whether it has [begun](NttPlan::begins)
+    /// already; `ahead` is what will be read next.
+    pub(crate) fn inverse_some(&self, values: &mut [u64], begun: bool, wanted: &Pruning, ahead: &[u8]) {
+        let wanted = Some(wanted).filter(|wanted| wanted.degree() == values.len());
+        self.kernel.run(Inverse { tables: &self.tables, values, begun, wanted, ahead });
     }
 }
 

@@ -122,6 +122,19 @@ impl Lanes for Emulated {
         rest.subtract_once(p.value()).store(words);
         assert!(words.iter().all(|&v| v < p.value()), "not canonical");
     }
+    fn held(m: &Modulus) -> u64 {
+        m.constants().pow52[0]
+    }
+    fn close((low, high): (Self, Self), p: &Modulus) -> Self {
+        let zero = Self::splat(0);
+        let q = zero.add_low(low.cut(), Self::splat(p.constants().inverse52)).cut();
+        // What is subtracted ends in the same 52 bits as the sum.
+        assert!((0..8).all(|i| (product(q.0[i], p.value()) as u64 ^ low.0[i]) & LOW52 == 0));
+        let high = Self::each(|i| high.0[i] + (low.0[i] >> 52) + p.value());
+        let r = Self::each(|i| high.0[i] - zero.add_high(q, Self::splat(p.value())).0[i]);
+        assert!(r.0.iter().all(|&v| v <= LOW52), "a sum is too large to close");
+        r
+    }
     fn columns(block: &Block64, _: usize) -> [Self; 8] {
         std::array::from_fn(|l| Self::each(|j| block[8 * j + l]))
     }
@@ -129,6 +142,9 @@ impl Lanes for Emulated {
         for (l, column) in columns.iter().enumerate() {
             (0..8).for_each(|j| block[8 * j + l] = column.0[j]);
         }
+    }
+    fn turn(rows: [Self; 8]) -> [Self; 8] {
+        std::array::from_fn(|l| Self::each(|j| rows[j].0[l]))
     }
     fn spread(bits: usize) -> usize {
         bits

@@ -159,7 +159,7 @@ impl Zeroize for Batch {
 }
 
 /// Blocks that are put in order together: fewer jumps from element to element.
-const PREPARED: usize = 8;
+const PREPARED: usize = 4;
 
 /// Residues of so many blocks.
 type Residues = [u64; PREPARED * BLOCK];

@@ -8,6 +8,7 @@
 //! | `enter` | `[0, p)` | `[0, p)` |
 //! | `mul_constant`, `settle` | `[0, 2p)` | `[-p, p]` |
 //! | `mul` | `[0, 4p)` | `[-p, p]` |
+//! | `close`, `t` products | `[0, p + t*2^(2b - 52)]` | `[-p, p]` |
 //! | `sub(y, bias)` | `x - y + bias`, `bias` a multiple of `p` not below `y` | `x - y` |
 //!
 //! Every value must stay below `2^CAPACITY` in absolute value.
@@ -32,8 +33,6 @@ pub(crate) trait Lanes: Copy {
     const LEVELS: u32;
     /// Lazy values stay below two to this.
     const CAPACITY: u32;
-    /// Whether it is fast enough to wait for memory.
-    const PREFETCHES: bool = true;
     /// `[u64; LANES]`.
     type Words: Copy;
     /// A modulus, broadcast.
@@ -85,11 +84,23 @@ pub(crate) trait Lanes: Copy {
     fn accumulate(sum: Self::Sum, x: Self, w: Self, p: &Self::Prime) -> Self::Sum;
     /// The sum as canonical residues.
     fn finish(sum: Self::Sum, p: &Self::Prime, words: &mut Self::Words);
+    /// What residues of rows are multiplied with where they are held, so that their sums of products [close](Lanes::close) fast.
+    fn held(_: &Modulus) -> u64 {
+        1
+    }
+    /// The sum of products with values that are [held](Lanes::held) so: the residue, lazy, below `2^CAPACITY`.
+    fn close(sum: Self::Sum, p: &Self::Prime) -> Self;
 
     /// The eight columns of a block, lanes `part * LANES..` of them.
     fn columns(block: &Block64, part: usize) -> [Self; 8];
     /// Columns back to rows `part * LANES..` of the block.
     fn rows(columns: [Self; 8], part: usize, block: &mut Block64);
+    /// Where eight lanes hold a whole row: rows to columns, or back, in registers.
+    #[inline(always)]
+    fn turn(rows: [Self; 8]) -> [Self; 8] {
+        debug_assert!(Self::LANES == 8, "these lanes hold no whole row");
+        rows
+    }
 
     /// The pattern for residues of `bits` bits each as [`Kernel::held_bits`](super::Kernel::held_bits) says for these lanes.
     fn spread(bits: usize) -> Self::Spread;
@@ -131,21 +142,18 @@ pub(crate) const AHEAD: usize = 8192;
 /// Asks the memory for `items[at]`, inside the slice or beyond it, ahead of its use. Streams that are read once want it: a processor's
 /// own guesses end at every page, and where a hypervisor has switched them off there are none.
 #[inline(always)]
-pub(crate) fn prefetch<V: Lanes, T>(items: &[T], at: usize) {
-    prefetch_to::<V, T, false>(items, at);
+pub(crate) fn prefetch<T>(items: &[T], at: usize) {
+    prefetch_to::<T, false>(items, at);
 }
 
 /// As [`prefetch`], into the second-level cache: for what is read later, while the first-level cache is full.
 #[inline(always)]
-pub(crate) fn prefetch_outer<V: Lanes, T>(items: &[T], at: usize) {
-    prefetch_to::<V, T, true>(items, at);
+pub(crate) fn prefetch_outer<T>(items: &[T], at: usize) {
+    prefetch_to::<T, true>(items, at);
 }
 
 #[inline(always)]
-fn prefetch_to<V: Lanes, T, const OUTER: bool>(items: &[T], at: usize) {
-    if !V::PREFETCHES {
-        return;
-    }
+fn prefetch_to<T, const OUTER: bool>(items: &[T], at: usize) {
     // SAFETY: a prefetch of any address reads nothing that the program could see, and never faults.
     #[cfg(target_arch = "x86_64")]
     unsafe {

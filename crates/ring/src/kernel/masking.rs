@@ -147,9 +147,9 @@ fn mask_some<V: Lanes, const K: usize>(
     let none = V::no_products();
     for i in 0..CHUNK / V::LANES {
         for tile in next.iter().take(K) {
-            prefetch::<V, _>(tile.a, i * V::LANES);
-            prefetch::<V, _>(tile.u[0], i * V::LANES);
-            prefetch::<V, _>(tile.u[1], i * V::LANES);
+            prefetch(tile.a, i * V::LANES);
+            prefetch(tile.u[0], i * V::LANES);
+            prefetch(tile.u[1], i * V::LANES);
         }
         let mut acc = [none; 3];
         for s in 0..3 {

@@ -27,13 +27,13 @@ pub use inputs::{Batch, Inputs};
 pub use masking::{MaskSums, Pad};
 pub use pruning::Pruning;
 pub use rows::RowStore;
-pub(crate) use rows::{GROUP, Part};
+pub(crate) use rows::{GROUP, Part, product_words};
 
 use crate::{Modulus, RingError};
 use lanes::Lanes;
 
 /// Coefficients that are stored together; a row is stored as blocks of so many per tile.
-pub const BLOCK: usize = 32;
+pub const BLOCK: usize = 64;
 
 /// Work that is written over lanes. `run` has to be inlined into the function that is compiled for the vector unit.
 pub(crate) trait Job {

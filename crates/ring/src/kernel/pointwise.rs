@@ -51,7 +51,7 @@ impl<const K: usize> Job for SumOfProducts<'_, K> {
             let mut sum = V::no_products();
             for k in 0..K {
                 let [a, b] = words[k];
-                prefetch::<V, _>(self.factors[k][1], i * V::LANES + AHEAD / 8);
+                prefetch(self.factors[k][1], i * V::LANES + AHEAD / 8);
                 sum = V::accumulate(sum, V::enter(item_at(a, i)), V::enter(item_at(b, i)), &p);
             }
             V::finish(sum, &p, out);

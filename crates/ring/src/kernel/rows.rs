@@ -1,6 +1,6 @@
 //! Rows of ring elements in the order in which they are read, and their product with masked inputs.
 //!
-//! `W~` is stored `[limb][group of rows][block of 32 coefficients][row][tile][32 residues]`, residues in as many bits as their prime has, or in
+//! `W~` is stored `[limb][group of rows][block of 64 coefficients][row][tile][64 residues]`, residues in as many bits as their prime has, or in
 //! whole bytes where the kernel cannot read any bits. A group is read from end to end by one thread, which finds its products in its own cache when
 //! it transforms them back. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level cache.
 //! Accumulators stay in registers until a row ends. A row may be held modulo the first primes only: the other limbs go without it.
@@ -8,11 +8,12 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use zeroize::Zeroize;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::inputs::{Batch, Inputs, Source};
-use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, prefetch};
-use super::transform::Runs;
+use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, item_at_mut, prefetch};
+use super::pointwise::AddScaled;
+use super::transform::{Tables, holds_rows, load_runs, store_runs};
 use super::{BLOCK, Job, Kernel};
 use crate::aligned::AlignedWords;
 use crate::modulus::MAX_LAZY_PRODUCTS;
@@ -23,6 +24,12 @@ use crate::{Modulus, Ntt, Poly, Ring, RingError};
 /// Rows that lie together: their products for one image take an eighth of a second-level cache, and inputs are read once for all of them.
 pub(crate) const GROUP: usize = 4;
 
+/// Words from one product of a group to the next. Were it the degree, what is written for all of them at a time would fall into the same few sets of
+/// a cache; nine lines more spread it over all.
+pub(crate) const fn product_words(degree: usize) -> usize {
+    degree + 9 * 8
+}
+
 /// The matrix `W~`: rows of `tiles` ring elements.
 pub struct RowStore {
     degree: usize,
@@ -31,14 +38,17 @@ pub struct RowStore {
     limbs: Vec<LimbRows>,
     /// Who can read them.
     kernel: Kernel,
-    /// Of every limb `[group][block][row of the group][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
+    /// Of every limb `[group][block][row of the group][tile][64]`, and [`UNPACK_READS`] bytes to read beyond the last.
     bytes: Pages,
 }
 
 /// All rows modulo one prime.
 struct LimbRows {
+    modulus: Modulus,
     /// Bits per residue.
     bits: usize,
+    /// What residues are multiplied with here.
+    factor: u64,
     /// Rows of this limb before each row of the matrix, and all of them.
     before: Vec<u32>,
     /// Where it lies.
@@ -97,7 +107,8 @@ impl RowStore {
             before.push(rows);
             let bytes = end..end + Self::limb_bytes(ring, m.bits(), rows as usize, tiles);
             end = bytes.end;
-            LimbRows { bits: ring.kernel().held_bits(m.bits()), before, bytes }
+            let (bits, factor) = (ring.kernel().held_bits(m.bits()), ring.kernel().run(Held(m)));
+            LimbRows { modulus: *m, bits, factor, before, bytes }
         };
         let held = ring.moduli().iter().enumerate().map(limb).collect();
         Ok(Self { degree: ring.degree(), tiles, rows: limbs.len(), limbs: held, kernel: ring.kernel(), bytes })
@@ -137,7 +148,17 @@ impl RowStore {
             let (run, row, blocks) = (limb.run(), limb.before[row] as usize, p.degree() / BLOCK);
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
                 let at = limb.bytes.start + (limb.elements_before(row, b, blocks) * self.tiles + tile) * run;
-                pack(self.kernel, limb.bits as u32, source, &mut self.bytes[at..at + run]);
+                let (mut held, factor) = (Zeroizing::new([0; BLOCK]), limb.factor);
+                match factor {
+                    1 => held.copy_from_slice(source),
+                    _ => self.kernel.run(AddScaled {
+                        modulus: &limb.modulus,
+                        acc: &mut *held,
+                        a: source,
+                        scalar: factor,
+                    }),
+                }
+                pack(self.kernel, limb.bits as u32, &*held, &mut self.bytes[at..at + run]);
             }
         }
     }
@@ -173,18 +194,16 @@ impl RowStore {
         // A part after the other into its products, several parts at a time.
         for parts in self.parts(rows.clone()).chunks(rayon::current_num_threads()) {
             let multiply = |part: &Part| {
-                let mut words = AlignedWords::zero(part.matrix_rows.len() * images * degree);
-                self.multiply(ring, batch, part, &mut words);
+                let mut words = AlignedWords::zero(part.matrix_rows.len() * images * product_words(degree));
+                self.multiply(ring, batch, part, None, &mut words);
                 words
             };
             let all: Vec<AlignedWords> = parts.par_iter().map(multiply).collect();
             for (part, words) in parts.iter().zip(&all) {
-                for (i, row) in part.matrix_rows.iter().enumerate() {
-                    for (image, product) in products[row - rows.start].iter_mut().enumerate() {
-                        let (from, out) = (part.runs(words, i, image, images), product.limb_mut(part.limb));
-                        let outs = out.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate();
-                        outs.for_each(|(b, out)| out.copy_from_slice(&from.words[b * from.stride..][..BLOCK]));
-                    }
+                let places =
+                    part.matrix_rows.iter().flat_map(|row| (0..images).map(move |image| (row - rows.start, image)));
+                for ((row, image), words) in places.zip(words.chunks_exact(product_words(degree))) {
+                    products[row][image].limb_mut(part.limb).copy_from_slice(&words[..degree]);
                 }
             }
         }
@@ -198,10 +217,10 @@ impl RowStore {
     pub fn multiply_all(&self, ring: &Ring, batches: &[Batch]) -> Result<(), RingError> {
         batches.iter().try_for_each(|batch| self.fits(ring, batch, &(0..self.rows)))?;
         let most = batches.iter().map(Batch::images).max().unwrap_or(0);
-        let words = || AlignedWords::zero(GROUP * most * ring.degree());
+        let words = || AlignedWords::zero(GROUP * most * product_words(ring.degree()));
         self.parts(0..self.rows).into_par_iter().for_each_init(words, |words, part| {
             for batch in batches {
-                self.multiply(ring, batch, &part, words);
+                self.multiply(ring, batch, &part, None, words);
                 std::hint::black_box(&mut *words);
             }
         });
@@ -259,8 +278,9 @@ impl RowStore {
         self.bytes.get(limb.bytes.start + group.end * element + AHEAD..).unwrap_or_default()
     }
 
-    /// A part of the rows times every input of a batch that [fits](RowStore::fits): the front of `out` becomes `[block][row][image][32]`.
-    pub(crate) fn multiply(&self, ring: &Ring, batch: &Batch, part: &Part, out: &mut [u64]) {
+    /// A part of the rows times every input of a batch that [fits](RowStore::fits): the front of `out` becomes `[row][image][`[`product_words`]`]`, canonical, or
+    /// with `back` as [`Tables::begin_inverse`] leaves a block.
+    pub(crate) fn multiply(&self, ring: &Ring, batch: &Batch, part: &Part, back: Option<&Tables>, out: &mut [u64]) {
         let (limb, rows) = (&self.limbs[part.limb], part.matrix_rows.len());
         let (images, blocks) = (batch.images(), ring.degree() / BLOCK);
         let row_bytes = self.tiles * limb.run();
@@ -276,7 +296,8 @@ impl RowStore {
             w: &self.bytes[start..start + (blocks - 1) * block_bytes + rows * row_bytes + UNPACK_READS],
             block_bytes,
             x: &batch.words[part.limb * words..][..words],
-            out: &mut out[..rows * images * ring.degree()],
+            back,
+            out: &mut out[..rows * images * product_words(ring.degree())],
         });
     }
 }
@@ -288,13 +309,6 @@ pub(crate) struct Part {
     first: usize,
     /// Which rows of the matrix they are.
     pub(crate) matrix_rows: Vec<usize>,
-}
-
-impl Part {
-    /// Where [`RowStore::multiply`] put the product of one of the rows and an image.
-    pub(crate) fn runs<'a>(&self, words: &'a [u64], row: usize, image: usize, images: usize) -> Runs<'a> {
-        Runs { words: &words[(row * images + image) * BLOCK..], stride: self.matrix_rows.len() * images * BLOCK }
-    }
 }
 
 impl LimbRows {
@@ -338,7 +352,20 @@ struct RowGroup<'a> {
     /// From one block of the group to the next.
     block_bytes: usize,
     x: &'a [u64],
+    /// If products are transformed back: begins with it, while a block is in the first-level cache.
+    back: Option<&'a Tables>,
     out: &'a mut [u64],
+}
+
+/// What lanes multiply residues of rows with where they are held.
+struct Held<'a>(&'a Modulus);
+
+impl Job for Held<'_> {
+    type Out = u64;
+
+    fn run<V: Lanes>(self) -> u64 {
+        V::held(self.0)
+    }
 }
 
 /// Coefficients `BLOCK` at a time in groups of lanes.
@@ -355,17 +382,20 @@ impl Job for RowGroup<'_> {
         let (group_bytes, row_bytes) = (V::LANES * bits / 8, tiles * BLOCK / 8 * bits);
         let (p, spread, fold_every) =
             (V::prime(self.modulus), V::spread(bits), V::products_between_folds(self.modulus));
+        let back = self.back.filter(|_| holds_rows::<V>());
+        // Whether a sum may be above 2p when it is closed.
+        let wide = tiles > 1 << 51u32.saturating_sub(self.modulus.bits());
         let inputs = tiles * images * BLOCK;
         // Inputs come from an outer cache: each row asks for its share of those of the next block.
         let passes = if images == 1 { 1 } else { groups::<V>() };
-        let share = inputs.div_ceil(rows * passes);
-        let blocks = self.x.chunks_exact(inputs).zip(self.out.chunks_exact_mut(rows * images * BLOCK));
-        for (block, (x, out)) in blocks.enumerate() {
+        let (share, slice) = (inputs.div_ceil(rows * passes), inputs / passes);
+        let stride = product_words(self.x.len() / (tiles * images));
+        for (block, x) in self.x.chunks_exact(inputs).enumerate() {
             let start = block * block_bytes;
             for g in 0..passes {
-                for (row, out) in out.chunks_exact_mut(images * BLOCK).enumerate() {
+                for (row, out) in self.out.chunks_exact_mut(images * stride).enumerate() {
                     let at = start + row * row_bytes;
-                    // Two lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by the chunks.
+                    // Three lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by the chunks.
                     let w = &self.w[at..at + row_bytes + UNPACK_READS];
                     // Several images go through a block group by group, so that it comes from memory with the first group and from the
                     // cache with the others: each group asks for its share of the next block.
@@ -375,25 +405,55 @@ impl Job for RowGroup<'_> {
                     };
                     let asks = g * rows + row;
                     for word in (asks * share..(asks + 1) * share).step_by(8) {
-                        prefetch::<V, _>(x, inputs + word);
+                        prefetch(x, slice + word);
                     }
-                    let ahead = (self.w, ahead);
+                    let (ahead, back) = ((self.w, ahead), back.map(|tables| (tables, block, wide)));
+                    // And that of `out`: all images have their places in it.
+                    let out = &mut out[block * BLOCK..(images - 1) * stride + (block + 1) * BLOCK];
                     let x = V::split(x);
-                    let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every };
-                    // As many sums at once as hide the latency of a multiply-add.
-                    match (images, groups::<V>()) {
-                        (1, 4) => job.one_image::<4>(0, out),
-                        (1, groups) => {
-                            for g in 0..groups / 8 {
-                                job.one_image::<8>(8 * g, out);
+                    let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every, back };
+                    match images {
+                        1 => {
+                            // As many sums at once as hide the latency of a multiply-add.
+                            for g in 0..groups::<V>() / 8 {
+                                job.one_image(8 * g, out);
                             }
                         }
-                        _ => job.all_images(g, out),
+                        _ => job.all_images(g, out, stride),
                     }
                 }
             }
+            for product in self.out.chunks_exact_mut(stride) {
+                let words = V::split_mut(&mut product[block * BLOCK..][..BLOCK]);
+                match back {
+                    None => words.iter_mut().for_each(|words| V::load(words).leave(&p, words)),
+                    Some(tables) if images > 1 => {
+                        begin::<V>((tables, block, wide), load_runs(words, 0, 1, false), words, &p);
+                    }
+                    Some(_) => {}
+                }
+            }
+            if let Some(tables) = back {
+                tables.go_on::<V>((&mut *self.out, stride), block, &p);
+            }
         }
     }
+}
+
+/// Begins to transform back a block of a product; whether sums may be wide.
+#[inline(always)]
+fn begin<V: Lanes>(
+    (tables, block, wide): (&Tables, usize, bool),
+    mut sums: [V; 8],
+    out: &mut [V::Words],
+    p: &V::Prime,
+) {
+    if wide {
+        for sum in &mut sums {
+            *sum = sum.settle(p);
+        }
+    }
+    store_runs(out, 0, 1, &tables.begin_inverse(sums, block, p));
 }
 
 struct RowJob<'a, V: Lanes> {
@@ -408,25 +468,31 @@ struct RowJob<'a, V: Lanes> {
     fold_every: usize,
     spread: V::Spread,
     p: V::Prime,
+    /// If products are transformed back: the tables, which block it is, whether sums are wide.
+    back: Option<(&'a Tables, usize, bool)>,
 }
 
 impl<V: Lanes> RowJob<'_, V> {
     /// Sums over all tiles of `S` groups of one image, put into place. The tiles come in runs between which sums are folded.
     #[inline(always)]
-    fn one_image<const S: usize>(&self, group: usize, out: &mut [u64]) {
-        let (mut sums, step) = ([V::no_products(); S], self.group_bytes);
+    fn one_image(&self, group: usize, out: &mut [u64]) {
+        let (mut sums, step) = ([V::no_products(); 8], self.group_bytes);
         let (run, tiles) = (groups::<V>() * step, self.tiles);
         let (mut at, mut from, mut ahead) = (group * step, group * tiles, self.ahead.1);
         let mut left = tiles;
         loop {
             for _ in 0..left.min(self.fold_every) {
-                // The lines of a tile; what it ends with is asked for with the next.
-                prefetch::<V, _>(self.ahead.0, ahead);
-                prefetch::<V, _>(self.ahead.0, ahead + 64);
-                if run > 144 {
-                    prefetch::<V, _>(self.ahead.0, ahead + 128);
+                // The lines of a tile of up to 40 bits a residue; what a longer one ends with, too.
+                if group == 0 {
+                    for line in 0..5 {
+                        prefetch(self.ahead.0, ahead + 64 * line);
+                    }
+                    if run > 320 {
+                        prefetch(self.ahead.0, ahead + 320);
+                        prefetch(self.ahead.0, ahead + 384);
+                    }
                 }
-                for n in 0..S {
+                for n in 0..8 {
                     let (x, w) = (V::load(item_at(self.x, from + n * tiles)), array_at(self.w, at + n * step));
                     sums[n] = V::accumulate(sums[n], x, V::unpack(w, &self.spread), &self.p);
                 }
@@ -440,42 +506,49 @@ impl<V: Lanes> RowJob<'_, V> {
                 *s = V::fold(*s, &self.p);
             }
         }
-        for (sum, out) in sums.into_iter().zip(&mut V::split_mut(out)[group..]) {
-            V::finish(sum, &self.p, out);
+        let mut x = [V::splat(0); 8];
+        for n in 0..8 {
+            x[n] = V::close(sums[n], &self.p);
+        }
+        let out = &mut V::split_mut(out)[group..][..8];
+        match self.back {
+            // While they are in registers.
+            Some(back) => begin::<V>(back, x, out, &self.p),
+            None => store_runs(out, 0, 1, &x),
         }
     }
 
     /// The same for one group of lanes of all images.
     #[inline(always)]
-    fn all_images(&self, group: usize, out: &mut [u64]) {
+    fn all_images(&self, group: usize, out: &mut [u64], stride: usize) {
         let mut image = 0;
         while image + 8 <= self.images {
-            self.some_images::<8>(group, image, out);
+            self.some_images::<8>(group, image, out, stride);
             image += 8;
         }
         while image + 4 <= self.images {
-            self.some_images::<4>(group, image, out);
+            self.some_images::<4>(group, image, out, stride);
             image += 4;
         }
         while image + 2 <= self.images {
-            self.some_images::<2>(group, image, out);
+            self.some_images::<2>(group, image, out, stride);
             image += 2;
         }
         if image < self.images {
-            self.some_images::<1>(group, image, out);
+            self.some_images::<1>(group, image, out, stride);
         }
     }
 
-    /// The same for one group of lanes of `S` images, `[image][32]`.
+    /// The same for one group of lanes of `S` images, an image's coefficients `stride` words after another's.
     #[inline(always)]
-    fn some_images<const S: usize>(&self, group: usize, image: usize, out: &mut [u64]) {
+    fn some_images<const S: usize>(&self, group: usize, image: usize, out: &mut [u64], stride: usize) {
         let (mut sums, step, images) = ([V::no_products(); S], self.group_bytes, self.images);
         let run = groups::<V>() * step;
         let (mut at, mut from, mut ahead) = (group * step, group * self.tiles * images + image, self.ahead.1);
         let mut left = self.tiles;
         loop {
             for _ in 0..left.min(self.fold_every) {
-                prefetch::<V, _>(self.ahead.0, ahead);
+                prefetch(self.ahead.0, ahead);
                 let w = V::unpack(array_at(self.w, at), &self.spread);
                 for n in 0..S {
                     sums[n] = V::accumulate(sums[n], V::load(item_at(self.x, from + n)), w, &self.p);
@@ -491,8 +564,8 @@ impl<V: Lanes> RowJob<'_, V> {
             }
         }
         let out = V::split_mut(out);
-        for (n, sum) in sums.into_iter().enumerate() {
-            V::finish(sum, &self.p, &mut out[(image + n) * groups::<V>() + group]);
+        for n in 0..S {
+            V::close(sums[n], &self.p).store(item_at_mut(out, (image + n) * (stride / V::LANES) + group));
         }
     }
 }
@@ -504,8 +577,8 @@ impl RowStore {
         let held = self.limbs.iter().take_while(|limb| limb.holds(row));
         let mut out = Poly::zero(held.clone().count(), ring.degree());
         for (l, limb) in held.enumerate() {
-            let (p, row, blocks) =
-                (u128::from(ring.moduli()[l].value()), limb.before[row] as usize, ring.degree() / BLOCK);
+            let (m, row, blocks) = (&ring.moduli()[l], limb.before[row] as usize, ring.degree() / BLOCK);
+            let (p, unheld) = (u128::from(m.value()), u128::from(m.invert(limb.factor)));
             for (k, o) in out.limb_mut(l).iter_mut().enumerate() {
                 for (tile, x) in x.iter().enumerate() {
                     let run = (limb.elements_before(row, k / BLOCK, blocks) * self.tiles + tile) * limb.run();
@@ -513,7 +586,7 @@ impl RowStore {
                     let mut bytes = [0; 16];
                     bytes.copy_from_slice(&self.bytes[limb.bytes.start + run + bit / 8..][..16]);
                     let w = u128::from_le_bytes(bytes) >> (bit % 8) & ((1 << limb.bits) - 1);
-                    let product = u128::from(x.limb(l)[k]) * w;
+                    let product = u128::from(x.limb(l)[k]) * (w * unheld % p);
                     *o = ((u128::from(*o) + product) % p) as u64;
                 }
             }

@@ -9,9 +9,9 @@
 //! bits that [`MAX_LANE_BITS`] allows. Inverse, sums double: values are settled after every pass where `p`,
 //! doubled that often, would not fit.
 
+use super::Job;
 use super::lanes::{Block64, Lanes, item_at, item_at_mut, prefetch_outer};
 use super::pruning::{ALL, Last, Pruning};
-use super::{BLOCK, Job};
 use crate::Modulus;
 
 /// Largest prime, in bits, whose transforms run in vector lanes; larger ones take the portable lane.
@@ -97,38 +97,12 @@ pub(crate) struct Forward<'a> {
     pub(crate) values: &'a mut [u64],
 }
 
-/// Values that stand elsewhere in runs of [`BLOCK`], one run every `stride` words.
-#[derive(Clone, Copy)]
-pub(crate) struct Runs<'a> {
-    pub(crate) words: &'a [u64],
-    pub(crate) stride: usize,
-}
-
-/// Half of the values that the innermost levels combine.
-type Half = [u64; BLOCK];
-
-impl<'a> Runs<'a> {
-    /// The halves of 64 values.
-    #[inline(always)]
-    fn halves(&self, block: usize) -> [&'a Half; 2] {
-        let run = |run: usize| &self.words[run * self.stride..].as_chunks().0[0];
-        [run(2 * block), run(2 * block + 1)]
-    }
-}
-
-/// The halves of values that stand together.
-#[inline(always)]
-fn halves(block: &Block64) -> [&Half; 2] {
-    let (halves, _) = block.as_chunks();
-    [&halves[0], &halves[1]]
-}
-
-/// Values (canonical) to coefficients (canonical), scaled by `1/N`.
+/// Values (canonical) to coefficients (canonical), scaled by `1/N`, in place.
 pub(crate) struct Inverse<'a> {
     pub(crate) tables: &'a Tables,
-    /// Where the values are, unless they are `from` elsewhere, and where the coefficients will be.
     pub(crate) values: &'a mut [u64],
-    pub(crate) from: Option<Runs<'a>>,
+    /// Whether the six innermost levels are done, by [`Tables::begin_inverse`] and [`Tables::go_on`].
+    pub(crate) begun: bool,
     /// If not all coefficients are wanted: which. The others may become anything.
     pub(crate) wanted: Option<&'a Pruning>,
     /// Bytes that will be read next: asked for meanwhile, as a transform leaves the memory alone.
@@ -142,14 +116,14 @@ struct Ahead<'a> {
 }
 
 impl Ahead<'_> {
-    /// Four lines: a transform of 4096 values has 192 steps and more.
+    /// Eight lines: what is left of a transform of 4096 values that has begun takes 64 steps.
     #[inline(always)]
-    fn ask<V: Lanes>(&mut self) {
-        if V::PREFETCHES && self.at < self.bytes.len() {
-            for line in 0..4 {
-                prefetch_outer::<V, _>(self.bytes, self.at + 64 * line);
+    fn ask(&mut self) {
+        if self.at < self.bytes.len() {
+            for line in 0..8 {
+                prefetch_outer(self.bytes, self.at + 64 * line);
             }
-            self.at += 256;
+            self.at += 512;
         }
     }
 }
@@ -227,8 +201,14 @@ fn inverse_level<V: Lanes, const S: usize, const HALF: usize>(
     }
 }
 
+/// Values have doubled so often before, unless they are settled each time.
 #[inline(always)]
-fn inverse_butterflies<V: Lanes, const S: usize>(x: &mut [V; S], roots: &[(V, V); S], doublings: u32, p: &V::Prime) {
+fn inverse_butterflies<V: Lanes, const S: usize>(
+    x: &mut [V; S],
+    roots: &[(V, V); S],
+    (doublings, settle): (u32, bool),
+    p: &V::Prime,
+) {
     inverse_level::<V, S, 1>(x, roots, doublings, p);
     if S >= 4 {
         inverse_level::<V, S, 2>(x, roots, doublings + 1, p);
@@ -236,11 +216,16 @@ fn inverse_butterflies<V: Lanes, const S: usize>(x: &mut [V; S], roots: &[(V, V)
     if S == 8 {
         inverse_level::<V, S, 4>(x, roots, doublings + 2, p);
     }
+    if settle {
+        for x in x {
+            *x = x.settle(p);
+        }
+    }
 }
 
 /// The slices that a pass combines: `S` runs of `run` groups of lanes, one after the other.
 #[inline(always)]
-fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, run: usize, enter: bool) -> [V; S] {
+pub(crate) fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, run: usize, enter: bool) -> [V; S] {
     let mut x = [V::splat(0); S];
     for k in 0..S {
         let words = item_at(words, k * run + i);
@@ -250,7 +235,7 @@ fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, run: usize,
 }
 
 #[inline(always)]
-fn store_runs<V: Lanes, const S: usize>(words: &mut [V::Words], i: usize, run: usize, x: &[V; S]) {
+pub(crate) fn store_runs<V: Lanes, const S: usize>(words: &mut [V::Words], i: usize, run: usize, x: &[V; S]) {
     for k in 0..S {
         x[k].store(item_at_mut(words, k * run + i));
     }
@@ -281,6 +266,11 @@ fn forward_pass<V: Lanes, const S: usize>(t: &Tables, values: &mut [u64], blocks
     }
 }
 
+/// Whether eight lanes hold a row of 64 values, which then stay in registers for three levels and while they are turned.
+pub(crate) const fn holds_rows<V: Lanes>() -> bool {
+    V::LANES == 8
+}
+
 /// The three innermost levels of eight columns, to canonical values.
 #[inline(always)]
 fn forward_inner<V: Lanes>(mut x: [V; 8], inner: &InnerRoots, part: usize, out: &mut Block64, bias: V, p: &V::Prime) {
@@ -291,21 +281,46 @@ fn forward_inner<V: Lanes>(mut x: [V; 8], inner: &InnerRoots, part: usize, out: 
     }
 }
 
-/// The same backwards, from canonical values.
+/// Canonical values of a block, as columns.
 #[inline(always)]
-fn inverse_inner<V: Lanes>(columns: [&Half; 2], inner: &InnerRoots, part: usize, settle: bool, p: &V::Prime) -> [V; 8] {
-    let words = [V::split(columns[0]), V::split(columns[1])];
+fn enter<V: Lanes>(block: &Block64, part: usize) -> [V; 8] {
+    let words = V::split(block);
     let mut x = [V::splat(0); 8];
     for l in 0..8 {
-        x[l] = V::enter(&words[l / 4][8 / V::LANES * (l % 4) + part]);
-    }
-    inverse_butterflies(&mut x, &inner_roots::<V>(inner, part), 0, p);
-    if settle {
-        for v in &mut x {
-            *v = v.settle(p);
-        }
+        x[l] = V::enter(&words[8 / V::LANES * l + part]);
     }
     x
+}
+
+impl Tables {
+    /// Whether lazy values are settled after every pass of the inverse. They start below 2p and double at every level; a difference adds its bias
+    /// once more.
+    #[inline(always)]
+    fn settles<V: Lanes>(&self) -> bool {
+        self.modulus.bits() + self.log_degree + 2 > V::CAPACITY
+    }
+
+    /// The three innermost levels of the inverse for a block of 64 values below 2p in eight lanes, which [hold a row](holds_rows) of it; turned back to
+    /// rows.
+    #[inline(always)]
+    pub(crate) fn begin_inverse<V: Lanes>(&self, mut x: [V; 8], block: usize, p: &V::Prime) -> [V; 8] {
+        let inner = &self.inverse.inner[block];
+        inverse_butterflies(&mut x, &inner_roots(inner, 0), (0, self.settles::<V>()), p);
+        V::turn(x)
+    }
+
+    /// The next three levels for the same block of elements that stand `stride` words apart.
+    #[inline(always)]
+    pub(crate) fn go_on<V: Lanes>(&self, (elements, stride): (&mut [u64], usize), block: usize, p: &V::Prime) {
+        let settle = self.settles::<V>();
+        let roots = block_roots(&self.inverse.roots, (1 << (self.log_degree - 6)) + block);
+        for element in elements.chunks_exact_mut(stride) {
+            let words = V::split_mut(&mut element[64 * block..][..64]);
+            let mut x = load_runs::<V, 8>(words, 0, 1, false);
+            inverse_butterflies(&mut x, &roots, (if settle { 0 } else { 3 }, settle), p);
+            store_runs(words, 0, 1, &x);
+        }
+    }
 }
 
 impl Job for Forward<'_> {
@@ -328,10 +343,9 @@ impl Job for Forward<'_> {
         }
         let bias = V::bias(&p, 0);
         for (block, inner) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.forward.inner) {
-            if V::LANES == 8 {
-                // All of the block is in registers before anything is written; a copy would only be in the way.
-                let x = V::columns(block, 0);
-                forward_inner(x, inner, 0, block, bias, &p);
+            if holds_rows::<V>() {
+                // As in the inverse: no copy.
+                forward_inner(V::columns(block, 0), inner, 0, block, bias, &p);
                 continue;
             }
             let rows = *block;
@@ -354,7 +368,7 @@ fn last_column<V: Lanes, const S: usize>(
     p: &V::Prime,
 ) {
     let mut x = load_runs::<V, S>(words, i, run, false);
-    inverse_butterflies(&mut x, roots, doublings, p);
+    inverse_butterflies(&mut x, roots, (doublings, false), p);
     for k in 0..S {
         let v = if k < S / 2 { x[k].mul_constant(scale, quotient, p) } else { x[k] };
         v.leave(p, item_at_mut(words, k * run + i));
@@ -367,7 +381,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
     t: &Tables,
     values: &mut [u64],
     blocks: usize,
-    (doublings, settle): (u32, bool),
+    growth: (u32, bool),
     ahead: &mut Ahead<'_>,
     p: &V::Prime,
 ) {
@@ -380,18 +394,15 @@ fn inverse_pass<V: Lanes, const S: usize>(
         let words = &mut words[..S * run];
         if blocks == 1 {
             for i in 0..run {
-                last_column(words, (i, run), &roots, scale, doublings, p);
+                last_column(words, (i, run), &roots, scale, growth.0, p);
             }
         } else {
             for i in 0..run {
-                ahead.ask::<V>();
-                let mut x = load_runs::<V, S>(words, i, run, false);
-                inverse_butterflies(&mut x, &roots, doublings, p);
-                if settle {
-                    for v in &mut x {
-                        *v = v.settle(p);
-                    }
+                if holds_rows::<V>() {
+                    ahead.ask();
                 }
+                let mut x = load_runs::<V, S>(words, i, run, false);
+                inverse_butterflies(&mut x, &roots, growth, p);
                 store_runs(words, i, run, &x);
             }
         }
@@ -427,37 +438,38 @@ impl Job for Inverse<'_> {
     #[inline(always)]
     fn run<V: Lanes>(self) {
         let (t, p) = (self.tables, V::prime(&self.tables.modulus));
-        // Values start below 2p and double at every level; a difference adds its bias once more.
-        let settle = t.modulus.bits() + t.log_degree + 2 > V::CAPACITY;
+        let settle = t.settles::<V>();
         let mut ahead = Ahead { bytes: self.ahead, at: 0 };
-        for (b, (block, inner)) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.inverse.inner).enumerate() {
-            ahead.ask::<V>();
-            if V::LANES == 8 {
-                // All of the block is in registers before anything is written; a copy would only be in the way.
-                let columns = self.from.map_or_else(|| halves(block), |runs| runs.halves(b));
-                let x = inverse_inner::<V>(columns, inner, 0, settle, &p);
-                V::rows(x, 0, block);
-                continue;
-            }
-            let copy = *block;
-            let columns = self.from.map_or_else(|| halves(&copy), |runs| runs.halves(b));
-            for part in 0..8 / V::LANES {
-                let x = inverse_inner::<V>(columns, inner, part, settle, &p);
-                V::rows(x, part, block);
+        let begun = self.begun && holds_rows::<V>();
+        if !begun {
+            for (b, block) in self.values.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+                if holds_rows::<V>() {
+                    ahead.ask();
+                    // All of the block is in registers before anything is written; a copy would only be in the way.
+                    let x = t.begin_inverse::<V>(enter(block, 0), b, &p);
+                    store_runs(V::split_mut(block), 0, 1, &x);
+                    continue;
+                }
+                let copy = *block;
+                for part in 0..8 / V::LANES {
+                    let mut x = enter(&copy, part);
+                    inverse_butterflies::<V, 8>(&mut x, &inner_roots(&t.inverse.inner[b], part), (0, settle), &p);
+                    V::rows(x, part, block);
+                }
             }
         }
-        let mut left = t.log_degree - 3;
+        let mut left = t.log_degree - if begun { 6 } else { 3 };
         while left > 0 {
-            // Where the last pass can be pruned, it is a whole one, and the first takes what is left over.
-            let over = if V::LANES == 8 { left % V::LEVELS } else { 0 };
+            // Where the last pass can be pruned, it is a whole one. What is left over is taken after the three levels that have begun with six.
+            let over = if holds_rows::<V>() && left < t.log_degree - 3 { left % V::LEVELS } else { 0 };
             let levels = if over > 0 { over } else { left.min(V::LEVELS) };
-            let growth = (if settle { 0 } else { t.log_degree - left }, settle);
+            let how = (if settle { 0 } else { t.log_degree - left }, settle);
             let blocks = 1 << (left - levels);
-            match (levels, self.wanted.filter(|_| blocks == 1 && V::LANES == 8)) {
-                (1, _) => inverse_pass::<V, 2>(t, self.values, blocks, growth, &mut ahead, &p),
-                (2, _) => inverse_pass::<V, 4>(t, self.values, blocks, growth, &mut ahead, &p),
-                (_, Some(wanted)) => inverse_pruned::<V>(t, self.values, wanted, growth.0, &p),
-                (_, None) => inverse_pass::<V, 8>(t, self.values, blocks, growth, &mut ahead, &p),
+            match (levels, self.wanted.filter(|_| blocks == 1 && holds_rows::<V>())) {
+                (1, _) => inverse_pass::<V, 2>(t, self.values, blocks, how, &mut ahead, &p),
+                (2, _) => inverse_pass::<V, 4>(t, self.values, blocks, how, &mut ahead, &p),
+                (_, Some(wanted)) => inverse_pruned::<V>(t, self.values, wanted, how.0, &p),
+                (_, None) => inverse_pass::<V, 8>(t, self.values, blocks, how, &mut ahead, &p),
             }
             left -= levels;
         }

@@ -12,7 +12,6 @@ impl Lanes for Word {
     const LANES: usize = 1;
     const LEVELS: u32 = 2;
     const CAPACITY: u32 = 62;
-    const PREFETCHES: bool = false;
     type Words = [u64; 1];
     type Prime = Modulus;
     type Sum = u128;
@@ -99,6 +98,10 @@ impl Lanes for Word {
     #[inline(always)]
     fn finish(sum: u128, p: &Modulus, words: &mut [u64; 1]) {
         words[0] = p.reduce(sum);
+    }
+    #[inline(always)]
+    fn close(sum: u128, p: &Modulus) -> Self {
+        Self(p.reduce(sum))
     }
     #[inline(always)]
     fn columns(block: &Block64, part: usize) -> [Self; 8] {

@@ -135,6 +135,8 @@ pub(crate) struct IfmaPrime {
     low52: __m512i,
     /// `2^52 mod p` and its quotient.
     pow52: [__m512i; 2],
+    /// `1/p mod 2^52`.
+    inverse: __m512i,
 }
 
 impl Ifma {
@@ -190,6 +192,7 @@ impl Lanes for Ifma {
             barrett: Self::splat(constants.barrett52).0,
             low52: Self::splat(LOW52).0,
             pow52: [Self::splat(constants.pow52[0]).0, Self::splat(constants.pow52[1]).0],
+            inverse: Self::splat(constants.inverse52).0,
         }
     }
     #[inline(always)]
@@ -298,24 +301,48 @@ impl Lanes for Ifma {
             rest.cut(p).subtract_once(p.two_p).subtract_once(p.p).store(words);
         }
     }
+    fn held(m: &Modulus) -> u64 {
+        m.constants().pow52[0]
+    }
+    /// Montgomery's reduction by 2^52 (Math. Comp. 44, 1985): `q = sum/p mod 2^52`, so that `sum - q*p` has no low part, and its high part is what
+    /// is wanted.
+    #[inline(always)]
+    fn close((low, high): (__m512i, __m512i), p: &IfmaPrime) -> Self {
+        // SAFETY: (1). `p` is added, and what is subtracted is below it.
+        unsafe {
+            let zero = _mm512_setzero_si512();
+            let q = _mm512_madd52lo_epu64(zero, low, p.inverse);
+            let high = _mm512_add_epi64(_mm512_add_epi64(high, p.p), _mm512_srli_epi64::<52>(low));
+            Self(_mm512_sub_epi64(high, _mm512_madd52hi_epu64(zero, q, p.p)))
+        }
+    }
     #[inline(always)]
     fn columns(block: &Block64, _: usize) -> [Self; 8] {
-        let floats = F64x8::columns(block, 0);
-        let mut out = [Self::splat(0); 8];
-        for l in 0..8 {
-            // SAFETY: (1); a change of type, not of bits.
-            out[l] = Self(unsafe { _mm512_castpd_si512(floats[l].0) });
+        let mut x = [Self::splat(0); 8];
+        for (x, row) in x.iter_mut().zip(block.as_chunks().0) {
+            *x = Self::load(row);
         }
-        out
+        Self::turn(x)
     }
     #[inline(always)]
     fn rows(columns: [Self; 8], _: usize, block: &mut Block64) {
-        let mut floats = [F64x8::splat(0); 8];
+        for (row, words) in Self::turn(columns).into_iter().zip(block.as_chunks_mut().0) {
+            row.store(words);
+        }
+    }
+    #[inline(always)]
+    fn turn(rows: [Self; 8]) -> [Self; 8] {
+        let mut floats = [F64x8::splat(0).0; 8];
         for l in 0..8 {
             // SAFETY: (1); a change of type, not of bits.
-            floats[l] = F64x8(unsafe { _mm512_castsi512_pd(columns[l].0) });
+            floats[l] = unsafe { _mm512_castsi512_pd(rows[l].0) };
         }
-        F64x8::rows(floats, 0, block);
+        let (floats, mut out) = (transpose8(floats), [Self::splat(0); 8]);
+        for l in 0..8 {
+            // SAFETY: as above.
+            out[l] = Self(unsafe { _mm512_castpd_si512(floats[l]) });
+        }
+        out
     }
     #[inline(always)]
     fn spread(bits: usize) -> (__m512i, __m512i, __m512i) {
@@ -457,6 +484,10 @@ macro_rules! float_lanes {
             fn finish(sum: $vector, p: &$prime, words: &mut [u64; $lanes]) {
                 Self(sum).leave(p, words);
             }
+            #[inline(always)]
+            fn close(sum: $vector, p: &$prime) -> Self {
+                Self(sum).settle(p)
+            }
             $($rest)*
         }
     };
@@ -497,22 +528,23 @@ float_lanes!(
         }
         #[inline(always)]
         fn columns(block: &Block64, _: usize) -> [Self; 8] {
-            let rows = block.as_chunks::<8>().0;
-            let mut vectors = [Self::splat(0).0; 8];
-            for i in 0..8 {
-                vectors[i] = Self::load(&rows[i]).0;
+            let mut x = [Self::splat(0); 8];
+            for (x, row) in x.iter_mut().zip(block.as_chunks().0) {
+                *x = Self::load(row);
             }
-            let [a, b, c, d, e, f, g, h] = transpose8(vectors);
-            [Self(a), Self(b), Self(c), Self(d), Self(e), Self(f), Self(g), Self(h)]
+            Self::turn(x)
         }
         #[inline(always)]
         fn rows(columns: [Self; 8], _: usize, block: &mut Block64) {
-            let [a, b, c, d, e, f, g, h] = columns;
-            let rows = transpose8([a.0, b.0, c.0, d.0, e.0, f.0, g.0, h.0]);
-            let words = block.as_chunks_mut::<8>().0;
-            for i in 0..8 {
-                Self(rows[i]).store(&mut words[i]);
+            for (row, words) in Self::turn(columns).into_iter().zip(block.as_chunks_mut().0) {
+                row.store(words);
             }
+        }
+        #[inline(always)]
+        fn turn(rows: [Self; 8]) -> [Self; 8] {
+            let [a, b, c, d, e, f, g, h] = rows;
+            let [a, b, c, d, e, f, g, h] = transpose8([a.0, b.0, c.0, d.0, e.0, f.0, g.0, h.0]);
+            [Self(a), Self(b), Self(c), Self(d), Self(e), Self(f), Self(g), Self(h)]
         }
         #[inline(always)]
         fn spread(bits: usize) -> (__m512i, __m512i) {
