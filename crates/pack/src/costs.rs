@@ -73,8 +73,26 @@ impl LayerCounts {
 
     /// Bytes of an answer, without its header.
     pub fn bytes_down(&self) -> usize {
-        let row = |bits: u32| (self.wanted * bits as usize).div_ceil(8);
+        self.row_bytes(self.wanted)
+    }
+
+    /// Bytes of so many coefficients of every row.
+    fn row_bytes(&self, coefficients: usize) -> usize {
+        let row = |bits: u32| (coefficients * bits as usize).div_ceil(8);
         self.strips * ((self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits))
+    }
+
+    /// Bytes of an answer of another kind beyond those of one that is built.
+    pub fn more_bytes(&self, answer: Unbuilt) -> usize {
+        self.row_bytes(self.more_coefficients(answer))
+    }
+
+    /// The same in coefficients of a row.
+    fn more_coefficients(&self, answer: Unbuilt) -> usize {
+        match answer {
+            Unbuilt::WholeRows => self.degree.saturating_sub(self.wanted),
+            Unbuilt::SecondComponent => self.degree,
+        }
     }
 
     /// Bytes of so many hidden rows as they are sealed.
@@ -173,6 +191,25 @@ impl Prediction {
     }
 }
 
+/// Answers that were weighed and not built: the cost model computes what they would take at least, so that it stays visible whether they are worth it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unbuilt {
+    /// Whole rows in the NTT domain: no transform on the server, and all coefficients for the client to decode and check.
+    WholeRows,
+    /// A second component, `sum_i W~[o][i]*a_x[i]` with `a_x` from a seed of the request, instead of hints. To multiply it with `s` the client
+    /// needs all its coefficients.
+    SecondComponent,
+}
+
+impl Unbuilt {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::WholeRows, Self::SecondComponent];
+}
+
+/// Which part of the client's work on a wanted coefficient is decoding and checking it: two fifths by timers around the stages of vgg3 (`docs/performance.md`),
+/// rounded down. The rest, recomposing above all, is for wanted coefficients alone.
+const CHECKING: f64 = 0.33;
+
 fn weigh(factors: &[f64; FACTORS], counts: &[f64; FACTORS]) -> f64 {
     factors.iter().zip(counts).map(|(f, c)| f * c).sum::<f64>() / 1e6
 }
@@ -185,6 +222,26 @@ impl Costs {
             client_ms: weigh(&work.client, &counts.client()),
             server_ms: weigh(&work.server, &counts.server()),
             link_ms: self.link.ms(counts.bytes_up() + counts.bytes_down()),
+        }
+    }
+
+    /// What a layer would take at least with an answer that is not built: what it would save counts in full, of what it would cost more only packing,
+    /// decoding, checking and the link.
+    pub fn predict_unbuilt(&self, counts: &LayerCounts, hidden: bool, answer: Unbuilt) -> Prediction {
+        let work = if hidden { &self.hidden } else { &self.open };
+        let [.., server_row, server_wanted] = work.server;
+        let row_limbs = (counts.strips * counts.row_limbs()) as f64;
+        let saved = match answer {
+            Unbuilt::WholeRows => row_limbs * counts.degree as f64 * server_row,
+            Unbuilt::SecondComponent => 0.0,
+        };
+        let residues = row_limbs * counts.more_coefficients(answer) as f64;
+        let built = self.predict(counts, hidden);
+        let bytes = counts.bytes_up() + counts.bytes_down() + counts.more_bytes(answer);
+        Prediction {
+            client_ms: built.client_ms + residues * CHECKING * work.client[FACTORS - 1] / 1e6,
+            server_ms: built.server_ms + (residues * server_wanted - saved) / 1e6,
+            link_ms: self.link.ms(bytes),
         }
     }
 
@@ -206,6 +263,36 @@ impl Default for Costs {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_that_are_not_built_cost_bytes_and_save_transforms() {
+        let counts = LayerCounts {
+            degree: 4096,
+            modulus_bits: 68,
+            limbs: 2,
+            tiles: 5,
+            row_tiles: 5,
+            strips: 1,
+            rows: 10,
+            short_rows: 0,
+            first_bits: 34,
+            wanted: 1024,
+            values: 1000,
+        };
+        let free = Costs::default();
+        let built = free.predict(&counts, true);
+        let whole = free.predict_unbuilt(&counts, true, Unbuilt::WholeRows);
+        let second = free.predict_unbuilt(&counts, true, Unbuilt::SecondComponent);
+        // 20 rows and primes; by the factors above: 3072 residues more at 6.5 ns, 4096 at 3 ns less.
+        assert!((whole.server_ms - built.server_ms - 20.0 * (3072.0 * 6.5 - 4096.0 * 3.0) / 1e6).abs() < 1e-9);
+        assert!(whole.client_ms > built.client_ms && second.client_ms > whole.client_ms);
+        assert!(second.server_ms > built.server_ms && whole.link_ms == 0.0);
+        // 3072 and 4096 coefficients of 68 bits of each row, at 100 Mbit/s.
+        let wan = free.over(Link::WAN);
+        let more = |answer| wan.predict_unbuilt(&counts, true, answer).link_ms - wan.predict(&counts, true).link_ms;
+        assert!((more(Unbuilt::WholeRows) - 10.0 * 3072.0 * 68.0 / 1e5).abs() < 1e-9);
+        assert!((more(Unbuilt::SecondComponent) - 10.0 * 4096.0 * 68.0 / 1e5).abs() < 1e-9);
+    }
 
     #[test]
     fn links_are_read_or_refused_with_a_remedy() {

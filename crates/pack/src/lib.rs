@@ -18,7 +18,7 @@ pub mod fc;
 pub mod layout;
 
 pub use conv::{ConvChoice, ConvLayout};
-pub use costs::{Costs, LayerCounts, Link, Prediction, Work};
+pub use costs::{Costs, LayerCounts, Link, Prediction, Unbuilt, Work};
 pub use error::PackError;
 pub use fc::FcLayout;
 pub use layout::{Choice, Layout, Tile, WantedPattern};

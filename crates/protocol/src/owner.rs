@@ -9,7 +9,7 @@ use jali_mask::params::LayerShape;
 use jali_mask::{LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted};
 use jali_model::{Linear, QuantConfig, QuantModel};
 use jali_operator::{EncodedLayer, write_model};
-use jali_pack::{Costs, LayerCounts, Layout, Prediction};
+use jali_pack::{Costs, LayerCounts, Layout, Prediction, Unbuilt};
 
 use crate::ProtocolError;
 use crate::client::{ClientLayer, ClientModel};
@@ -38,12 +38,25 @@ pub struct Blueprint {
     pub layout: Layout,
     /// What the costs that chose it expect.
     pub prediction: Prediction,
+    /// What other answers would take.
+    pub unbuilt: Vec<UnbuiltCost>,
     /// Numbers that go into and come out of the layer.
     values: usize,
     /// What the modulus was chosen for.
     shape: LayerShape,
     /// Rows that are going to be open.
     open_rows: usize,
+}
+
+/// What a layer would take at least with an answer that is not built, by whatever ring and layout would be best for it, before open rows are counted.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UnbuiltCost {
+    /// Which answer.
+    pub answer: Unbuilt,
+    /// Milliseconds more than with the answer that is built, all together; below 0 if it would be worth building.
+    pub more_ms: f64,
+    /// Bytes more, both ways together.
+    pub more_bytes: i64,
 }
 
 fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize, open_rows: usize) -> LayerCounts {
@@ -76,11 +89,11 @@ impl Blueprint {
         let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
         let input = graph.shape(n.inputs[0]);
         let values = input.iter().product::<usize>() + graph.shape(node + 1).iter().product::<usize>();
-        let (literal, layout, prediction) =
+        let Cheapest { literal, layout, prediction, unbuilt } =
             cheapest(&model.config(), linear, input, values, hidden, costs).map_err(fail)?;
         let parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
         let shape = layer_shape(&model.config(), linear, &layout, hidden);
-        Ok(Self { parameters, layout, prediction, values, shape, open_rows: 0 })
+        Ok(Self { parameters, layout, prediction, unbuilt, values, shape, open_rows: 0 })
     }
 
     /// The same layout for a layer that has hidden rows and so many open ones: primes that let the open rows do with one of
@@ -124,6 +137,14 @@ impl Blueprint {
     }
 }
 
+/// What [`cheapest`] finds.
+struct Cheapest {
+    literal: ParametersLiteral,
+    layout: Layout,
+    prediction: Prediction,
+    unbuilt: Vec<UnbuiltCost>,
+}
+
 /// The cheapest parameters and layout, or why there are none.
 fn cheapest(
     config: &QuantConfig,
@@ -132,8 +153,11 @@ fn cheapest(
     values: usize,
     hidden: bool,
     costs: &Costs,
-) -> Result<(ParametersLiteral, Layout, Prediction), String> {
+) -> Result<Cheapest, String> {
     let mut best: Option<(f64, ParametersLiteral, Layout, Prediction)> = None;
+    // The best by each of the answers that are not built: what decides, milliseconds, bytes.
+    let mut others = Unbuilt::ALL.map(|answer| (answer, f64::INFINITY, 0.0, 0));
+    let bytes = |counts: &LayerCounts| counts.bytes_up() + counts.bytes_down();
     let mut why = String::from("no ring is large enough for one tile of the layer");
     for degree in DEGREES {
         let candidates = match Layout::candidates(linear, input, degree) {
@@ -155,14 +179,28 @@ fn cheapest(
             let counts = counts(&literal, &layout, values, 0);
             let prediction = costs.predict(&counts, hidden);
             let sealed = if hidden { counts.hidden_bytes(counts.rows) as f64 } else { 0.0 };
-            let total = prediction.total_ms() + SHARED * prediction.server_ms + sealed / BYTES_WORTH_A_MS;
+            let weigh = |p: &Prediction| p.total_ms() + SHARED * p.server_ms + sealed / BYTES_WORTH_A_MS;
+            for (answer, least, ms, all) in &mut others {
+                let other = costs.predict_unbuilt(&counts, hidden, *answer);
+                if weigh(&other) < *least {
+                    let all_bytes = bytes(&counts) + counts.more_bytes(*answer);
+                    (*least, *ms, *all) = (weigh(&other), other.total_ms(), all_bytes);
+                }
+            }
+            let total = weigh(&prediction);
             if best.as_ref().is_none_or(|b| total < b.0) {
                 best = Some((total, literal, layout, prediction));
             }
         }
     }
     let (_, literal, layout, prediction) = best.ok_or(why)?;
-    Ok((literal, layout, prediction))
+    let built = bytes(&counts(&literal, &layout, values, 0));
+    let unbuilt = others.map(|(answer, _, ms, all)| UnbuiltCost {
+        answer,
+        more_ms: ms - prediction.total_ms(),
+        more_bytes: all as i64 - built as i64,
+    });
+    Ok(Cheapest { literal, layout, prediction, unbuilt: unbuilt.into() })
 }
 
 /// Parameters by which open rows do with one prime, if there are any and they make the layer cheaper than `total_ms`. Too little
@@ -208,7 +246,7 @@ impl Estimate {
         let values = inputs.iter().product::<usize>() + outputs;
         let fail = |reason| ProtocolError::Layer { layer: linear.kind(), reason };
         let hidden = open < 1.0;
-        let (mut literal, layout, mut prediction) =
+        let Cheapest { mut literal, layout, mut prediction, .. } =
             cheapest(config, linear, inputs, values, hidden, costs).map_err(fail)?;
         let open_rows = (layout.rows() as f64 * open) as usize;
         let shape = layer_shape(config, linear, &layout, hidden);
@@ -298,6 +336,8 @@ pub struct LayerReport {
     pub counts: LayerCounts,
     /// What the costs that chose ring and layout expect.
     pub prediction: Prediction,
+    /// What other answers would take.
+    pub unbuilt: Vec<UnbuiltCost>,
 }
 
 /// A sealed network: what each side gets.
@@ -352,7 +392,7 @@ pub fn seal(
     for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
         let Choice { blueprint, ranges, open } = Choice::of(model, plan, (layer, node), linear, costs)?;
         let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
-        let Blueprint { parameters, layout, .. } = blueprint;
+        let Blueprint { parameters, layout, unbuilt, .. } = blueprint;
         let weights = &model.layer(node)?.weights;
         let pattern = layout.wanted();
         let degree = parameters.ring().degree();
@@ -380,6 +420,7 @@ pub fn seal(
             layout: layout.describe(),
             counts,
             prediction,
+            unbuilt,
         });
         sealed.push(EncodedLayer::of(&server));
         layers.push(ClientLayer { node, layout, key });

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use jali::{Network, QuantModel, Tensor, calibration, network};
+use jali_pack::Unbuilt;
 use serde::Serialize;
 
 use super::text::{bytes, median, ms, primes, say, say_json, table};
@@ -75,6 +76,12 @@ struct Layer {
     link_ms: f64,
     bytes_up: usize,
     bytes_down: usize,
+    /// What answers of other kinds, which are not built, would take more at least, with the ring and layout that would be best for them; below 0 they
+    /// would be worth building.
+    whole_rows_more_ms: f64,
+    whole_rows_more_bytes: i64,
+    second_component_more_ms: f64,
+    second_component_more_bytes: i64,
 }
 
 /// A shared machine may change its speed between calibration and measurement: then both are done again, so often in all.
@@ -132,6 +139,9 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
             let client = ms(median(runs.iter().map(|r| r.layers[i].client)));
             let server = ms(median(runs.iter().map(|r| r.layers[i].server)));
             let p = l.prediction;
+            let other =
+                |answer| l.unbuilt.iter().find(|u| u.answer == answer).map_or((0.0, 0), |u| (u.more_ms, u.more_bytes));
+            let (whole_rows, second_component) = (other(Unbuilt::WholeRows), other(Unbuilt::SecondComponent));
             Layer {
                 name: l.name.clone(),
                 kind: l.kind.clone(),
@@ -148,6 +158,10 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
                 link_ms: p.link_ms,
                 bytes_up: median(runs.iter().map(|r| r.layers[i].bytes_up)),
                 bytes_down: median(runs.iter().map(|r| r.layers[i].bytes_down)),
+                whole_rows_more_ms: whole_rows.0,
+                whole_rows_more_bytes: whole_rows.1,
+                second_component_more_ms: second_component.0,
+                second_component_more_bytes: second_component.1,
             }
         })
         .collect();
@@ -216,6 +230,19 @@ fn print(r: &Report) -> anyhow::Result<()> {
     }
     say(format!("traffic   {} up, {} down per image", bytes(r.bytes_up), bytes(r.bytes_down)))?;
     say(format!("memory    {} for the server's matrices", bytes(r.server_memory)))?;
+    let sum = |f: fn(&Layer) -> (f64, i64)| {
+        let all = r.layers.iter().map(f);
+        let gains = all.clone().map(|(ms, _)| ms.min(0.0)).sum::<f64>();
+        let (ms, more) = all.fold((0.0, 0), |(a, b), (ms, bytes)| (a + ms, b + bytes));
+        let worth = if gains < 0.0 { format!("; {:.2} ms less on some layers", -gains) } else { String::new() };
+        format!("{ms:+.2} ms or more, {} more{worth}", bytes(more.max(0) as usize))
+    };
+    say(format!(
+        "not built whole rows in the NTT domain: {}",
+        sum(|l| (l.whole_rows_more_ms, l.whole_rows_more_bytes))
+    ))?;
+    let second = sum(|l| (l.second_component_more_ms, l.second_component_more_bytes));
+    say(format!("          a second component instead of hints: {second} for every image"))?;
     if !r.calibration_held {
         say(
             "note      this machine changed its speed by more than 15 % while it was measured: predictions are off by as much",
