@@ -73,6 +73,10 @@ impl Lanes for Emulated {
         *words = self.settle(p).subtract_once(p.value()).0;
         assert!(words.iter().all(|&v| v < p.value()), "not canonical");
     }
+    fn leave_small(self, p: &Modulus, words: &mut [u64; 8]) {
+        *words = self.subtract_once(p.value()).0;
+        assert!(words.iter().all(|&v| v < p.value()), "not canonical");
+    }
     fn add(self, other: Self) -> Self {
         Self::each(|i| self.0[i].checked_add(other.0[i]).expect("a lane overflows"))
     }

@@ -59,6 +59,12 @@ pub(crate) trait Lanes: Copy {
     /// Canonical residues.
     fn leave(self, p: &Self::Prime, words: &mut Self::Words);
 
+    /// The same of what [`Lanes::close`] or [`Lanes::settle`] gave, if that is below `2p`.
+    #[inline(always)]
+    fn leave_small(self, p: &Self::Prime, words: &mut Self::Words) {
+        self.leave(p, words);
+    }
+
     /// `self + other`.
     fn add(self, other: Self) -> Self;
     /// `self - other + bias`.

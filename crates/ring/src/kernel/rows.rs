@@ -407,11 +407,11 @@ impl Job for RowGroup<'_> {
                     for word in (asks * share..(asks + 1) * share).step_by(8) {
                         prefetch(x, slice + word);
                     }
-                    let (ahead, back) = ((self.w, ahead), back.map(|tables| (tables, block, wide)));
+                    let (ahead, then) = ((self.w, ahead), (back, block, wide));
                     // And that of `out`: all images have their places in it.
                     let out = &mut out[block * BLOCK..(images - 1) * stride + (block + 1) * BLOCK];
                     let x = V::split(x);
-                    let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every, back };
+                    let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every, then };
                     match images {
                         1 => {
                             // As many sums at once as hide the latency of a multiply-add.
@@ -423,14 +423,12 @@ impl Job for RowGroup<'_> {
                     }
                 }
             }
-            for product in self.out.chunks_exact_mut(stride) {
+            // One image's blocks were done while they were in registers.
+            let several = if images > 1 { &mut *self.out } else { &mut [] };
+            for product in several.chunks_exact_mut(stride) {
                 let words = V::split_mut(&mut product[block * BLOCK..][..BLOCK]);
-                match back {
-                    None => words.iter_mut().for_each(|words| V::load(words).leave(&p, words)),
-                    Some(tables) if images > 1 => {
-                        begin::<V>((tables, block, wide), load_runs(words, 0, 1, false), words, &p);
-                    }
-                    Some(_) => {}
+                for words in words.as_chunks_mut::<8>().0 {
+                    end::<V>(load_runs(words, 0, 1, false), (back, block, wide), words, &p);
                 }
             }
             if let Some(tables) = back {
@@ -440,12 +438,12 @@ impl Job for RowGroup<'_> {
     }
 }
 
-/// Begins to transform back a block of a product; whether sums may be wide.
+/// The end of some sums of a block, `wide` or below 2p: canonical, or transformed back as far as [`Tables::begin_inverse`] goes with all of a block.
 #[inline(always)]
-fn begin<V: Lanes>(
-    (tables, block, wide): (&Tables, usize, bool),
+fn end<V: Lanes>(
     mut sums: [V; 8],
-    out: &mut [V::Words],
+    (back, block, wide): (Option<&Tables>, usize, bool),
+    out: &mut [V::Words; 8],
     p: &V::Prime,
 ) {
     if wide {
@@ -453,7 +451,14 @@ fn begin<V: Lanes>(
             *sum = sum.settle(p);
         }
     }
-    store_runs(out, 0, 1, &tables.begin_inverse(sums, block, p));
+    match back {
+        Some(tables) => store_runs(out, 0, 1, &tables.begin_inverse(sums, block, p)),
+        None => {
+            for n in 0..8 {
+                sums[n].leave_small(p, &mut out[n]);
+            }
+        }
+    }
 }
 
 struct RowJob<'a, V: Lanes> {
@@ -468,8 +473,8 @@ struct RowJob<'a, V: Lanes> {
     fold_every: usize,
     spread: V::Spread,
     p: V::Prime,
-    /// If products are transformed back: the tables, which block it is, whether sums are wide.
-    back: Option<(&'a Tables, usize, bool)>,
+    /// What [`end`] does with the sums of one image.
+    then: (Option<&'a Tables>, usize, bool),
 }
 
 impl<V: Lanes> RowJob<'_, V> {
@@ -510,12 +515,8 @@ impl<V: Lanes> RowJob<'_, V> {
         for n in 0..8 {
             x[n] = V::close(sums[n], &self.p);
         }
-        let out = &mut V::split_mut(out)[group..][..8];
-        match self.back {
-            // While they are in registers.
-            Some(back) => begin::<V>(back, x, out, &self.p),
-            None => store_runs(out, 0, 1, &x),
-        }
+        let (out, _) = V::split_mut(out)[group..].as_chunks_mut();
+        end::<V>(x, self.then, &mut out[0], &self.p);
     }
 
     /// The same for one group of lanes of all images.

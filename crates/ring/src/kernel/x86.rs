@@ -227,6 +227,10 @@ impl Lanes for Ifma {
         self.settle(p).cut(p).subtract_once(p.p).store(words);
     }
     #[inline(always)]
+    fn leave_small(self, p: &IfmaPrime, words: &mut [u64; 8]) {
+        self.cut(p).subtract_once(p.p).store(words);
+    }
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         // SAFETY: (1).
         Self(unsafe { _mm512_add_epi64(self.0, other.0) })
