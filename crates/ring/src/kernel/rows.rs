@@ -1,6 +1,6 @@
 //! Rows of ring elements in the order in which they are read, and their product with masked inputs.
 //!
-//! `W~` is stored `[limb][group of rows][block of 64 coefficients][row][tile][64 residues]`, residues in as many bits as their prime has, or in
+//! `W~` is stored `[limb][group of rows][block of 64 coefficients][row][half][tile][32 residues]`, residues in as many bits as their prime has, or in
 //! whole bytes where the kernel cannot read any bits. A group is read from end to end by one thread, which finds its products in its own cache when
 //! it transforms them back. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level cache.
 //! Accumulators stay in registers until a row ends. A row may be held modulo the first primes only: the other limbs go without it.
@@ -38,7 +38,7 @@ pub struct RowStore {
     limbs: Vec<LimbRows>,
     /// Who can read them.
     kernel: Kernel,
-    /// Of every limb `[group][block][row of the group][tile][64]`, and [`UNPACK_READS`] bytes to read beyond the last.
+    /// Of every limb `[group][block][row of the group][half][tile][32]`, and [`UNPACK_READS`] bytes to read beyond the last.
     bytes: Pages,
 }
 
@@ -145,9 +145,9 @@ impl RowStore {
             return;
         }
         for (l, limb) in self.limbs.iter().enumerate().filter(|(_, limb)| limb.holds(row)) {
-            let (run, row, blocks) = (limb.run(), limb.before[row] as usize, p.degree() / BLOCK);
+            let (run, row, blocks) = (limb.run() / 2, limb.before[row] as usize, p.degree() / BLOCK);
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
-                let at = limb.bytes.start + (limb.elements_before(row, b, blocks) * self.tiles + tile) * run;
+                let at = limb.bytes.start + (2 * limb.elements_before(row, b, blocks) * self.tiles + tile) * run;
                 let (mut held, factor) = (Zeroizing::new([0; BLOCK]), limb.factor);
                 match factor {
                     1 => held.copy_from_slice(source),
@@ -158,7 +158,10 @@ impl RowStore {
                         scalar: factor,
                     }),
                 }
-                pack(self.kernel, limb.bits as u32, &*held, &mut self.bytes[at..at + run]);
+                for (half, held) in held.as_chunks::<{ BLOCK / 2 }>().0.iter().enumerate() {
+                    let at = at + half * self.tiles * run;
+                    pack(self.kernel, limb.bits as u32, held, &mut self.bytes[at..at + run]);
+                }
             }
         }
     }
@@ -386,7 +389,7 @@ impl Job for RowGroup<'_> {
         // Whether a sum may be above 2p when it is closed.
         let wide = tiles > 1 << 51u32.saturating_sub(self.modulus.bits());
         let inputs = tiles * images * BLOCK;
-        // Inputs come from an outer cache: each row asks for its share of those of the next block.
+        // Inputs come from an outer cache: each row asks for its share of those of the next pass.
         let passes = if images == 1 { 1 } else { groups::<V>() };
         let (share, slice) = (inputs.div_ceil(rows * passes), inputs / passes);
         let stride = product_words(self.x.len() / (tiles * images));
@@ -398,7 +401,7 @@ impl Job for RowGroup<'_> {
                     // Three lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by the chunks.
                     let w = &self.w[at..at + row_bytes + UNPACK_READS];
                     // Several images go through a block group by group, so that it comes from memory with the first group and from the
-                    // cache with the others: each group asks for its share of the next block.
+                    // cache with the others: each group asks for its share of the rows' next block.
                     let ahead = match images {
                         1 => at + AHEAD,
                         _ => at + block_bytes + g * (row_bytes / groups::<V>()),
@@ -413,12 +416,7 @@ impl Job for RowGroup<'_> {
                     let x = V::split(x);
                     let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every, then };
                     match images {
-                        1 => {
-                            // As many sums at once as hide the latency of a multiply-add.
-                            for g in 0..groups::<V>() / 8 {
-                                job.one_image(8 * g, out);
-                            }
-                        }
+                        1 => job.one_image(out),
                         _ => job.all_images(g, out, stride),
                     }
                 }
@@ -478,26 +476,47 @@ struct RowJob<'a, V: Lanes> {
 }
 
 impl<V: Lanes> RowJob<'_, V> {
-    /// Sums over all tiles of `S` groups of one image, put into place. The tiles come in runs between which sums are folded.
+    /// Where a group of lanes of the first tile begins, and bytes from a tile to the next.
     #[inline(always)]
-    fn one_image(&self, group: usize, out: &mut [u64]) {
-        let (mut sums, step) = ([V::no_products(); 8], self.group_bytes);
-        let (run, tiles) = (groups::<V>() * step, self.tiles);
-        let (mut at, mut from, mut ahead) = (group * step, group * tiles, self.ahead.1);
+    fn place(&self, group: usize) -> (usize, usize) {
+        let half = groups::<V>() / 2;
+        ((group / half * self.tiles * half + group % half) * self.group_bytes, half * self.group_bytes)
+    }
+
+    /// A block of one image.
+    #[inline(always)]
+    fn one_image(&self, out: &mut [u64]) {
+        for (eight, out) in V::split_mut(out).as_chunks_mut::<8>().0.iter_mut().enumerate() {
+            let mut x = [V::splat(0); 8];
+            if groups::<V>() == 8 {
+                // As few sums as hide the latency of a multiply-add: one thread gets a twentieth more from memory than with eight.
+                x[..4].copy_from_slice(&self.sums::<4>(0));
+                x[4..].copy_from_slice(&self.sums::<4>(4));
+            } else {
+                x = self.sums::<8>(8 * eight);
+            }
+            end::<V>(x, self.then, out, &self.p);
+        }
+    }
+
+    /// Sums over all tiles for `S` groups of lanes of one image. The tiles come in runs between which sums are folded.
+    #[inline(always)]
+    fn sums<const S: usize>(&self, group: usize) -> [V; S] {
+        let (mut sums, step, tiles) = ([V::no_products(); S], self.group_bytes, self.tiles);
+        let ((mut at, run), mut from) = (self.place(group), group * tiles);
+        let (mut ahead, asks) = (self.ahead.1 + at, group.is_multiple_of(groups::<V>() / 2));
         let mut left = tiles;
         loop {
             for _ in 0..left.min(self.fold_every) {
-                // The lines of a tile of up to 40 bits a residue; what a longer one ends with, too.
-                if group == 0 {
-                    for line in 0..5 {
-                        prefetch(self.ahead.0, ahead + 64 * line);
-                    }
-                    if run > 320 {
-                        prefetch(self.ahead.0, ahead + 320);
-                        prefetch(self.ahead.0, ahead + 384);
+                // The lines of half a block of a tile; what it ends with is asked for with the next.
+                if asks {
+                    prefetch(self.ahead.0, ahead);
+                    prefetch(self.ahead.0, ahead + 64);
+                    if run > 144 {
+                        prefetch(self.ahead.0, ahead + 128);
                     }
                 }
-                for n in 0..8 {
+                for n in 0..S {
                     let (x, w) = (V::load(item_at(self.x, from + n * tiles)), array_at(self.w, at + n * step));
                     sums[n] = V::accumulate(sums[n], x, V::unpack(w, &self.spread), &self.p);
                 }
@@ -511,12 +530,11 @@ impl<V: Lanes> RowJob<'_, V> {
                 *s = V::fold(*s, &self.p);
             }
         }
-        let mut x = [V::splat(0); 8];
-        for n in 0..8 {
+        let mut x = [V::splat(0); S];
+        for n in 0..S {
             x[n] = V::close(sums[n], &self.p);
         }
-        let (out, _) = V::split_mut(out)[group..].as_chunks_mut();
-        end::<V>(x, self.then, &mut out[0], &self.p);
+        x
     }
 
     /// The same for one group of lanes of all images.
@@ -544,8 +562,8 @@ impl<V: Lanes> RowJob<'_, V> {
     #[inline(always)]
     fn some_images<const S: usize>(&self, group: usize, image: usize, out: &mut [u64], stride: usize) {
         let (mut sums, step, images) = ([V::no_products(); S], self.group_bytes, self.images);
-        let run = groups::<V>() * step;
-        let (mut at, mut from, mut ahead) = (group * step, group * self.tiles * images + image, self.ahead.1);
+        let ((mut at, run), mut from) = (self.place(group), group * self.tiles * images + image);
+        let mut ahead = self.ahead.1;
         let mut left = self.tiles;
         loop {
             for _ in 0..left.min(self.fold_every) {
@@ -582,8 +600,8 @@ impl RowStore {
             let (p, unheld) = (u128::from(m.value()), u128::from(m.invert(limb.factor)));
             for (k, o) in out.limb_mut(l).iter_mut().enumerate() {
                 for (tile, x) in x.iter().enumerate() {
-                    let run = (limb.elements_before(row, k / BLOCK, blocks) * self.tiles + tile) * limb.run();
-                    let bit = k % BLOCK * limb.bits;
+                    let before = 2 * limb.elements_before(row, k / BLOCK, blocks) + k % BLOCK / (BLOCK / 2);
+                    let (run, bit) = ((before * self.tiles + tile) * limb.run() / 2, k % (BLOCK / 2) * limb.bits);
                     let mut bytes = [0; 16];
                     bytes.copy_from_slice(&self.bytes[limb.bytes.start + run + bit / 8..][..16]);
                     let w = u128::from_le_bytes(bytes) >> (bit % 8) & ((1 << limb.bits) - 1);
