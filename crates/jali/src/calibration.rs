@@ -1,7 +1,7 @@
 //! The cost model, measured on this machine in about a second and kept for the next time.
 //!
 //! A network of known shapes with random weights runs through the whole pipeline, hidden and open; the factors of
-//! [`Work`] are fitted to the medians of its layers (non-negative least squares on relative errors).
+//! [`Work`] are fitted to the times of its layers (non-negative least squares on relative errors).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,15 +10,16 @@ use jali_leak::Plan;
 use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor};
 use jali_pack::costs::FACTORS;
 use jali_pack::{Costs, LayerCounts, Link, Work};
+use jali_protocol::LayerReport;
 use jali_ring::Kernel;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::write_aside;
 use crate::{JaliError, Session};
 
-/// Runs of the probe network; the median of each layer counts.
-const RUNS: usize = 15;
-/// Runs to see whether an earlier calibration still holds.
+/// Runs of the probe network.
+const RUNS: usize = 31;
+/// Runs to see whether an earlier calibration still holds; the median of each layer counts.
 const CHECK_RUNS: usize = 5;
 /// It does not if the probe takes so much more or less than it says.
 const DRIFT: f64 = 1.15;
@@ -145,8 +146,27 @@ fn numbers(count: usize) -> Vec<f32> {
     (0..count).map(|i| ((i * 7919 % 1009) as f32 / 1009.0 - 0.5) / 8.0).collect()
 }
 
-/// One layer of the probe: its counts, and nanoseconds of client and server (medians).
-type Sample = (LayerCounts, f64, f64);
+/// One layer of the probe: its counts, and nanoseconds of client and server.
+struct Sample {
+    counts: LayerCounts,
+    client: Nanoseconds,
+    server: Nanoseconds,
+}
+
+/// What some runs took.
+struct Nanoseconds {
+    median: f64,
+    /// What a quarter of them took at most: neighbours on a shared machine disturb it less.
+    quartile: f64,
+}
+
+impl Nanoseconds {
+    fn of(times: &mut [Duration]) -> Self {
+        times.sort();
+        let at = |index: usize| times.get(index).map_or(0.0, |t| t.as_secs_f64() * 1e9);
+        Self { median: at(times.len() / 2), quartile: at(times.len() / 4) }
+    }
+}
 
 fn probe_layers(hidden: bool, runs: usize, kernel: Kernel) -> Result<Vec<Sample>, JaliError> {
     let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
@@ -163,18 +183,24 @@ fn probe_layers(hidden: bool, runs: usize, kernel: Kernel) -> Result<Vec<Sample>
         }
         std::hint::black_box(evict.iter().sum::<u64>());
     }
-    let median = |times: &mut Vec<Duration>| {
-        times.sort();
-        times[times.len() / 2].as_secs_f64() * 1e9
-    };
     let layers = times.iter_mut().zip(session.report());
-    Ok(layers.map(|((client, server), layer)| (layer.counts, median(client), median(server))).collect())
+    let sample = |((client, server), layer): (&mut (Vec<_>, Vec<_>), &LayerReport)| Sample {
+        counts: layer.counts,
+        client: Nanoseconds::of(client),
+        server: Nanoseconds::of(server),
+    };
+    Ok(layers.map(sample).collect())
 }
 
 fn fit(samples: &[Sample]) -> Work {
-    let client: Vec<_> = samples.iter().map(|(counts, client, _)| (counts.client(), *client)).collect();
-    let server: Vec<_> = samples.iter().map(|(counts, _, server)| (counts.server(), *server)).collect();
-    Work { client: least_squares(&client), server: least_squares(&server) }
+    let side = |counts: fn(&LayerCounts) -> [f64; FACTORS], times: fn(&Sample) -> &Nanoseconds| {
+        // What the factors are to each other from the quiet runs, how large they are from all.
+        let quiet: Vec<_> = samples.iter().map(|s| (counts(&s.counts), times(s).quartile)).collect();
+        let sum = |of: fn(&Nanoseconds) -> f64| samples.iter().map(|s| of(times(s))).sum::<f64>();
+        let scale = sum(|t| t.median) / sum(|t| t.quartile);
+        least_squares(&quiet).map(|factor| factor * scale)
+    };
+    Work { client: side(LayerCounts::client, |s| &s.client), server: side(LayerCounts::server, |s| &s.server) }
 }
 
 /// Whether the machine is still as fast as these costs say, the link left out: a shared one may not be.
@@ -183,9 +209,8 @@ fn fit(samples: &[Sample]) -> Work {
 /// [`JaliError`] if the probe network cannot run.
 pub fn still_true(costs: &Costs, kernel: Kernel) -> Result<bool, JaliError> {
     let samples = probe_layers(true, CHECK_RUNS, kernel)?;
-    let measured: f64 = samples.iter().map(|(_, client, server)| (client + server) / 1e6).sum();
-    let predicted: f64 =
-        samples.iter().map(|(counts, ..)| costs.over(Link::LOOPBACK).predict(counts, true).total_ms()).sum();
+    let measured: f64 = samples.iter().map(|s| (s.client.median + s.server.median) / 1e6).sum();
+    let predicted: f64 = samples.iter().map(|s| costs.over(Link::LOOPBACK).predict(&s.counts, true).total_ms()).sum();
     Ok((measured / predicted).ln().abs() < DRIFT.ln())
 }
 

@@ -323,13 +323,12 @@ fn explain_predicts_and_measures_every_layer_and_keeps_its_calibration() {
         }
         assert!(!layer["layout"].as_str().expect("text").is_empty());
         assert!(layer["whole_rows_more_ms"].as_f64().is_some_and(f64::is_finite), "{layer}");
-        // Packing and checking more, and nothing saved on the server.
-        assert!(layer["second_component_more_ms"].as_f64().is_some_and(|ms| ms > 0.0), "{layer}");
+        assert!(layer["second_component_more_ms"].as_f64().is_some_and(|ms| ms >= 0.0), "{layer}");
     }
-    // At 1 Mbit/s nothing that sends more can win.
+    // At 1 Mbit/s the bytes of all coefficients of every row weigh more than anything else.
     for layer in far["layers"].as_array().expect("layers") {
-        assert!(layer["whole_rows_more_ms"].as_f64().is_some_and(|ms| ms >= 0.0), "{layer}");
         assert!(layer["second_component_more_bytes"].as_i64().is_some_and(|bytes| bytes > 0), "{layer}");
+        assert!(layer["second_component_more_ms"].as_f64().is_some_and(|ms| ms > 10.0), "{layer}");
     }
     // A damaged calibration is measured again, not believed.
     let file = std::fs::read_dir(cache.path().join("jali")).expect("folder").next().expect("a file").expect("a file");

@@ -53,7 +53,8 @@ pub struct Blueprint {
 pub struct UnbuiltCost {
     /// Which answer.
     pub answer: Unbuilt,
-    /// Milliseconds more than with the answer that is built, all together; below 0 if it would be worth building.
+    /// Milliseconds more than with the answer that is built, as layouts are weighed (a server's millisecond a quarter more, sealed bytes too); below 0 if it
+    /// would be worth building.
     pub more_ms: f64,
     /// Bytes more, both ways together.
     pub more_bytes: i64,
@@ -155,8 +156,8 @@ fn cheapest(
     costs: &Costs,
 ) -> Result<Cheapest, String> {
     let mut best: Option<(f64, ParametersLiteral, Layout, Prediction)> = None;
-    // The best by each of the answers that are not built: what decides, milliseconds, bytes.
-    let mut others = Unbuilt::ALL.map(|answer| (answer, f64::INFINITY, 0.0, 0));
+    // The best by each of the answers that are not built: what decides, and bytes.
+    let mut others = Unbuilt::ALL.map(|answer| (answer, f64::INFINITY, 0));
     let bytes = |counts: &LayerCounts| counts.bytes_up() + counts.bytes_down();
     let mut why = String::from("no ring is large enough for one tile of the layer");
     for degree in DEGREES {
@@ -180,11 +181,10 @@ fn cheapest(
             let prediction = costs.predict(&counts, hidden);
             let sealed = if hidden { counts.hidden_bytes(counts.rows) as f64 } else { 0.0 };
             let weigh = |p: &Prediction| p.total_ms() + SHARED * p.server_ms + sealed / BYTES_WORTH_A_MS;
-            for (answer, least, ms, all) in &mut others {
-                let other = costs.predict_unbuilt(&counts, hidden, *answer);
-                if weigh(&other) < *least {
-                    let all_bytes = bytes(&counts) + counts.more_bytes(*answer);
-                    (*least, *ms, *all) = (weigh(&other), other.total_ms(), all_bytes);
+            for (answer, least, all) in &mut others {
+                let other = weigh(&costs.predict_unbuilt(&counts, hidden, *answer));
+                if other < *least {
+                    (*least, *all) = (other, bytes(&counts) + counts.more_bytes(*answer));
                 }
             }
             let total = weigh(&prediction);
@@ -193,11 +193,11 @@ fn cheapest(
             }
         }
     }
-    let (_, literal, layout, prediction) = best.ok_or(why)?;
+    let (total, literal, layout, prediction) = best.ok_or(why)?;
     let built = bytes(&counts(&literal, &layout, values, 0));
-    let unbuilt = others.map(|(answer, _, ms, all)| UnbuiltCost {
+    let unbuilt = others.map(|(answer, least, all)| UnbuiltCost {
         answer,
-        more_ms: ms - prediction.total_ms(),
+        more_ms: least - total,
         more_bytes: all as i64 - built as i64,
     });
     Ok(Cheapest { literal, layout, prediction, unbuilt: unbuilt.into() })

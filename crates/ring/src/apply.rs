@@ -18,8 +18,8 @@ const IMAGES_TOGETHER: usize = 8;
 /// next, and cost more than reading the matrix again (measured with 4, 8, 16 and 64 images of vgg3).
 const GROUPS_AT_ONCE: usize = 2;
 
-/// Bytes of the next rows that are asked for while products of one image are transformed back: a quarter of a second-level cache.
-const ASKED_AHEAD: usize = 256 << 10;
+/// Bytes of the next rows that are asked for while a product of one image is transformed back: as many as come meanwhile.
+const ASKED_AHEAD: usize = 32 << 10;
 
 /// Memory that is kept for later, in bytes: more belongs to batches of large networks, where getting it costs little beside the work.
 const KEPT_BYTES: usize = 32 << 20;
@@ -224,7 +224,7 @@ impl RowStore {
         jobs.into_par_iter().with_max_len(1).for_each_init(scratch, |scratch, (part, places)| {
             let (more, products) = scratch.item.split_at_mut(degree);
             let (plan, behind, rows) = (ring.plan(part.limb), self.behind(&part), part.matrix_rows.len());
-            let (back, share) = (plan.begins(ring.kernel()), ASKED_AHEAD / rows);
+            let back = plan.begins(ring.kernel());
             let mut places = places.into_iter();
             for Borrowed { item: batch, .. } in batches {
                 self.multiply(ring, batch, &part, back, products);
@@ -233,7 +233,7 @@ impl RowStore {
                         let product = &mut products[(row * batch.images() + image) * product_words(degree)..][..degree];
                         // Several images have work enough to wait for memory.
                         let ahead = match images {
-                            1 => behind.get(row * share..(row + 1) * share).unwrap_or_default(),
+                            1 => behind.get(row * ASKED_AHEAD..(row + 1) * ASKED_AHEAD).unwrap_or_default(),
                             _ => &[],
                         };
                         plan.inverse_some(product, back.is_some(), wanted, ahead);

@@ -76,8 +76,8 @@ struct Layer {
     link_ms: f64,
     bytes_up: usize,
     bytes_down: usize,
-    /// What answers of other kinds, which are not built, would take more at least, with the ring and layout that would be best for them; below 0 they
-    /// would be worth building.
+    /// What answers of other kinds, which are not built, would take more at least, with the ring and layout that would be best for them, before open rows
+    /// are counted; below 0 they would be worth building.
     whole_rows_more_ms: f64,
     whole_rows_more_bytes: i64,
     second_component_more_ms: f64,
@@ -234,15 +234,15 @@ fn print(r: &Report) -> anyhow::Result<()> {
         let all = r.layers.iter().map(f);
         let gains = all.clone().map(|(ms, _)| ms.min(0.0)).sum::<f64>();
         let (ms, more) = all.fold((0.0, 0), |(a, b), (ms, bytes)| (a + ms, b + bytes));
-        let worth = if gains < 0.0 { format!("; {:.2} ms less on some layers", -gains) } else { String::new() };
-        format!("{ms:+.2} ms or more, {} more{worth}", bytes(more.max(0) as usize))
+        let gains = if gains < 0.0 { format!(", on some layers at most {:.2} ms less", -gains) } else { String::new() };
+        format!("at least {ms:+.2} ms{gains}; {:+.2} MB", more as f64 / 1e6)
     };
     say(format!(
         "not built whole rows in the NTT domain: {}",
         sum(|l| (l.whole_rows_more_ms, l.whole_rows_more_bytes))
     ))?;
     let second = sum(|l| (l.second_component_more_ms, l.second_component_more_bytes));
-    say(format!("          a second component instead of hints: {second} for every image"))?;
+    say(format!("          a second component instead of hints: {second}"))?;
     if !r.calibration_held {
         say(
             "note      this machine changed its speed by more than 15 % while it was measured: predictions are off by as much",

@@ -69,10 +69,6 @@ impl Lanes for Emulated {
     fn enter(words: &[u64; 8]) -> Self {
         Self(*words)
     }
-    fn leave(self, p: &Modulus, words: &mut [u64; 8]) {
-        *words = self.settle(p).subtract_once(p.value()).0;
-        assert!(words.iter().all(|&v| v < p.value()), "not canonical");
-    }
     fn leave_small(self, p: &Modulus, words: &mut [u64; 8]) {
         *words = self.subtract_once(p.value()).0;
         assert!(words.iter().all(|&v| v < p.value()), "not canonical");
@@ -141,11 +137,6 @@ impl Lanes for Emulated {
     }
     fn columns(block: &Block64, _: usize) -> [Self; 8] {
         std::array::from_fn(|l| Self::each(|j| block[8 * j + l]))
-    }
-    fn rows(columns: [Self; 8], _: usize, block: &mut Block64) {
-        for (l, column) in columns.iter().enumerate() {
-            (0..8).for_each(|j| block[8 * j + l] = column.0[j]);
-        }
     }
     fn turn(rows: [Self; 8]) -> [Self; 8] {
         std::array::from_fn(|l| Self::each(|j| rows[j].0[l]))

@@ -57,13 +57,12 @@ pub(crate) trait Lanes: Copy {
     /// Residues below `p`.
     fn enter(words: &Self::Words) -> Self;
     /// Canonical residues.
-    fn leave(self, p: &Self::Prime, words: &mut Self::Words);
-
-    /// The same of what [`Lanes::close`] or [`Lanes::settle`] gave, if that is below `2p`.
     #[inline(always)]
-    fn leave_small(self, p: &Self::Prime, words: &mut Self::Words) {
-        self.leave(p, words);
+    fn leave(self, p: &Self::Prime, words: &mut Self::Words) {
+        self.settle(p).leave_small(p, words);
     }
+    /// The same of what [`Lanes::close`] or [`Lanes::settle`] gave, if that is below `2p`.
+    fn leave_small(self, p: &Self::Prime, words: &mut Self::Words);
 
     /// `self + other`.
     fn add(self, other: Self) -> Self;
@@ -99,12 +98,14 @@ pub(crate) trait Lanes: Copy {
 
     /// The eight columns of a block, lanes `part * LANES..` of them.
     fn columns(block: &Block64, part: usize) -> [Self; 8];
-    /// Columns back to rows `part * LANES..` of the block.
-    fn rows(columns: [Self; 8], part: usize, block: &mut Block64);
+    /// Columns back to rows `part * LANES..` of the block, where lanes hold no whole row.
+    fn rows(columns: [Self; 8], part: usize, block: &mut Block64) {
+        let _ = (columns, part, block);
+        debug_assert!(false, "eight lanes turn in registers");
+    }
     /// Where eight lanes hold a whole row: rows to columns, or back, in registers.
-    #[inline(always)]
     fn turn(rows: [Self; 8]) -> [Self; 8] {
-        debug_assert!(Self::LANES == 8, "these lanes hold no whole row");
+        debug_assert!(false, "these lanes hold no whole row");
         rows
     }
 
@@ -129,8 +130,8 @@ pub(crate) fn ifma_products(m: &Modulus) -> usize {
 #[inline(always)]
 pub(crate) fn item_at<T>(items: &[T], at: usize) -> &T {
     debug_assert!(at < items.len());
-    // SAFETY: callers compute `at` from the lengths that they have checked before their loop (`RowGroup::run`, `SumOfProducts::run`,
-    // `forward_pass`, `inverse_pass`, `inverse_pruned`); the tests run with debug assertions.
+    // SAFETY: callers compute `at` from the lengths that they have checked before their loop (`RowGroup::run` and `end`, `SumOfProducts::run`,
+    // `forward_pass`, `inverse_pass`, `inverse_pruned`, `Tables::go_on`, `Inverse::run`); the tests run with debug assertions.
     unsafe { items.get_unchecked(at) }
 }
 

@@ -32,7 +32,7 @@ pub(crate) use rows::{GROUP, Part, product_words};
 use crate::{Modulus, RingError};
 use lanes::Lanes;
 
-/// Coefficients that are stored together; a row is stored as blocks of so many per tile.
+/// Coefficients that are worked on together; a row is stored as blocks of so many per tile, in two halves.
 pub const BLOCK: usize = 64;
 
 /// Work that is written over lanes. `run` has to be inlined into the function that is compiled for the vector unit.

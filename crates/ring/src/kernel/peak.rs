@@ -80,7 +80,7 @@ impl Job for Read<'_> {
 }
 
 impl Kernel {
-    /// Reads memory on all threads, a part each, asked for ahead where the kernel does so; returns a value that depends on it. For
+    /// Reads memory on all threads, a part each, asked for ahead; returns a value that depends on it. For
     /// benchmarks.
     pub fn read(self, bytes: &[u8]) -> u64 {
         let part = bytes.len().div_ceil(rayon::current_num_threads()).max(1);

@@ -2,7 +2,7 @@
 //!
 //! `W~` is stored `[limb][group of rows][block of 64 coefficients][row][half][tile][32 residues]`, residues in as many bits as their prime has, or in
 //! whole bytes where the kernel cannot read any bits. A group is read from end to end by one thread, which finds its products in its own cache when
-//! it transforms them back. For one block of coefficients the inputs of all tiles (and of all images of a batch) fit the first-level cache.
+//! it transforms them back. For one block of coefficients the inputs of all tiles fit the first-level cache, those of several images a group of lanes at a time.
 //! Accumulators stay in registers until a row ends. A row may be held modulo the first primes only: the other limbs go without it.
 
 use std::ops::Range;
@@ -144,19 +144,17 @@ impl RowStore {
         if row >= self.rows || tile >= self.tiles {
             return;
         }
+        let mut held = Zeroizing::new([0; BLOCK]);
         for (l, limb) in self.limbs.iter().enumerate().filter(|(_, limb)| limb.holds(row)) {
             let (run, row, blocks) = (limb.run() / 2, limb.before[row] as usize, p.degree() / BLOCK);
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
                 let at = limb.bytes.start + (2 * limb.elements_before(row, b, blocks) * self.tiles + tile) * run;
-                let (mut held, factor) = (Zeroizing::new([0; BLOCK]), limb.factor);
-                match factor {
+                // A sum that begins with nothing has room for primes of any size.
+                held.fill(0);
+                let (modulus, scalar) = (&limb.modulus, limb.factor);
+                match scalar {
                     1 => held.copy_from_slice(source),
-                    _ => self.kernel.run(AddScaled {
-                        modulus: &limb.modulus,
-                        acc: &mut *held,
-                        a: source,
-                        scalar: factor,
-                    }),
+                    _ => self.kernel.run(AddScaled { modulus, acc: &mut *held, a: source, scalar }),
                 }
                 for (half, held) in held.as_chunks::<{ BLOCK / 2 }>().0.iter().enumerate() {
                     let at = at + half * self.tiles * run;
@@ -282,7 +280,7 @@ impl RowStore {
     }
 
     /// A part of the rows times every input of a batch that [fits](RowStore::fits): the front of `out` becomes `[row][image][`[`product_words`]`]`, canonical, or
-    /// with `back` as [`Tables::begin_inverse`] leaves a block.
+    /// with `back` as [`Tables::go_on`] leaves a block.
     pub(crate) fn multiply(&self, ring: &Ring, batch: &Batch, part: &Part, back: Option<&Tables>, out: &mut [u64]) {
         let (limb, rows) = (&self.limbs[part.limb], part.matrix_rows.len());
         let (images, blocks) = (batch.images(), ring.degree() / BLOCK);
@@ -398,7 +396,7 @@ impl Job for RowGroup<'_> {
             for g in 0..passes {
                 for (row, out) in self.out.chunks_exact_mut(images * stride).enumerate() {
                     let at = start + row * row_bytes;
-                    // Three lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by the chunks.
+                    // Three lengths that `RowJob` relies on: that of a row of `w` by this slice, that of `x` by the chunks, that of `out` below.
                     let w = &self.w[at..at + row_bytes + UNPACK_READS];
                     // Several images go through a block group by group, so that it comes from memory with the first group and from the
                     // cache with the others: each group asks for its share of the rows' next block.
@@ -411,7 +409,7 @@ impl Job for RowGroup<'_> {
                         prefetch(x, slice + word);
                     }
                     let (ahead, then) = ((self.w, ahead), (back, block, wide));
-                    // And that of `out`: all images have their places in it.
+                    // All images have their places in it.
                     let out = &mut out[block * BLOCK..(images - 1) * stride + (block + 1) * BLOCK];
                     let x = V::split(x);
                     let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every, then };
@@ -436,7 +434,7 @@ impl Job for RowGroup<'_> {
     }
 }
 
-/// The end of some sums of a block, `wide` or below 2p: canonical, or transformed back as far as [`Tables::begin_inverse`] goes with all of a block.
+/// The end of eight groups of sums of a block, `wide` or below 2p: canonical, or, if they are all of the block, as [`Tables::begin_inverse`] leaves it.
 #[inline(always)]
 fn end<V: Lanes>(
     mut sums: [V; 8],

@@ -2,7 +2,7 @@
 //! transforms against tfhe-ntt and the definition (`ntt.rs`), pointwise products against wide integers.
 
 use super::pointwise::{AddScaled, MulAdd, SumOfProducts};
-use super::transform::{Forward, Inverse};
+use super::transform::{Forward, Inverse, Tables, holds_rows, load_runs, store_runs};
 use super::*;
 use crate::ntt::MakeTables;
 use crate::primes::ntt_primes;
@@ -36,7 +36,7 @@ fn compare_rows(degree: usize, bits: &[u32], rows: &[Vec<Poly<Ntt>>], batch: &[V
                 let want = store.product_naive(&ring, row, x);
                 // The store's order is part of what is tested: some coefficients from the elements themselves.
                 for (l, m) in ring.moduli()[..limbs[row]].iter().enumerate() {
-                    for k in [0, 1, 31, 32, degree / 2 + 5, degree - 1] {
+                    for k in [0, 1, 31, 32, 63, 64, degree / 2 + 5, degree - 1] {
                         let by_hand = tiles.iter().zip(x).fold(0u128, |s, (w, x)| {
                             (s + u128::from(w.limb(l)[k]) * u128::from(x.limb(l)[k])) % u128::from(m.value())
                         });
@@ -165,7 +165,9 @@ fn worst_case_residues_do_not_overflow() {
 /// Of large primes and many tiles a closed sum is above 2p, and is settled before the transform back begins with it.
 #[test]
 fn wide_sums_are_transformed_back() {
-    for (bits, tiles, images) in [(47, 100, 1), (47, 100, 3), (45, 300, 1), (46, 150, 2), (50, 12, 1)] {
+    for (bits, tiles, images) in
+        [(47, 100, 1), (47, 100, 3), (45, 300, 1), (46, 150, 2), (47, 16, 1), (47, 17, 1), (50, 12, 1)]
+    {
         for kernel in kernels() {
             let ring = Ring::with_kernel(1024, &[bits], kernel).unwrap();
             // Differences of nothing and the largest sum.
@@ -255,6 +257,28 @@ fn pruning_takes_any_degree() {
     }
 }
 
+/// The six innermost levels of an inverse, block by block, where lanes take these; whether they do.
+struct Begin<'a> {
+    tables: &'a Tables,
+    values: &'a mut [u64],
+}
+
+impl Job for Begin<'_> {
+    type Out = bool;
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> bool {
+        let (p, degree) = (V::prime(self.tables.modulus()), self.values.len());
+        for block in 0..if holds_rows::<V>() { degree / 64 } else { 0 } {
+            let words = V::split_mut(&mut self.values[64 * block..][..64]);
+            let x = load_runs::<V, 8>(words, 0, 1, true);
+            store_runs(words, 0, 1, &self.tables.begin_inverse::<V>(x, block, &p));
+            self.tables.go_on::<V>((&mut *self.values, degree), block, &p);
+        }
+        holds_rows::<V>()
+    }
+}
+
 /// Pruned transforms give the same where they must: the degrees are those whose last pass has 1, 2 and 3 levels left.
 #[test]
 fn pruned_transforms_give_the_wanted_coefficients() {
@@ -296,8 +320,17 @@ fn pruned_transforms_give_the_wanted_coefficients() {
                         wanted: Some(&wanted),
                         ahead: &[7; 999],
                     });
+                    // The same, begun as rows begin it.
+                    let mut other = values.clone();
+                    let begun = kernel.run(Begin { tables: &tables, values: &mut other });
+                    let (values, wanted) = (&mut other, Some(&wanted));
+                    kernel.run(Inverse { tables: &tables, values, begun, wanted, ahead: &[] });
                     for i in set.iter().map(|&i| i as usize).filter(|&i| i < degree) {
-                        assert!(got[i] == want[i], "{}, degree {degree}, {bits} bits", kernel.name());
+                        assert!(
+                            got[i] == want[i] && other[i] == want[i],
+                            "{}, degree {degree}, {bits} bits",
+                            kernel.name()
+                        );
                     }
                 }
             }

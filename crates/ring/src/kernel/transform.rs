@@ -118,8 +118,9 @@ struct Ahead<'a> {
 impl Ahead<'_> {
     /// Eight lines: what is left of a transform of 4096 values that has begun takes 64 steps.
     #[inline(always)]
-    fn ask(&mut self) {
-        if self.at < self.bytes.len() {
+    fn ask<V: Lanes>(&mut self) {
+        // One lane takes so many steps that even asking whether to ask counts.
+        if V::LANES > 1 && self.at < self.bytes.len() {
             for line in 0..8 {
                 prefetch_outer(self.bytes, self.at + 64 * line);
             }
@@ -223,9 +224,10 @@ fn inverse_butterflies<V: Lanes, const S: usize>(
     }
 }
 
-/// The slices that a pass combines: `S` runs of `run` groups of lanes, one after the other.
+/// The slices that a pass combines: `S` runs of `run` groups of lanes, one after the other; `words` holds them all, and `i` is below `run`.
 #[inline(always)]
 pub(crate) fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, run: usize, enter: bool) -> [V; S] {
+    debug_assert!(S * run <= words.len() && i < run);
     let mut x = [V::splat(0); S];
     for k in 0..S {
         let words = item_at(words, k * run + i);
@@ -234,8 +236,10 @@ pub(crate) fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, 
     x
 }
 
+/// As [`load_runs`].
 #[inline(always)]
 pub(crate) fn store_runs<V: Lanes, const S: usize>(words: &mut [V::Words], i: usize, run: usize, x: &[V; S]) {
+    debug_assert!(S * run <= words.len() && i < run);
     for k in 0..S {
         x[k].store(item_at_mut(words, k * run + i));
     }
@@ -293,6 +297,11 @@ fn enter<V: Lanes>(block: &Block64, part: usize) -> [V; 8] {
 }
 
 impl Tables {
+    #[cfg(test)]
+    pub(crate) fn modulus(&self) -> &Modulus {
+        &self.modulus
+    }
+
     /// Whether lazy values are settled after every pass of the inverse. They start below 2p and double at every level; a difference adds its bias
     /// once more.
     #[inline(always)]
@@ -398,9 +407,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
             }
         } else {
             for i in 0..run {
-                if holds_rows::<V>() {
-                    ahead.ask();
-                }
+                ahead.ask::<V>();
                 let mut x = load_runs::<V, S>(words, i, run, false);
                 inverse_butterflies(&mut x, &roots, growth, p);
                 store_runs(words, i, run, &x);
@@ -443,8 +450,8 @@ impl Job for Inverse<'_> {
         let begun = self.begun && holds_rows::<V>();
         if !begun {
             for (b, block) in self.values.as_chunks_mut::<64>().0.iter_mut().enumerate() {
+                ahead.ask::<V>();
                 if holds_rows::<V>() {
-                    ahead.ask();
                     // All of the block is in registers before anything is written; a copy would only be in the way.
                     let x = t.begin_inverse::<V>(enter(block, 0), b, &p);
                     store_runs(V::split_mut(block), 0, 1, &x);

@@ -46,9 +46,8 @@ impl Lanes for Word {
         Self(words[0])
     }
     #[inline(always)]
-    fn leave(self, p: &Modulus, words: &mut [u64; 1]) {
-        let r = self.settle(p).0;
-        let d = r.wrapping_sub(p.value());
+    fn leave_small(self, p: &Modulus, words: &mut [u64; 1]) {
+        let d = self.0.wrapping_sub(p.value());
         words[0] = d.wrapping_add(p.value() & (d >> 63).wrapping_neg());
     }
     #[inline(always)]

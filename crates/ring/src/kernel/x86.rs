@@ -223,10 +223,6 @@ impl Lanes for Ifma {
         Self::load(words)
     }
     #[inline(always)]
-    fn leave(self, p: &IfmaPrime, words: &mut [u64; 8]) {
-        self.settle(p).cut(p).subtract_once(p.p).store(words);
-    }
-    #[inline(always)]
     fn leave_small(self, p: &IfmaPrime, words: &mut [u64; 8]) {
         self.cut(p).subtract_once(p.p).store(words);
     }
@@ -327,12 +323,6 @@ impl Lanes for Ifma {
             *x = Self::load(row);
         }
         Self::turn(x)
-    }
-    #[inline(always)]
-    fn rows(columns: [Self; 8], _: usize, block: &mut Block64) {
-        for (row, words) in Self::turn(columns).into_iter().zip(block.as_chunks_mut().0) {
-            row.store(words);
-        }
     }
     #[inline(always)]
     fn turn(rows: [Self; 8]) -> [Self; 8] {
@@ -521,8 +511,8 @@ float_lanes!(
             Self(unsafe { _mm512_cvtepu64_pd(_mm512_loadu_si512(words.as_ptr().cast())) })
         }
         #[inline(always)]
-        fn leave(self, p: &F64x8Prime, words: &mut [u64; 8]) {
-            let v = self.settle(p).0;
+        fn leave_small(self, p: &F64x8Prime, words: &mut [u64; 8]) {
+            let v = self.0;
             // SAFETY: (1), (2). Between -p and p: adding p where negative gives the residue.
             unsafe {
                 let negative = _mm512_cmp_pd_mask::<_CMP_LT_OQ>(v, _mm512_setzero_pd());
@@ -537,12 +527,6 @@ float_lanes!(
                 *x = Self::load(row);
             }
             Self::turn(x)
-        }
-        #[inline(always)]
-        fn rows(columns: [Self; 8], _: usize, block: &mut Block64) {
-            for (row, words) in Self::turn(columns).into_iter().zip(block.as_chunks_mut().0) {
-                row.store(words);
-            }
         }
         #[inline(always)]
         fn turn(rows: [Self; 8]) -> [Self; 8] {
@@ -596,8 +580,8 @@ float_lanes!(
             }
         }
         #[inline(always)]
-        fn leave(self, p: &F64x4Prime, words: &mut [u64; 4]) {
-            let v = self.settle(p).0;
+        fn leave_small(self, p: &F64x4Prime, words: &mut [u64; 4]) {
+            let v = self.0;
             // SAFETY: (1), (2). Between -p and p: adding p where negative gives the residue.
             unsafe {
                 let negative = _mm256_cmp_pd::<_CMP_LT_OQ>(v, _mm256_setzero_pd());
