@@ -18,6 +18,7 @@ use jali_operator::{Bundle, BundleWriter, Kind, OperatorSummary, ServerModel};
 use jali_pack::Costs;
 use jali_protocol::message::{decode_answer, decode_hints, decode_refusal};
 use jali_protocol::{Action, ClientModel, Inference, Server, StoredClient};
+use jali_ring::wire::Writer;
 use jali_ring::{Kernel, Ring};
 
 /// Memory that a hostile bundle may ask for here.
@@ -125,7 +126,7 @@ pub fn server_sections(data: &[u8]) {
         for operator in model.operators() {
             let x = vec![operator.ring().zero(); operator.tiles()];
             let _ = operator.apply(&[x]);
-            let _ = operator.hints();
+            let _ = operator.write_hints(&mut Writer::new());
         }
     }
 }
