@@ -76,6 +76,11 @@ impl LayerCounts {
         self.row_bytes(self.wanted)
     }
 
+    /// Bytes both ways.
+    pub fn bytes(&self) -> usize {
+        self.bytes_up() + self.bytes_down()
+    }
+
     /// Bytes of so many coefficients of every row.
     fn row_bytes(&self, coefficients: usize) -> usize {
         let row = |bits: u32| (coefficients * bits as usize).div_ceil(8);
@@ -221,7 +226,7 @@ impl Costs {
         Prediction {
             client_ms: weigh(&work.client, &counts.client()),
             server_ms: weigh(&work.server, &counts.server()),
-            link_ms: self.link.ms(counts.bytes_up() + counts.bytes_down()),
+            link_ms: self.link.ms(counts.bytes()),
         }
     }
 
@@ -237,7 +242,7 @@ impl Costs {
         };
         let residues = row_limbs * counts.more_coefficients(answer) as f64;
         let built = self.predict(counts, hidden);
-        let bytes = counts.bytes_up() + counts.bytes_down() + counts.more_bytes(answer);
+        let bytes = counts.bytes() + counts.more_bytes(answer);
         Prediction {
             client_ms: built.client_ms + residues * CHECKING * work.client[FACTORS - 1] / 1e6,
             server_ms: built.server_ms + (residues * server_wanted - saved) / 1e6,

@@ -158,7 +158,6 @@ fn cheapest(
     let mut best: Option<(f64, ParametersLiteral, Layout, Prediction)> = None;
     // The best by each of the answers that are not built: what decides, and bytes.
     let mut others = Unbuilt::ALL.map(|answer| (answer, f64::INFINITY, 0));
-    let bytes = |counts: &LayerCounts| counts.bytes_up() + counts.bytes_down();
     let mut why = String::from("no ring is large enough for one tile of the layer");
     for degree in DEGREES {
         let candidates = match Layout::candidates(linear, input, degree) {
@@ -184,7 +183,7 @@ fn cheapest(
             for (answer, least, all) in &mut others {
                 let other = weigh(&costs.predict_unbuilt(&counts, hidden, *answer));
                 if other < *least {
-                    (*least, *all) = (other, bytes(&counts) + counts.more_bytes(*answer));
+                    (*least, *all) = (other, counts.bytes() + counts.more_bytes(*answer));
                 }
             }
             let total = weigh(&prediction);
@@ -194,7 +193,7 @@ fn cheapest(
         }
     }
     let (total, literal, layout, prediction) = best.ok_or(why)?;
-    let built = bytes(&counts(&literal, &layout, values, 0));
+    let built = counts(&literal, &layout, values, 0).bytes();
     let unbuilt = others.map(|(answer, least, all)| UnbuiltCost {
         answer,
         more_ms: least - total,

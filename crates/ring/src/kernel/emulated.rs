@@ -1,7 +1,7 @@
 //! IFMA lanes in plain integers, every bound asserted (what real lanes hold above their 52 bits is cut off at once): the logic of the IFMA path on machines without it. The real
 //! instructions are compared where they exist (`tests.rs`), and in an emulated processor by `scripts/emulate-ifma`.
 
-use super::lanes::{Block64, Lanes, UNPACK_READS, ifma_products, quotient};
+use super::lanes::{Lanes, UNPACK_READS, ifma_products, quotient};
 use crate::Modulus;
 
 const LOW52: u64 = (1 << 52) - 1;
@@ -134,9 +134,6 @@ impl Lanes for Emulated {
         let r = Self::each(|i| high.0[i] - zero.add_high(q, Self::splat(p.value())).0[i]);
         assert!(r.0.iter().all(|&v| v <= LOW52), "a sum is too large to close");
         r
-    }
-    fn columns(block: &Block64, _: usize) -> [Self; 8] {
-        std::array::from_fn(|l| Self::each(|j| block[8 * j + l]))
     }
     fn turn(rows: [Self; 8]) -> [Self; 8] {
         std::array::from_fn(|l| Self::each(|j| rows[j].0[l]))

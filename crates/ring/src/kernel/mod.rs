@@ -9,6 +9,7 @@ mod emulated;
 mod inputs;
 pub(crate) mod lanes;
 pub(crate) mod masking;
+mod multiply;
 #[cfg(target_arch = "x86_64")]
 mod packing;
 mod peak;

@@ -285,17 +285,6 @@ fn forward_inner<V: Lanes>(mut x: [V; 8], inner: &InnerRoots, part: usize, out: 
     }
 }
 
-/// Canonical values of a block, as columns.
-#[inline(always)]
-fn enter<V: Lanes>(block: &Block64, part: usize) -> [V; 8] {
-    let words = V::split(block);
-    let mut x = [V::splat(0); 8];
-    for l in 0..8 {
-        x[l] = V::enter(&words[8 / V::LANES * l + part]);
-    }
-    x
-}
-
 impl Tables {
     #[cfg(test)]
     pub(crate) fn modulus(&self) -> &Modulus {
@@ -354,7 +343,8 @@ impl Job for Forward<'_> {
         for (block, inner) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.forward.inner) {
             if holds_rows::<V>() {
                 // As in the inverse: no copy.
-                forward_inner(V::columns(block, 0), inner, 0, block, bias, &p);
+                let x = V::turn(load_runs(V::split(block), 0, 1, false));
+                forward_inner(x, inner, 0, block, bias, &p);
                 continue;
             }
             let rows = *block;
@@ -453,13 +443,13 @@ impl Job for Inverse<'_> {
                 ahead.ask::<V>();
                 if holds_rows::<V>() {
                     // All of the block is in registers before anything is written; a copy would only be in the way.
-                    let x = t.begin_inverse::<V>(enter(block, 0), b, &p);
+                    let x = t.begin_inverse::<V>(load_runs(V::split(block), 0, 1, true), b, &p);
                     store_runs(V::split_mut(block), 0, 1, &x);
                     continue;
                 }
                 let copy = *block;
                 for part in 0..8 / V::LANES {
-                    let mut x = enter(&copy, part);
+                    let mut x = load_runs(V::split(&copy), part, 8 / V::LANES, true);
                     inverse_butterflies::<V, 8>(&mut x, &inner_roots(&t.inverse.inner[b], part), (0, settle), &p);
                     V::rows(x, part, block);
                 }

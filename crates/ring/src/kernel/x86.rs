@@ -317,14 +317,6 @@ impl Lanes for Ifma {
         }
     }
     #[inline(always)]
-    fn columns(block: &Block64, _: usize) -> [Self; 8] {
-        let mut x = [Self::splat(0); 8];
-        for (x, row) in x.iter_mut().zip(block.as_chunks().0) {
-            *x = Self::load(row);
-        }
-        Self::turn(x)
-    }
-    #[inline(always)]
     fn turn(rows: [Self; 8]) -> [Self; 8] {
         let mut floats = [F64x8::splat(0).0; 8];
         for l in 0..8 {
@@ -519,14 +511,6 @@ float_lanes!(
                 let v = _mm512_cvtpd_epu64(_mm512_mask_add_pd(v, negative, v, p.p));
                 _mm512_storeu_si512(words.as_mut_ptr().cast(), v);
             }
-        }
-        #[inline(always)]
-        fn columns(block: &Block64, _: usize) -> [Self; 8] {
-            let mut x = [Self::splat(0); 8];
-            for (x, row) in x.iter_mut().zip(block.as_chunks().0) {
-                *x = Self::load(row);
-            }
-            Self::turn(x)
         }
         #[inline(always)]
         fn turn(rows: [Self; 8]) -> [Self; 8] {

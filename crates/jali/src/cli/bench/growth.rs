@@ -146,7 +146,7 @@ fn totals(
         client_ms: sum(&|e| e.prediction.client_ms),
         server_ms: sum(&|e| e.prediction.server_ms),
         link_ms: sum(&|e| e.prediction.link_ms),
-        traffic_bytes: total(&|e| e.counts.bytes_up() + e.counts.bytes_down()),
+        traffic_bytes: total(&|e| e.counts.bytes()),
         // An open weight takes about two bytes: index step and value.
         sealed_bytes: total(&|e| e.hidden_bytes) + (weights as f64 * open) as usize * 2,
         memory_bytes: total(&memory),
@@ -164,7 +164,7 @@ pub(super) fn run(args: &GrowthArgs) -> anyhow::Result<()> {
             plane,
             hidden_ms: hidden.prediction.total_ms(),
             open_ms: open.prediction.total_ms(),
-            traffic_bytes: hidden.counts.bytes_up() + hidden.counts.bytes_down(),
+            traffic_bytes: hidden.counts.bytes(),
             sealed_bytes: hidden.hidden_bytes,
         })
     };
