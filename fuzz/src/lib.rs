@@ -11,12 +11,12 @@ use std::io::Cursor;
 use std::sync::{Arc, OnceLock};
 
 use jali_leak::Plan;
-use jali_mask::{AnswerForm, RequestContext, RequestEntropy, SealEntropy};
+use jali_mask::{AnswerKind, RequestContext, RequestEntropy, SealEntropy};
 use jali_model::onnx::{self, External};
 use jali_model::{Gemm, Graph, Op, Outline, QuantConfig, QuantModel, Tensor, float, integer};
 use jali_operator::{Bundle, BundleWriter, Kind, OperatorSummary, ServerModel};
 use jali_pack::Costs;
-use jali_protocol::message::{decode_answer, decode_hints, decode_refusal};
+use jali_protocol::message::{asked, decode_answer, decode_hints, decode_refusal};
 use jali_protocol::{Action, ClientModel, Inference, Server, StoredClient};
 use jali_ring::wire::Writer;
 use jali_ring::{Kernel, Ring};
@@ -125,7 +125,7 @@ pub fn server_sections(data: &[u8]) {
     if let Ok(model) = ServerModel::load(&bytes, Kernel::fastest(), MEMORY) {
         for operator in model.operators() {
             let x = vec![operator.ring().zero(); operator.tiles()];
-            let _ = operator.apply(&[x]);
+            AnswerKind::ALL.into_iter().for_each(|kind| drop(operator.apply(kind, &[&x])));
             let _ = operator.write_hints(&mut Writer::new());
         }
     }
@@ -143,14 +143,18 @@ pub fn client_sections(data: &[u8]) {
 pub fn request(data: &[u8]) {
     let answer = small().server.handle(data);
     assert!(!answer.is_empty());
-    let _ = small().server.work_bytes(0, data.len());
+    if let Some((operator, kind)) = asked(data) {
+        let _ = small().server.work_bytes(operator, kind, data.len());
+    }
 }
 
-/// An answer to a client.
+/// An answer to a client, of whatever kind it asked for.
 pub fn answer(data: &[u8]) {
     let key = &small().client.layers()[0].key;
-    let form: &Arc<AnswerForm> = key.form();
-    let _ = decode_answer(data, 0, key.parameters().ring(), form, 1);
+    for kind in AnswerKind::ALL {
+        let form = Arc::new(key.form().with_kind(kind));
+        let _ = decode_answer(data, 0, key.parameters().ring(), &form, 1);
+    }
     let _ = decode_refusal(data);
 }
 
@@ -198,7 +202,9 @@ pub fn onnx_model(data: &[u8]) {
     let x = (0..inputs).map(|i| (i % 17) as f32 / 8.0 - 1.0).collect();
     let x = Tensor::new("x", shape, x).unwrap();
     let _ = float::run_all(&graph, x.clone());
-    let Ok(model) = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&x), None) else { return };
+    let Ok(model) = QuantModel::calibrate(graph, QuantConfig::default(), std::slice::from_ref(&x), None) else {
+        return;
+    };
     let _ = integer::run(&model, x);
     let _ = jali_protocol::forecast(&model, &Plan::hide_all(model.graph()), &Costs::default());
 }

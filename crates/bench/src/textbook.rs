@@ -117,7 +117,7 @@ impl Textbook {
     pub fn keys<R: Rng>(&self, rng: &mut R) -> Keys {
         let full = &self.full;
         let mut s = vec![0; full.degree()];
-        sample::ternary(rng, &mut s);
+        sample::ternary(full.kernel(), rng, &mut s);
         let s = full.forward(full.lift(&s, 1));
         let mut square = full.zero();
         full.mul_add(&mut square, &s, &s);

@@ -7,18 +7,20 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jali_leak::Plan;
+use jali_mask::AnswerKind;
 use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor};
 use jali_pack::costs::FACTORS;
-use jali_pack::{Costs, LayerCounts, Link, Work};
-use jali_protocol::LayerReport;
+use jali_pack::{ANY_HINTS, Answer, Costs, LayerCounts, Link, Work};
 use jali_ring::Kernel;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::write_aside;
 use crate::{JaliError, Session};
 
-/// Runs of the probe network.
+/// Runs of the probe network for answers with the wanted coefficients, which nearly all layers will have.
 const RUNS: usize = 31;
+/// The same for whole rows, and for a second component.
+const OTHER_RUNS: usize = 9;
 /// Runs to see whether an earlier calibration still holds; the median of each layer counts.
 const CHECK_RUNS: usize = 5;
 /// It does not if the probe takes so much more or less than it says.
@@ -26,7 +28,7 @@ const DRIFT: f64 = 1.15;
 /// Words that are read between two runs, so that no layer finds its matrix in the cache: 64 MiB.
 const EVICT: usize = 8 << 20;
 /// Version of what is kept: changes with the kernels and the pipeline.
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 /// What is kept on disk.
 #[derive(Serialize, Deserialize)]
@@ -99,9 +101,10 @@ fn kept(machine: &str) -> Option<Costs> {
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
 pub fn measure(kernel: Kernel) -> Result<Costs, JaliError> {
-    let hidden = fit(&probe_layers(true, RUNS, kernel)?);
-    let open = fit(&probe_layers(false, RUNS, kernel)?);
-    Ok(Costs { hidden, open, link: Link::LOOPBACK })
+    let runs = [RUNS, OTHER_RUNS, OTHER_RUNS];
+    let hidden = fit(&probe_layers(true, &runs, kernel)?);
+    let open = fit(&probe_layers(false, &runs, kernel)?);
+    Ok(Costs { hidden, open, link: Link::LOOPBACK, hint_bytes: ANY_HINTS })
 }
 
 /// Layers in which tiles, rows, products, wanted coefficients and values vary independently.
@@ -168,28 +171,41 @@ impl Nanoseconds {
     }
 }
 
-fn probe_layers(hidden: bool, runs: usize, kernel: Kernel) -> Result<Vec<Sample>, JaliError> {
+/// What the probe asks for, one after the other: hints that were given up do not come back.
+const ANSWERS: [Answer; 3] = [
+    Answer { whole_rows: false, second_component: false },
+    Answer { whole_rows: true, second_component: false },
+    Answer { whole_rows: false, second_component: true },
+];
+
+/// The layers of the probe, with as many runs for each kind of answer as there are given.
+fn probe_layers(hidden: bool, runs: &[usize], kernel: Kernel) -> Result<Vec<Sample>, JaliError> {
     let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
     let model = QuantModel::calibrate(probe()?, QuantConfig::default(), std::slice::from_ref(&image), None)?;
     let plan = if hidden { Plan::hide_all(model.graph()) } else { Plan::open_all(model.graph()) };
     let mut session = Session::start_with(model, &plan, &Costs::default(), kernel, |_| {})?;
     let evict: Vec<u64> = (0..EVICT as u64).collect();
-    let mut times = vec![(vec![], vec![]); session.report().len()];
-    for _ in 0..runs {
-        let run = session.infer(image.clone())?;
-        for ((client, server), layer) in times.iter_mut().zip(run.layers) {
-            client.push(layer.client);
-            server.push(layer.server);
+    let mut samples = vec![];
+    for (&runs, answer) in runs.iter().zip(ANSWERS) {
+        let kind = AnswerKind { whole_rows: answer.whole_rows, second_component: answer.second_component };
+        session.ask_for(&vec![kind; session.report().len()])?;
+        let mut times = vec![(vec![], vec![]); session.report().len()];
+        for _ in 0..runs {
+            let run = session.infer(image.clone())?;
+            for ((client, server), layer) in times.iter_mut().zip(run.layers) {
+                client.push(layer.client);
+                server.push(layer.server);
+            }
+            std::hint::black_box(evict.iter().sum::<u64>());
         }
-        std::hint::black_box(evict.iter().sum::<u64>());
+        let layers = times.iter_mut().zip(session.report());
+        samples.extend(layers.map(|((client, server), layer)| Sample {
+            counts: layer.counts.answered(answer),
+            client: Nanoseconds::of(client),
+            server: Nanoseconds::of(server),
+        }));
     }
-    let layers = times.iter_mut().zip(session.report());
-    let sample = |((client, server), layer): (&mut (Vec<_>, Vec<_>), &LayerReport)| Sample {
-        counts: layer.counts,
-        client: Nanoseconds::of(client),
-        server: Nanoseconds::of(server),
-    };
-    Ok(layers.map(sample).collect())
+    Ok(samples)
 }
 
 fn fit(samples: &[Sample]) -> Work {
@@ -208,7 +224,7 @@ fn fit(samples: &[Sample]) -> Work {
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
 pub fn still_true(costs: &Costs, kernel: Kernel) -> Result<bool, JaliError> {
-    let samples = probe_layers(true, CHECK_RUNS, kernel)?;
+    let samples = probe_layers(true, &[CHECK_RUNS], kernel)?;
     let measured: f64 = samples.iter().map(|s| (s.client.median + s.server.median) / 1e6).sum();
     let predicted: f64 = samples.iter().map(|s| costs.over(Link::LOOPBACK).predict(&s.counts, true).total_ms()).sum();
     Ok((measured / predicted).ln().abs() < DRIFT.ln())
@@ -239,9 +255,11 @@ mod tests {
 
     #[test]
     fn factors_are_found_again() {
-        let want = [1e5, 3.0, 0.0, 2.5, 0.7];
+        let want = [1e5, 3.0, 0.0, 2.5, 0.7, 4.0, 1.5];
         let counts = |i: usize| {
-            std::array::from_fn(|k| [1.0, 1e5, 2e5, 3e4, 1e5][k] * (1 + (i + 2).pow(k as u32 + 1) % 101) as f64)
+            std::array::from_fn(|k| {
+                [1.0, 1e5, 2e5, 3e4, 1e5, 2e4, 1e5][k] * (1 + (i + 2).pow(k as u32 + 1) % 101) as f64
+            })
         };
         let samples: Vec<([f64; FACTORS], f64)> = (0..20)
             .map(|i| {

@@ -64,7 +64,7 @@ impl Remote {
         kept.resize(stored.layers(), vec![]);
         let (mut fetched, mut retries) = (false, 0);
         for (layer, message) in kept.iter_mut().enumerate() {
-            if !message.is_empty() && stored.accept_hints(layer, message).is_ok() {
+            if !stored.needs_hints(layer) || !message.is_empty() && stored.accept_hints(layer, message).is_ok() {
                 continue;
             }
             *message = loop {

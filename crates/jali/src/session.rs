@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jali_leak::Plan;
-use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
+use jali_mask::{AnswerKind, RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{QuantModel, Tensor, integer};
 use jali_operator::EncodedLayer;
 use jali_pack::Costs;
@@ -166,6 +166,14 @@ impl Session {
     /// Bytes of the client's hints.
     pub fn hint_bytes(&self) -> usize {
         self.client.hint_bytes()
+    }
+
+    /// Asks for answers of these kinds from now on, one for each operator of the report. Results do not depend on it.
+    ///
+    /// # Errors
+    /// [`JaliError::Protocol`] for another number of kinds, or where hints would be needed again that were given up for a second component.
+    pub fn ask_for(&mut self, kinds: &[AnswerKind]) -> Result<(), JaliError> {
+        Ok(self.client.ask_for(kinds)?)
     }
 
     /// Draws the secrets of the next `images` images ahead, so that they have less to wait for. They are bound to no input then:

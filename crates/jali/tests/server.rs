@@ -143,7 +143,7 @@ fn zeros(images: u32) -> (String, Vec<u8>) {
     let bundle = std::fs::read(mnist().server()).unwrap();
     let server = Server::load(&bundle, jali::Kernel::fastest(), usize::MAX).unwrap();
     let operator = &server.model().operators()[0];
-    let mut body = [b"JQ".as_slice(), &[jali_protocol::message::VERSION], &bundle[10..26], &[0; 4]].concat();
+    let mut body = [b"JQ".as_slice(), &[jali_protocol::message::VERSION], &bundle[10..26], &[0; 5]].concat();
     body.extend(images.to_le_bytes());
     body.resize(body.len() + images as usize * operator.tiles() * jali_ring::wire::poly_len(operator.ring()), 0);
     (jali_net::model_name(server.model().id()), body)

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use jali::{Costs, Kernel, Network, Tensor};
-use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
+use jali_mask::{AnswerKind, RequestContext, RequestEntropy, SealEntropy};
 use jali_protocol::{Action, ClientModel, Inference, ProtocolError, Server, StoredClient};
 use support::{Served, mnist, remote};
 
@@ -29,7 +29,7 @@ impl Random {
 }
 
 /// Bytes of an answer before its first residue.
-const HEAD: usize = 11;
+const HEAD: usize = 12;
 
 /// Alters an honest answer; `other` is an honest answer to another request of the same layer. `None` if the fault is none
 /// here.
@@ -43,7 +43,7 @@ fn lie(
 ) -> Option<Vec<u8>> {
     let key = &client.layers()[layer].key;
     let (ring, form) = (key.parameters().ring(), key.form());
-    let (mut bytes, count) = (honest.to_vec(), form.wanted().count());
+    let (mut bytes, count) = (honest.to_vec(), form.count());
     let row_bytes = |row: usize| -> usize {
         ring.moduli()[..form.limbs()[row]].iter().map(|m| jali_ring::wire::packed_len(m, count)).sum()
     };
@@ -99,12 +99,18 @@ fn lies(network: Network, leak: f64, count: usize, seed: u64) {
     let costs = Costs::default();
     let rows = jali_protocol::Blueprint::rows_of_all(&model, &costs).unwrap();
     let plan = jali_leak::random_rows(model.graph(), &rows, leak, 1).unwrap();
-    let sealed = jali_protocol::seal(&model, &plan, &costs, &SealEntropy::from_os().unwrap(), |_| {}).unwrap();
+    let mut sealed = jali_protocol::seal(&model, &plan, &costs, &SealEntropy::from_os().unwrap(), |_| {}).unwrap();
     let server = Server::load(&sealed.server_bytes().unwrap(), Kernel::fastest(), usize::MAX).unwrap();
     let images: Vec<Tensor> = network.dataset().bundled_test().unwrap().into_iter().map(|s| s.image).collect();
     let (mut random, mut told, mut by_kind) = (Random(seed), 0, [0usize; 8]);
     let entropy = || RequestEntropy::from_os().unwrap();
     while told < count {
+        // Answers of every kind; hints that are given up do not come back.
+        let second_component = told >= count / 2;
+        let kinds = sealed.client.layers().iter();
+        let kinds =
+            kinds.map(|_| AnswerKind { whole_rows: random.below(2) == 0, second_component }).collect::<Vec<_>>();
+        sealed.client.ask_for(&kinds).unwrap();
         let context = RequestContext { counter: told as u64, image: 0 };
         let image = images[random.below(images.len())].clone();
         let mut inference = Inference::new(&sealed.client, vec![image], context).unwrap();

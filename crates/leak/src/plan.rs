@@ -61,6 +61,11 @@ impl Plan {
         }
     }
 
+    /// Which weights of a layer may be open.
+    pub fn permissions(&self, layer: usize) -> &[bool] {
+        &self.layers[layer]
+    }
+
     /// Whether all weights of a range of a layer may be open.
     pub fn may_open(&self, layer: usize, weights: Range<usize>) -> bool {
         self.layers[layer][weights].iter().all(|&open| open)

@@ -1,8 +1,8 @@
 //! Policies: what is opened first, and in which units. Deterministic given a seed. The seed decides *which* weights are
 //! public, never a secret.
 //!
-//! A policy is an order (random, smallest magnitude first, ...) and a unit (weights, kernels, rows, layers). Sealing opens
-//! whole rows only, so what smaller units permit is usually not worth opening: they exist to compare with the literature.
+//! A policy is an order (random, smallest magnitude first, ...) and a unit (weights, kernels, rows, columns, layers). Sealing opens
+//! whole rows, columns or layers, so what smaller units permit is usually not worth opening: they exist to compare with the literature.
 
 use std::fmt;
 use std::ops::Range;
@@ -36,8 +36,11 @@ pub enum Unit {
     Weights,
     /// A filter's taps for one input channel (the paper's unit); single weights of a fully connected layer.
     Kernels,
-    /// What one row of the layer's matrix holds: the only unit that saves something.
+    /// What one row of the layer's matrix holds: some of its outputs.
     Rows,
+    /// All that one input channel, or one input of a fully connected layer, is multiplied with. Of grouped convolutions, whose channels meet some of the
+    /// filters only, the layer.
+    Columns,
     /// Whole layers.
     Layers,
 }
@@ -50,7 +53,7 @@ pub struct Policy {
 }
 
 /// Names with what they stand for.
-const NAMES: [(&str, Order, Unit); 12] = [
+const NAMES: [(&str, Order, Unit); 15] = [
     ("random-weights", Order::Random, Unit::Weights),
     ("random-kernels", Order::Random, Unit::Kernels),
     ("random-rows", Order::Random, Unit::Rows),
@@ -61,6 +64,9 @@ const NAMES: [(&str, Order, Unit); 12] = [
     ("sensitive-kernels", Order::Sensitive, Unit::Kernels),
     ("sensitive-rows", Order::Sensitive, Unit::Rows),
     ("cost-rows", Order::Cost, Unit::Rows),
+    ("random-columns", Order::Random, Unit::Columns),
+    ("magnitude-columns", Order::Magnitude, Unit::Columns),
+    ("sensitive-columns", Order::Sensitive, Unit::Columns),
     ("first-layers", Order::First, Unit::Layers),
     ("last-layers", Order::Last, Unit::Layers),
 ];
@@ -98,6 +104,7 @@ impl Policy {
             Unit::Weights => "weights",
             Unit::Kernels => "kernels",
             Unit::Rows => "rows",
+            Unit::Columns => "columns",
             Unit::Layers => "layers",
         };
         match self.order {
@@ -128,15 +135,15 @@ impl Policy {
         if self.order == Order::Random {
             shuffle(&mut items, seed);
         } else {
-            items.sort_by(|a, b| a.key.total_cmp(&b.key).then((a.layer, a.range.start).cmp(&(b.layer, b.range.start))));
+            items.sort_by(|a, b| a.key.total_cmp(&b.key).then((a.layer, a.first()).cmp(&(b.layer, b.first()))));
         }
         let target = fraction * graph.weights() as f64;
         let (mut plan, mut opened) = (Plan::hide_all(graph), 0);
-        for Item { layer, range, .. } in items {
+        for item in items {
             // Opening a unit that overshoots by more than it was short would only move away from the target.
-            if opened as f64 + range.len() as f64 / 2.0 <= target {
-                opened += range.len();
-                plan.open(layer, range);
+            if opened as f64 + item.len() as f64 / 2.0 <= target {
+                opened += item.len();
+                item.ranges.into_iter().for_each(|range| plan.open(item.layer, range));
             } else if self.order != Order::Random {
                 // A later unit must not open before an earlier one.
                 break;
@@ -150,20 +157,22 @@ impl Policy {
         let mut items = vec![];
         for (layer, (_, linear)) in graph.linear_nodes().enumerate() {
             let weights = linear.weights();
-            let ranges: Vec<Range<usize>> = match self.unit {
-                Unit::Weights => chunks(weights.len(), 1),
-                Unit::Kernels => match linear {
+            let whole = |ranges: Vec<Range<usize>>| ranges.into_iter().map(|range| vec![range]).collect();
+            let units: Vec<Vec<Range<usize>>> = match self.unit {
+                Unit::Weights => whole(chunks(weights.len(), 1)),
+                Unit::Kernels => whole(match linear {
                     Linear::Conv(c) => chunks(weights.len(), c.kernel[0] * c.kernel[1]),
                     Linear::Gemm(_) => chunks(weights.len(), 1),
-                },
+                }),
                 Unit::Rows => {
                     let rows = ground.rows.get(layer).ok_or_else(|| needs("the rows of every layer"))?;
                     if rows.iter().any(|r| r.end > weights.len()) {
                         return Err(needs("rows that fit the network"));
                     }
-                    rows.clone()
+                    whole(rows.clone())
                 }
-                Unit::Layers => chunks(weights.len(), weights.len()),
+                Unit::Columns => columns(linear),
+                Unit::Layers => whole(chunks(weights.len(), weights.len())),
             };
             let scores = match self.order {
                 Order::Sensitive => {
@@ -174,35 +183,60 @@ impl Policy {
             };
             let savings = match self.order {
                 Order::Cost => {
-                    let savings = ground.savings.get(layer).filter(|s| s.len() == ranges.len());
+                    let savings = ground.savings.get(layer).filter(|s| s.len() == units.len());
                     Some(savings.ok_or_else(|| needs("the saving of every row"))?)
                 }
                 _ => None,
             };
-            let mean = |sum: f64, range: &Range<usize>| sum / range.len().max(1) as f64;
-            for (r, range) in ranges.into_iter().enumerate() {
+            for (u, ranges) in units.into_iter().enumerate() {
+                let len = ranges.iter().map(Range::len).sum::<usize>().max(1) as f64;
+                let mean = |value: &dyn Fn(usize) -> f32| {
+                    ranges.iter().cloned().flatten().map(|w| f64::from(value(w))).sum::<f64>() / len
+                };
                 let key = match self.order {
                     Order::Random => 0.0,
-                    Order::Magnitude => mean(weights[range.clone()].iter().map(|w| f64::from(w.abs())).sum(), &range),
-                    Order::Sensitive => {
-                        scores.map_or(0.0, |s| mean(s[range.clone()].iter().map(|&v| f64::from(v)).sum(), &range))
-                    }
-                    Order::Cost => -savings.map_or(0.0, |s| mean(s[r], &range)),
+                    Order::Magnitude => mean(&|w| weights[w].abs()),
+                    Order::Sensitive => scores.map_or(0.0, |s| mean(&|w| s[w])),
+                    Order::Cost => -savings.map_or(0.0, |s| s[u] / len),
                     Order::First => -(layer as f64),
                     Order::Last => layer as f64,
                 };
-                items.push(Item { layer, range, key });
+                items.push(Item { layer, ranges, key });
             }
         }
         Ok(items)
     }
 }
 
+/// What is opened or hidden as one.
 struct Item {
     layer: usize,
-    range: Range<usize>,
+    /// Of weights, rising.
+    ranges: Vec<Range<usize>>,
     /// Smaller opens sooner.
     key: f64,
+}
+
+impl Item {
+    fn len(&self) -> usize {
+        self.ranges.iter().map(Range::len).sum()
+    }
+
+    fn first(&self) -> usize {
+        self.ranges.first().map_or(0, |range| range.start)
+    }
+}
+
+/// The columns of a layer, each as the runs of its weights, output by output.
+fn columns(linear: Linear<'_>) -> Vec<Vec<Range<usize>>> {
+    let fan_in = linear.fan_in();
+    let run = match linear {
+        Linear::Conv(c) if c.groups > 1 => return vec![vec![0..linear.weights().len()]],
+        Linear::Conv(c) => c.kernel[0] * c.kernel[1],
+        Linear::Gemm(_) => 1,
+    };
+    let column = |c: usize| (0..linear.outputs()).map(|o| o * fan_in + c * run..o * fan_in + (c + 1) * run).collect();
+    (0..fan_in / run).map(column).collect()
 }
 
 fn chunks(len: usize, size: usize) -> Vec<Range<usize>> {
@@ -331,6 +365,7 @@ mod tests {
                         Unit::Weights => 1.0,
                         Unit::Kernels => 9.0,
                         Unit::Rows => 200.0,
+                        Unit::Columns => 20.0,
                         Unit::Layers => 640.0,
                     };
                     let off = (got.fraction_open() - fraction).abs() * g.weights() as f64;
@@ -343,6 +378,19 @@ mod tests {
                             }
                         }
                     }
+                }
+            }
+            if policy.unit() == Unit::Columns {
+                let half = plan(&name, 0.5, 3);
+                for (layer, (_, linear)) in g.linear_nodes().enumerate() {
+                    let (fan_in, outputs) = (linear.fan_in(), linear.outputs());
+                    // The same inputs for every output.
+                    let open = |o: usize| {
+                        (0..fan_in)
+                            .map(|w| half.may_open(layer, o * fan_in + w..o * fan_in + w + 1))
+                            .collect::<Vec<_>>()
+                    };
+                    assert!((1..outputs).all(|o| open(o) == open(0)), "{name}");
                 }
             }
             assert_eq!(plan(&name, 0.0, 1), Plan::hide_all(&g));
@@ -376,7 +424,7 @@ mod tests {
 
     #[test]
     fn a_seed_names_one_plan_of_a_random_policy() {
-        for name in ["random-rows", "random-kernels", "random-weights"] {
+        for name in ["random-rows", "random-columns", "random-kernels", "random-weights"] {
             assert!((0..10).any(|s| plan(name, 0.5, s) != plan(name, 0.5, 7)), "{name}");
         }
     }

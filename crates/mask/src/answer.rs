@@ -1,4 +1,4 @@
-//! What a server sends back: residues of the wanted coefficients, row by row.
+//! What a server sends back, row by row: residues of the wanted coefficients, or of all values in the NTT domain.
 
 use std::sync::Arc;
 
@@ -9,10 +9,41 @@ use rayon::prelude::*;
 use crate::MaskError;
 use crate::wanted::Wanted;
 
-/// The form of a layer's answers: which coefficients, and modulo how many of the first primes each row is given.
+/// What a client asks a server for. It may ask differently every time: what is sealed is the same for all kinds, and so is what a request shows. Which
+/// kind is cheapest depends on machines, link and the client's memory (`jali_pack::Costs`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct AnswerKind {
+    /// All values of a row as they are in the NTT domain instead of its wanted coefficients: no transform for the server, more residues for both.
+    pub whole_rows: bool,
+    /// With the rows a second component `H[o] = sum_i W~[o][i]*a[i]`, once for all inputs of a request: the client keeps no hints of this layer. It could be
+    /// computed with another public vector for every request; with the sealed one it is the same for a whole batch, and the check needs no more vectors.
+    pub second_component: bool,
+}
+
+impl AnswerKind {
+    /// All kinds.
+    pub const ALL: [Self; 4] = [Self::of(0), Self::of(1), Self::of(2), Self::of(3)];
+
+    const fn of(bits: u8) -> Self {
+        Self { whole_rows: bits & 1 != 0, second_component: bits & 2 != 0 }
+    }
+
+    /// As it stands in requests and bundles.
+    pub fn byte(self) -> u8 {
+        u8::from(self.whole_rows) | u8::from(self.second_component) << 1
+    }
+
+    /// The kind that a byte stands for, if any.
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(byte)).copied()
+    }
+}
+
+/// The form of a layer's answers: which residues, and modulo how many of the first primes each row is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerForm {
     wanted: Wanted,
+    kind: AnswerKind,
     /// Row by row.
     limbs: Vec<usize>,
     /// Where every row's residues begin, and where the last ends.
@@ -20,14 +51,35 @@ pub struct AnswerForm {
 }
 
 impl AnswerForm {
-    /// Rows modulo as many primes as `limbs` says.
+    /// The wanted coefficients of rows modulo as many primes as `limbs` says.
     pub fn new(wanted: Wanted, limbs: Vec<usize>) -> Self {
-        let mut starts = vec![0];
-        starts.extend(limbs.iter().scan(0, |end, limbs| {
-            *end += limbs * wanted.count();
+        Self::of_kind(AnswerKind::default(), wanted, limbs)
+    }
+
+    /// The same rows in an answer of another kind.
+    pub fn with_kind(&self, kind: AnswerKind) -> Self {
+        Self::of_kind(kind, self.wanted.clone(), self.limbs.clone())
+    }
+
+    fn of_kind(kind: AnswerKind, wanted: Wanted, limbs: Vec<usize>) -> Self {
+        let mut form = Self { wanted, kind, limbs, starts: vec![0] };
+        let count = form.count();
+        let ends = form.limbs.iter().scan(0, |end, limbs| {
+            *end += limbs * count;
             Some(*end)
-        }));
-        Self { wanted, limbs, starts }
+        });
+        form.starts.extend(ends);
+        form
+    }
+
+    /// What is asked for.
+    pub fn kind(&self) -> AnswerKind {
+        self.kind
+    }
+
+    /// Residues of a row modulo one prime.
+    pub fn count(&self) -> usize {
+        if self.kind.whole_rows { self.wanted.degree() } else { self.wanted.count() }
     }
 
     /// The wanted coefficients.
@@ -51,16 +103,16 @@ impl AnswerForm {
     }
 }
 
-/// A decoded answer: the wanted residues of every row. Residues are below their primes, which the decoder has checked.
+/// A decoded answer to one input: the residues of every row. They are below their primes, which the decoder has checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     form: Arc<AnswerForm>,
-    /// `[row][limb][wanted]`.
+    /// `[row][limb][count]`.
     residues: Vec<u64>,
 }
 
 impl Answer {
-    /// Takes residues in the order `[row][limb][wanted]`.
+    /// Takes residues in the order `[row][limb]`, as many for each as the form has.
     ///
     /// # Errors
     /// [`MaskError::AnswerRejected`] if their number does not fit or one is not below its prime (condition 6).
@@ -82,11 +134,11 @@ impl Answer {
     /// [`MaskError::AnswerRejected`] for any other bytes.
     pub fn decode(ring: &Ring, form: &Arc<AnswerForm>, bytes: &[u8]) -> Result<Self, MaskError> {
         let fits = form.limbs.iter().all(|&limbs| limbs <= ring.limbs());
-        if !fits || bytes.len() != rows_len(ring.moduli(), &form.limbs, form.wanted.count()) {
+        if !fits || bytes.len() != rows_len(ring.moduli(), &form.limbs, form.count()) {
             return Err(MaskError::AnswerRejected);
         }
         let (mut r, mut residues) = (Reader::new(bytes), vec![0; form.residues()]);
-        let read = r.residue_rows(ring, &form.limbs, form.wanted.count(), &mut residues);
+        let read = r.residue_rows(ring, &form.limbs, form.count(), &mut residues);
         read.map_err(|_| MaskError::AnswerRejected)?;
         Ok(Self { form: form.clone(), residues })
     }
@@ -101,14 +153,14 @@ impl Answer {
         self.residues
     }
 
-    /// All residues, `[row][limb][wanted]`.
+    /// All residues, `[row][limb]`.
     pub fn residues(&self) -> &[u64] {
         &self.residues
     }
 
-    /// The wanted residues of one row and limb.
+    /// The residues of one row and limb.
     pub fn part(&self, row: usize, limb: usize) -> &[u64] {
-        let width = self.form.wanted.count();
+        let width = self.form.count();
         &self.residues[self.form.starts[row] + limb * width..][..width]
     }
 }

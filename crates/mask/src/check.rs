@@ -15,7 +15,6 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::MaskError;
 use crate::answer::{Answer, AnswerForm};
 use crate::store::inner_product;
-use crate::wanted::Wanted;
 
 /// Independent scalars per limb.
 pub const SCALARS: usize = 2;
@@ -32,7 +31,7 @@ impl Verified {
     }
 }
 
-/// What one request's answer must satisfy: `sum_i U[i]*x~[i]` at the wanted coefficients, `[scalar][limb][wanted]`.
+/// What one request's answer must satisfy: `sum_i U[i]*x~[i]` where something comes back, `[scalar][limb][count]`.
 /// As secret as the scalars: the server knows the rows, so enough of these values would give the scalars away.
 pub(crate) struct Expected(Zeroizing<Vec<Vec<Vec<u64>>>>);
 
@@ -111,22 +110,25 @@ impl CheckKey {
         [&self.vectors[0], &self.vectors[1]]
     }
 
-    /// What the answer must satisfy, from the sums `sum_i U[i]*x~[i]`.
+    /// What the answer must satisfy, from the sums `sum_i U[i]*x~[i]`: these, in the domain and at the coefficients that are asked for.
     ///
     /// # Errors
     /// [`MaskError::CheckKeyExhausted`] after 2^16 rejected answers.
     pub(crate) fn expect(
         &self,
         ring: &Ring,
-        wanted: &Wanted,
+        form: &AnswerForm,
         sums: [Zeroizing<Poly<Ntt>>; SCALARS],
     ) -> Result<Expected, MaskError> {
         self.usable()?;
         let one = |mut sum: Zeroizing<Poly<Ntt>>| -> Vec<Vec<u64>> {
-            let sum = Zeroizing::new(ring.inverse(std::mem::take(&mut *sum)));
+            if form.kind().whole_rows {
+                return (0..ring.limbs()).map(|l| sum.limb(l).to_vec()).collect();
+            }
             let picked = |l| {
-                let mut out = vec![0; wanted.count()];
-                wanted.pick(sum.limb(l), &mut out);
+                ring.inverse_some(l, sum.limb_mut(l), form.wanted().pruning());
+                let mut out = vec![0; form.count()];
+                form.wanted().pick(sum.limb(l), &mut out);
                 out
             };
             (0..ring.limbs()).map(picked).collect()

@@ -21,7 +21,7 @@
 //! | [`wanted`] | which coefficients of an answer are asked for |
 //! | [`noise`] | the rigorous failure bound |
 //! | [`mod@seal`] | the owner: rows to sealed rows, hints and check vectors |
-//! | [`answer`] | residues of the wanted coefficients, row by row |
+//! | [`answer`] | what is asked of a server, and what comes back, row by row |
 //! | [`check`] | the ciphertext check and the evidence that it ran |
 //! | [`store`] | a layer's key as bytes; hints are checked before they count |
 //! | [`request`] | the client: mask, then finish once |
@@ -43,7 +43,7 @@ pub mod store;
 mod unmask;
 pub mod wanted;
 
-pub use answer::{Answer, AnswerForm};
+pub use answer::{Answer, AnswerForm, AnswerKind};
 pub use check::CheckKey;
 pub use entropy::{RequestEntropy, SealEntropy};
 pub use error::MaskError;

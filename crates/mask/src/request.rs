@@ -156,7 +156,7 @@ impl LayerKey {
 
     /// What stays of a request once its tiles are masked.
     fn pending(&self, s: Zeroizing<Poly<Ntt>>, sums: Sums) -> Result<PendingRequest<'_>, MaskError> {
-        let expected = self.check.expect(self.parameters.ring(), self.form.wanted(), sums.checks)?;
+        let expected = self.check.expect(self.parameters.ring(), &self.form, sums.checks)?;
         let z = if self.row_keys.iter().any(Option::is_some) { sums.z } else { vec![] };
         Ok(PendingRequest { key: self, s, z, expected })
     }
@@ -183,7 +183,7 @@ impl LayerKey {
     fn secret(&self, request: &Key) -> Zeroizing<Poly<Ntt>> {
         let ring = self.parameters.ring();
         let mut s = Zeroizing::new(vec![0; ring.degree()]);
-        sample::ternary(&mut stream(&derive_key("jali 1 request: secret", &[&**request])), &mut s);
+        sample::ternary(ring.kernel(), &mut stream(&derive_key("jali 1 request: secret", &[&**request])), &mut s);
         Zeroizing::new(ring.forward(ring.lift(&s, 1)))
     }
 
@@ -311,13 +311,13 @@ impl PendingRequest<'_> {
 
     /// Checks the answer and, only if it is accepted, unmasks it: exact integers, `[row][wanted]`. Either way the
     /// request's secrets are gone afterwards. `None` stands for an answer that was missing or could not be decoded; it
-    /// takes the same path as a wrong one.
+    /// takes the same path as a wrong one. For a layer whose answers have a second component see [`LayerKey::finish_batch`].
     ///
     /// # Errors
     /// [`MaskError::AnswerRejected`].
     pub fn finish(self, answer: Option<Answer>) -> Result<Vec<i64>, MaskError> {
         let workspace = Zeroizing::new(Workspace::default());
-        Ok(self.key.finish_batch(vec![(self, answer)], &workspace)?.swap_remove(0))
+        Ok(self.key.finish_batch(vec![(self, answer)], None, &workspace)?.swap_remove(0))
     }
 
     /// log2 of the largest `|V|` of an accepted answer: for tests of the noise bound only.
@@ -325,7 +325,8 @@ impl PendingRequest<'_> {
     pub fn finish_measuring_noise(self, answer: Option<Answer>) -> Result<(Vec<i64>, f64), MaskError> {
         let (key, verified) = (self.key, self.verify(answer)?);
         let workspace = Zeroizing::new(Workspace::default());
-        let residues = key.unmask(vec![(self, verified)], &workspace)?.swap_remove(0);
+        let unmasking = key.unmasking.as_ref().ok_or(MaskError::AnswerRejected)?;
+        let residues = key.unmask(unmasking, vec![(self, verified)], &workspace)?.swap_remove(0);
         let noise = key.recompose(&residues, |crt, residues, out| {
             for (j, out) in out.iter_mut().enumerate() {
                 *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
@@ -342,14 +343,15 @@ impl PendingRequest<'_> {
 
 impl LayerKey {
     /// Finishes the requests of a batch, each with its answer, as [`PendingRequest::finish`] does: all are checked, and unmasked only if all are
-    /// accepted. Hints and secrets of rows are read once for 16 of them. The memory of `workspace` holds secrets afterwards: it is to be wiped when no
-    /// more requests follow soon.
+    /// accepted. `second` is the second component of their common answer if there is one: hints, checked as they are. Hints and secrets of rows are read once for 16
+    /// requests. The memory of `workspace` holds secrets afterwards: it is to be wiped when no more requests follow soon.
     ///
     /// # Errors
     /// [`MaskError::AnswerRejected`] if any answer is; [`MaskError::Shape`] for a request of another key.
     pub fn finish_batch<'k>(
         &'k self,
         batch: Vec<(PendingRequest<'k>, Option<Answer>)>,
+        second: Option<&[Poly<Ntt>]>,
         workspace: &Zeroizing<Workspace>,
     ) -> Result<Vec<Vec<i64>>, MaskError> {
         if batch.iter().any(|(request, _)| !std::ptr::eq(request.key, self)) {
@@ -362,7 +364,14 @@ impl LayerKey {
         // All are checked before the first failure counts, so that every rejection is counted.
         let checked: Vec<Result<_, MaskError>> = batch.into_par_iter().map(check).collect();
         let checked: Vec<_> = checked.into_iter().collect::<Result<_, _>>()?;
-        let residues = self.unmask(checked, workspace)?;
+        let mut brought = None;
+        if self.form.kind().second_component {
+            let hints = second.filter(|hints| self.right(hints)).ok_or_else(|| self.check.reject())?;
+            brought = Some(self.unmasking_of(hints)?);
+        }
+        let none = MaskError::Shape { what: "hints of rows", expected: self.rows(), got: 0 };
+        let unmasking = brought.as_ref().or(self.unmasking.as_ref()).ok_or(none)?;
+        let residues = self.unmask(unmasking, checked, workspace)?;
         Ok(residues.par_iter().map(|residues| self.numbers(residues)).collect())
     }
 

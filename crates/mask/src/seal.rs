@@ -14,7 +14,7 @@ use crate::answer::AnswerForm;
 use crate::check::{CheckKey, SCALARS};
 use crate::noise::{NoiseReport, RowNorms};
 use crate::unmask::Unmasking;
-use crate::{MaskError, Parameters, SealEntropy, Wanted};
+use crate::{AnswerKind, MaskError, Parameters, SealEntropy, Wanted};
 
 /// A plain ring element with few non-zero coefficients: (index, value), indices rising.
 pub type Tile = Vec<(u32, i32)>;
@@ -75,8 +75,8 @@ pub struct LayerKey {
     pub(crate) a: Vec<Poly<Ntt>>,
     /// Blocks of equally many rows and tiles.
     pub(crate) blocks: usize,
-    /// `H[o]` and `s'[o]`.
-    pub(crate) unmasking: Unmasking,
+    /// `H[o]` and `s'[o]`; none if the hints come with every answer.
+    pub(crate) unmasking: Option<Unmasking>,
     pub(crate) check: CheckKey,
     /// Differs between sealings that differ in anything.
     pub(crate) sealing: Key,
@@ -134,9 +134,23 @@ impl LayerKey {
         self.noise
     }
 
-    /// Bytes that the hints take in memory.
+    /// Bytes that the hints take in memory: none if they come with every answer.
     pub fn hint_bytes(&self) -> usize {
-        self.unmasking.hint_bytes()
+        self.unmasking.as_ref().map_or(0, Unmasking::hint_bytes)
+    }
+
+    /// Asks for answers of another kind from now on. With a second component the hints are forgotten.
+    ///
+    /// # Errors
+    /// [`MaskError::Shape`] for a kind without a second component if there are no hints: nothing changes then.
+    pub fn ask_for(&mut self, kind: AnswerKind) -> Result<(), MaskError> {
+        if kind.second_component {
+            self.unmasking = None;
+        } else if self.unmasking.is_none() {
+            return Err(MaskError::Shape { what: "hints of rows", expected: self.rows(), got: 0 });
+        }
+        self.form = Arc::new(self.form.with_kind(kind));
+        Ok(())
     }
 }
 
@@ -259,7 +273,7 @@ pub fn seal(
         input_bound,
         a,
         blocks,
-        unmasking: Unmasking::new(parameters, &hints, &secrets)?,
+        unmasking: Some(Unmasking::new(parameters, &hints, &secrets)?),
         check,
         sealing,
         noise,
@@ -291,7 +305,7 @@ pub fn expand_public(ring: &Ring, seed: &[u8; 32], tiles: Range<usize>) -> Vec<P
 /// The secret of a hidden row, from its key.
 pub(crate) fn row_secret(ring: &Ring, key: &Key) -> Zeroizing<Poly<Ntt>> {
     let mut s = Zeroizing::new(vec![0; ring.degree()]);
-    sample::ternary(&mut stream(key), &mut s);
+    sample::ternary(ring.kernel(), &mut stream(key), &mut s);
     Zeroizing::new(ring.forward(ring.lift(&s, 1)))
 }
 

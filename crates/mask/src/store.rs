@@ -1,5 +1,5 @@
 //! A layer's key as bytes, and back. Hints are not stored: they are public, large, and can be had from the server, which
-//! computes them from what it holds; they are checked before they count.
+//! computes them from what it holds; they are checked before they count, once, or with every answer if they come as its second component.
 //!
 //! ```text
 //! key = seed of a [32] | key of the check scalars [32] | name of the sealing [32] | noise 3 x f64 | tiles of a row u32 | blocks u32 | rows u32
@@ -21,7 +21,7 @@ use crate::answer::AnswerForm;
 use crate::check::{CheckKey, SCALARS};
 use crate::seal::{check_bound, check_scalars, expand_public, row_secret};
 use crate::unmask::Unmasking;
-use crate::{LayerId, LayerKey, MaskError, NoiseReport, Parameters, Wanted};
+use crate::{AnswerKind, LayerId, LayerKey, MaskError, NoiseReport, Parameters, Wanted};
 
 const ROW_HIDDEN: u8 = 0;
 const ROW_OPEN: u8 = 1;
@@ -65,7 +65,7 @@ impl LayerKey {
 }
 
 impl UnhintedKey {
-    /// Reads what [`LayerKey::encode`] wrote for a layer of these parameters.
+    /// Reads what [`LayerKey::encode`] wrote for a layer of these parameters, to ask for answers of this kind.
     ///
     /// # Errors
     /// [`MaskError::Ring`] for other bytes, [`MaskError::SmallPrime`], [`MaskError::InputRange`].
@@ -73,7 +73,7 @@ impl UnhintedKey {
         r: &mut Reader<'_>,
         id: LayerId,
         parameters: Parameters,
-        wanted: Wanted,
+        (wanted, kind): (Wanted, AnswerKind),
         input_bound: i64,
     ) -> Result<Self, MaskError> {
         parameters.fit_for_checking()?;
@@ -105,11 +105,11 @@ impl UnhintedKey {
         let check = CheckKey::restore(check_scalars(ring, &check_key, rows), vectors);
         Ok(Self(LayerKey {
             a: expand_public(ring, &a_seed, 0..tiles),
-            form: Arc::new(AnswerForm::new(wanted, limbs)),
+            form: Arc::new(AnswerForm::new(wanted, limbs).with_kind(kind)),
             id,
             input_bound,
             blocks,
-            unmasking: Unmasking::new(&parameters, &[], &[])?,
+            unmasking: None,
             check,
             sealing,
             noise,
@@ -128,6 +128,11 @@ impl UnhintedKey {
     /// Rows with the number of primes that each, and so its hint, is held modulo.
     pub fn row_limbs(&self) -> &[usize] {
         self.0.form.limbs()
+    }
+
+    /// What it will ask a server for.
+    pub fn kind(&self) -> AnswerKind {
+        self.0.form.kind()
     }
 
     /// Ring elements per request.
@@ -152,27 +157,45 @@ impl UnhintedKey {
     /// # Errors
     /// The key itself, to try others (or once there is memory for them).
     pub fn accept(mut self, hints: &[Poly<Ntt>]) -> Result<LayerKey, Box<Self>> {
-        if self.0.check.usable().is_err() || !self.right(hints) {
+        if self.0.check.usable().is_err() || !self.0.right(hints) {
             self.0.check.reject();
             return Err(Box::new(self));
         }
-        let ring = self.0.parameters.ring();
-        let secrets = self.0.row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key)));
-        match Unmasking::new(&self.0.parameters, hints, &secrets.collect::<Vec<_>>()) {
-            Ok(unmasking) => self.0.unmasking = unmasking,
+        match self.0.unmasking_of(hints) {
+            Ok(unmasking) => self.0.unmasking = Some(unmasking),
             Err(_) => return Err(Box::new(self)),
         }
         Ok(self.0)
     }
 
-    fn right(&self, hints: &[Poly<Ntt>]) -> bool {
-        let key = &self.0;
-        let ring = key.parameters.ring();
+    /// The key as it is, if hints are to come with every answer.
+    ///
+    /// # Errors
+    /// The key itself if it needs hints.
+    pub fn without_hints(self) -> Result<LayerKey, Box<Self>> {
+        if self.0.form.kind().second_component { Ok(self.0) } else { Err(Box::new(self)) }
+    }
+}
+
+impl LayerKey {
+    /// Whether hints are the right ones.
+    pub(crate) fn right(&self, hints: &[Poly<Ntt>]) -> bool {
+        let ring = self.parameters.ring();
         let shaped = |(h, &limbs): (&Poly<Ntt>, &usize)| h.degree() == ring.degree() && h.limbs() == limbs;
-        if hints.len() != key.rows() || !hints.iter().zip(key.form.limbs()).all(shaped) {
+        if hints.len() != self.rows() || !hints.iter().zip(self.form.limbs()).all(shaped) {
             return false;
         }
-        key.check.right_combination(ring, hints, &key.a)
+        self.check.right_combination(ring, hints, &self.a)
+    }
+
+    /// What takes the masks off, from hints that are right.
+    ///
+    /// # Errors
+    /// [`MaskError::Ring`] if there is no memory for it.
+    pub(crate) fn unmasking_of(&self, hints: &[Poly<Ntt>]) -> Result<Unmasking, MaskError> {
+        let ring = self.parameters.ring();
+        let secrets = self.row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key)));
+        Unmasking::new(&self.parameters, hints, &secrets.collect::<Vec<_>>())
     }
 }
 

@@ -122,7 +122,28 @@ impl Fixture {
         self.layer.rows.iter().enumerate().map(hint).collect()
     }
 
+    /// An answer of another kind from rows in the NTT domain.
+    fn answer_of(&self, key: &LayerKey, rows: &[Poly<Ntt>]) -> Answer {
+        let form = key.form();
+        let residues = rows.iter().enumerate().flat_map(|(row, p)| {
+            let of = |limb: usize| match form.kind().whole_rows {
+                true => p.limb(limb).to_vec(),
+                false => {
+                    let p = self.ring().inverse(p.clone());
+                    form.wanted().indices().iter().map(|&k| p.limb(limb)[k as usize]).collect()
+                }
+            };
+            (0..form.limbs()[row]).flat_map(of).collect::<Vec<u64>>()
+        });
+        Answer::new(self.ring(), form, residues.collect()).unwrap()
+    }
+
     fn serve(&self, x: &[Poly<Ntt>]) -> Vec<Poly<Coefficient>> {
+        self.products(x).into_iter().map(|row| self.ring().inverse(row)).collect()
+    }
+
+    /// The server's rows in the NTT domain.
+    fn products(&self, x: &[Poly<Ntt>]) -> Vec<Poly<Ntt>> {
         let ring = self.ring();
         let product = |(o, row): (usize, &SealedRow)| {
             let mut sum = ring.zero();
@@ -133,7 +154,7 @@ impl Fixture {
                 };
                 ring.mul_add(&mut sum, &w, x);
             }
-            ring.inverse(sum)
+            sum
         };
         self.layer.rows.iter().enumerate().map(product).collect()
     }
@@ -277,20 +298,83 @@ fn a_batch_is_finished_as_its_images_are() {
             inputs.iter().enumerate().map(one).collect()
         };
         let want: Vec<_> = inputs.iter().map(|x| fixture.expected(x)).collect();
-        assert_eq!(fixture.key.finish_batch(batch(), &workspace).unwrap(), want);
-        assert_eq!(fixture.key.finish_batch(vec![], &workspace).unwrap(), Vec::<Vec<i64>>::new());
+        assert_eq!(fixture.key.finish_batch(batch(), None, &workspace).unwrap(), want);
+        assert_eq!(fixture.key.finish_batch(vec![], None, &workspace).unwrap(), Vec::<Vec<i64>>::new());
         // Answers of two images mixed up, and one missing: nothing is unmasked.
         let mut mixed = batch();
         let first = mixed[0].1.take();
         mixed[0].1 = mixed[3].1.take();
         mixed[3].1 = first;
-        assert_eq!(fixture.key.finish_batch(mixed, &workspace), Err(MaskError::AnswerRejected));
+        assert_eq!(fixture.key.finish_batch(mixed, None, &workspace), Err(MaskError::AnswerRejected));
         let mut missing = batch();
         missing[4].1 = None;
-        assert_eq!(fixture.key.finish_batch(missing, &workspace), Err(MaskError::AnswerRejected));
+        assert_eq!(fixture.key.finish_batch(missing, None, &workspace), Err(MaskError::AnswerRejected));
         let other = Fixture::mixed(2, &open, 3);
-        assert!(matches!(other.key.finish_batch(batch(), &workspace), Err(MaskError::Shape { .. })));
+        assert!(matches!(other.key.finish_batch(batch(), None, &workspace), Err(MaskError::Shape { .. })));
     }
+}
+
+/// Alters rows, image by image, or the second component if there is one.
+type Lie<'a> = &'a dyn Fn(&mut [Vec<Poly<Ntt>>], &mut Option<Vec<Poly<Ntt>>>);
+
+#[test]
+fn answers_of_every_kind_are_exact_and_checked() {
+    let open = [false, true, false];
+    for mut fixture in
+        [Fixture::mixed(2, &open, 2), Fixture::blocks(2, &open, 3, 2), Fixture::new(4096, &[33, 33], 3, &open, 4)]
+    {
+        let hints = fixture.hints();
+        let inputs: Vec<_> = (0..3).map(|seed| fixture.input(seed)).collect();
+        let want: Vec<_> = inputs.iter().map(|x| fixture.expected(x)).collect();
+        for kind in AnswerKind::ALL {
+            fixture.key.ask_for(kind).unwrap();
+            assert_eq!(fixture.key.hint_bytes() == 0, kind.second_component);
+            let workspace = Zeroizing::new(Workspace::default());
+            // What the server says is altered by `lie`, in rows or hints.
+            let finish = |lie: Lie<'_>| {
+                let (masked, pending): (Vec<_>, Vec<_>) =
+                    inputs.iter().enumerate().map(|(i, x)| fixture.mask(x, 10 + i as u8)).unzip();
+                let mut rows: Vec<_> = masked.iter().map(|x| fixture.products(x)).collect();
+                let mut second = kind.second_component.then(|| hints.clone());
+                lie(&mut rows, &mut second);
+                let answers = rows.iter().map(|rows| Some(fixture.answer_of(&fixture.key, rows)));
+                fixture.key.finish_batch(pending.into_iter().zip(answers).collect(), second.as_deref(), &workspace)
+            };
+            assert_eq!(finish(&|_, _| {}).as_ref(), Ok(&want), "{kind:?}");
+            let ring = fixture.ring();
+            for row in 0..open.len() {
+                for limb in 0..fixture.key.form().limbs()[row] {
+                    // One value in the NTT domain is all coefficients together.
+                    let add = |p: &mut Poly<Ntt>| {
+                        let v = &mut p.limb_mut(limb)[1000 + row];
+                        *v = ring.moduli()[limb].add(*v, 1);
+                    };
+                    assert_eq!(finish(&|rows, _| add(&mut rows[1][row])), Err(MaskError::AnswerRejected), "{kind:?}");
+                    if kind.second_component {
+                        let lie = finish(&|_, second| add(&mut second.as_mut().unwrap()[row]));
+                        assert_eq!(lie, Err(MaskError::AnswerRejected), "{kind:?}");
+                    }
+                }
+            }
+            assert_eq!(finish(&|rows, _| rows[2].swap(0, 2)), Err(MaskError::AnswerRejected));
+            if kind.second_component {
+                assert_eq!(finish(&|_, second| *second = None), Err(MaskError::AnswerRejected));
+                assert_eq!(finish(&|_, second| second.as_mut().unwrap().truncate(2)), Err(MaskError::AnswerRejected));
+            }
+            // An answer of another kind is none.
+            let x = fixture.input(1);
+            let (_, pending) = fixture.mask(&x, 1);
+            let other = AnswerKind { whole_rows: !kind.whole_rows, ..kind };
+            let form = Arc::new(fixture.key.form().with_kind(other));
+            let foreign = Answer::new(ring, &form, vec![0; form.residues()]).unwrap();
+            assert_eq!(pending.finish(Some(foreign)), Err(MaskError::AnswerRejected));
+        }
+        // Hints that were given up do not come back by themselves.
+        let none = fixture.key.ask_for(AnswerKind::default());
+        assert!(matches!(none, Err(MaskError::Shape { what: "hints of rows", .. })), "{none:?}");
+    }
+    assert!((4..=255).all(|byte| AnswerKind::from_byte(byte).is_none()));
+    assert!(AnswerKind::ALL.iter().all(|kind| AnswerKind::from_byte(kind.byte()) == Some(*kind)));
 }
 
 #[test]
@@ -601,11 +685,16 @@ fn a_stored_key_works_again_and_takes_only_right_hints() {
         key.encode(&mut w);
         let bytes = w.finish();
         assert!(bytes.len() <= key.encoded_len());
-        let read = |bytes: &[u8]| {
+        let read_as = |bytes: &[u8], kind: AnswerKind| {
             let mut r = jali_ring::wire::Reader::new(bytes);
             let wanted = key.form.wanted().clone();
-            UnhintedKey::decode(&mut r, key.id, key.parameters.clone(), wanted, BOUND)
+            UnhintedKey::decode(&mut r, key.id, key.parameters.clone(), (wanted, kind), BOUND)
         };
+        let read = |bytes: &[u8]| read_as(bytes, AnswerKind::default());
+        // Without hints only where they come with every answer.
+        assert!(read(&bytes).unwrap().without_hints().is_err());
+        let second = AnswerKind { whole_rows: false, second_component: true };
+        assert_eq!(read_as(&bytes, second).unwrap().without_hints().unwrap().form().kind(), second);
         for cut in (0..bytes.len()).step_by(101) {
             assert!(read(&bytes[..cut]).is_err(), "cut to {cut}");
         }

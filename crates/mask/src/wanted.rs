@@ -9,6 +9,7 @@ use crate::MaskError;
 /// `start + i*s0 + j*s1 + k*s2` for `i < n0, j < n1, k < n2`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
+    degree: usize,
     start: usize,
     dims: [(usize, usize); 3],
     indices: Vec<u32>,
@@ -45,7 +46,12 @@ impl Wanted {
                 return Err(MaskError::Shape { what: "distinct wanted coefficients", expected: count, got: count - 1 });
             }
         }
-        Ok(Self { start, dims, pruning: Pruning::new(degree, &indices), indices })
+        Ok(Self { degree, start, dims, pruning: Pruning::new(degree, &indices), indices })
+    }
+
+    /// The ring's degree.
+    pub fn degree(&self) -> usize {
+        self.degree
     }
 
     /// The indices in order.

@@ -18,7 +18,7 @@ use axum::routing::{get, post};
 use http_body::Frame;
 use http_body_util::BodyExt;
 use jali_protocol::Server;
-use jali_protocol::message::{Refusal, decode_refusal, encode_refusal, operator_of};
+use jali_protocol::message::{Refusal, asked, decode_refusal, encode_refusal};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep, timeout};
@@ -291,11 +291,11 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     let begun = Instant::now();
     app.metrics.bytes_in.inc_by(body.len() as u64);
     // What is accounted for is what is computed.
-    if operator_of(&body) != Some(index) {
+    let Some((_, kind)) = asked(&body).filter(|(operator, _)| *operator == index) else {
         return Err(refused(StatusCode::BAD_REQUEST, Refusal::Malformed));
-    }
+    };
     let images = model.images(index, body.len()).unwrap_or(0);
-    let work = model.work_bytes(index, body.len()).unwrap_or(usize::MAX).saturating_sub(body.len());
+    let work = model.work_bytes(index, kind, body.len()).unwrap_or(usize::MAX).saturating_sub(body.len());
     if work > app.limits.max_memory {
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge));
     }

@@ -22,7 +22,7 @@ const MAGIC: [u8; 8] = *b"JALIBNDL";
 /// Last bytes.
 const END: [u8; 8] = *b"JALIEND1";
 /// Version that this build writes and reads.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 const HEAD: u64 = 26;
 const FOOT: u64 = 48;
 /// Most bytes of a table: more sections than any model has.

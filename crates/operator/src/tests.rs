@@ -1,6 +1,6 @@
 use jali_mask::{
-    Answer, LayerId, LayerKey, Parameters, ParametersLiteral, PlainRow, RequestContext, RequestEntropy, SealEntropy,
-    SealedLayer, Tile, Wanted, seal,
+    Answer, AnswerKind, LayerId, LayerKey, Parameters, ParametersLiteral, PlainRow, RequestContext, RequestEntropy,
+    SealEntropy, SealedLayer, Tile, Wanted, seal,
 };
 use jali_ring::Kernel;
 use jali_ring::wire::Writer;
@@ -88,30 +88,44 @@ fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), blocks: usize, limbs: usiz
         let model = ServerModel::load(&bytes, kernel, NO_LIMIT).unwrap();
         let operator = &model.operators()[0];
         assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2 * blocks, 1));
-        let answer = operator.apply(&[&masked]).unwrap().remove(0);
+        let kind = AnswerKind::default();
+        let answer = operator.apply(kind, &[&masked]).unwrap().remove(0);
         assert_eq!(answer.residues().len(), limbs * key.form().wanted().count());
+        // Whole rows are those in the NTT domain: transformed back, the same.
+        let whole = AnswerKind { whole_rows: true, second_component: false };
+        let rows = operator.apply(whole, &[&masked]).unwrap().remove(0);
+        assert_eq!(rows.residues().len(), limbs * 4096);
+        for (row, &limbs) in operator.form().limbs().iter().enumerate() {
+            for limb in 0..limbs {
+                let mut values = rows.part(row, limb).to_vec();
+                operator.ring().inverse_some(limb, &mut values, key.form().wanted().pruning());
+                let mut picked = vec![0; key.form().wanted().count()];
+                key.form().wanted().pick(&values, &mut picked);
+                assert_eq!(picked, answer.part(row, limb), "{}", kernel.name());
+            }
+        }
         assert_eq!(pending.finish(Some(answer.clone())).unwrap(), want, "{}", kernel.name());
         // The same from bytes, in a batch that is more than one group; what is not an input of it is refused.
         let turned: Vec<_> = masked.iter().rev().cloned().collect();
-        let other = operator.apply(&[&turned]).unwrap().remove(0);
+        let other = operator.apply(kind, &[&turned]).unwrap().remove(0);
         assert!(other != answer);
         let mut w = Writer::new();
         (0..19).for_each(|i| w.polys(operator.ring(), if i % 3 == 0 { &turned } else { &masked }));
         let request = w.finish();
-        let mut answers = vec![0; 19 * operator.answer_len()];
-        operator.answer(&request, 19, &mut answers).unwrap();
-        for (i, bytes) in answers.chunks_exact(operator.answer_len()).enumerate() {
+        let mut answers = vec![0; 19 * operator.rows_len(kind)];
+        operator.answer(kind, &request, 19, &mut answers).unwrap();
+        for (i, bytes) in answers.chunks_exact(operator.rows_len(kind)).enumerate() {
             let got = Answer::decode(operator.ring(), key.form(), bytes).unwrap();
             assert!(got == if i % 3 == 0 { other.clone() } else { answer.clone() }, "{}, image {i}", kernel.name());
         }
-        let (mut beyond, len) = (request.clone(), operator.answer_len());
+        let (mut beyond, len) = (request.clone(), operator.rows_len(kind));
         beyond[request.len() / 2..][..16].fill(0xff);
         for (bytes, images) in [(&request[..], 18), (&request[1..], 19), (&beyond, 19), (&request[..0], 0)] {
-            assert!(operator.answer(bytes, images, &mut answers[..images * len]).is_err(), "{images} images");
+            assert!(operator.answer(kind, bytes, images, &mut answers[..images * len]).is_err(), "{images} images");
         }
-        assert!(operator.answer(&request, 19, &mut answers[1..]).is_err());
-        assert!(operator.apply(&[&masked[..1]]).is_err());
-        assert!(operator.apply(&masked[..0].chunks(1).collect::<Vec<_>>()).is_err());
+        assert!(operator.answer(kind, &request, 19, &mut answers[1..]).is_err());
+        assert!(operator.apply(kind, &[&masked[..1]]).is_err());
+        assert!(operator.apply(kind, &masked[..0].chunks(1).collect::<Vec<_>>()).is_err());
     }
 }
 
@@ -261,7 +275,7 @@ fn large_operators_are_cut_into_sections_and_hints_are_those_of_sealing() {
     let stored = w.finish();
     let mut r = jali_ring::wire::Reader::new(&stored);
     let id = LayerId { model: [0; 16], layer: 0 };
-    let unhinted =
-        jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), key.form().wanted().clone(), 255).unwrap();
+    let form = (key.form().wanted().clone(), AnswerKind::default());
+    let unhinted = jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), form, 255).unwrap();
     assert!(unhinted.accept(&hints).is_ok());
 }

@@ -29,15 +29,27 @@ pub struct LayerCounts {
     pub first_bits: u32,
     /// Wanted coefficients of a row.
     pub wanted: usize,
+    /// What comes back.
+    pub answer: Answer,
     /// Numbers that go into and come out of the layer.
     pub values: usize,
 }
 
+/// What comes back for a layer: of rows the wanted coefficients or everything in the NTT domain, and hints with them or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Answer {
+    /// Whole rows in the NTT domain: no transform on the server, and all coefficients for both sides to pack, decode and check.
+    pub whole_rows: bool,
+    /// A second component, the hints of all rows, once for a request: the client keeps none.
+    pub second_component: bool,
+}
+
 /// Number of factors for each side.
-pub const FACTORS: usize = 5;
+pub const FACTORS: usize = 7;
 
 impl LayerCounts {
-    /// What the client's factors multiply: the layer itself, values, and residues of tiles, rows, wanted coefficients.
+    /// What the client's factors multiply: the layer itself, values, and residues of tiles, rows, all that comes back, wanted coefficients, a second
+    /// component.
     pub fn client(&self) -> [f64; FACTORS] {
         let row_limbs = self.row_limbs();
         [
@@ -45,20 +57,33 @@ impl LayerCounts {
             self.values as f64,
             (self.strips * self.tiles * self.degree * self.limbs) as f64,
             (self.strips * row_limbs * self.degree) as f64,
+            (self.strips * row_limbs * self.returned()) as f64,
             (self.strips * row_limbs * self.wanted) as f64,
+            if self.answer.second_component { (row_limbs * self.degree) as f64 } else { 0.0 },
         ]
     }
 
-    /// What the server's factors multiply: the layer itself, and residues of tiles, products, rows, wanted coefficients.
+    /// What the server's factors multiply: the layer itself, and residues of tiles, products, rows that are transformed, all that comes back; and of a
+    /// second component the tiles of the public vector, which are drawn anew, and the products with it.
     pub fn server(&self) -> [f64; FACTORS] {
         let row_limbs = self.row_limbs();
+        let transformed = if self.answer.whole_rows { 0 } else { row_limbs };
+        let second = if self.answer.second_component { self.degree } else { 0 };
         [
             1.0,
             (self.strips * self.tiles * self.degree * self.limbs) as f64,
             (self.strips * self.row_tiles * row_limbs * self.degree) as f64,
-            (self.strips * row_limbs * self.degree) as f64,
-            (self.strips * row_limbs * self.wanted) as f64,
+            (self.strips * transformed * self.degree) as f64,
+            (self.strips * row_limbs * self.returned()) as f64,
+            (self.tiles * self.limbs * second) as f64,
+            // A row's tiles are read, and it is packed.
+            ((self.row_tiles + 1) * row_limbs * second) as f64,
         ]
+    }
+
+    /// Coefficients or values of a row that come back.
+    fn returned(&self) -> usize {
+        if self.answer.whole_rows { self.degree } else { self.wanted }
     }
 
     /// Primes of all rows together.
@@ -73,7 +98,8 @@ impl LayerCounts {
 
     /// Bytes of an answer, without its header.
     pub fn bytes_down(&self) -> usize {
-        self.row_bytes(self.wanted)
+        let second = if self.answer.second_component { self.row_bytes(self.degree) } else { 0 };
+        self.strips * self.row_bytes(self.returned()) + second
     }
 
     /// Bytes both ways.
@@ -84,20 +110,12 @@ impl LayerCounts {
     /// Bytes of so many coefficients of every row.
     fn row_bytes(&self, coefficients: usize) -> usize {
         let row = |bits: u32| (coefficients * bits as usize).div_ceil(8);
-        self.strips * ((self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits))
+        (self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits)
     }
 
-    /// Bytes of an answer of another kind beyond those of one that is built.
-    pub fn more_bytes(&self, answer: Unbuilt) -> usize {
-        self.row_bytes(self.more_coefficients(answer))
-    }
-
-    /// The same in coefficients of a row.
-    fn more_coefficients(&self, answer: Unbuilt) -> usize {
-        match answer {
-            Unbuilt::WholeRows => self.degree.saturating_sub(self.wanted),
-            Unbuilt::SecondComponent => self.degree,
-        }
+    /// The same layer with another answer.
+    pub fn answered(self, answer: Answer) -> Self {
+        Self { answer, ..self }
     }
 
     /// Bytes of so many hidden rows as they are sealed.
@@ -176,7 +194,12 @@ pub struct Costs {
     pub open: Work,
     /// The link.
     pub link: Link,
+    /// Most bytes of hints that a client may keep in memory for all layers together: those of the others come as a second component with every answer.
+    pub hint_bytes: u64,
 }
+
+/// No limit of [`Costs::hint_bytes`].
+pub const ANY_HINTS: u64 = u64::MAX;
 
 /// What a layer is expected to take for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -196,25 +219,6 @@ impl Prediction {
     }
 }
 
-/// Answers that were weighed and not built: the cost model computes what they would take at least, so that it stays visible whether they are worth it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unbuilt {
-    /// Whole rows in the NTT domain: no transform on the server, and all coefficients for the client to decode and check.
-    WholeRows,
-    /// A second component, `sum_i W~[o][i]*a_x[i]` with `a_x` from a seed of the request, instead of hints. To multiply it with `s` the client
-    /// needs all its coefficients.
-    SecondComponent,
-}
-
-impl Unbuilt {
-    /// All of them.
-    pub const ALL: [Self; 2] = [Self::WholeRows, Self::SecondComponent];
-}
-
-/// Which part of the client's work on a wanted coefficient is decoding and checking it: two fifths by timers around the stages of vgg3 (`docs/performance.md`),
-/// rounded down. The rest, recomposing above all, is for wanted coefficients alone.
-const CHECKING: f64 = 0.33;
-
 fn weigh(factors: &[f64; FACTORS], counts: &[f64; FACTORS]) -> f64 {
     factors.iter().zip(counts).map(|(f, c)| f * c).sum::<f64>() / 1e6
 }
@@ -230,26 +234,6 @@ impl Costs {
         }
     }
 
-    /// What a layer would take at least with an answer that is not built: what it would save counts in full, of what it would cost more only packing,
-    /// decoding, checking and the link.
-    pub fn predict_unbuilt(&self, counts: &LayerCounts, hidden: bool, answer: Unbuilt) -> Prediction {
-        let work = if hidden { &self.hidden } else { &self.open };
-        let [.., server_row, server_wanted] = work.server;
-        let row_limbs = (counts.strips * counts.row_limbs()) as f64;
-        let saved = match answer {
-            Unbuilt::WholeRows => row_limbs * counts.degree as f64 * server_row,
-            Unbuilt::SecondComponent => 0.0,
-        };
-        let residues = row_limbs * counts.more_coefficients(answer) as f64;
-        let built = self.predict(counts, hidden);
-        let bytes = counts.bytes() + counts.more_bytes(answer);
-        Prediction {
-            client_ms: built.client_ms + residues * CHECKING * work.client[FACTORS - 1] / 1e6,
-            server_ms: built.server_ms + (residues * server_wanted - saved) / 1e6,
-            link_ms: self.link.ms(bytes),
-        }
-    }
-
     /// The same costs over another link.
     pub fn over(self, link: Link) -> Self {
         Self { link, ..self }
@@ -257,11 +241,14 @@ impl Costs {
 }
 
 impl Default for Costs {
-    /// Measured by the calibration on two cores of a Xeon (Cascade Lake, 2.5 GHz, kernel `avx512`).
+    /// Measured by the calibration on two cores of a Xeon (Cascade Lake, 2.5 GHz, kernel `avx512`); how what comes back and what is wanted share a
+    /// client's work, and what a second component takes, are of later measurements on a Zen 5.
     fn default() -> Self {
-        let hidden = Work { client: [2e5, 2.0, 20.0, 2.5, 15.0], server: [4e4, 5.5, 0.6, 3.0, 6.5] };
-        let open = Work { client: [1e5, 8.0, 30.0, 3.0, 20.0], server: [2e4, 6.0, 0.6, 4.0, 5.0] };
-        Self { hidden, open, link: Link::LOOPBACK }
+        let hidden =
+            Work { client: [2e5, 2.0, 20.0, 2.5, 5.0, 10.0, 40.0], server: [4e4, 5.5, 0.6, 3.0, 6.5, 15.0, 2.5] };
+        let open =
+            Work { client: [1e5, 8.0, 30.0, 3.0, 7.0, 13.0, 40.0], server: [2e4, 6.0, 0.6, 4.0, 5.0, 15.0, 2.5] };
+        Self { hidden, open, link: Link::LOOPBACK, hint_bytes: ANY_HINTS }
     }
 }
 
@@ -270,33 +257,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_that_are_not_built_cost_bytes_and_save_transforms() {
-        let counts = LayerCounts {
+    fn answers_cost_what_they_carry() {
+        let wanted = LayerCounts {
             degree: 4096,
             modulus_bits: 68,
             limbs: 2,
             tiles: 5,
             row_tiles: 5,
-            strips: 1,
+            strips: 2,
             rows: 10,
             short_rows: 0,
             first_bits: 34,
             wanted: 1024,
+            answer: Answer::default(),
             values: 1000,
         };
-        let free = Costs::default();
-        let built = free.predict(&counts, true);
-        let whole = free.predict_unbuilt(&counts, true, Unbuilt::WholeRows);
-        let second = free.predict_unbuilt(&counts, true, Unbuilt::SecondComponent);
-        // 20 rows and primes; by the factors above: 3072 residues more at 6.5 ns, 4096 at 3 ns less.
-        assert!((whole.server_ms - built.server_ms - 20.0 * (3072.0 * 6.5 - 4096.0 * 3.0) / 1e6).abs() < 1e-9);
-        assert!(whole.client_ms > built.client_ms && second.client_ms > whole.client_ms);
-        assert!(second.server_ms > built.server_ms && whole.link_ms == 0.0);
-        // 3072 and 4096 coefficients of 68 bits of each row, at 100 Mbit/s.
-        let wan = free.over(Link::WAN);
-        let more = |answer| wan.predict_unbuilt(&counts, true, answer).link_ms - wan.predict(&counts, true).link_ms;
-        assert!((more(Unbuilt::WholeRows) - 10.0 * 3072.0 * 68.0 / 1e5).abs() < 1e-9);
-        assert!((more(Unbuilt::SecondComponent) - 10.0 * 4096.0 * 68.0 / 1e5).abs() < 1e-9);
+        let whole = wanted.answered(Answer { whole_rows: true, second_component: false });
+        let second = wanted.answered(Answer { whole_rows: false, second_component: true });
+        let costs = Costs::default();
+        let more = |counts: &LayerCounts| {
+            let (a, b) = (costs.predict(counts, true), costs.predict(&wanted, true));
+            (a.client_ms - b.client_ms, a.server_ms - b.server_ms)
+        };
+        // 40 rows and primes of both strips; by the factors above: 3072 residues more at 6.5 and 5 ns, 4096 at 3 ns less.
+        let (client, server) = more(&whole);
+        assert!((server - 40.0 * (3072.0 * 6.5 - 4096.0 * 3.0) / 1e6).abs() < 1e-9);
+        assert!((client - 40.0 * 3072.0 * 5.0 / 1e6).abs() < 1e-9);
+        // Hints come once, whatever the number of strips: 20 rows and primes, the public vector of 5 tiles.
+        let (client, server) = more(&second);
+        assert!((server - 4096.0 * (5.0 * 2.0 * 15.0 + 6.0 * 20.0 * 2.5) / 1e6).abs() < 1e-9);
+        assert!((client - 20.0 * 4096.0 * 40.0 / 1e6).abs() < 1e-9);
+        // 68 bits are 8.5 bytes.
+        assert_eq!(wanted.bytes_down(), 2 * 10 * 8704);
+        assert_eq!(whole.bytes_down(), 2 * 10 * 34816);
+        assert_eq!(second.bytes_down(), (2 * 8704 + 34816) * 10);
+        assert_eq!(whole.bytes_up(), second.bytes_up());
     }
 
     #[test]

@@ -22,4 +22,14 @@ pub enum PackError {
         /// Ring degree.
         degree: usize,
     },
+    /// Something does not fit the layer.
+    #[error("{what}: expected {expected}, got {got}")]
+    Choice {
+        /// What.
+        what: &'static str,
+        /// What the layer has.
+        expected: usize,
+        /// What was given.
+        got: usize,
+    },
 }

@@ -2,19 +2,21 @@
 //!
 //! ```text
 //! section "network"  the network without its weights (jali_model::Outline)
-//! section "layers"   layers u32 | (node u32 | choice of the layout 4 x u32 | degree u32 | limbs u8 | bits of each prime u8*
-//!                    | primes of open rows u8 | bits of the plaintext modulus u8)*
-//! sections "key L"   keys of layer L (jali_mask::store)
+//! section "layers"   operators u32 | (node u32 | columns | choice of the layout 4 x u32 | degree u32 | limbs u8 | bits of each prime u8*
+//!                    | primes of open rows u8 | bits of the plaintext modulus u8 | kind of answer u8)*
+//!          columns = 0                                     all of the node's
+//!                  | 1 | columns u32 | their indices u32*
+//! sections "key L"   keys of operator L (jali_mask::store)
 //! section "plan"     where the plan comes from, with what was measured about it (jali_leak::Origin); may be missing
 //! ```
 
 use std::io::{Read, Seek, Write};
 
 use jali_leak::Origin;
-use jali_mask::{LayerId, MaskError, Parameters, ParametersLiteral, UnhintedKey, Wanted};
-use jali_model::Outline;
+use jali_mask::{AnswerKind, LayerId, LayerKey, MaskError, Parameters, ParametersLiteral, UnhintedKey, Wanted};
+use jali_model::{Linear, Outline};
 use jali_operator::{Bundle, BundleWriter, Kind, OperatorError};
-use jali_pack::Layout;
+use jali_pack::{Columns, Layout};
 use jali_ring::wire::{Reader, Writer};
 use jali_ring::{Ntt, Poly};
 use zeroize::Zeroizing;
@@ -28,7 +30,9 @@ const LAYERS: &str = "layers";
 const PLAN: &str = "plan";
 /// Most bytes of what is said about a plan.
 const MAX_ORIGIN: u64 = 1 << 20;
-/// Most layers of one network.
+const ALL_COLUMNS: u8 = 0;
+const SOME_COLUMNS: u8 = 1;
+/// Most operators of one network.
 const MAX_LAYERS: usize = 4096;
 /// Most primes of one ring.
 const MAX_LIMBS: usize = 32;
@@ -52,12 +56,21 @@ impl ClientModel {
         for layer in &self.layers {
             let literal = layer.key.parameters().literal();
             w.u32(layer.node as u32);
+            match &layer.columns {
+                Columns::All => w.u8(ALL_COLUMNS),
+                Columns::Some { chosen, .. } => {
+                    w.u8(SOME_COLUMNS);
+                    w.u32(chosen.len() as u32);
+                    chosen.iter().for_each(|&c| w.u32(c));
+                }
+            }
             layer.layout.choice().iter().for_each(|&c| w.u32(c as u32));
             w.u32(literal.degree as u32);
             w.u8(literal.prime_bits.len() as u8);
             literal.prime_bits.iter().for_each(|&bits| w.u8(bits as u8));
             w.u8(literal.open_primes as u8);
             w.u8(literal.plaintext_bits as u8);
+            w.u8(layer.key.form().kind().byte());
         }
         out.section(LAYERS, &w.finish())?;
         for (l, layer) in self.layers.iter().enumerate() {
@@ -83,10 +96,11 @@ pub struct StoredClient {
 
 struct StoredLayer {
     node: usize,
+    columns: Columns,
     layout: Layout,
-    /// `None` only while hints are looked at.
+    /// `None` once there is a complete one.
     key: Option<UnhintedKey>,
-    complete: Option<ClientLayer>,
+    complete: Option<LayerKey>,
 }
 
 impl std::fmt::Debug for StoredClient {
@@ -109,19 +123,19 @@ impl StoredClient {
         let described = read_layers(&bytes, &outline).map_err(|e| section(LAYERS.into(), e))?;
         let input_bound = outline.config().activation_bound();
         let mut layers = Vec::with_capacity(described.len());
-        for (l, (node, layout, parameters, wanted)) in described.into_iter().enumerate() {
+        for (l, Described { node, columns, layout, parameters, form }) in described.into_iter().enumerate() {
             let (name, rows) = (key_section(l), layout.rows());
             let bytes = Zeroizing::new(bundle.expect(&name, MAX_SECTION)?);
             let mut r = Reader::new(&bytes);
             let layer = LayerId { model: id, layer: l as u32 };
             let shape = (rows, layout.tiles(), layout.blocks());
-            let key = UnhintedKey::decode(&mut r, layer, parameters, wanted, input_bound)
+            let key = UnhintedKey::decode(&mut r, layer, parameters, form, input_bound)
                 .and_then(|key| match (key.row_limbs().len(), key.tiles(), key.blocks()) {
                     got if got == shape => Ok(r.clone().finish().map(|()| key)?),
                     (got, ..) => Err(MaskError::Shape { what: "rows and tiles of the layer", expected: rows, got }),
                 })
                 .map_err(|e| section(name, e))?;
-            layers.push(StoredLayer { node, layout, key: Some(key), complete: None });
+            layers.push(StoredLayer { node, columns, layout, key: Some(key), complete: None });
         }
         let mut origin = None;
         if bundle.peek().is_some_and(|s| s.name == PLAN) {
@@ -154,7 +168,7 @@ impl StoredClient {
         self.origin.as_ref()
     }
 
-    /// Number of linear layers.
+    /// Number of operators: linear layers, or parts of them.
     pub fn layers(&self) -> usize {
         self.layers.len()
     }
@@ -165,18 +179,20 @@ impl StoredClient {
             let key = l.key.as_ref()?;
             let node = &self.outline.graph().nodes()[l.node];
             let linear = node.op.linear()?;
-            let weights = |row: usize| l.layout.outputs_of_row(row).len() * linear.fan_in();
+            let fan_in = l.columns.part(linear).ok()?.linear().fan_in();
+            let weights = |row: usize| l.layout.outputs_of_row(row).len() * fan_in;
             let hidden = key.hidden_rows();
             let sum =
                 |want: bool| hidden.iter().enumerate().filter(|(_, h)| **h == want).map(|(r, _)| weights(r)).sum();
             Some(LayerSummary {
                 name: node.name.clone(),
                 kind: linear.kind(),
-                layout: l.layout.describe(),
+                layout: l.columns.describe() + &l.layout.describe(),
                 literal: key.parameters().literal().clone(),
                 tiles: l.layout.row_tiles(),
                 blocks: l.layout.blocks(),
                 strips: l.layout.strips(),
+                answer: key.kind(),
                 rows: l.layout.rows(),
                 hidden_rows: hidden.iter().filter(|h| **h).count(),
                 weights_hidden: sum(true),
@@ -186,19 +202,28 @@ impl StoredClient {
         self.layers.iter().filter_map(summary).collect()
     }
 
-    /// Takes the hints of one layer as a server sent them (or as they were kept from an earlier time), if they pass the check.
+    /// Whether an operator still waits for hints: not if they come with every answer.
+    pub fn needs_hints(&self, layer: usize) -> bool {
+        let key = self.layers.get(layer).and_then(|stored| stored.key.as_ref());
+        key.is_some_and(|key| !key.kind().second_component)
+    }
+
+    /// Takes the hints of one operator as a server sent them (or as they were kept from an earlier time), if they pass the check.
     ///
     /// # Errors
     /// [`ProtocolError::Hints`]; other bytes may be tried.
     pub fn accept_hints(&mut self, layer: usize, message: &[u8]) -> Result<(), ProtocolError> {
         let name = |l: &StoredLayer| self.outline.graph().nodes()[l.node].name.clone();
+        if !self.needs_hints(layer) {
+            return Err(ProtocolError::Order("hints of this layer"));
+        }
         let Some(stored) = self.layers.get_mut(layer) else { return Err(ProtocolError::Order("hints of this layer")) };
         let Some(key) = stored.key.take() else { return Err(ProtocolError::Order("hints of this layer")) };
         let hints: Vec<Poly<Ntt>> =
             decode_hints(message, layer as u32, key.parameters().ring(), key.row_limbs()).unwrap_or_default();
         match key.accept(&hints) {
             Ok(key) => {
-                stored.complete = Some(ClientLayer { node: stored.node, layout: stored.layout.clone(), key });
+                stored.complete = Some(key);
                 Ok(())
             }
             Err(key) => {
@@ -213,14 +238,18 @@ impl StoredClient {
     /// # Errors
     /// [`ProtocolError::Order`] if some are missing.
     pub fn finish(self) -> Result<ClientModel, ProtocolError> {
-        let complete =
-            self.layers.into_iter().map(|l| l.complete.ok_or(ProtocolError::Order("an inference: hints are missing")));
-        let layers = complete.collect::<Result<_, _>>()?;
+        let complete = |stored: StoredLayer| {
+            let StoredLayer { node, columns, layout, key, complete } = stored;
+            let key = complete.or_else(|| key?.without_hints().ok());
+            let key = key.ok_or(ProtocolError::Order("an inference: hints are missing"))?;
+            Ok(ClientLayer { node, columns, layout, key })
+        };
+        let layers = self.layers.into_iter().map(complete).collect::<Result<_, ProtocolError>>()?;
         Ok(ClientModel { id: self.id, outline: self.outline, layers, origin: self.origin })
     }
 }
 
-/// What a client's bundle says about one layer.
+/// What a client's bundle says about one operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LayerSummary {
     /// Node name.
@@ -237,6 +266,8 @@ pub struct LayerSummary {
     pub blocks: usize,
     /// Inputs of the matrix that one image becomes.
     pub strips: usize,
+    /// What it asks the server for.
+    pub answer: AnswerKind,
     /// Rows of the matrix.
     pub rows: usize,
     /// How many are hidden.
@@ -251,39 +282,91 @@ fn section(name: String, why: impl std::fmt::Display) -> ProtocolError {
     OperatorError::Section { section: name, why: why.to_string() }.into()
 }
 
-type Described = (usize, Layout, Parameters, Wanted);
+/// What the bundle says about an operator before its key.
+struct Described {
+    node: usize,
+    columns: Columns,
+    layout: Layout,
+    parameters: Parameters,
+    form: (Wanted, AnswerKind),
+}
 
 fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, ProtocolError> {
     let mut r = Reader::new(bytes);
     let count = r.count(MAX_LAYERS, "layers")?;
-    let nodes: Vec<_> = outline.graph().linear_nodes().collect();
-    if count != nodes.len() {
-        return Err(r.malformed("a layer for every linear node").into());
-    }
     let mut layers = Vec::with_capacity(count);
-    for (node, linear) in nodes {
-        if r.u32()? as usize != node {
-            return Err(r.malformed("layers in the order of the network").into());
+    for (node, linear) in outline.graph().linear_nodes() {
+        // The operators of a node are either one that takes all of its columns or several that share them.
+        let mut left = vec![true; Columns::count(linear)];
+        loop {
+            if layers.len() == count {
+                return Err(r.malformed("a layer for every linear node").into());
+            }
+            let layer = read_layer(&mut r, outline, (node, linear))?;
+            let whole = match &layer.columns {
+                Columns::All => true,
+                Columns::Some { chosen, .. } => {
+                    // Within the layer's columns: the layout was made for them.
+                    let taken = chosen.iter().all(|&c| std::mem::replace(&mut left[c as usize], false));
+                    if !taken {
+                        return Err(r.malformed("columns that no other part takes").into());
+                    }
+                    !left.contains(&true)
+                }
+            };
+            let first = layers.last().is_none_or(|last: &Described| last.node != node);
+            if layer.columns == Columns::All && !first {
+                return Err(r.malformed("columns that no other part takes").into());
+            }
+            layers.push(layer);
+            if whole {
+                break;
+            }
         }
-        let choice = [r.u32()? as usize, r.u32()? as usize, r.u32()? as usize, r.u32()? as usize];
-        let degree = r.u32()? as usize;
-        let limbs = usize::from(r.u8()?);
-        if !(1..=MAX_LIMBS).contains(&limbs) {
-            return Err(r.malformed("number of primes").into());
-        }
-        let prime_bits = r.raw(limbs)?.iter().map(|&b| u32::from(b)).collect();
-        let (open_primes, plaintext_bits) = (usize::from(r.u8()?), u32::from(r.u8()?));
-        let literal = ParametersLiteral { degree, prime_bits, plaintext_bits, open_primes };
-        let parameters: Parameters = literal.try_into()?;
-        if plaintext_bits < outline.config().plaintext_bits(linear.fan_in()) {
-            return Err(r.malformed("a plaintext modulus with room for every sum").into());
-        }
-        let input = outline.graph().shape(outline.graph().nodes()[node].inputs[0]);
-        let layout = Layout::chosen(linear, input, degree, choice)?;
-        let pattern = layout.wanted();
-        let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
-        layers.push((node, layout, parameters, wanted));
+    }
+    if layers.len() != count {
+        return Err(r.malformed("a layer for every linear node").into());
     }
     r.finish()?;
     Ok(layers)
+}
+
+fn read_layer(
+    r: &mut Reader<'_>,
+    outline: &Outline,
+    (node, linear): (usize, Linear<'_>),
+) -> Result<Described, ProtocolError> {
+    if r.u32()? as usize != node {
+        return Err(r.malformed("layers in the order of the network").into());
+    }
+    let columns = match r.u8()? {
+        ALL_COLUMNS => Columns::All,
+        SOME_COLUMNS => {
+            let of = Columns::count(linear);
+            let count = r.count(of.min(r.remaining() / 4), "columns of a layer")?;
+            let chosen = (0..count).map(|_| r.u32()).collect::<Result<_, _>>()?;
+            Columns::Some { of, chosen }
+        }
+        _ => return Err(r.malformed("kind of columns").into()),
+    };
+    let choice = [r.u32()? as usize, r.u32()? as usize, r.u32()? as usize, r.u32()? as usize];
+    let degree = r.u32()? as usize;
+    let limbs = usize::from(r.u8()?);
+    if !(1..=MAX_LIMBS).contains(&limbs) {
+        return Err(r.malformed("number of primes").into());
+    }
+    let prime_bits = r.raw(limbs)?.iter().map(|&b| u32::from(b)).collect();
+    let (open_primes, plaintext_bits) = (usize::from(r.u8()?), u32::from(r.u8()?));
+    let Some(kind) = AnswerKind::from_byte(r.u8()?) else { return Err(r.malformed("kind of answer").into()) };
+    let literal = ParametersLiteral { degree, prime_bits, plaintext_bits, open_primes };
+    let parameters: Parameters = literal.try_into()?;
+    let part = columns.part(linear)?;
+    if plaintext_bits < outline.config().plaintext_bits(part.linear().fan_in()) {
+        return Err(r.malformed("a plaintext modulus with room for every sum").into());
+    }
+    let input = columns.shape(outline.graph().shape(outline.graph().nodes()[node].inputs[0]));
+    let layout = Layout::chosen(part.linear(), &input, degree, choice)?;
+    let pattern = layout.wanted();
+    let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
+    Ok(Described { node, columns, layout, parameters, form: (wanted, kind) })
 }

@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 
 use jali_leak::Origin;
-use jali_mask::{LayerKey, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
+use jali_mask::{AnswerKind, LayerKey, Masked, PendingRequest, Prepared, RequestContext, RequestEntropy};
 use jali_model::{Execution, ModelError, Outline, Step, Tensor};
-use jali_pack::Layout;
+use jali_pack::{Columns, Layout};
 use jali_ring::Workspace;
 use rayon::prelude::*;
 use zeroize::Zeroizing;
@@ -15,11 +15,13 @@ use crate::ProtocolError;
 use crate::awake::in_pool;
 use crate::message::{MAX_IMAGES, decode_answer, decode_refusal, encode_request};
 
-/// One linear layer as the client knows it.
+/// One operator as the client knows it: a linear layer, or the part of one that takes some of its columns.
 #[derive(Debug)]
 pub struct ClientLayer {
-    /// Index of the node in the graph.
+    /// Index of the node in the graph. Parts of a node follow one another.
     pub node: usize,
+    /// Which of the node's input channels it takes.
+    pub columns: Columns,
     /// Where things stand in ring elements.
     pub layout: Layout,
     /// Keys, hints, check vectors.
@@ -56,7 +58,18 @@ impl ClientModel {
         self.id
     }
 
-    /// The linear layers in order.
+    /// Asks for answers of these kinds from now on, one for each operator.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Order`] for another number of kinds; [`ProtocolError::Mask`] where hints would be needed again that were given up.
+    pub fn ask_for(&mut self, kinds: &[AnswerKind]) -> Result<(), ProtocolError> {
+        if kinds.len() != self.layers.len() {
+            return Err(ProtocolError::Order("a kind of answer for every operator"));
+        }
+        self.layers.iter_mut().zip(kinds).try_for_each(|(layer, kind)| Ok(layer.key.ask_for(*kind)?))
+    }
+
+    /// The operators in order.
     pub fn layers(&self) -> &[ClientLayer] {
         &self.layers
     }
@@ -77,7 +90,7 @@ impl ClientModel {
 pub enum Action {
     /// Carry these bytes to the server and pass its answer to [`Inference::receive`].
     Send {
-        /// Index of the linear layer.
+        /// Index of the operator.
         layer: usize,
         /// The request.
         request: Vec<u8>,
@@ -105,7 +118,11 @@ pub struct Inference<'m> {
     context: RequestContext,
     layer: usize,
     pending: Vec<PendingRequest<'m>>,
-    /// Packed inputs of the layer whose answer is outstanding: the strips of the first image, of the second, ...
+    /// Quantised inputs of the linear node that is being computed, image by image.
+    values: Vec<Vec<i32>>,
+    /// What its operators have given so far, image by image.
+    sums: Vec<Vec<i64>>,
+    /// Packed inputs of the operator whose answer is outstanding: the strips of the first image, of the second, ...
     inputs: Vec<Vec<Vec<i64>>>,
     /// One for every image, or none.
     prepared: Vec<PreparedImage>,
@@ -138,6 +155,8 @@ impl<'m> Inference<'m> {
             context,
             layer: 0,
             pending: vec![],
+            values: vec![],
+            sums: vec![],
             inputs: vec![],
             prepared: vec![],
             trace: None,
@@ -181,20 +200,24 @@ impl<'m> Inference<'m> {
     }
 
     fn advance(&mut self, entropy: RequestEntropy) -> Result<Action, ProtocolError> {
-        // Where the network goes does not depend on the image: all stop at the same node.
-        let layer = self.client.layers.get(self.layer);
-        let (mut outputs, mut tiles) = (vec![], vec![]);
-        let steps: Vec<_> = self.executions.par_iter_mut().map(|e| self.client.advance(e, layer)).collect();
-        for step in steps {
-            match step? {
-                Advance::Done(output) => outputs.push(output),
-                Advance::Linear(x) => tiles.extend(x),
+        if self.values.is_empty() {
+            // Where the network goes does not depend on the image: all stop at the same node.
+            let layer = self.client.layers.get(self.layer);
+            let mut outputs = vec![];
+            let steps: Vec<_> = self.executions.par_iter_mut().map(|e| self.client.advance(e, layer)).collect();
+            for step in steps {
+                match step? {
+                    Advance::Done(output) => outputs.push(output),
+                    Advance::Linear(x) => self.values.push(x),
+                }
+            }
+            if self.values.is_empty() {
+                return Ok(Action::Done(outputs));
             }
         }
-        if tiles.is_empty() {
-            return Ok(Action::Done(outputs));
-        }
-        self.inputs = tiles;
+        let layer = self.client.layers.get(self.layer).ok_or(ProtocolError::Order("this layer"))?;
+        let pack = |x: &Vec<i32>| layer.layout.pack(&layer.columns.inputs(x));
+        self.inputs = self.values.par_iter().flat_map_iter(pack).collect();
         let prepared = !self.prepared.is_empty();
         self.send(entropy, prepared)
     }
@@ -234,7 +257,8 @@ impl<'m> Inference<'m> {
         }
         self.pending = pending;
         let ring = layer.key.parameters().ring();
-        let request = encode_request(self.client.id, self.layer as u32, ring, &masked);
+        let asked = (self.layer as u32, layer.key.form().kind());
+        let request = encode_request(self.client.id, asked, ring, &masked);
         Ok(Action::Send { layer: self.layer, request })
     }
 
@@ -255,30 +279,41 @@ impl<'m> Inference<'m> {
         let (key, node) = (&layer.key, layer.node);
         let (ring, images) = (key.parameters().ring(), pending.len());
         // One path for malformed, missing and wrong answers.
-        let decoded: Vec<Option<_>> = match decode_answer(answer, self.layer as u32, ring, key.form(), images) {
-            Some(answers) => answers.into_iter().map(Some).collect(),
-            None => pending.iter().map(|_| None).collect(),
-        };
+        let (decoded, second): (Vec<Option<_>>, _) =
+            match decode_answer(answer, self.layer as u32, ring, key.form(), images) {
+                Some((answers, second)) => (answers.into_iter().map(Some).collect(), second),
+                None => (pending.iter().map(|_| None).collect(), None),
+            };
         // Every request is used up, and with it its secrets, whatever comes out.
-        let finished = key.finish_batch(pending.into_iter().zip(decoded).collect(), &self.workspace);
+        let batch = pending.into_iter().zip(decoded).collect();
+        let finished = key.finish_batch(batch, second.as_deref(), &self.workspace);
         // The refusal is the server's own public word.
         let values = finished.map_err(|_| ProtocolError::Rejected {
             layer: self.client.outline.graph().nodes()[node].name.clone(),
             refusal: decode_refusal(answer),
         })?;
-        let scaling = self.client.outline.scaling(node)?;
-        let provide = |(execution, values): (&mut Execution<'m>, &[Vec<i64>])| -> Result<Vec<i64>, ModelError> {
-            let sums = layer.layout.unpack(values);
-            execution.provide(scaling.dequantise(&sums))?;
-            Ok(sums)
-        };
-        let images = self.executions.par_iter_mut().zip(values.par_chunks_exact(layer.layout.strips()));
-        let sums: Vec<Vec<i64>> = images.map(provide).collect::<Result<_, _>>()?;
-        if let Some(trace) = &mut self.trace {
-            trace.iter_mut().zip(sums).for_each(|(trace, sums)| trace.push(sums));
+        let unpacked = values.par_chunks_exact(layer.layout.strips()).map(|values| layer.layout.unpack(values));
+        let parts: Vec<Vec<i64>> = unpacked.collect();
+        match self.sums.is_empty() {
+            true => self.sums = parts,
+            false => self.sums.iter_mut().zip(parts).for_each(|(sums, part)| {
+                sums.iter_mut().zip(part).for_each(|(sum, more)| *sum += more);
+            }),
         }
         self.inputs.clear();
         self.layer += 1;
+        if self.client.layers.get(self.layer).is_some_and(|next| next.node == node) {
+            return Ok(());
+        }
+        self.values.clear();
+        let (scaling, sums) = (self.client.outline.scaling(node)?, std::mem::take(&mut self.sums));
+        let provide = |(execution, sums): (&mut Execution<'m>, &Vec<i64>)| -> Result<(), ModelError> {
+            execution.provide(scaling.dequantise(sums))
+        };
+        self.executions.par_iter_mut().zip(&sums).try_for_each(provide)?;
+        if let Some(trace) = &mut self.trace {
+            trace.iter_mut().zip(sums).for_each(|(trace, sums)| trace.push(sums));
+        }
         Ok(())
     }
 }
@@ -296,21 +331,20 @@ impl ClientModel {
 
 /// One image's next stop.
 enum Advance {
-    /// A linear layer's input, packed, strip by strip.
-    Linear(Vec<Vec<Vec<i64>>>),
+    /// A linear layer's input, quantised.
+    Linear(Vec<i32>),
     /// The outputs.
     Done(Vec<Tensor>),
 }
 
 impl ClientModel {
-    /// Runs one image on to `layer` and packs its input, or to the end.
+    /// Runs one image on to `layer` and quantises its input, or to the end.
     fn advance(&self, execution: &mut Execution<'_>, layer: Option<&ClientLayer>) -> Result<Advance, ProtocolError> {
         match execution.step()? {
             Step::Done(output) => Ok(Advance::Done(output)),
             Step::Linear { node, input } => {
                 let layer = layer.filter(|l| l.node == node).ok_or(ProtocolError::Order("this layer"))?;
-                let x = self.outline.scaling(node)?.quantise(&input.data);
-                Ok(Advance::Linear(layer.layout.pack(&x)))
+                Ok(Advance::Linear(self.outline.scaling(layer.node)?.quantise(&input.data)))
             }
         }
     }

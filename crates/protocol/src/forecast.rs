@@ -8,7 +8,7 @@ use jali_ring::RowStore;
 use crate::ProtocolError;
 use crate::owner::{Blueprint, Choice};
 
-/// One linear layer under a plan.
+/// One operator under a plan: a linear layer, or a part of one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerForecast {
     /// Node name.
@@ -47,33 +47,34 @@ pub struct LayerForecast {
     pub prediction: Prediction,
 }
 
-/// All linear layers of a network under a plan.
+/// All operators of a network under a plan.
 ///
 /// # Errors
 /// As [`crate::seal`], but for noise, which needs the weights.
 pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<LayerForecast>, ProtocolError> {
     plan.validate(model.graph())?;
-    let layer = |(layer, (node, linear)): (usize, (usize, jali_model::Linear<'_>))| {
-        let Choice { blueprint, ranges, open } = Choice::of(model, plan, (layer, node), linear, costs)?;
+    let operator = |choice: Choice| {
+        let (hint_bytes, limbs) = (choice.hint_bytes(), choice.row_limbs());
+        let Choice { node, columns, blueprint, allowed, ranges, open, .. } = choice;
         let counts = blueprint.counts();
         let rows_open = open.iter().filter(|o| **o).count();
         let hidden_rows = counts.rows - rows_open;
         let weights_open = ranges.iter().zip(&open).filter(|(_, o)| **o).map(|(r, _)| r.len()).sum();
         let ring = blueprint.parameters.ring();
-        let limbs: Vec<usize> = open.iter().map(|&open| blueprint.parameters.ring_of(open).limbs()).collect();
         let element = counts.degree * counts.limbs * 8;
-        Ok(LayerForecast {
+        let n = &model.graph().nodes()[node];
+        LayerForecast {
             node,
             prime_bits: blueprint.parameters.literal().prime_bits.clone(),
-            layout: blueprint.layout.describe(),
+            layout: columns.describe() + &blueprint.layout.describe(),
             counts,
             server_memory: RowStore::bytes_needed(ring, &limbs, counts.row_tiles),
-            // Secrets and hints of every row; for every tile the public vector and two of the check.
-            client_memory: RowStore::bytes_needed(ring, &limbs, 2) + 3 * counts.tiles * element,
-            name: model.graph().nodes()[node].name.clone(),
-            kind: linear.kind(),
-            weights: linear.weights().len(),
-            weights_allowed: plan.open_ranges(layer).iter().map(|[start, end]| end - start).sum(),
+            // Hints and secrets of every row, if they are kept; for every tile the public vector and two of the check.
+            client_memory: 2 * hint_bytes + 3 * counts.tiles * element,
+            name: n.name.clone(),
+            kind: n.op.linear().map(|l| l.kind()).unwrap_or_default(),
+            weights: allowed.len(),
+            weights_allowed: allowed.iter().filter(|a| **a).count(),
             weights_open,
             rows: counts.rows,
             rows_open,
@@ -82,9 +83,9 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
             // Hidden coefficients as residues, open weights as a byte each.
             bytes: counts.hidden_bytes(hidden_rows) + weights_open,
             prediction: blueprint.prediction,
-        })
+        }
     };
-    model.graph().linear_nodes().enumerate().map(layer).collect()
+    Ok(Choice::all(model, plan, costs)?.into_iter().map(operator).collect())
 }
 
 /// For every linear layer what hiding each row costs, in bytes on the server: for the policy that opens what saves most.

@@ -1,8 +1,9 @@
 //! What travels: one request and one answer per linear layer.
 //!
 //! ```text
-//! request = "JQ" | version u8 | model id [16] | operator u32 | inputs u32 | inputs x tiles x limbs x N packed residues
-//! answer  = "JA" | version u8 | operator u32 | inputs u32 | inputs x rows x limbs of the row x wanted packed residues
+//! request = "JQ" | version u8 | model id [16] | operator u32 | kind of answer u8 | inputs u32 | inputs x tiles x limbs x N packed residues
+//! answer  = "JA" | version u8 | operator u32 | kind of answer u8 | inputs u32 | inputs x rows x limbs of the row x (wanted or N) packed residues
+//!         | second component: nothing, or rows x limbs of the row x N packed residues
 //! refusal = "JR" | version u8 | code u8
 //! hints   = "JH" | version u8 | operator u32 | rows x limbs of the row x N packed residues
 //! ```
@@ -14,7 +15,7 @@
 
 use std::sync::Arc;
 
-use jali_mask::{Answer, AnswerForm};
+use jali_mask::{Answer, AnswerForm, AnswerKind};
 use jali_operator::{Operator, OperatorError, ServerModel};
 use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
@@ -23,7 +24,7 @@ use rayon::prelude::*;
 /// Bytes before the residues, at most.
 const HEADER: usize = 32;
 /// Version of all messages.
-pub const VERSION: u8 = 4;
+pub const VERSION: u8 = 5;
 const REQUEST: [u8; 2] = *b"JQ";
 const ANSWER: [u8; 2] = *b"JA";
 const REFUSAL: [u8; 2] = *b"JR";
@@ -58,32 +59,52 @@ pub const MAX_IMAGES: usize = 4096;
 /// Most bytes of memory that a request's inputs and answers may take on the server: 4 GiB.
 const MAX_BATCH_BYTES: usize = 1 << 32;
 
-/// Encodes a request: the masked tiles of every image.
-pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, ring: &Ring, batch: &[X]) -> Vec<u8> {
+/// Encodes a request: the masked tiles of every image, and what is asked for.
+pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(
+    model: [u8; 16],
+    (operator, kind): (u32, AnswerKind),
+    ring: &Ring,
+    batch: &[X],
+) -> Vec<u8> {
     let elements: usize = batch.iter().map(|masked| masked.as_ref().len()).sum();
     let mut w = Writer::with_capacity(HEADER + elements * poly_len(ring));
     w.raw(&REQUEST);
     w.u8(VERSION);
     w.raw(&model);
     w.u32(operator);
+    w.u8(kind.byte());
     w.u32(batch.len() as u32);
     w.polys(ring, batch.iter().flat_map(AsRef::as_ref));
     w.finish()
 }
 
-/// The operator that a request names, whatever else it holds.
-pub fn operator_of(bytes: &[u8]) -> Option<usize> {
+/// The operator that a request names and the kind of answer that it asks for, whatever else it holds.
+pub fn asked(bytes: &[u8]) -> Option<(usize, AnswerKind)> {
     let mut r = Reader::new(bytes);
     header(&mut r, REQUEST).ok()?;
     r.array::<16>().ok()?;
-    Some(r.u32().ok()? as usize)
+    let operator = r.u32().ok()? as usize;
+    Some((operator, AnswerKind::from_byte(r.u8().ok()?)?))
 }
 
-/// Reads a request against the server's model: index of the operator, number of inputs, and their bytes, as many as these take.
+/// A request as the server reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked<'b> {
+    /// Index of the operator.
+    pub operator: usize,
+    /// What is asked for.
+    pub kind: AnswerKind,
+    /// Number of inputs.
+    pub images: usize,
+    /// Their bytes, as many as they take.
+    pub inputs: &'b [u8],
+}
+
+/// Reads a request against the server's model.
 ///
 /// # Errors
 /// [`Refusal`].
-pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<(usize, usize, &'b [u8]), Refusal> {
+pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<'b>, Refusal> {
     let malformed = |_: RingError| Refusal::Malformed;
     let mut r = Reader::new(bytes);
     header(&mut r, REQUEST).map_err(malformed)?;
@@ -92,8 +113,9 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<(usize
     }
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
+    let kind = AnswerKind::from_byte(r.u8().map_err(malformed)?).ok_or(Refusal::Malformed)?;
     let images = r.count(MAX_IMAGES, "images of a request").map_err(malformed)?;
-    if operator.work_bytes(images) > MAX_BATCH_BYTES {
+    if operator.work_bytes(kind, images) > MAX_BATCH_BYTES {
         return Err(Refusal::TooLarge);
     }
     // All lengths are known now, and are compared before anything is read or memory asked for.
@@ -101,21 +123,26 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<(usize
     if inputs.len() != images * operator.tiles() * poly_len(operator.ring()) {
         return Err(Refusal::Malformed);
     }
-    Ok((index, images, inputs))
+    Ok(Asked { operator: index, kind, images, inputs })
 }
 
 /// Encodes the answers of an operator to a batch of packed inputs.
 ///
 /// # Errors
 /// [`Refusal::Malformed`] for inputs that are none.
-pub fn encode_answer(index: u32, operator: &Operator, images: usize, inputs: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let len = images.saturating_mul(operator.answer_len());
-    let mut w = Writer::with_capacity(HEADER + len);
+pub fn encode_answer(asked: &Asked<'_>, operator: &Operator) -> Result<Vec<u8>, Refusal> {
+    let Asked { operator: index, kind, images, inputs } = *asked;
+    let mut w = Writer::with_capacity(HEADER + operator.answer_len(kind, images));
     w.raw(&ANSWER);
     w.u8(VERSION);
-    w.u32(index);
+    w.u32(index as u32);
+    w.u8(kind.byte());
     w.u32(images as u32);
-    operator.answer(inputs, images, w.space(len)).map_err(|_| Refusal::Malformed)?;
+    let rows = w.space(images.saturating_mul(operator.rows_len(kind)));
+    operator.answer(kind, inputs, images, rows).map_err(|_| Refusal::Malformed)?;
+    if kind.second_component {
+        operator.write_hints(&mut w).map_err(|_| Refusal::Malformed)?;
+    }
     Ok(w.finish())
 }
 
@@ -139,6 +166,9 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
         .find(|&c| c as u8 == code)
 }
 
+/// The answers of a batch, and their second component where the form has one.
+pub type Answers = (Vec<Answer>, Option<Vec<Poly<Ntt>>>);
+
 /// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape with residues below
 /// their primes.
 pub fn decode_answer(
@@ -147,18 +177,22 @@ pub fn decode_answer(
     ring: &Ring,
     form: &Arc<AnswerForm>,
     images: usize,
-) -> Option<Vec<Answer>> {
+) -> Option<Answers> {
     let mut r = Reader::new(bytes);
     header(&mut r, ANSWER).ok()?;
-    if r.u32().ok()? != operator || r.u32().ok()? as usize != images {
+    if r.u32().ok()? != operator || r.u8().ok()? != form.kind().byte() || r.u32().ok()? as usize != images {
         return None;
     }
-    let len = rows_len(ring.moduli(), form.limbs(), form.wanted().count());
-    if images == 0 || r.remaining() != len * images {
+    let len = rows_len(ring.moduli(), form.limbs(), form.count());
+    let second = form.kind().second_component;
+    let second_len = if second { rows_len(ring.moduli(), form.limbs(), ring.degree()) } else { 0 };
+    if images == 0 || r.remaining() != len * images + second_len {
         return None;
     }
     let one = |bytes: &[u8]| Answer::decode(ring, form, bytes).ok();
-    r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect()
+    let answers = r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect::<Option<_>>()?;
+    let second = if second { Some(read_hints(&mut r, ring, form.limbs())?) } else { None };
+    Some((answers, second))
 }
 
 /// Encodes the hints of an operator, row by row.
@@ -181,10 +215,15 @@ pub fn decode_hints(bytes: &[u8], operator: u32, ring: &Ring, limbs: &[usize]) -
     if r.u32().ok()? != operator || r.remaining() != rows_len(ring.moduli(), limbs, ring.degree()) {
         return None;
     }
+    read_hints(&mut r, ring, limbs)
+}
+
+/// Ring elements of rows modulo as many primes as `limbs` says, with residues below their primes.
+fn read_hints(r: &mut Reader<'_>, ring: &Ring, limbs: &[usize]) -> Option<Vec<Poly<Ntt>>> {
     let mut hints = Vec::with_capacity(limbs.len());
     for &limbs in limbs {
         let mut hint = Poly::zero(limbs, ring.degree());
-        for (l, m) in ring.moduli()[..limbs].iter().enumerate() {
+        for (l, m) in ring.moduli().iter().enumerate().take(limbs) {
             r.residues(ring.kernel(), m, hint.limb_mut(l)).ok()?;
         }
         hints.push(hint);

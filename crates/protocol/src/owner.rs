@@ -6,10 +6,13 @@ use std::ops::Range;
 use jali_leak::Plan;
 use jali_mask::noise::{MAX_FAILURE_LOG2, sum_log2};
 use jali_mask::params::LayerShape;
-use jali_mask::{LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted};
+use jali_mask::{
+    AnswerKind, LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted,
+};
 use jali_model::{Linear, QuantConfig, QuantModel};
 use jali_operator::{EncodedLayer, write_model};
-use jali_pack::{Costs, LayerCounts, Layout, Prediction, Unbuilt};
+use jali_pack::{Answer, Columns, Costs, LayerCounts, Layout, Prediction};
+use jali_ring::RowStore;
 
 use crate::ProtocolError;
 use crate::client::{ClientLayer, ClientModel};
@@ -29,17 +32,26 @@ const SHARED: f64 = 0.25;
 /// larger prime take a byte more and are folded more often, which the counts of the cost model do not see.
 const WORTH_A_LARGER_PRIME: f64 = 0.9;
 
-/// Ring and layout of one layer.
+/// What is left of a layer's cost must be at most so much before whole rows come back instead of wanted coefficients: they take bytes that the link, or other
+/// requests of the server, may miss.
+const WORTH_WHOLE_ROWS: f64 = 0.95;
+
+/// What is left of a layer's cost must be at most so much before its open columns become a part of their own.
+const WORTH_A_PART: f64 = 0.9;
+
+/// Ring and layout of one operator.
 #[derive(Debug, Clone)]
 pub struct Blueprint {
     /// Checked parameters.
     pub parameters: Parameters,
     /// Layout.
     pub layout: Layout,
+    /// What the client will ask for.
+    pub answer: Answer,
     /// What the costs that chose it expect.
     pub prediction: Prediction,
     /// What other answers would take.
-    pub unbuilt: Vec<UnbuiltCost>,
+    pub others: Vec<OtherAnswer>,
     /// Numbers that go into and come out of the layer.
     values: usize,
     /// What the modulus was chosen for.
@@ -48,19 +60,28 @@ pub struct Blueprint {
     open_rows: usize,
 }
 
-/// What a layer would take at least with an answer that is not built, by whatever ring and layout would be best for it, before open rows are counted.
+/// What a layer would take with another answer, by whatever ring and layout would be best for it, before open rows are counted.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct UnbuiltCost {
+pub struct OtherAnswer {
     /// Which answer.
-    pub answer: Unbuilt,
-    /// Milliseconds more than with the answer that is built, as layouts are weighed (a server's millisecond a quarter more, sealed bytes too); below 0 if it
-    /// would be worth building.
+    pub answer: Answer,
+    /// Milliseconds more than with the answer that was chosen, as layouts are weighed (a server's millisecond a quarter more, sealed bytes too).
     pub more_ms: f64,
     /// Bytes more, both ways together.
     pub more_bytes: i64,
 }
 
-fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize, open_rows: usize) -> LayerCounts {
+/// What comes back, as the mask's crate says it.
+pub(crate) fn answer_kind(answer: Answer) -> AnswerKind {
+    AnswerKind { whole_rows: answer.whole_rows, second_component: answer.second_component }
+}
+
+fn counts(
+    literal: &ParametersLiteral,
+    layout: &Layout,
+    answer: Answer,
+    (values, open_rows): (usize, usize),
+) -> LayerCounts {
     let wanted = layout.wanted().dims.iter().map(|d| d.0).product();
     LayerCounts {
         degree: literal.degree,
@@ -73,6 +94,7 @@ fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize, open_rows
         short_rows: if literal.open_primes < literal.prime_bits.len() { open_rows } else { 0 },
         first_bits: literal.prime_bits.first().copied().unwrap_or(0),
         wanted,
+        answer,
         values,
     }
 }
@@ -84,17 +106,28 @@ impl Blueprint {
     /// # Errors
     /// [`ProtocolError::Layer`] if no degree has both room and security.
     pub fn choose(model: &QuantModel, node: usize, hidden: bool, costs: &Costs) -> Result<Self, ProtocolError> {
+        Self::of_part(model, (node, &Columns::All), hidden, costs)
+    }
+
+    /// The same for some of the node's columns.
+    fn of_part(
+        model: &QuantModel,
+        (node, columns): (usize, &Columns),
+        hidden: bool,
+        costs: &Costs,
+    ) -> Result<Self, ProtocolError> {
         let graph = model.graph();
         let n = &graph.nodes()[node];
         let fail = |reason: String| ProtocolError::Layer { layer: n.name.clone(), reason };
         let linear = n.op.linear().ok_or_else(|| fail("is not linear".into()))?;
-        let input = graph.shape(n.inputs[0]);
+        let part = columns.part(linear).map_err(|e| fail(e.to_string()))?;
+        let input = columns.shape(graph.shape(n.inputs[0]));
         let values = input.iter().product::<usize>() + graph.shape(node + 1).iter().product::<usize>();
-        let Cheapest { literal, layout, prediction, unbuilt } =
-            cheapest(&model.config(), linear, input, values, hidden, costs).map_err(fail)?;
+        let Cheapest { literal, layout, answer, prediction, others } =
+            cheapest(&model.config(), part.linear(), &input, values, hidden, costs).map_err(fail)?;
         let parameters = literal.try_into().map_err(|e: MaskError| fail(e.to_string()))?;
-        let shape = layer_shape(&model.config(), linear, &layout, hidden);
-        Ok(Self { parameters, layout, prediction, unbuilt, values, shape, open_rows: 0 })
+        let shape = layer_shape(&model.config(), part.linear(), &layout, hidden);
+        Ok(Self { parameters, layout, answer, prediction, others, values, shape, open_rows: 0 })
     }
 
     /// The same layout for a layer that has hidden rows and so many open ones: primes that let the open rows do with one of
@@ -105,7 +138,7 @@ impl Blueprint {
     pub fn with_open_rows(mut self, open_rows: usize, costs: &Costs) -> Result<Self, ProtocolError> {
         self.open_rows = open_rows;
         let (degree, total) = (self.parameters.ring().degree(), self.prediction.total_ms());
-        let counts = |literal: &ParametersLiteral| counts(literal, &self.layout, self.values, open_rows);
+        let counts = |literal: &ParametersLiteral| counts(literal, &self.layout, self.answer, (self.values, open_rows));
         if let Some((literal, prediction)) = cheaper_mixed(degree, &self.shape, open_rows, total, costs, counts) {
             self.parameters = literal.try_into()?;
             self.prediction = prediction;
@@ -115,7 +148,20 @@ impl Blueprint {
 
     /// The counts that the layer's cost follows from.
     pub fn counts(&self) -> LayerCounts {
-        counts(self.parameters.literal(), &self.layout, self.values, self.open_rows)
+        counts(self.parameters.literal(), &self.layout, self.answer, (self.values, self.open_rows))
+    }
+
+    /// Milliseconds as layouts are weighed.
+    fn weight(&self, costs: &Costs) -> f64 {
+        weigh(&self.counts(), &costs.predict(&self.counts(), self.shape.hidden), self.open_rows, self.shape.hidden)
+    }
+
+    /// The same operator with hints in every answer.
+    fn with_second_component(&self, costs: &Costs) -> Self {
+        let mut other = self.clone();
+        other.answer.second_component = true;
+        other.prediction = costs.predict(&other.counts(), self.shape.hidden);
+        other
     }
 
     /// Ranges of weights that the rows hold, for policies that open whole rows.
@@ -139,14 +185,30 @@ impl Blueprint {
 }
 
 /// What [`cheapest`] finds.
+#[derive(Clone)]
 struct Cheapest {
     literal: ParametersLiteral,
     layout: Layout,
+    answer: Answer,
     prediction: Prediction,
-    unbuilt: Vec<UnbuiltCost>,
+    others: Vec<OtherAnswer>,
 }
 
-/// The cheapest parameters and layout, or why there are none.
+/// Milliseconds as layouts are weighed, of which so many rows are open.
+fn weigh(counts: &LayerCounts, prediction: &Prediction, open_rows: usize, hidden: bool) -> f64 {
+    let sealed = if hidden { counts.hidden_bytes(counts.rows - open_rows) as f64 } else { 0.0 };
+    prediction.total_ms() + SHARED * prediction.server_ms + sealed / BYTES_WORTH_A_MS
+}
+
+/// The answers that are weighed with every layout: wanted coefficients, whole rows, and the first with a second component. The last is taken only where a
+/// client has no room for hints: it costs their bytes with every request.
+const ANSWERS: [Answer; 3] = [
+    Answer { whole_rows: false, second_component: false },
+    Answer { whole_rows: true, second_component: false },
+    Answer { whole_rows: false, second_component: true },
+];
+
+/// The cheapest parameters, layout and answer, or why there are none.
 fn cheapest(
     config: &QuantConfig,
     linear: Linear<'_>,
@@ -155,9 +217,8 @@ fn cheapest(
     hidden: bool,
     costs: &Costs,
 ) -> Result<Cheapest, String> {
-    let mut best: Option<(f64, ParametersLiteral, Layout, Prediction)> = None;
-    // The best by each of the answers that are not built: what decides, and bytes.
-    let mut others = Unbuilt::ALL.map(|answer| (answer, f64::INFINITY, 0));
+    // The best for each answer.
+    let mut best: [Option<(f64, ParametersLiteral, Layout, Prediction)>; ANSWERS.len()] = [const { None }; 3];
     let mut why = String::from("no ring is large enough for one tile of the layer");
     for degree in DEGREES {
         let candidates = match Layout::candidates(linear, input, degree) {
@@ -176,30 +237,32 @@ fn cheapest(
                     continue;
                 }
             };
-            let counts = counts(&literal, &layout, values, 0);
-            let prediction = costs.predict(&counts, hidden);
-            let sealed = if hidden { counts.hidden_bytes(counts.rows) as f64 } else { 0.0 };
-            let weigh = |p: &Prediction| p.total_ms() + SHARED * p.server_ms + sealed / BYTES_WORTH_A_MS;
-            for (answer, least, all) in &mut others {
-                let other = weigh(&costs.predict_unbuilt(&counts, hidden, *answer));
-                if other < *least {
-                    (*least, *all) = (other, counts.bytes() + counts.more_bytes(*answer));
+            for (answer, best) in ANSWERS.into_iter().zip(&mut best) {
+                let counts = counts(&literal, &layout, answer, (values, 0));
+                let prediction = costs.predict(&counts, hidden);
+                let total = weigh(&counts, &prediction, 0, hidden);
+                if best.as_ref().is_none_or(|b| total < b.0) {
+                    *best = Some((total, literal.clone(), layout.clone(), prediction));
                 }
-            }
-            let total = weigh(&prediction);
-            if best.as_ref().is_none_or(|b| total < b.0) {
-                best = Some((total, literal, layout, prediction));
             }
         }
     }
-    let (total, literal, layout, prediction) = best.ok_or(why)?;
-    let built = counts(&literal, &layout, values, 0).bytes();
-    let unbuilt = others.map(|(answer, least, all)| UnbuiltCost {
+    let [Some(wanted), Some(whole), Some(second)] = best else { return Err(why) };
+    let bytes = |of: &(f64, ParametersLiteral, Layout, Prediction), answer| {
+        counts(&of.1, &of.2, answer, (values, 0)).bytes() as i64
+    };
+    let all = [wanted, whole, second];
+    let chosen = usize::from(all[1].0 < WORTH_WHOLE_ROWS * all[0].0);
+    let (total, built) = (all[chosen].0, bytes(&all[chosen], ANSWERS[chosen]));
+    let others = ANSWERS.iter().zip(&all).enumerate().filter(|(i, _)| *i != chosen);
+    let others = others.map(|(_, (&answer, of))| OtherAnswer {
         answer,
-        more_ms: least - total,
-        more_bytes: all as i64 - built as i64,
+        more_ms: of.0 - total,
+        more_bytes: bytes(of, answer) - built,
     });
-    Ok(Cheapest { literal, layout, prediction, unbuilt: unbuilt.into() })
+    let others = others.collect();
+    let (_, literal, layout, prediction) = all[chosen].clone();
+    Ok(Cheapest { literal, layout, answer: ANSWERS[chosen], prediction, others })
 }
 
 /// Parameters by which open rows do with one prime, if there are any and they make the layer cheaper than `total_ms`. Too little
@@ -245,11 +308,11 @@ impl Estimate {
         let values = inputs.iter().product::<usize>() + outputs;
         let fail = |reason| ProtocolError::Layer { layer: linear.kind(), reason };
         let hidden = open < 1.0;
-        let Cheapest { mut literal, layout, mut prediction, .. } =
+        let Cheapest { mut literal, layout, answer, mut prediction, .. } =
             cheapest(config, linear, inputs, values, hidden, costs).map_err(fail)?;
         let open_rows = (layout.rows() as f64 * open) as usize;
         let shape = layer_shape(config, linear, &layout, hidden);
-        let counts = |literal: &ParametersLiteral| counts(literal, &layout, values, open_rows);
+        let counts = |literal: &ParametersLiteral| counts(literal, &layout, answer, (values, open_rows));
         if hidden
             && let Some(mixed) = cheaper_mixed(literal.degree, &shape, open_rows, prediction.total_ms(), costs, counts)
         {
@@ -272,31 +335,117 @@ fn layer_shape(config: &QuantConfig, linear: Linear<'_>, layout: &Layout, hidden
     }
 }
 
-/// How a layer is going to be sealed under a plan.
+/// How an operator is going to be sealed under a plan: a linear layer, or a part of one that takes some of its columns.
 pub(crate) struct Choice {
+    /// Index of the linear layer.
+    pub(crate) layer: usize,
+    /// Its node in the graph.
+    pub(crate) node: usize,
+    pub(crate) columns: Columns,
     pub(crate) blueprint: Blueprint,
-    /// Weights of every row.
+    /// Which of its weights the plan allows open.
+    pub(crate) allowed: Vec<bool>,
+    /// Weights of every row, among its own.
     pub(crate) ranges: Vec<Range<usize>>,
     /// Rows that the plan allows open, and that therefore are.
     pub(crate) open: Vec<bool>,
 }
 
 impl Choice {
-    pub(crate) fn of(
+    /// All operators of a network, with hints within what the costs allow.
+    pub(crate) fn all(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<Self>, ProtocolError> {
+        let mut choices = vec![];
+        for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
+            choices.extend(Self::parts(model, plan, (layer, node), linear, costs)?);
+        }
+        limit_hints(&mut choices, costs);
+        Ok(choices)
+    }
+
+    /// The operators of a layer: one, or, where that is cheaper, one for its hidden columns and one in a ring of its own for those that the plan allows open
+    /// for every output.
+    fn parts(
+        model: &QuantModel,
+        plan: &Plan,
+        at: (usize, usize),
+        linear: Linear<'_>,
+        costs: &Costs,
+    ) -> Result<Vec<Self>, ProtocolError> {
+        let whole = Self::of(model, plan, at, Columns::All, costs)?;
+        let (allowed, fan_in) = (plan.permissions(at.0), linear.fan_in());
+        let run = fan_in / Columns::count(linear).max(1);
+        let open = |c: usize| {
+            let mut taps = allowed.chunks_exact(fan_in).map(|output| &output[c * run..(c + 1) * run]);
+            taps.all(|taps| taps.iter().all(|&allowed| allowed))
+        };
+        // Fails where one of them has no columns, or needs another ring than there is.
+        let parts = || -> Result<Vec<Self>, ProtocolError> {
+            let hidden = Columns::those(linear, |c| !open(c))?;
+            let open = Columns::those(linear, open)?;
+            [hidden, open].into_iter().map(|columns| Self::of(model, plan, at, columns, costs)).collect()
+        };
+        if let Ok(parts) = parts()
+            && parts.iter().map(|part| part.blueprint.weight(costs)).sum::<f64>()
+                < WORTH_A_PART * whole.blueprint.weight(costs)
+        {
+            return Ok(parts);
+        }
+        Ok(vec![whole])
+    }
+
+    fn of(
         model: &QuantModel,
         plan: &Plan,
         (layer, node): (usize, usize),
-        linear: Linear<'_>,
+        columns: Columns,
         costs: &Costs,
     ) -> Result<Self, ProtocolError> {
-        let whole = plan.may_open_layer(layer);
-        let mut blueprint = Blueprint::choose(model, node, !whole, costs)?;
-        let ranges = blueprint.row_weights(linear);
-        let open: Vec<bool> = ranges.iter().map(|range| plan.may_open(layer, range.clone())).collect();
+        let linear = model.graph().nodes()[node].op.linear().ok_or(ProtocolError::Order("a linear layer"))?;
+        let allowed = columns.weights(plan.permissions(layer), linear.outputs()).into_owned();
+        let whole = allowed.iter().all(|&allowed| allowed);
+        let mut blueprint = Blueprint::of_part(model, (node, &columns), !whole, costs)?;
+        let ranges = blueprint.row_weights(columns.part(linear)?.linear());
+        let open: Vec<bool> = ranges.iter().map(|range| allowed[range.clone()].iter().all(|&a| a)).collect();
         if !whole {
             blueprint = blueprint.with_open_rows(open.iter().filter(|o| **o).count(), costs)?;
         }
-        Ok(Self { blueprint, ranges, open })
+        Ok(Self { layer, node, columns, blueprint, allowed, ranges, open })
+    }
+
+    /// Number of primes of every row.
+    pub(crate) fn row_limbs(&self) -> Vec<usize> {
+        let parameters = &self.blueprint.parameters;
+        self.open.iter().map(|&open| parameters.ring_of(open).limbs()).collect()
+    }
+
+    /// Bytes of the hints that the client keeps.
+    pub(crate) fn hint_bytes(&self) -> usize {
+        match self.blueprint.answer.second_component {
+            true => 0,
+            false => RowStore::bytes_needed(self.blueprint.parameters.ring(), &self.row_limbs(), 1),
+        }
+    }
+}
+
+/// Lets hints come with every answer, where that costs least for the memory it saves, until those of the other operators are within the limit.
+fn limit_hints(choices: &mut [Choice], costs: &Costs) {
+    let mut kept: u64 = choices.iter().map(|c| c.hint_bytes() as u64).sum();
+    if kept <= costs.hint_bytes {
+        return;
+    }
+    let mut others: Vec<(f64, usize, Blueprint)> = vec![];
+    for (i, choice) in choices.iter().enumerate() {
+        let other = choice.blueprint.with_second_component(costs);
+        let more = other.prediction.total_ms() - choice.blueprint.prediction.total_ms();
+        others.push((more / choice.hint_bytes().max(1) as f64, i, other));
+    }
+    others.sort_by(|a, b| a.0.total_cmp(&b.0));
+    for (_, i, other) in others {
+        if kept <= costs.hint_bytes {
+            break;
+        }
+        kept -= choices[i].hint_bytes() as u64;
+        choices[i].blueprint = other;
     }
 }
 
@@ -336,7 +485,7 @@ pub struct LayerReport {
     /// What the costs that chose ring and layout expect.
     pub prediction: Prediction,
     /// What other answers would take.
-    pub unbuilt: Vec<UnbuiltCost>,
+    pub others: Vec<OtherAnswer>,
 }
 
 /// A sealed network: what each side gets.
@@ -388,22 +537,26 @@ pub fn seal(
     plan.validate(model.graph())?;
     let id = entropy.model_id();
     let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
-    for (layer, (node, linear)) in model.graph().linear_nodes().enumerate() {
-        let Choice { blueprint, ranges, open } = Choice::of(model, plan, (layer, node), linear, costs)?;
+    let choices = Choice::all(model, plan, costs)?;
+    for (index, choice) in choices.into_iter().enumerate() {
+        let Choice { layer, node, columns, blueprint, allowed, ranges, open } = choice;
+        let name = &model.graph().nodes()[node].name;
+        let linear = model.graph().nodes()[node].op.linear().ok_or(ProtocolError::Order("a linear layer"))?;
         let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
-        let Blueprint { parameters, layout, unbuilt, .. } = blueprint;
-        let weights = &model.layer(node)?.weights;
+        let Blueprint { parameters, layout, answer, others, .. } = blueprint;
+        let weights = columns.weights(&model.layer(node)?.weights, linear.outputs());
         let pattern = layout.wanted();
         let degree = parameters.ring().degree();
         let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
-        let rows: Vec<_> = (0..layout.rows()).map(|row| layout.row(weights, row)).collect();
+        let rows: Vec<_> = (0..layout.rows()).map(|row| layout.row(&weights, row)).collect();
         let plain: Vec<PlainRow<'_>> = rows.iter().zip(&open).map(|(tiles, &open)| PlainRow { tiles, open }).collect();
         let hidden = || ranges.iter().zip(&plain).filter(|(_, row)| !row.open).map(|(range, _)| range.clone());
-        let layer_id = LayerId { model: id, layer: layer as u32 };
+        let id = LayerId { model: id, layer: index as u32 };
         let bound = model.config().activation_bound();
-        let (server, key) = jali_mask::seal(&parameters, layer_id, &plain, layout.blocks(), &wanted, bound, entropy)?;
+        let (server, mut key) = jali_mask::seal(&parameters, id, &plain, layout.blocks(), &wanted, bound, entropy)?;
+        key.ask_for(answer_kind(answer))?;
         report.push(LayerReport {
-            name: model.graph().nodes()[node].name.clone(),
+            name: name.clone(),
             kind: linear.kind(),
             ring_degree: degree,
             primes_bits: parameters.literal().prime_bits.clone(),
@@ -414,15 +567,15 @@ pub fn seal(
             short_rows: counts.short_rows,
             weights: weights.len(),
             weights_sealed: hidden().map(|r| r.len()).sum(),
-            weights_allowed_but_sealed: hidden().flatten().filter(|&w| plan.may_open(layer, w..w + 1)).count(),
+            weights_allowed_but_sealed: hidden().flatten().filter(|&w| allowed[w]).count(),
             noise: key.noise(),
-            layout: layout.describe(),
+            layout: columns.describe() + &layout.describe(),
             counts,
             prediction,
-            unbuilt,
+            others,
         });
         sealed.push(EncodedLayer::of(&server));
-        layers.push(ClientLayer { node, layout, key });
+        layers.push(ClientLayer { node, columns, layout, key });
         progress(layer + 1);
     }
     let got = sum_log2(report.iter().map(|r| r.noise.log2_failure + (r.strips as f64).log2()));

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Seek};
 
+use jali_mask::AnswerKind;
 use jali_operator::{OperatorError, ServerModel};
 use jali_ring::Kernel;
 use jali_ring::wire::poly_len;
@@ -37,11 +38,11 @@ impl Server {
         }
     }
 
-    /// Bytes of memory that decoding and computing a request of so many bytes takes at most, its own and its answer's
+    /// Bytes of memory that decoding and computing a request of so many bytes for an answer of this kind takes at most, its own and its answer's
     /// among them; `None` if there is no such operator.
-    pub fn work_bytes(&self, index: usize, request: usize) -> Option<usize> {
+    pub fn work_bytes(&self, index: usize, kind: AnswerKind, request: usize) -> Option<usize> {
         let images = self.images(index, request)?.max(1);
-        Some(request.saturating_add(self.model.operators().get(index)?.work_bytes(images)))
+        Some(request.saturating_add(self.model.operators().get(index)?.work_bytes(kind, images)))
     }
 
     /// Bytes of memory that the hints of an operator take at most while they are computed; `None` if there is no such operator.
@@ -71,7 +72,7 @@ impl Server {
     }
 
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>, Refusal> {
-        let (index, images, inputs) = decode_request(request, &self.model)?;
-        encode_answer(index as u32, &self.model.operators()[index], images, inputs)
+        let asked = decode_request(request, &self.model)?;
+        encode_answer(&asked, &self.model.operators()[asked.operator])
     }
 }

@@ -1,7 +1,7 @@
 //! Whole networks through encoded messages against the integer reference, and servers that lie.
 
 use jali_leak::{Plan, random_rows};
-use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
+use jali_mask::{AnswerKind, RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{Activation, Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor, integer};
 use jali_pack::Costs;
 use jali_ring::Kernel;
@@ -105,10 +105,12 @@ proptest! {
     #[test]
     fn encrypted_equals_plaintext_on_every_layer(
         seed in 0u64..1 << 40, leak in prop::sample::select(vec![0.0, 0.3, 0.8, 1.0]),
-        w in 2u32..=8, a in 2u32..=12, entropy: u8, images in 2u64..6,
+        w in 2u32..=8, a in 2u32..=12, entropy: u8, images in 2u64..6, kinds in prop::collection::vec(0u8..4, 4),
     ) {
         let model = quantised(seed, (w, a));
-        let sealed = sealed(&model, leak, entropy);
+        let mut sealed = sealed(&model, leak, entropy);
+        let kinds: Vec<AnswerKind> = kinds.into_iter().map(|kind| AnswerKind::from_byte(kind).unwrap()).collect();
+        sealed.client.ask_for(&kinds).unwrap();
         let server = server(&sealed);
         let batch: Vec<Tensor> = (0..images).map(|i| image(seed + 20 + i)).collect();
         let results = run_batch(&sealed.client, &server, batch.clone(), &mut |_, _| {}).unwrap();
@@ -195,12 +197,15 @@ proptest! {
     fn networks_of_every_form_are_exact(
         seed in 0u64..1 << 40, size in (20usize..90, 20usize..60), groups in prop::sample::select(vec![1usize, 2, 3, 6]),
         dilation in 1usize..4, stride in [1usize..4, 1usize..4], leak in prop::sample::select(vec![0.0, 0.5, 1.0]), prepared: bool,
+        kind in 0u8..4,
     ) {
         let graph = wide_network(seed, size, groups, dilation, stride);
         let shape = vec![3, size.0, size.1];
         let image = |n: u64| Tensor::new("x", shape.clone(), numbers(seed + n, 3 * size.0 * size.1)).unwrap();
         let model = QuantModel::calibrate(graph, QuantConfig::default(), &[image(20), image(21)], None).unwrap();
-        let sealed = sealed(&model, leak, 1);
+        let mut sealed = sealed(&model, leak, 1);
+        let kinds = vec![AnswerKind::from_byte(kind).unwrap(); sealed.report.len()];
+        sealed.client.ask_for(&kinds).unwrap();
         let server = server(&sealed);
         // Through its own bundle, and with secrets drawn ahead or not.
         let client = restored(&sealed.client.write(vec![]).unwrap().0, &server).unwrap();
@@ -240,8 +245,13 @@ fn large_planes_are_cut_into_strips_and_groups_become_blocks() {
 
 #[test]
 fn every_layer_rejects_every_lie() {
+    AnswerKind::ALL.into_iter().for_each(every_lie_is_rejected);
+}
+
+fn every_lie_is_rejected(kind: AnswerKind) {
     let model = quantised(3, (8, 8));
-    let sealed = sealed(&model, 0.4, 3);
+    let mut sealed = sealed(&model, 0.4, 3);
+    sealed.client.ask_for(&[kind; 4]).unwrap();
     let server = server(&sealed);
     let x = image(5);
     let honest = run(&sealed.client, &server, x.clone(), &mut |_, _| {}).unwrap();
@@ -358,6 +368,165 @@ fn open_rows_of_partly_open_layers_take_one_prime() {
     assert!(down(&partly) < down(&hidden));
 }
 
+/// A layer of many tiles, so that many are saved.
+fn channelled() -> QuantModel {
+    let mut g = Graph::new(vec![3, 24, 24]).unwrap();
+    let a = g.push("a".into(), conv(96, 3, [3, 3], [1; 4], 5), vec![0]).unwrap();
+    let r = g.push("r".into(), Op::RELU, vec![a]).unwrap();
+    let b = g.push("b".into(), conv(24, 96, [3, 3], [1; 4], 6), vec![r]).unwrap();
+    let m = g.push("m".into(), Op::Mean { axes: vec![1, 2], keep: false }, vec![b]).unwrap();
+    let (weight, bias) = (numbers(7, 240), numbers(8, 10));
+    g.push("c".into(), Op::Gemm(Gemm { weight, bias, inputs: 24, outputs: 10 }), vec![m]).unwrap();
+    QuantModel::calibrate(g, QuantConfig::default(), &[plane(1), plane(2)], None).unwrap()
+}
+
+/// A machine with a slow memory bus: products are dear, and whole rows cheap.
+fn slow_bus() -> Costs {
+    let mut costs = Costs::default();
+    costs.hidden.server[2] *= 8.0;
+    costs.open.server[2] *= 8.0;
+    costs
+}
+
+fn plane(seed: u64) -> Tensor {
+    Tensor::new("image", vec![3, 24, 24], numbers(seed, 3 * 24 * 24)).unwrap()
+}
+
+#[test]
+fn open_columns_move_to_a_ring_of_their_own_where_that_is_cheaper() {
+    let model = channelled();
+    let policy: jali_leak::Policy = "random-columns".parse().unwrap();
+    let plan = policy.plan(model.graph(), &Default::default(), 0.8, 1).unwrap();
+    let seal = |plan: &Plan| seal(&model, plan, &slow_bus(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+    let (hidden, partly) = (seal(&Plan::hide_all(model.graph())), seal(&plan));
+    let of = |name: &str| partly.report.iter().filter(|l| l.name == name).collect::<Vec<_>>();
+    let parts = of("b");
+    assert_eq!(parts.len(), 2, "{:?}", partly.report);
+    // The hidden columns are all sealed, and none of the others.
+    assert!(parts[0].weights_sealed == parts[0].weights && parts[1].weights_sealed == 0, "{parts:?}");
+    assert_eq!(parts[0].weights + parts[1].weights, 24 * 96 * 9);
+    assert!(parts[1].ring_degree == 2048 && parts[1].primes_bits.len() == 1, "{parts:?}");
+    assert!(parts[0].layout.contains("of 96 columns: "), "{parts:?}");
+    assert!(parts.iter().all(|part| part.weights_allowed_but_sealed == 0));
+    let (server, hidden_server) = (server(&partly), server(&hidden));
+    assert!(server.model().memory() < hidden_server.model().memory());
+    // A layer of one tile is not worth two rings.
+    assert_eq!(of("c").len(), 1);
+    // From bundles, in batches, with answers of every kind, and with a request lost on the way.
+    let bytes = partly.client.write(vec![]).unwrap().0;
+    let summaries = StoredClient::read(std::io::Cursor::new(&bytes)).unwrap().summaries();
+    let sealed: Vec<_> = summaries.iter().map(|s| (s.name.clone(), s.weights_hidden, s.weights_open)).collect();
+    let report = partly.report.iter().map(|l| (l.name.clone(), l.weights_sealed, l.weights - l.weights_sealed));
+    assert_eq!(sealed, report.collect::<Vec<_>>());
+    for kind in AnswerKind::ALL {
+        let mut client = restored(&bytes, &server).unwrap();
+        client.ask_for(&vec![kind; partly.report.len()]).unwrap();
+        let batch = vec![plane(5), plane(6)];
+        let results = run_batch(&client, &server, batch.clone(), &mut |_, _| {}).unwrap();
+        for (x, (output, trace)) in batch.into_iter().zip(results) {
+            let reference = integer::run(&model, x).unwrap();
+            assert!(trace == reference.accumulators && output == reference.output);
+        }
+    }
+    for at in 0..partly.report.len() {
+        let lie = &mut |layer, answer: &mut Vec<u8>| answer[40] ^= u8::from(layer == at);
+        assert!(matches!(run(&partly.client, &server, plane(5), lie), Err(ProtocolError::Rejected { .. })));
+    }
+    let entropy = || RequestEntropy::from_os().unwrap();
+    let secrets = partly.client.prepare(entropy(), RequestContext { counter: 1, image: 0 }).unwrap();
+    let context = RequestContext { counter: 0, image: 0 };
+    let inference = Inference::new(&partly.client, vec![plane(5)], context).unwrap();
+    let mut inference = inference.with_prepared(vec![secrets]).unwrap();
+    let output = loop {
+        match inference.next(entropy()).unwrap() {
+            Action::Done(outputs) => break outputs,
+            Action::Send { request, .. } => {
+                let Action::Send { request: again, .. } = inference.again(entropy()).unwrap() else { panic!() };
+                assert_eq!(request.len(), again.len());
+                inference.receive(&server.handle(&again)).unwrap();
+            }
+        }
+    };
+    assert_eq!(output[0][0], integer::run(&model, plane(5)).unwrap().output);
+}
+
+/// A client's bundle whose layers section was changed and everything else made to fit.
+#[test]
+fn bundles_whose_parts_do_not_make_up_a_layer_are_refused() {
+    use jali_operator::{Bundle, BundleWriter, Kind};
+    let model = channelled();
+    let policy: jali_leak::Policy = "random-columns".parse().unwrap();
+    let plan = policy.plan(model.graph(), &Default::default(), 0.8, 1).unwrap();
+    let sealed = seal(&model, &plan, &slow_bus(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+    let bytes = sealed.client.write(vec![]).unwrap().0;
+    let forged = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bundle = Bundle::open(std::io::Cursor::new(&bytes), Kind::Client).unwrap();
+        let mut out = BundleWriter::new(vec![], Kind::Client, bundle.model()).unwrap();
+        while let Some(section) = bundle.peek().cloned() {
+            let mut content = bundle.next(u64::MAX).unwrap();
+            if section.name == "layers" {
+                change(&mut content);
+            }
+            out.section(&section.name, &content).unwrap();
+        }
+        StoredClient::read(std::io::Cursor::new(out.finish().unwrap().0)).map(|_| ())
+    };
+    forged(&|_| {}).unwrap();
+    // Where the columns of the first part of "b" begin: after the count and the first layer, which has all of its columns.
+    let first = 4 + 4 + 1 + 16 + 4 + 1 + sealed.report[0].primes_bits.len() + 3;
+    let columns = first + 4 + 1;
+    let chosen = |bytes: &[u8], i: usize| u32::from_le_bytes(bytes[columns + 4 + 4 * i..][..4].try_into().unwrap());
+    let set = |bytes: &mut Vec<u8>, i: usize, value: u32| {
+        bytes[columns + 4 + 4 * i..][..4].copy_from_slice(&value.to_le_bytes());
+    };
+    forged(&|bytes| assert!(bytes[first + 4] == 1 && chosen(bytes, 0) < chosen(bytes, 1))).unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<u8>)| forged(change).unwrap_err().to_string();
+    // One twice, one out of order, one that the other part has or nobody takes, one that there is not.
+    refused(&|bytes| set(bytes, 1, chosen(bytes, 0)));
+    refused(&|bytes| {
+        let (a, b) = (chosen(bytes, 0), chosen(bytes, 1));
+        set(bytes, 0, b);
+        set(bytes, 1, a);
+    });
+    let free = (0..96).find(|c| forged(&|bytes| assert_ne!(chosen(bytes, 0), *c)).is_ok()).unwrap();
+    let error = refused(&|bytes| set(bytes, 0, if chosen(bytes, 1) > free { free } else { 0 }));
+    assert!(error.contains("layers"), "{error}");
+    refused(&|bytes| set(bytes, 0, 96));
+    refused(&|bytes| set(bytes, 0, u32::MAX));
+    // Fewer columns than there are, all of them in the first part, an unknown kind of columns or of answer.
+    refused(&|bytes| bytes[columns] = 1);
+    refused(&|bytes| bytes[columns..columns + 4].fill(0xff));
+    refused(&|bytes| bytes[first + 4] = 0);
+    refused(&|bytes| bytes[first + 4] = 2);
+    refused(&|bytes| bytes[first - 1] = 4);
+}
+
+#[test]
+fn hints_are_kept_within_the_limit() {
+    let model = quantised(3, (8, 8));
+    let plan = Plan::hide_all(model.graph());
+    let seal = |hint_bytes| {
+        let costs = Costs { hint_bytes, ..Costs::default() };
+        let sealed = seal(&model, &plan, &costs, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+        let layers = forecast(&model, &plan, &costs).unwrap();
+        assert!(layers.iter().map(|l| l.counts).eq(sealed.report.iter().map(|l| l.counts)));
+        let brought = sealed.report.iter().filter(|l| l.counts.answer.second_component).count();
+        let kinds = sealed.client.layers().iter().map(|l| l.key.form().kind().second_component);
+        assert_eq!(kinds.filter(|second| *second).count(), brought);
+        (sealed, brought)
+    };
+    let (all, none) = (seal(u64::MAX).0.client.hint_bytes(), seal(0));
+    assert!(none.1 == 4 && none.0.client.hint_bytes() == 0);
+    let (half, some) = seal(all as u64 / 2);
+    assert!((1..4).contains(&some), "{some}");
+    assert!(half.client.hint_bytes() <= all / 2 && half.client.hint_bytes() > 0);
+    let server = server(&half);
+    let client = restored(&half.client.write(vec![]).unwrap().0, &server).unwrap();
+    let (output, trace) = run(&client, &server, image(5), &mut |_, _| {}).unwrap();
+    let reference = integer::run(&model, image(5)).unwrap();
+    assert!(output == reference.output && trace == reference.accumulators);
+}
+
 #[test]
 fn choices_do_not_depend_on_weights() {
     let shape = |model: &QuantModel| {
@@ -417,7 +586,8 @@ fn noise_of_real_layers_is_under_the_bound_and_near_it() {
             for tiles in client.layout.pack(&quant.scaling.quantise(&x.data)) {
                 let context = RequestContext { counter: 0, image: values.len() as u64 };
                 let (masked, pending) = client.key.mask(&tiles, RequestEntropy::fixed([7; 32]), context).unwrap();
-                let answer = server.model().operators()[layer].apply(&[masked]).unwrap().remove(0);
+                let answer =
+                    server.model().operators()[layer].apply(AnswerKind::default(), &[masked]).unwrap().remove(0);
                 let (sums, bits) = pending.finish_measuring_noise(Some(answer)).unwrap();
                 values.push(sums);
                 measured = measured.max(bits);
@@ -445,6 +615,10 @@ fn restored(bytes: &[u8], server: &Server) -> Result<ClientModel, ProtocolError>
     let mut stored = StoredClient::read(std::io::Cursor::new(bytes))?;
     for layer in 0..stored.layers() {
         let hints = server.hints(layer).unwrap();
+        if !stored.needs_hints(layer) {
+            assert!(matches!(stored.accept_hints(layer, &hints), Err(ProtocolError::Order(_))));
+            continue;
+        }
         // Wrong hints are refused and do not spoil the key.
         let mut wrong = hints.clone();
         let at = 7 + (layer * 991) % (hints.len() - 7);

@@ -70,7 +70,7 @@ fn sampling(c: &mut Criterion) {
     group.bench_function("centred binomial", |b| {
         b.iter(|| sample::centred_binomial(Kernel::fastest(), &mut rng, &mut v))
     });
-    group.bench_function("ternary", |b| b.iter(|| sample::ternary(&mut rng, &mut v)));
+    group.bench_function("ternary", |b| b.iter(|| sample::ternary(Kernel::fastest(), &mut rng, &mut v)));
     group.bench_function("uniform, 34 bits", |b| b.iter(|| ring.uniform(&mut rng)));
     group.bench_function("lift", |b| b.iter(|| ring.lift(&v, 1000)));
     group.finish();

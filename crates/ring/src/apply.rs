@@ -1,4 +1,4 @@
-//! Rows times inputs, transformed back to the coefficients that are wanted: what a server does with its matrix, and a client with the hints and
+//! Rows times inputs, transformed back to the coefficients that are wanted or not at all: what a server does with its matrix, and a client with the hints and
 //! secrets of the rows.
 
 use std::ops::Range;
@@ -122,11 +122,11 @@ impl<T: Kept> Drop for Borrowed<'_, T> {
 }
 
 impl RowStore {
-    /// Some rows times inputs, transformed back: `finish` makes of the coefficients of a row modulo one prime, of which those `wanted` are
-    /// there, what belongs into its place in `outs`. An image's `outs` hold, row by row and prime by prime of the row, as many items as `lens` says
+    /// Some rows times inputs, transformed back if any coefficients are `wanted`: `finish` makes of the coefficients of a row modulo one prime, of which
+    /// those wanted are there, or of its values in the NTT domain, what belongs into its place in `outs`. An image's `outs` hold, row by row and prime by prime of the row, as many items as `lens` says
     /// for the prime. The matrix is read once for every 16 images.
     ///
-    /// `finish` gets the prime's index, the coefficients, as many words of scratch, and the place.
+    /// `finish` gets the prime's index, coefficients or values, as many words of scratch, and the place.
     ///
     /// # Errors
     /// [`RingError::Length`] if shapes do not fit, [`RingError::Malformed`] for a packed residue that is not below its prime: nothing of `outs` counts
@@ -135,7 +135,7 @@ impl RowStore {
         &self,
         ring: &Ring,
         (rows, inputs): (Range<usize>, Inputs<'_>),
-        wanted: &Pruning,
+        wanted: Option<&Pruning>,
         (outs, lens): (&mut [&mut [T]], &[usize]),
         workspace: &Workspace,
         finish: impl Fn(usize, &[u64], &mut [u64], &mut [T]) + Sync,
@@ -209,7 +209,7 @@ impl RowStore {
         ring: &Ring,
         batches: &[Borrowed<'_, Batch>],
         jobs: Vec<(Part, Vec<&mut [T]>)>,
-        wanted: &Pruning,
+        wanted: Option<&Pruning>,
         workspace: &Workspace,
         finish: &(impl Fn(usize, &[u64], &mut [u64], &mut [T]) + Sync),
     ) {
@@ -224,7 +224,7 @@ impl RowStore {
         jobs.into_par_iter().with_max_len(1).for_each_init(scratch, |scratch, (part, places)| {
             let (more, products) = scratch.item.split_at_mut(degree);
             let (plan, behind, rows) = (ring.plan(part.limb), self.behind(&part), part.matrix_rows.len());
-            let back = plan.begins(ring.kernel());
+            let back = plan.begins(ring.kernel()).filter(|_| wanted.is_some());
             let mut places = places.into_iter();
             for Borrowed { item: batch, .. } in batches {
                 self.multiply(ring, batch, &part, back, products);
@@ -236,7 +236,9 @@ impl RowStore {
                             1 => behind.get(row * ASKED_AHEAD..(row + 1) * ASKED_AHEAD).unwrap_or_default(),
                             _ => &[],
                         };
-                        plan.inverse_some(product, back.is_some(), wanted, ahead);
+                        if let Some(wanted) = wanted {
+                            plan.inverse_some(product, back.is_some(), wanted, ahead);
+                        }
                         finish(part.limb, product, more, place);
                     }
                 }

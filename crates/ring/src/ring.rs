@@ -10,7 +10,7 @@ use crate::kernel::pointwise::{Add, AddScaled, LiftSmall, MulAdd, Scale, SumOfPr
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
 use crate::primes::ntt_primes;
-use crate::{Kernel, Modulus, RingError, sample};
+use crate::{Kernel, Modulus, Pruning, RingError, sample};
 
 /// Smallest supported degree.
 pub const MIN_DEGREE: usize = 1024;
@@ -158,6 +158,11 @@ impl Ring {
     #[doc(hidden)]
     pub fn inverse_limb<D: Domain>(&self, limb: usize, p: &mut Poly<D>) {
         self.plans[limb].inverse(p.limb_mut(limb));
+    }
+
+    /// One limb's values to coefficients, in place, of which only those `wanted` count: the others may become anything.
+    pub fn inverse_some(&self, limb: usize, values: &mut [u64], wanted: &Pruning) {
+        self.plans[limb].inverse_some(values, false, wanted, &[]);
     }
 
     /// A uniform element, drawn in the NTT domain (the transform is a bijection, so uniform in both).

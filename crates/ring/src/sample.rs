@@ -114,27 +114,58 @@ pub fn uniform_mod<R: Rng>(rng: &mut R, p: &Modulus, out: &mut [u64]) {
     }
 }
 
-/// Fills `out` with values uniform in {-1, 0, 1}: bytes below 243 = 3^5 give five base-3 digits each.
-pub fn ternary<R: Rng>(rng: &mut R, out: &mut [i64]) {
-    let mut buffer = Zeroizing::new([0u8; 1024]);
-    let mut digits = Zeroizing::new([0i64; 5]);
-    let mut filled = 0;
-    while filled < out.len() {
-        rng.fill_bytes(&mut *buffer);
-        for &byte in buffer.iter() {
-            if filled >= out.len() {
-                break;
+/// Base-3 digits of a word below [`POWER`], each uniform if the word is.
+const DIGITS: usize = 20;
+/// 3^20: four of five 32-bit words are below it.
+const POWER: u32 = 3_486_784_401;
+/// Words whose digits are taken together.
+const WORDS: usize = 56;
+/// Bytes of the stream for them: nearly always enough.
+const WORD_BYTES: usize = 4 * 80;
+
+/// Fills `out` with values uniform in {-1, 0, 1}: the base-3 digits of words below 3^20. The values do not depend on the kernel.
+pub fn ternary<R: Rng>(kernel: Kernel, rng: &mut R, out: &mut [i64]) {
+    let mut buffer = Zeroizing::new([0u8; WORD_BYTES]);
+    let mut words = Zeroizing::new([0u64; WORDS]);
+    let mut drawn = Zeroizing::new([0i64; WORDS * DIGITS]);
+    for out in out.chunks_mut(WORDS * DIGITS) {
+        let mut filled = 0;
+        while filled < WORDS {
+            rng.fill_bytes(&mut *buffer);
+            for word in buffer.as_chunks::<4>().0 {
+                if filled == WORDS {
+                    break;
+                }
+                // Written always, kept only if below: no branch on a kept value.
+                let word = u32::from_le_bytes(*word);
+                words[filled] = u64::from(word);
+                filled += (u64::from(word).wrapping_sub(u64::from(POWER)) >> 63) as usize;
             }
-            let mut rest = u32::from(byte);
-            for d in digits.iter_mut() {
-                // floor(rest / 3) for rest < 256 by multiplication.
-                let third = (rest * 171) >> 9;
-                *d = i64::from(rest) - 3 * i64::from(third) - 1;
-                rest = third;
+        }
+        kernel.run(Digits { words: &mut words, out: &mut drawn });
+        out.copy_from_slice(&drawn[..out.len()]);
+    }
+}
+
+/// The base-3 digits of words below 2^32, less one: the lowest of all words, then the next.
+struct Digits<'a> {
+    words: &'a mut [u64; WORDS],
+    out: &'a mut [i64; WORDS * DIGITS],
+}
+
+impl Job for Digits<'_> {
+    type Out = ();
+
+    /// Plain loops that the compiler makes vectors of: no lanes needed.
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        for out in self.out.as_chunks_mut::<WORDS>().0 {
+            for (out, word) in out.iter_mut().zip(&mut *self.words) {
+                // floor(word / 3) for 32 bits, by a multiplication of 32-bit halves.
+                let third = ((*word & 0xffff_ffff) * 0xaaaa_aaab) >> 33;
+                *out = (*word - 3 * third) as i64 - 1;
+                *word = third;
             }
-            let room = (out.len() - filled).min(5);
-            out[filled..filled + room].copy_from_slice(&digits[..room]);
-            filled += room * usize::from(byte < 243);
         }
     }
 }
@@ -248,14 +279,46 @@ mod tests {
     fn ternary_is_uniform_on_three_values() {
         for len in [1, 4, 5, 4096, 99_999] {
             let mut v = vec![9; len];
-            ternary(&mut rng(2), &mut v);
+            ternary(Kernel::fastest(), &mut rng(2), &mut v);
             assert!(v.iter().all(|x| (-1..=1).contains(x)));
         }
         let mut v = vec![0; 300_000];
-        ternary(&mut rng(3), &mut v);
+        ternary(Kernel::fastest(), &mut rng(3), &mut v);
         for value in -1..=1 {
             let n = v.iter().filter(|&&x| x == value).count() as f64;
             assert!((n - 1e5).abs() < 6.0 * 258.2, "{value}: {n}"); // six standard deviations
+        }
+    }
+
+    #[test]
+    fn ternary_takes_the_digits_of_small_words_with_every_kernel() {
+        for len in [1, WORDS, WORDS * DIGITS, WORDS * DIGITS + 1, 4096] {
+            // The same draws, one by one.
+            let (mut stream, mut want) = (rng(7), vec![]);
+            while want.len() < len {
+                let mut kept = vec![];
+                while kept.len() < WORDS {
+                    let mut bytes = [0; WORD_BYTES];
+                    stream.fill_bytes(&mut bytes);
+                    let words = bytes.as_chunks::<4>().0.iter().map(|w| u32::from_le_bytes(*w));
+                    kept.extend(words.filter(|&w| u64::from(w) < 3u64.pow(20)));
+                }
+                kept.truncate(WORDS);
+                want.extend((0..20).flat_map(|d| kept.iter().map(move |w| i64::from(w / 3u32.pow(d) % 3) - 1)));
+            }
+            for kernel in Kernel::available() {
+                let mut got = vec![9; len];
+                ternary(kernel, &mut rng(7), &mut got);
+                assert_eq!(got, want[..len], "{}, {len}", kernel.name());
+            }
+        }
+        // The quotients are right at both ends of all that is divided.
+        let mut words = [0; WORDS];
+        words[..4].copy_from_slice(&[u64::from(POWER) - 1, 0, u64::from(u32::MAX), 3]);
+        let mut out = [0; WORDS * DIGITS];
+        Kernel::fastest().run(Digits { words: &mut words, out: &mut out });
+        for (i, word) in [POWER - 1, 0, u32::MAX, 3].into_iter().enumerate() {
+            assert!((0..20).all(|d| out[d * WORDS + i] == i64::from(word / 3u32.pow(d as u32) % 3) - 1), "{word}");
         }
     }
 
@@ -301,11 +364,11 @@ mod tests {
     fn streams_are_pinned() {
         // Known answers: a change here re-draws every seal, so it must be deliberate.
         let mut t = vec![0; 8];
-        ternary(&mut rng(5), &mut t);
+        ternary(Kernel::fastest(), &mut rng(5), &mut t);
         let mut b = vec![0; 4];
         centred_binomial(Kernel::fastest(), &mut rng(5), &mut b);
         let mut u = vec![0; 2];
         uniform_mod(&mut rng(5), &Modulus::new(12289).unwrap(), &mut u);
-        assert_eq!((t, b, u), (vec![1, 1, 1, 1, 1, -1, 1, 1], vec![3, -2, -4, 2], vec![1163, 2290]));
+        assert_eq!((t, b, u), (vec![1, 0, -1, -1, 0, -1, 0, -1], vec![3, -2, -4, 2], vec![1163, 2290]));
     }
 }

@@ -24,6 +24,7 @@ fn write_corpus() {
     let s = small();
     let server = sections_of(&s.server_bytes, jali_operator::Kind::Server);
     let client = sections_of(&s.client_bytes, jali_operator::Kind::Client);
+    let parts = [client[0].clone(), parts(&client[1]), client[2].clone()];
     let refs = |v: &[Vec<u8>]| joined(&v.iter().map(|v| &v[..]).collect::<Vec<_>>());
     let onnx = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/mnist.onnx")).unwrap();
     for (i, model) in onnx_cases().into_iter().enumerate().filter(|(i, m)| i % 10 == 0 && m.len() < 1000) {
@@ -31,13 +32,15 @@ fn write_corpus() {
         std::fs::write(folder("onnx_model").join(format!("case-{i}")), model).unwrap();
     }
     let preprocess = br#"{"input_scale": 1, "mean": [0.5], "std": [0.25], "resize": "stretch"}"#;
-    let photo = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/images/cifar10/00-cat.png")).unwrap();
+    let photo =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/images/cifar10/00-cat.png")).unwrap();
     let array = jali::image_file::npy_bytes(&jali_model::Tensor::new("x", vec![5], vec![0.5; 5]).unwrap());
     for (target, name, bytes) in [
         ("container", "server", s.server_bytes.clone()),
         ("container", "client", s.client_bytes.clone()),
         ("server_sections", "one", refs(&server)),
         ("client_sections", "one", refs(&client)),
+        ("client_sections", "parts", refs(&parts)),
         ("request", "one", s.request.clone()),
         ("answer", "one", s.server.handle(&s.request)),
         ("answer", "refusal", s.server.handle(b"?")),
@@ -56,6 +59,21 @@ fn write_corpus() {
         std::fs::create_dir_all(folder(target)).unwrap();
         std::fs::write(folder(target).join(name), bytes).unwrap();
     }
+}
+
+/// The section that describes the only layer, which has all six columns, as if there were two of three columns each.
+fn parts(layers: &[u8]) -> Vec<u8> {
+    let (node, rest) = (&layers[4..8], &layers[9..]);
+    let mut out = 2u32.to_le_bytes().to_vec();
+    for columns in [[0u32, 1, 2], [3, 4, 5]] {
+        out.extend(node);
+        out.push(1);
+        [3].iter().chain(&columns).for_each(|v| out.extend(v.to_le_bytes()));
+        // Runs of three inputs.
+        out.extend(3u32.to_le_bytes());
+        out.extend(&rest[4..]);
+    }
+    out
 }
 
 /// Whole small models: those of the ONNX standard's own cases (`crates/model/src/onnx/tests.rs` reads all of the file).

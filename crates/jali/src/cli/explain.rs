@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use jali::{Network, QuantModel, Tensor, calibration, network};
-use jali_pack::Unbuilt;
+use jali::{AnswerKind, Network, QuantModel, Tensor, calibration, network};
+use jali_pack::Answer;
 use serde::Serialize;
 
 use super::text::{bytes, median, ms, primes, say, say_json, table};
@@ -30,12 +30,36 @@ pub(super) struct ExplainArgs {
     /// Measure the cost model anew even if one is kept
     #[arg(long)]
     recalibrate: bool,
+    /// What to ask the server for: the coefficients that are wanted, whole rows in the NTT domain, or what is cheapest for each layer
+    #[arg(long, value_enum, default_value = "cheapest")]
+    answer: Rows,
     #[command(flatten)]
     over: Over,
     #[command(flatten)]
     leak: Leak,
     #[command(flatten)]
     common: Common,
+}
+
+/// What comes back of a row.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Rows {
+    /// What was chosen.
+    Cheapest,
+    /// Wanted coefficients.
+    Wanted,
+    /// Everything, in the NTT domain.
+    Whole,
+}
+
+impl Rows {
+    fn of(self, chosen: Answer) -> Answer {
+        match self {
+            Self::Cheapest => chosen,
+            Self::Wanted => Answer { whole_rows: false, ..chosen },
+            Self::Whole => Answer { whole_rows: true, ..chosen },
+        }
+    }
 }
 
 /// The object that `--json` prints. Times are milliseconds per image (medians), bytes are per image.
@@ -76,8 +100,11 @@ struct Layer {
     link_ms: f64,
     bytes_up: usize,
     bytes_down: usize,
-    /// What answers of other kinds, which are not built, would take more at least, with the ring and layout that would be best for them, before open rows
-    /// are counted; below 0 they would be worth building.
+    /// What comes back: "wanted" coefficients or "whole rows" in the NTT domain.
+    answer: &'static str,
+    /// Whether hints come with every answer.
+    second_component: bool,
+    /// What other answers would take more, with the ring and layout that would be best for them, before open rows are counted; 0 for those that were chosen.
     whole_rows_more_ms: f64,
     whole_rows_more_bytes: i64,
     second_component_more_ms: f64,
@@ -117,9 +144,13 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         if args.recalibrate { calibration::recalibrate(kernel)? } else { calibration::of_this_machine(kernel)? };
     let mut attempt = 1;
     let (session, runs, calibration_held) = loop {
-        costs = costs.over(args.over.link);
+        costs = args.over.put(costs);
         let plan = args.leak.plan(&model, &costs)?;
         let mut session = start_session(model.clone(), &plan, &costs, kernel)?;
+        let kind =
+            |answer: Answer| AnswerKind { whole_rows: answer.whole_rows, second_component: answer.second_component };
+        let kinds: Vec<_> = session.report().iter().map(|l| kind(args.answer.of(l.counts.answer))).collect();
+        session.ask_for(&kinds)?;
         let mut runs = vec![];
         for i in 0..usize::from(args.runs) {
             runs.push(session.infer(images[i % images.len()].clone())?);
@@ -138,11 +169,16 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         .map(|(i, l)| {
             let client = ms(median(runs.iter().map(|r| r.layers[i].client)));
             let server = ms(median(runs.iter().map(|r| r.layers[i].server)));
-            let p = l.prediction;
-            let other =
-                |answer| l.unbuilt.iter().find(|u| u.answer == answer).map_or((0.0, 0), |u| (u.more_ms, u.more_bytes));
-            let (whole_rows, second_component) = (other(Unbuilt::WholeRows), other(Unbuilt::SecondComponent));
+            let other = |is: fn(&Answer) -> bool| {
+                l.others.iter().find(|o| is(&o.answer)).map_or((0.0, 0), |o| (o.more_ms, o.more_bytes))
+            };
+            let (whole_rows, second_component) = (other(|a| a.whole_rows), other(|a| a.second_component));
+            let (counts, hidden) = (l.counts.answered(args.answer.of(l.counts.answer)), l.weights_sealed > 0);
+            // As it was chosen, or as it was asked to be.
+            let p = if counts == l.counts { l.prediction } else { costs.predict(&counts, hidden) };
             Layer {
+                answer: if counts.answer.whole_rows { "whole rows" } else { "wanted" },
+                second_component: counts.answer.second_component,
                 name: l.name.clone(),
                 kind: l.kind.clone(),
                 ring_degree: l.ring_degree,
@@ -193,6 +229,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
         "primes",
         "tiles",
         "rows",
+        "answer",
         "client ms",
         "measured",
         "server ms",
@@ -210,6 +247,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
             primes(&l.primes_bits),
             l.tiles.to_string(),
             l.rows.to_string(),
+            format!("{}{}", l.answer, if l.second_component { " + hints" } else { "" }),
             format!("{:.2}", l.predicted_client_ms),
             format!("{:.2}", l.measured_client_ms),
             format!("{:.2}", l.predicted_server_ms),
@@ -230,18 +268,14 @@ fn print(r: &Report) -> anyhow::Result<()> {
     }
     say(format!("traffic   {} up, {} down per image", bytes(r.bytes_up), bytes(r.bytes_down)))?;
     say(format!("memory    {} for the server's matrices", bytes(r.server_memory)))?;
-    let sum = |f: fn(&Layer) -> (f64, i64)| {
-        let all = r.layers.iter().map(f);
-        let gains = all.clone().map(|(ms, _)| ms.min(0.0)).sum::<f64>();
-        let (ms, more) = all.fold((0.0, 0), |(a, b), (ms, bytes)| (a + ms, b + bytes));
-        let gains = if gains < 0.0 { format!(", on some layers at most {:.2} ms less", -gains) } else { String::new() };
-        format!("at least {ms:+.2} ms{gains}; {:+.2} MB", more as f64 / 1e6)
+    let sum = |chosen: fn(&Layer) -> bool, more: fn(&Layer) -> (f64, i64)| {
+        let (ms, bytes) = r.layers.iter().map(more).fold((0.0, 0), |(a, b), (ms, bytes)| (a + ms, b + bytes));
+        let count = r.layers.iter().filter(|l| chosen(l)).count();
+        format!("{count} of {} layers; for the others {ms:+.2} ms, {:+.2} MB", r.layers.len(), bytes as f64 / 1e6)
     };
-    say(format!(
-        "not built whole rows in the NTT domain: {}",
-        sum(|l| (l.whole_rows_more_ms, l.whole_rows_more_bytes))
-    ))?;
-    let second = sum(|l| (l.second_component_more_ms, l.second_component_more_bytes));
+    let whole = sum(|l| l.answer != "wanted", |l| (l.whole_rows_more_ms, l.whole_rows_more_bytes));
+    let second = sum(|l| l.second_component, |l| (l.second_component_more_ms, l.second_component_more_bytes));
+    say(format!("answers   whole rows in the NTT domain: {whole}"))?;
     say(format!("          a second component instead of hints: {second}"))?;
     if !r.calibration_held {
         say(

@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jali::network::read_plan;
-use jali::{Costs, JaliError, Kernel, Link, Network, Plan, QuantConfig, QuantModel, Session, calibration};
+use jali::{ANY_HINTS, Costs, JaliError, Kernel, Link, Network, Plan, QuantConfig, QuantModel, Session, calibration};
 use jali_leak::Origin;
 use jali_net::NetError;
 use jali_protocol::{Blueprint, ProtocolError};
@@ -98,12 +98,21 @@ struct Over {
     /// Choose rings and layouts for this link: loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100 Mbit/s) or RTT,MBPS
     #[arg(long, value_name = "LINK", default_value = "loopback")]
     link: Link,
+    /// Most memory in megabytes for hints that the client keeps: those of layers beyond it come with every answer
+    #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32))]
+    hint_memory: Option<u32>,
 }
 
 impl Over {
     /// Costs of this machine, if `jali explain` or `jali bench` has measured them, else the built-in ones.
     fn costs(&self, kernel: Kernel) -> Costs {
-        calibration::kept_or_default(kernel).over(self.link)
+        self.put(calibration::kept_or_default(kernel))
+    }
+
+    /// Costs with this link and this limit.
+    fn put(&self, costs: Costs) -> Costs {
+        let hint_bytes = self.hint_memory.map_or(ANY_HINTS, |megabytes| u64::from(megabytes) * 1_000_000);
+        Costs { hint_bytes, ..costs.over(self.link) }
     }
 }
 

@@ -117,36 +117,46 @@ proptest! {
             let (rows, indices) = (first..limbs.len().saturating_sub(missing).max(first + 1), [0, 3, degree as u32 / 2, degree as u32 - 1]);
             let wanted = Pruning::new(degree, &indices);
             let lens: Vec<usize> = (0..ring.limbs()).map(|l| 1 + l).collect();
-            let expect = |x: &Vec<Poly<Ntt>>| -> Vec<u64> {
+            // Transformed back or as they are.
+            let expect = |x: &Vec<Poly<Ntt>>, back: bool| -> Vec<u64> {
                 let of_row = |row: usize| -> Vec<u64> {
-                    let product = ring.leading(limbs[row]).inverse(store.product_naive(&ring, row, x));
+                    let mut product = store.product_naive(&ring, row, x);
+                    if back {
+                        ring.leading(limbs[row]).inverse_in_place(&mut product);
+                    }
                     let of_limb = |l: usize| indices[..1 + l].iter().map(|&i| product.limb(l)[i as usize]).collect();
                     (0..limbs[row]).flat_map::<Vec<u64>, _>(of_limb).collect()
                 };
                 rows.clone().flat_map(of_row).collect()
             };
-            let want: Vec<Vec<u64>> = batch.iter().map(expect).collect();
+            let (back, as_they_are): (Vec<Vec<u64>>, Vec<Vec<u64>>) =
+                batch.iter().map(|x| (expect(x, true), expect(x, false))).unzip();
             let work = Workspace::default();
-            // Twice in the same memory.
-            for inputs in [Inputs::Elements(&elements), Inputs::Packed(&packed), Inputs::Elements(&elements)] {
+            // All in the same memory.
+            for (inputs, wanted, want) in [
+                (Inputs::Elements(&elements), Some(&wanted), &back),
+                (Inputs::Packed(&packed), None, &as_they_are),
+                (Inputs::Packed(&packed), Some(&wanted), &back),
+                (Inputs::Elements(&elements), None, &as_they_are),
+            ] {
                 let mut got: Vec<Vec<u64>> = want.iter().map(|w| vec![0; w.len()]).collect();
                 let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
                 let finish = |_: usize, all: &[u64], _: &mut [u64], out: &mut [u64]| {
                     out.iter_mut().zip(indices).for_each(|(o, i)| *o = all[i as usize]);
                 };
-                store.apply(&ring, (rows.clone(), inputs), &wanted, (&mut outs, &lens), &work, finish).unwrap();
-                prop_assert!(got == want, "{}", kernel.name());
-                prop_assert!(store.apply(&ring, (rows.clone(), inputs), &wanted, (&mut [], &lens), &work, finish).is_err());
+                store.apply(&ring, (rows.clone(), inputs), wanted, (&mut outs, &lens), &work, finish).unwrap();
+                prop_assert!(got == *want, "{}, {}", kernel.name(), wanted.is_some());
+                prop_assert!(store.apply(&ring, (rows.clone(), inputs), wanted, (&mut [], &lens), &work, finish).is_err());
             }
             // A residue that is none, in the last of the images.
             let mut beyond = bytes[images - 1].clone();
             let middle = beyond.len() / 2;
             beyond[middle..][..16].fill(0xff);
             packed[images - 1] = &beyond;
-            let mut got: Vec<Vec<u64>> = want.iter().map(|w| vec![0; w.len()]).collect();
+            let mut got: Vec<Vec<u64>> = back.iter().map(|w| vec![0; w.len()]).collect();
             let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
             let inputs = Inputs::Packed(&packed);
-            let done = store.apply(&ring, (rows.clone(), inputs), &wanted, (&mut outs, &lens), &work, |_, _, _, _| {});
+            let done = store.apply(&ring, (rows.clone(), inputs), Some(&wanted), (&mut outs, &lens), &work, |_, _, _, _| {});
             prop_assert!(matches!(done, Err(RingError::Malformed { .. })), "{done:?}");
         }
     }
@@ -179,16 +189,23 @@ fn wide_sums_are_transformed_back() {
             let (m, mut w) = (&ring.moduli()[0], ring.zero());
             w.limb_mut(0).fill(m.mul(m.value() - 1, m.invert(m.constants().pow52[0])));
             (0..2 * tiles).for_each(|i| store.set(i / tiles, i % tiles, &w));
-            let want = ring.inverse(store.product_naive(&ring, 0, &x));
+            let product = store.product_naive(&ring, 0, &x);
             let elements = vec![x.iter().collect(); images];
-            let mut got = vec![vec![0; 2 * 1024]; images];
-            let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
             let all = Pruning::new(1024, &(0..1024).collect::<Vec<_>>());
             let copy = |_: usize, all: &[u64], _: &mut [u64], out: &mut [u64]| out.copy_from_slice(all);
-            let inputs = (0..2, Inputs::Elements(&elements));
-            store.apply(&ring, inputs, &all, (&mut outs, &[1024]), &Workspace::default(), copy).unwrap();
-            let same = |got: &[u64]| got == want.limb(0);
-            assert!(got.iter().all(|got| got.chunks(1024).all(same)), "{}, {bits} bits", kernel.name());
+            let values = product.limb(0).to_vec();
+            let coefficients = ring.inverse(product).limb(0).to_vec();
+            for (wanted, want) in [(Some(&all), coefficients), (None, values)] {
+                let mut got = vec![vec![0; 2 * 1024]; images];
+                let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
+                let inputs = (0..2, Inputs::Elements(&elements));
+                store.apply(&ring, inputs, wanted, (&mut outs, &[1024]), &Workspace::default(), copy).unwrap();
+                assert!(
+                    got.iter().all(|got| got.chunks(1024).all(|got| got == want)),
+                    "{}, {bits} bits",
+                    kernel.name()
+                );
+            }
         }
     }
 }
