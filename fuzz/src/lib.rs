@@ -18,7 +18,6 @@ use jali_operator::{Bundle, BundleWriter, Kind, OperatorSummary, ServerModel};
 use jali_pack::Costs;
 use jali_protocol::message::{asked, decode_answer, decode_hints, decode_refusal};
 use jali_protocol::{Action, ClientModel, Inference, Server, StoredClient};
-use jali_ring::wire::Writer;
 use jali_ring::{Kernel, Ring};
 
 /// Memory that a hostile bundle may ask for here.
@@ -126,7 +125,7 @@ pub fn server_sections(data: &[u8]) {
         for operator in model.operators() {
             let x = vec![operator.ring().zero(); operator.tiles()];
             AnswerKind::ALL.into_iter().for_each(|kind| drop(operator.apply(kind, &[&x])));
-            let _ = operator.write_hints(&mut Writer::new());
+            let _ = operator.hints(&mut vec![0; operator.hints_len()]);
         }
     }
 }

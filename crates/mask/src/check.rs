@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use jali_ring::wire::Reader;
 use jali_ring::{Ntt, Poly, Ring};
 use rayon::prelude::*;
 use zeroize::{Zeroize, Zeroizing};
@@ -103,6 +104,40 @@ impl CheckKey {
             limbs.fold(0, |different, limb| limb.fold(different, |d, (g, w)| d | (g ^ w)))
         });
         different.reduce(|| 0, |a, b| a | b) == 0
+    }
+
+    /// The same for packed rows that should be `W~*x`, as a second component brings them, each modulo as many primes as `limbs` says and read once. Residues
+    /// that are not below their primes are not right (condition 6).
+    pub(crate) fn right_packed(&self, ring: &Ring, rows: &[(usize, &[u8])], x: &[Poly<Ntt>]) -> bool {
+        let zero = || [(); SCALARS].map(|()| Zeroizing::new(ring.zero::<Ntt>()));
+        let some = |(first, rows): (usize, &[(usize, &[u8])])| {
+            let (mut sums, mut values) = (zero(), ring.zero::<Ntt>());
+            for (row, &(limbs, bytes)) in rows.iter().enumerate() {
+                let mut r = Reader::new(bytes);
+                for (l, m) in ring.moduli().iter().enumerate().take(limbs) {
+                    r.residues(ring.kernel(), m, values.limb_mut(l)).ok()?;
+                    for (sum, alphas) in sums.iter_mut().zip(&self.alphas) {
+                        ring.add_scaled(l, sum.limb_mut(l), values.limb(l), alphas[l][first + row]);
+                    }
+                }
+            }
+            Some(sums)
+        };
+        let together = rows.len().div_ceil(rayon::current_num_threads()).max(1);
+        let parts = rows.par_chunks(together).enumerate().map(|(i, rows)| some((i * together, rows)));
+        let added = parts.reduce(
+            || Some(zero()),
+            |a, b| {
+                let mut a = a?;
+                a.iter_mut().zip(&b?).for_each(|(a, b)| ring.add_assign(a, b));
+                Some(a)
+            },
+        );
+        let Some(got) = added else { return false };
+        let wants = self.vectors.par_iter().map(|u| inner_product(ring, u, x)).collect::<Vec<_>>();
+        let limbs =
+            got.iter().zip(&wants).flat_map(|(got, want)| (0..ring.limbs()).map(|l| (got.limb(l), want.limb(l))));
+        limbs.flat_map(|(got, want)| got.iter().zip(want)).fold(0, |different, (g, w)| different | (g ^ w)) == 0
     }
 
     /// `U`, what a request's masking pass sums the masked tiles with.

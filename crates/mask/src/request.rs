@@ -1,12 +1,14 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
+use jali_ring::wire::rows_len;
 use jali_ring::{MaskSums, Ntt, Pad, Poly, Workspace};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
 use crate::check::{Expected, SCALARS, Verified};
+use crate::unmask::Hints;
 use crate::{LayerId, LayerKey, MaskError, RequestEntropy};
 
 /// What names a request besides its randomness.
@@ -326,7 +328,7 @@ impl PendingRequest<'_> {
         let (key, verified) = (self.key, self.verify(answer)?);
         let workspace = Zeroizing::new(Workspace::default());
         let unmasking = key.unmasking.as_ref().ok_or(MaskError::AnswerRejected)?;
-        let residues = key.unmask(unmasking, vec![(self, verified)], &workspace)?.swap_remove(0);
+        let residues = key.unmask(&Hints::Kept(unmasking), vec![(self, verified)], &workspace)?.swap_remove(0);
         let noise = key.recompose(&residues, |crt, residues, out| {
             for (j, out) in out.iter_mut().enumerate() {
                 *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
@@ -343,7 +345,7 @@ impl PendingRequest<'_> {
 
 impl LayerKey {
     /// Finishes the requests of a batch, each with its answer, as [`PendingRequest::finish`] does: all are checked, and unmasked only if all are
-    /// accepted. `second` is the second component of their common answer if there is one: hints, checked as they are. Hints and secrets of rows are read once for 16
+    /// accepted. `second` is the second component of their common answer if there is one: packed hints, checked like the rows. Hints and secrets of rows are read once for 16
     /// requests. The memory of `workspace` holds secrets afterwards: it is to be wiped when no more requests follow soon.
     ///
     /// # Errors
@@ -351,7 +353,7 @@ impl LayerKey {
     pub fn finish_batch<'k>(
         &'k self,
         batch: Vec<(PendingRequest<'k>, Option<Answer>)>,
-        second: Option<&[Poly<Ntt>]>,
+        second: Option<&[u8]>,
         workspace: &Zeroizing<Workspace>,
     ) -> Result<Vec<Vec<i64>>, MaskError> {
         if batch.iter().any(|(request, _)| !std::ptr::eq(request.key, self)) {
@@ -364,15 +366,21 @@ impl LayerKey {
         // All are checked before the first failure counts, so that every rejection is counted.
         let checked: Vec<Result<_, MaskError>> = batch.into_par_iter().map(check).collect();
         let checked: Vec<_> = checked.into_iter().collect::<Result<_, _>>()?;
-        let mut brought = None;
-        if self.form.kind().second_component {
-            let hints = second.filter(|hints| self.right(hints)).ok_or_else(|| self.check.reject())?;
-            brought = Some(self.unmasking_of(hints)?);
-        }
-        let none = MaskError::Shape { what: "hints of rows", expected: self.rows(), got: 0 };
-        let unmasking = brought.as_ref().or(self.unmasking.as_ref()).ok_or(none)?;
-        let residues = self.unmask(unmasking, checked, workspace)?;
+        let hints = match (&self.unmasking, self.form.kind().second_component) {
+            (Some(unmasking), false) => Hints::Kept(unmasking),
+            _ => Hints::Brought(self.brought(second).ok_or_else(|| self.check.reject())?),
+        };
+        let residues = self.unmask(&hints, checked, workspace)?;
         Ok(residues.par_iter().map(|residues| self.numbers(residues)).collect())
+    }
+
+    /// The rows of a second component, if they are the right hints.
+    fn brought<'b>(&self, second: Option<&'b [u8]>) -> Option<Vec<(usize, &'b [u8])>> {
+        let (ring, mut left, mut rows) = (self.parameters.ring(), second?, Vec::with_capacity(self.rows()));
+        for &limbs in self.form.limbs() {
+            rows.push((limbs, left.split_off(..rows_len(ring.moduli(), &[limbs], ring.degree()))?));
+        }
+        (left.is_empty() && self.check.right_packed(ring, &rows, &self.a)).then_some(rows)
     }
 
     /// The integers that residues of `V` stand for.

@@ -157,15 +157,27 @@ impl UnhintedKey {
     /// # Errors
     /// The key itself, to try others (or once there is memory for them).
     pub fn accept(mut self, hints: &[Poly<Ntt>]) -> Result<LayerKey, Box<Self>> {
-        if self.0.check.usable().is_err() || !self.0.right(hints) {
+        if self.0.check.usable().is_err() || !self.right(hints) {
             self.0.check.reject();
             return Err(Box::new(self));
         }
-        match self.0.unmasking_of(hints) {
+        let ring = self.0.parameters.ring();
+        let secrets = self.0.row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key)));
+        match Unmasking::new(&self.0.parameters, hints, &secrets.collect::<Vec<_>>()) {
             Ok(unmasking) => self.0.unmasking = Some(unmasking),
             Err(_) => return Err(Box::new(self)),
         }
         Ok(self.0)
+    }
+
+    fn right(&self, hints: &[Poly<Ntt>]) -> bool {
+        let key = &self.0;
+        let ring = key.parameters.ring();
+        let shaped = |(h, &limbs): (&Poly<Ntt>, &usize)| h.degree() == ring.degree() && h.limbs() == limbs;
+        if hints.len() != key.rows() || !hints.iter().zip(key.form.limbs()).all(shaped) {
+            return false;
+        }
+        key.check.right_combination(ring, hints, &key.a)
     }
 
     /// The key as it is, if hints are to come with every answer.
@@ -174,28 +186,6 @@ impl UnhintedKey {
     /// The key itself if it needs hints.
     pub fn without_hints(self) -> Result<LayerKey, Box<Self>> {
         if self.0.form.kind().second_component { Ok(self.0) } else { Err(Box::new(self)) }
-    }
-}
-
-impl LayerKey {
-    /// Whether hints are the right ones.
-    pub(crate) fn right(&self, hints: &[Poly<Ntt>]) -> bool {
-        let ring = self.parameters.ring();
-        let shaped = |(h, &limbs): (&Poly<Ntt>, &usize)| h.degree() == ring.degree() && h.limbs() == limbs;
-        if hints.len() != self.rows() || !hints.iter().zip(self.form.limbs()).all(shaped) {
-            return false;
-        }
-        self.check.right_combination(ring, hints, &self.a)
-    }
-
-    /// What takes the masks off, from hints that are right.
-    ///
-    /// # Errors
-    /// [`MaskError::Ring`] if there is no memory for it.
-    pub(crate) fn unmasking_of(&self, hints: &[Poly<Ntt>]) -> Result<Unmasking, MaskError> {
-        let ring = self.parameters.ring();
-        let secrets = self.row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key)));
-        Unmasking::new(&self.parameters, hints, &secrets.collect::<Vec<_>>())
     }
 }
 

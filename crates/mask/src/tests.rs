@@ -338,7 +338,15 @@ fn answers_of_every_kind_are_exact_and_checked() {
                 let mut second = kind.second_component.then(|| hints.clone());
                 lie(&mut rows, &mut second);
                 let answers = rows.iter().map(|rows| Some(fixture.answer_of(&fixture.key, rows)));
-                fixture.key.finish_batch(pending.into_iter().zip(answers).collect(), second.as_deref(), &workspace)
+                let packed = second.map(|rows| {
+                    let mut w = jali_ring::wire::Writer::new();
+                    for row in &rows {
+                        let moduli = fixture.ring().moduli()[..row.limbs()].iter().enumerate();
+                        moduli.for_each(|(l, m)| w.residues(fixture.ring().kernel(), m, row.limb(l)));
+                    }
+                    w.finish()
+                });
+                fixture.key.finish_batch(pending.into_iter().zip(answers).collect(), packed.as_deref(), &workspace)
             };
             assert_eq!(finish(&|_, _| {}).as_ref(), Ok(&want), "{kind:?}");
             let ring = fixture.ring();

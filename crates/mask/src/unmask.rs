@@ -1,11 +1,13 @@
 //! What takes the masks off rows, and the client's last step: `V = r + s*H + s'*z`.
 
+use jali_ring::wire::Reader;
 use jali_ring::{Crt, Inputs, Ntt, Poly, RowStore, Workspace};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::check::Verified;
 use crate::request::PendingRequest;
+use crate::seal::row_secret;
 use crate::{LayerKey, MaskError, Parameters};
 
 /// Hints and secrets of a layer's rows, side by side and in the order in which they are read: `H[o]`, and where anything is hidden `s'[o]`, zero for an
@@ -45,35 +47,63 @@ impl Unmasking {
     }
 }
 
+/// Where the hints of a layer's rows are.
+pub(crate) enum Hints<'a> {
+    /// With the client, beside the secrets.
+    Kept(&'a Unmasking),
+    /// In an answer: of every row the number of its primes and its hint, packed. [Checked](crate::check::CheckKey::right_packed) before.
+    Brought(Vec<(usize, &'a [u8])>),
+}
+
 impl LayerKey {
     /// `V` at the wanted coefficients of every request, `[row][limb]`, the first of as many places as the answer had residues. Taking [`Verified`] is what
     /// keeps this behind the check. The memory of `workspace` holds secrets afterwards.
     pub(crate) fn unmask(
         &self,
-        unmasking: &Unmasking,
+        hints: &Hints<'_>,
         batch: Vec<(PendingRequest<'_>, Verified)>,
         workspace: &Workspace,
     ) -> Result<Vec<Zeroizing<Vec<u64>>>, MaskError> {
-        let (ring, wanted, whole) = (self.parameters.ring(), self.form.wanted(), self.form.kind().whole_rows);
         let (requests, answers): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
         // The answer's residues become those of `V` in place.
         let mut values: Vec<_> = answers.into_iter().map(|answer| Zeroizing::new(answer.into_residues())).collect();
-        let mut left: Vec<&mut [u64]> = values.iter_mut().map(|values| &mut values[..]).collect();
+        let left: Vec<&mut [u64]> = values.iter_mut().map(|values| &mut values[..]).collect();
+        match hints {
+            Hints::Kept(unmasking) => self.unmask_by_matrix(unmasking, &requests, left, workspace)?,
+            Hints::Brought(rows) => self.unmask_by_rows(rows, &requests, left),
+        }
+        Ok(values)
+    }
+
+    /// What a row's residues modulo one prime lack is added to them; what is wanted takes the first places. Scratch has a word for every coefficient.
+    fn add_pads(&self, limb: usize, pads: &[u64], scratch: &mut [u64], values: &mut [u64]) {
+        let (ring, wanted) = (self.parameters.ring(), self.form.wanted());
         let count = wanted.count();
+        if self.form.kind().whole_rows {
+            // Everything is added up in the NTT domain.
+            scratch.copy_from_slice(values);
+            ring.add_residues(limb, scratch, pads);
+            ring.inverse_some(limb, scratch, wanted.pruning());
+            wanted.pick(scratch, &mut values[..count]);
+        } else {
+            let picked = &mut scratch[..count];
+            wanted.pick(pads, picked);
+            ring.add_residues(limb, values, picked);
+        }
+    }
+
+    fn unmask_by_matrix(
+        &self,
+        unmasking: &Unmasking,
+        requests: &[PendingRequest<'_>],
+        mut left: Vec<&mut [u64]>,
+        workspace: &Workspace,
+    ) -> Result<(), MaskError> {
+        let ring = self.parameters.ring();
         let add = |limb: usize, pads: &[u64], scratch: &mut [u64], values: &mut [u64]| {
-            if whole {
-                // Everything is added up in the NTT domain; what is wanted of the sum takes the first places.
-                scratch.copy_from_slice(values);
-                ring.add_residues(limb, scratch, pads);
-                ring.inverse_some(limb, scratch, wanted.pruning());
-                wanted.pick(scratch, &mut values[..count]);
-            } else {
-                let picked = &mut scratch[..count];
-                wanted.pick(pads, picked);
-                ring.add_residues(limb, values, picked);
-            }
+            self.add_pads(limb, pads, scratch, values);
         };
-        let back = (!whole).then(|| wanted.pruning());
+        let back = (!self.form.kind().whole_rows).then(|| self.form.wanted().pruning());
         for block in 0..self.blocks {
             let rows = block * self.block_rows()..(block + 1) * self.block_rows();
             let len = self.form.limbs()[rows.clone()].iter().sum::<usize>() * self.form.count();
@@ -86,7 +116,42 @@ impl LayerKey {
             let (inputs, lens) = ((rows, Inputs::Elements(&inputs)), vec![self.form.count(); ring.limbs()]);
             unmasking.0.apply(ring, inputs, back, (&mut outs, &lens), workspace, add)?;
         }
-        Ok(values)
+        Ok(())
+    }
+
+    /// The same with hints that are read from their bytes and secrets that are drawn again, a row at a time: a client that keeps no hints has no room for
+    /// all of them in one form or another.
+    fn unmask_by_rows(&self, rows: &[(usize, &[u8])], requests: &[PendingRequest<'_>], mut left: Vec<&mut [u64]>) {
+        let (all, count) = (self.parameters.ring(), self.form.count());
+        let mut jobs = Vec::with_capacity(rows.len());
+        for (o, (&(limbs, bytes), key)) in rows.iter().zip(&self.row_keys).enumerate() {
+            let outs: Vec<&mut [u64]> = left.iter_mut().filter_map(|out| out.split_off_mut(..limbs * count)).collect();
+            jobs.push((o / self.block_rows(), bytes, key, outs));
+        }
+        let scratch = || (all.zero::<Ntt>(), Zeroizing::new([all.zero::<Ntt>(), all.zero()]));
+        jobs.into_par_iter().for_each_init(scratch, |(hint, secrets), (block, bytes, key, outs)| {
+            let [pads, more] = &mut **secrets;
+            let ring = self.parameters.ring_of(key.is_none());
+            let mut r = Reader::new(bytes);
+            for (l, m) in ring.moduli().iter().enumerate() {
+                // It was read before, by the check.
+                let read = r.residues(ring.kernel(), m, hint.limb_mut(l));
+                debug_assert!(read.is_ok());
+            }
+            let secret = key.as_ref().map(|key| row_secret(ring, key));
+            for (request, values) in requests.iter().zip(outs) {
+                match (&secret, request.z.get(block)) {
+                    (Some(secret), Some(z)) => ring.sum_of_products(pads, [[&*request.s, hint], [&**z, &**secret]]),
+                    _ => ring.sum_of_products(pads, [[&*request.s, hint]]),
+                }
+                for (l, values) in values.chunks_exact_mut(count).enumerate() {
+                    if !self.form.kind().whole_rows {
+                        ring.inverse_some(l, pads.limb_mut(l), self.form.wanted().pruning());
+                    }
+                    self.add_pads(l, pads.limb(l), more.limb_mut(l), values);
+                }
+            }
+        });
     }
 
     /// Residues as [`LayerKey::unmask`] leaves them as numbers, `[row][wanted]`, row by row by `read`.

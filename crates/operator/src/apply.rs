@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use jali_mask::{Answer, AnswerKind};
+use jali_mask::{Answer, AnswerKind, expand_public};
 use jali_ring::wire::{Writer, pack_residues, packed_len, poly_len, rows_len};
 use jali_ring::{Inputs, Ntt, Poly, RingError, Workspace};
 
@@ -34,7 +34,7 @@ impl Operator {
 
     /// Answers a batch: `inputs` holds what a client's [`Writer::polys`] wrote for all of them, `out` gets [`Operator::rows_len`] bytes for each,
     /// row by row and prime by prime what is asked for, packed. The matrix is read once for every 16 images. A second component is what
-    /// [`Operator::write_hints`] writes.
+    /// [`Operator::hints`] gives.
     ///
     /// # Errors
     /// [`OperatorError::Ring`] if the bytes are not those of so many inputs, at least one, or hold a residue that is not below its prime: nothing
@@ -50,31 +50,72 @@ impl Operator {
         if out.len() != images.saturating_mul(image_len) {
             return unfit("bytes for the answers", images.saturating_mul(image_len), out.len());
         }
-        let (moduli, wanted, count) = (self.ring.moduli(), self.form.wanted(), self.count(kind));
-        let back = (!kind.whole_rows).then(|| wanted.pruning());
-        let lens: Vec<usize> = moduli.iter().map(|m| packed_len(m, count)).collect();
         let images: Vec<&[u8]> = inputs.chunks_exact(self.tiles() * element).collect();
         let mut left: Vec<&mut [u8]> = out.chunks_exact_mut(image_len).collect();
         for block in 0..self.blocks {
-            let (rows, tiles) = (self.block_rows(block), self.block_tiles(block));
+            let tiles = self.block_tiles(block);
             let part: Vec<&[u8]> = images.iter().map(|x| &x[element * tiles.start..element * tiles.end]).collect();
-            let len = rows_len(moduli, &self.form.limbs()[rows.clone()], count);
-            let mut outs: Vec<&mut [u8]> = left.iter_mut().filter_map(|out| out.split_off_mut(..len)).collect();
-            let pack = |limb: usize, all: &[u64], residues: &mut [u64], out: &mut [u8]| {
-                let residues = match back {
-                    None => all,
-                    Some(_) => {
-                        let residues = &mut residues[..count];
-                        wanted.pick(all, residues);
-                        residues
-                    }
-                };
-                pack_residues(self.ring.kernel(), &moduli[limb], residues, out);
-            };
-            let inputs = (rows, Inputs::Packed(&part));
-            self.store.apply(&self.ring, inputs, back, (&mut outs, &lens), &self.workspace, pack)?;
+            self.block_into(kind.whole_rows, block, Inputs::Packed(&part), &mut left)?;
         }
         Ok(())
+    }
+
+    /// The rows of a block times some inputs, packed, at the beginning of `left`, which has places for all that follows and is left with the rest.
+    fn block_into(
+        &self,
+        whole_rows: bool,
+        block: usize,
+        inputs: Inputs<'_>,
+        left: &mut [&mut [u8]],
+    ) -> Result<(), RingError> {
+        let (moduli, wanted, rows) = (self.ring.moduli(), self.form.wanted(), self.block_rows(block));
+        let count = if whole_rows { self.ring.degree() } else { wanted.count() };
+        let back = (!whole_rows).then(|| wanted.pruning());
+        let lens: Vec<usize> = moduli.iter().map(|m| packed_len(m, count)).collect();
+        let len = rows_len(moduli, &self.form.limbs()[rows.clone()], count);
+        let mut outs: Vec<&mut [u8]> = left.iter_mut().filter_map(|out| out.split_off_mut(..len)).collect();
+        let pack = |limb: usize, all: &[u64], residues: &mut [u64], out: &mut [u8]| {
+            let residues = match back {
+                None => all,
+                Some(_) => {
+                    let residues = &mut residues[..count];
+                    wanted.pick(all, residues);
+                    residues
+                }
+            };
+            pack_residues(self.ring.kernel(), &moduli[limb], residues, out);
+        };
+        self.store.apply(&self.ring, (rows, inputs), back, (&mut outs, &lens), &self.workspace, pack)
+    }
+
+    /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`, packed: what an answer with whole rows is to the public vector. Computed from what the
+    /// server holds, so they need no place in a bundle. A row's hint is held modulo as many primes as the row.
+    ///
+    /// # Errors
+    /// [`OperatorError::Ring`] if `out` has not [`Operator::hints_len`] bytes.
+    pub fn hints(&self, mut out: &mut [u8]) -> Result<(), OperatorError> {
+        if out.len() != self.hints_len() {
+            let what = "bytes for the hints";
+            return Err(RingError::Length { what, expected: self.hints_len(), got: out.len() }.into());
+        }
+        for block in 0..self.blocks {
+            let a = expand_public(&self.ring, &self.a_seed, self.block_tiles(block));
+            let inputs = [a.iter().collect()];
+            self.block_into(true, block, Inputs::Elements(&inputs), std::slice::from_mut(&mut out))?;
+        }
+        Ok(())
+    }
+
+    /// Bytes of all hints.
+    pub fn hints_len(&self) -> usize {
+        rows_len(self.ring.moduli(), self.form.limbs(), self.ring.degree())
+    }
+
+    /// Bytes of memory that computing all hints takes at most, they themselves among them.
+    pub fn hint_work_bytes(&self) -> usize {
+        let (element, tiles) = (8 * self.ring.limbs() * self.ring.degree(), self.store.tiles());
+        let a = tiles.saturating_mul(element);
+        self.hints_len().saturating_add(a).saturating_add(Workspace::bytes_needed(&self.ring, tiles, 1))
     }
 
     /// As [`Operator::answer`], from elements to decoded answers.

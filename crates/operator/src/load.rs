@@ -4,10 +4,10 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::Arc;
 
-use jali_mask::{AnswerForm, Wanted, expand_public};
+use jali_mask::{AnswerForm, Wanted};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
-use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
-use jali_ring::{Inputs, Kernel, Modulus, Ntt, Poly, Ring, RowStore, Workspace};
+use jali_ring::wire::{Reader, poly_len};
+use jali_ring::{Kernel, Modulus, Ntt, Poly, Ring, RowStore, Workspace};
 
 use crate::OperatorError;
 use crate::container::{Bundle, Kind};
@@ -23,8 +23,6 @@ const MAX_ROWS: usize = 1 << 20;
 const MAX_DESCRIPTIONS: u64 = 1 << 24;
 /// Most bytes of a section with rows: a single row of the largest layer that we know of takes a tenth of it.
 const MAX_SECTION: u64 = 1 << 30;
-/// Hints that are computed before they are packed.
-const HINTS_TOGETHER: usize = 8;
 /// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
 const TABLE_BYTES: usize = 2 * (16 + 14);
 
@@ -37,7 +35,7 @@ pub struct Operator {
     /// Blocks of equally many rows, each with tiles of its own.
     pub(crate) blocks: usize,
     hidden_rows: usize,
-    a_seed: [u8; 32],
+    pub(crate) a_seed: [u8; 32],
     /// Shared by a model's operators. All that it holds came from requests and is as public.
     pub(crate) workspace: Arc<Workspace>,
 }
@@ -294,39 +292,6 @@ impl Operator {
         }
         let form = Arc::new(AnswerForm::new(wanted, row_limbs));
         Ok(Self { ring, form, store, blocks, hidden_rows, a_seed, workspace: workspace.clone() })
-    }
-
-    /// Writes the hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`, packed: computed from what the server holds, so they need no place in
-    /// a bundle. A row's hint is held modulo as many primes as the row.
-    ///
-    /// # Errors
-    /// [`OperatorError::Ring`] never in practice.
-    pub fn write_hints(&self, w: &mut Writer) -> Result<(), OperatorError> {
-        for block in 0..self.blocks {
-            let rows = self.block_rows(block);
-            let a = expand_public(&self.ring, &self.a_seed, self.block_tiles(block));
-            let prepared = self.store.prepare(&self.ring, Inputs::Elements(&[a.iter().collect()]))?;
-            drop(a);
-            for first in rows.clone().step_by(HINTS_TOGETHER) {
-                let some = first..rows.end.min(first + HINTS_TOGETHER);
-                for hint in self.store.products(&self.ring, &prepared, some)?.iter().flatten() {
-                    let moduli = self.ring.moduli()[..hint.limbs()].iter().enumerate();
-                    moduli.for_each(|(l, m)| w.residues(self.ring.kernel(), m, hint.limb(l)));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Bytes that [`Operator::write_hints`] writes.
-    pub fn hints_len(&self) -> usize {
-        rows_len(self.ring.moduli(), self.form.limbs(), self.ring.degree())
-    }
-
-    /// Bytes of memory that writing all hints takes at most, they themselves among them.
-    pub fn hint_work_bytes(&self) -> usize {
-        let element = 8 * self.ring.limbs() * self.ring.degree();
-        self.hints_len().saturating_add((2 * HINTS_TOGETHER + 2 * self.store.tiles()).saturating_mul(element))
     }
 
     /// Rows of a block.

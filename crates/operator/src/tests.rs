@@ -265,10 +265,9 @@ fn large_operators_are_cut_into_sections_and_hints_are_those_of_sealing() {
     bundle.verify(|_| {}).unwrap();
     let model = load(&bytes, NO_LIMIT).unwrap();
     let operator = &model.operators()[0];
-    let mut w = jali_ring::wire::Writer::new();
-    operator.write_hints(&mut w).unwrap();
-    let written = w.finish();
-    assert_eq!(written.len(), operator.hints_len());
+    let mut written = vec![0; operator.hints_len()];
+    operator.hints(&mut written).unwrap();
+    assert!(operator.hints(&mut written[1..]).is_err());
     let hints = jali_ring::wire::Reader::new(&written).polys(operator.ring(), operator.rows()).unwrap();
     let mut w = jali_ring::wire::Writer::new();
     key.encode(&mut w);

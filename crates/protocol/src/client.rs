@@ -286,7 +286,7 @@ impl<'m> Inference<'m> {
             };
         // Every request is used up, and with it its secrets, whatever comes out.
         let batch = pending.into_iter().zip(decoded).collect();
-        let finished = key.finish_batch(batch, second.as_deref(), &self.workspace);
+        let finished = key.finish_batch(batch, second, &self.workspace);
         // The refusal is the server's own public word.
         let values = finished.map_err(|_| ProtocolError::Rejected {
             layer: self.client.outline.graph().nodes()[node].name.clone(),

@@ -141,7 +141,7 @@ pub fn encode_answer(asked: &Asked<'_>, operator: &Operator) -> Result<Vec<u8>, 
     let rows = w.space(images.saturating_mul(operator.rows_len(kind)));
     operator.answer(kind, inputs, images, rows).map_err(|_| Refusal::Malformed)?;
     if kind.second_component {
-        operator.write_hints(&mut w).map_err(|_| Refusal::Malformed)?;
+        operator.hints(w.space(operator.hints_len())).map_err(|_| Refusal::Malformed)?;
     }
     Ok(w.finish())
 }
@@ -166,18 +166,18 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
         .find(|&c| c as u8 == code)
 }
 
-/// The answers of a batch, and their second component where the form has one.
-pub type Answers = (Vec<Answer>, Option<Vec<Poly<Ntt>>>);
+/// The answers of a batch, and the bytes of their second component where the form has one.
+pub type Answers<'b> = (Vec<Answer>, Option<&'b [u8]>);
 
 /// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape with residues below
-/// their primes.
-pub fn decode_answer(
-    bytes: &[u8],
+/// their primes. A second component is read by whoever checks it.
+pub fn decode_answer<'b>(
+    bytes: &'b [u8],
     operator: u32,
     ring: &Ring,
     form: &Arc<AnswerForm>,
     images: usize,
-) -> Option<Answers> {
+) -> Option<Answers<'b>> {
     let mut r = Reader::new(bytes);
     header(&mut r, ANSWER).ok()?;
     if r.u32().ok()? != operator || r.u8().ok()? != form.kind().byte() || r.u32().ok()? as usize != images {
@@ -191,7 +191,7 @@ pub fn decode_answer(
     }
     let one = |bytes: &[u8]| Answer::decode(ring, form, bytes).ok();
     let answers = r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect::<Option<_>>()?;
-    let second = if second { Some(read_hints(&mut r, ring, form.limbs())?) } else { None };
+    let second = if second { Some(r.raw(second_len).ok()?) } else { None };
     Some((answers, second))
 }
 
@@ -204,7 +204,7 @@ pub fn encode_hints(index: u32, operator: &Operator) -> Result<Vec<u8>, Operator
     w.raw(&HINTS);
     w.u8(VERSION);
     w.u32(index);
-    operator.write_hints(&mut w)?;
+    operator.hints(w.space(operator.hints_len()))?;
     Ok(w.finish())
 }
 
@@ -215,20 +215,18 @@ pub fn decode_hints(bytes: &[u8], operator: u32, ring: &Ring, limbs: &[usize]) -
     if r.u32().ok()? != operator || r.remaining() != rows_len(ring.moduli(), limbs, ring.degree()) {
         return None;
     }
-    read_hints(&mut r, ring, limbs)
-}
-
-/// Ring elements of rows modulo as many primes as `limbs` says, with residues below their primes.
-fn read_hints(r: &mut Reader<'_>, ring: &Ring, limbs: &[usize]) -> Option<Vec<Poly<Ntt>>> {
-    let mut hints = Vec::with_capacity(limbs.len());
+    let mut rows = Vec::with_capacity(limbs.len());
     for &limbs in limbs {
-        let mut hint = Poly::zero(limbs, ring.degree());
+        rows.push((limbs, r.raw(rows_len(ring.moduli(), &[limbs], ring.degree())).ok()?));
+    }
+    let hint = |(limbs, bytes): (usize, &[u8])| {
+        let (mut r, mut hint) = (Reader::new(bytes), Poly::zero(limbs, ring.degree()));
         for (l, m) in ring.moduli().iter().enumerate().take(limbs) {
             r.residues(ring.kernel(), m, hint.limb_mut(l)).ok()?;
         }
-        hints.push(hint);
-    }
-    Some(hints)
+        Some(hint)
+    };
+    rows.into_par_iter().map(hint).collect()
 }
 
 fn header(r: &mut Reader<'_>, kind: [u8; 2]) -> Result<(), RingError> {

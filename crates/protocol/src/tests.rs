@@ -274,6 +274,11 @@ fn every_lie_is_rejected(kind: AnswerKind) {
         };
         reject(&|a| a[7] ^= 1);
         reject(&|a| *a.last_mut().unwrap() ^= 1);
+        // Residues that are not below their primes.
+        reject(&|a| {
+            let end = a.len();
+            a[end - 16..].fill(0xff);
+        });
         reject(&|a| *a = old[layer].clone());
         reject(&|a| *a = old[(layer + 1) % 4].clone());
         reject(&|a| a.truncate(a.len() - 1));

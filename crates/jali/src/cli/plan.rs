@@ -31,7 +31,7 @@ pub(super) enum PlanCommand {
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Policies: random-weights, random-kernels, random-rows; magnitude-weights, magnitude-kernels, magnitude-rows (the largest stay\nhidden); sensitive-weights, sensitive-kernels, sensitive-rows (the most sensitive stay hidden; scores by `jali-audit sensitivity`);\ncost-rows (what saves most opens); first-layers, last-layers (these stay hidden). Only whole rows save anything.\n\nExamples:\n  jali plan create --network vgg3 --leak 0.8 --seed 7 --out plan.json\n  jali plan create --network vgg3 --policy magnitude-rows --leak 0.5 --out plan.json\n  jali plan create net.onnx --layers /fc1/Gemm --out plan.json\n  jali seal --network vgg3 --plan plan.json --out sealed"
+    after_help = "Policies: random-weights, random-kernels, random-rows; magnitude-weights, magnitude-kernels, magnitude-rows (the largest stay\nhidden); sensitive-weights, sensitive-kernels, sensitive-rows (the most sensitive stay hidden; scores by `jali-audit sensitivity`);\ncost-rows (what saves most opens); random-columns, magnitude-columns, sensitive-columns; first-layers, last-layers (these stay hidden).\nOnly whole rows and columns save anything.\n\nExamples:\n  jali plan create --network vgg3 --leak 0.8 --seed 7 --out plan.json\n  jali plan create --network vgg3 --policy magnitude-rows --leak 0.5 --out plan.json\n  jali plan create net.onnx --layers /fc1/Gemm --out plan.json\n  jali seal --network vgg3 --plan plan.json --out sealed"
 )]
 pub(super) struct CreateArgs {
     #[command(flatten)]
@@ -179,7 +179,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let layers = forecast(&model, &plan, &costs).map_err(JaliError::from)?;
     let open: usize = layers.iter().map(|l| l.weights_open).sum();
     say(format!(
-        "{}: {:.1} % of {} weights may be open; sealing is going to open {:.1} % (whole rows)",
+        "{}: {:.1} % of {} weights may be open; sealing is going to open {:.1} % (whole rows and columns)",
         args.out.display(),
         100.0 * plan.fraction_open(),
         graph.weights(),
@@ -299,7 +299,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     ];
     say(format!("made by {}\n\n{}\n", report.made, table(&header, 2, rows)))?;
     say(format!(
-        "permitted   {:.1} % of {} weights; sealing is going to open {:.1} %, because only whole rows save anything",
+        "permitted   {:.1} % of {} weights; sealing is going to open {:.1} %, because only whole rows and columns save anything",
         100.0 * report.fraction_permitted,
         report.weights,
         100.0 * report.fraction_open

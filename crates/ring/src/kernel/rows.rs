@@ -188,7 +188,13 @@ impl RowStore {
     ///
     /// # Errors
     /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape or kernel.
-    pub fn products(&self, ring: &Ring, batch: &Batch, rows: Range<usize>) -> Result<Vec<Vec<Poly<Ntt>>>, RingError> {
+    #[cfg(test)]
+    pub(crate) fn products(
+        &self,
+        ring: &Ring,
+        batch: &Batch,
+        rows: Range<usize>,
+    ) -> Result<Vec<Vec<Poly<Ntt>>>, RingError> {
         self.fits(ring, batch, &rows)?;
         let (images, degree) = (batch.images(), ring.degree());
         let none = |row: usize| vec![Poly::zero(self.limbs(row), degree); images];
