@@ -36,12 +36,13 @@ impl Verified {
 /// As secret as the scalars: the server knows the rows, so enough of these values would give the scalars away.
 pub(crate) struct Expected(Zeroizing<Vec<Vec<Vec<u64>>>>);
 
-/// Secret scalars and the vectors `U`; the same for all requests until the model is sealed again.
+/// Secret scalars and what hints must satisfy; the same for all requests until the model is sealed again. The vectors `U` stand with the public vector in
+/// `LayerKey`, where masking reads them together.
 pub struct CheckKey {
     /// `[scalar][limb][row]`.
     alphas: [Vec<Vec<u64>>; SCALARS],
-    /// `U`, one element per tile, for either scalar.
-    vectors: [Vec<Poly<Ntt>>; SCALARS],
+    /// `sum_i U[i]*a[i]` for either scalar: what hints must satisfy.
+    hints: [Poly<Ntt>; SCALARS],
     rejects: AtomicU32,
 }
 
@@ -54,7 +55,7 @@ impl std::fmt::Debug for CheckKey {
 impl Drop for CheckKey {
     fn drop(&mut self) {
         self.alphas.zeroize();
-        self.vectors.zeroize();
+        self.hints.zeroize();
     }
 }
 
@@ -73,42 +74,52 @@ fn combination<'p>(
     sum
 }
 
+/// `U`, one element per tile, for the rows `W~`, in so many blocks with tiles of their own, and scalars `[limb][row]`. A row that is held modulo the first primes
+/// only has no part in the other limbs, here and in [`CheckKey::verify`]: nothing of it comes back there.
+pub(crate) fn vector(
+    ring: &Ring,
+    rows: &[Vec<Poly<Ntt>>],
+    blocks: usize,
+    alpha: &[Vec<u64>],
+) -> Zeroizing<Vec<Poly<Ntt>>> {
+    let (tiles, block_rows) = (rows.first().map_or(0, Vec::len), rows.len() / blocks);
+    let element = |i: usize| {
+        let (block, tile) = (i / tiles * block_rows..(i / tiles + 1) * block_rows, i % tiles);
+        let alpha: Vec<&[u64]> = alpha.iter().map(|a| &a[block.clone()]).collect();
+        combination(ring, &alpha, rows[block].iter().map(|row| &row[tile]))
+    };
+    Zeroizing::new((0..blocks * tiles).into_par_iter().map(element).collect())
+}
+
 impl CheckKey {
-    /// `U` for the rows `W~`, in so many blocks with tiles of their own, and scalars `[scalar][limb][row]`. A row that is held modulo the first primes only has no part in the
-    /// other limbs, here and in [`CheckKey::verify`]: nothing of it comes back there.
-    pub(crate) fn new(ring: &Ring, rows: &[Vec<Poly<Ntt>>], blocks: usize, alphas: [Vec<Vec<u64>>; SCALARS]) -> Self {
-        let (tiles, block_rows) = (rows.first().map_or(0, Vec::len), rows.len() / blocks);
-        let combine = |alpha: &[Vec<u64>]| -> Vec<Poly<Ntt>> {
-            let element = |i: usize| {
-                let (block, tile) = (i / tiles * block_rows..(i / tiles + 1) * block_rows, i % tiles);
-                let alpha: Vec<&[u64]> = alpha.iter().map(|a| &a[block.clone()]).collect();
-                combination(ring, &alpha, rows[block].iter().map(|row| &row[tile]))
-            };
-            (0..blocks * tiles).into_par_iter().map(element).collect()
-        };
-        let vectors = [combine(&alphas[0]), combine(&alphas[1])];
-        Self { alphas, vectors, rejects: AtomicU32::new(0) }
+    /// Of the scalars `[scalar][limb][row]`, the vectors `U` that belong to them, and the public vector `a`.
+    pub(crate) fn new(
+        ring: &Ring,
+        alphas: [Vec<Vec<u64>>; SCALARS],
+        vectors: [&[Poly<Ntt>]; SCALARS],
+        a: &[Poly<Ntt>],
+    ) -> Self {
+        let hints = vectors.map(|u| std::mem::take(&mut *inner_product(ring, u, a)));
+        Self { alphas, hints, rejects: AtomicU32::new(0) }
     }
 
-    /// Scalars and vectors as they were stored.
-    pub(crate) fn restore(alphas: [Vec<Vec<u64>>; SCALARS], vectors: [Vec<Poly<Ntt>>; SCALARS]) -> Self {
-        Self { alphas, vectors, rejects: AtomicU32::new(0) }
+    /// Whether hints are right: `sum_o alpha[o]*H[o] = sum_i U[i]*a[i]` on every coefficient.
+    pub(crate) fn right_hints(&self, ring: &Ring, hints: &[Poly<Ntt>]) -> bool {
+        let combine = |alphas: &Vec<Vec<u64>>| Zeroizing::new(combination(ring, alphas, hints.iter()));
+        let got: Vec<_> = self.alphas.par_iter().map(combine).collect();
+        self.are_hints(ring, &got)
     }
 
-    /// Whether `sum_o alpha[o]*rows[o] = sum_i U[i]*x[i]` on every coefficient, where `rows` should be `W~*x`.
-    pub(crate) fn right_combination(&self, ring: &Ring, rows: &[Poly<Ntt>], x: &[Poly<Ntt>]) -> bool {
-        let different = (0..SCALARS).into_par_iter().map(|c| {
-            let want = inner_product(ring, &self.vectors[c], x);
-            let got = Zeroizing::new(combination(ring, &self.alphas[c], rows.iter()));
-            let limbs = (0..ring.limbs()).map(|l| got.limb(l).iter().zip(want.limb(l)));
-            limbs.fold(0, |different, limb| limb.fold(different, |d, (g, w)| d | (g ^ w)))
-        });
-        different.reduce(|| 0, |a, b| a | b) == 0
+    /// Whether these are the sums of right hints.
+    fn are_hints(&self, ring: &Ring, got: &[Zeroizing<Poly<Ntt>>]) -> bool {
+        let limbs = got.iter().zip(&self.hints);
+        let limbs = limbs.flat_map(|(got, want)| (0..ring.limbs()).map(|l| (got.limb(l), want.limb(l))));
+        limbs.flat_map(|(got, want)| got.iter().zip(want)).fold(0, |different, (g, w)| different | (g ^ w)) == 0
     }
 
-    /// The same for packed rows that should be `W~*x`, as a second component brings them, each modulo as many primes as `limbs` says and read once. Residues
-    /// that are not below their primes are not right (condition 6).
-    pub(crate) fn right_packed(&self, ring: &Ring, rows: &[(usize, &[u8])], x: &[Poly<Ntt>]) -> bool {
+    /// The same for packed hints, as a second component brings them, of every row the number of its primes and its bytes. They are read once. Residues that
+    /// are not below their primes are not right (condition 6).
+    pub(crate) fn right_packed(&self, ring: &Ring, rows: &[(usize, &[u8])]) -> bool {
         let zero = || [(); SCALARS].map(|()| Zeroizing::new(ring.zero::<Ntt>()));
         let some = |(first, rows): (usize, &[(usize, &[u8])])| {
             let (mut sums, mut values) = (zero(), ring.zero::<Ntt>());
@@ -133,16 +144,7 @@ impl CheckKey {
                 Some(a)
             },
         );
-        let Some(got) = added else { return false };
-        let wants = self.vectors.par_iter().map(|u| inner_product(ring, u, x)).collect::<Vec<_>>();
-        let limbs =
-            got.iter().zip(&wants).flat_map(|(got, want)| (0..ring.limbs()).map(|l| (got.limb(l), want.limb(l))));
-        limbs.flat_map(|(got, want)| got.iter().zip(want)).fold(0, |different, (g, w)| different | (g ^ w)) == 0
-    }
-
-    /// `U`, what a request's masking pass sums the masked tiles with.
-    pub(crate) fn vectors(&self) -> [&[Poly<Ntt>]; SCALARS] {
-        [&self.vectors[0], &self.vectors[1]]
+        added.is_some_and(|got| self.are_hints(ring, &got))
     }
 
     /// What the answer must satisfy, from the sums `sum_i U[i]*x~[i]`: these, in the domain and at the coefficients that are asked for.

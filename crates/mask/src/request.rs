@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
-use crate::check::{Expected, SCALARS, Verified};
+use crate::check::{Expected, Verified};
 use crate::unmask::Hints;
 use crate::{LayerId, LayerKey, MaskError, RequestEntropy};
 
@@ -74,14 +74,6 @@ impl std::fmt::Debug for Prepared {
     }
 }
 
-/// The sums of one pass over a request's tiles.
-struct Sums {
-    /// `sum_i a[i]*x[i]` before masking, block by block.
-    z: Vec<Zeroizing<Poly<Ntt>>>,
-    /// `sum_i u[c][i]*x[i]` after masking, over all of them.
-    checks: [Zeroizing<Poly<Ntt>>; SCALARS],
-}
-
 /// Masked tiles for the server, and what stays.
 pub type Masked<'k> = (Vec<Poly<Ntt>>, PendingRequest<'k>);
 
@@ -129,35 +121,12 @@ impl LayerKey {
         let (s, mut tiles) = rayon::join(|| self.secret(&request), || self.noisy(x.len(), Some(x), &request));
         // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
         // check's sums.
-        let sums = self.mask_tiles(&mut tiles, Pad::Secret(&s))?;
+        let sums = self.vectors.mask(self.parameters.ring(), &mut tiles, Pad::Secret(&s))?;
         Ok((tiles, self.pending(s, sums)?))
     }
 
-    /// Masks tiles in place, block by block.
-    fn mask_tiles(&self, tiles: &mut [Poly<Ntt>], pad: Pad<'_>) -> Result<Sums, MaskError> {
-        let (ring, width, [first, second]) = (self.parameters.ring(), self.block_tiles(), self.check.vectors());
-        let mut all: Option<Sums> = None;
-        for (block, tiles) in tiles.chunks_exact_mut(width).enumerate() {
-            let part = block * width..(block + 1) * width;
-            let pad = match pad {
-                Pad::Secret(s) => Pad::Secret(s),
-                Pad::Ready(pads) => Pad::Ready(&pads[part.clone()]),
-            };
-            let vectors = [&first[part.clone()], &second[part.clone()]];
-            let MaskSums { z, checks } = ring.mask(tiles, &self.a[part], pad, vectors)?;
-            match &mut all {
-                None => all = Some(Sums { z: vec![z], checks }),
-                Some(all) => {
-                    all.z.push(z);
-                    all.checks.iter_mut().zip(&checks).for_each(|(sum, more)| ring.add_assign(sum, more));
-                }
-            }
-        }
-        all.ok_or(MaskError::Shape { what: "tiles of an input", expected: self.tiles(), got: 0 })
-    }
-
     /// What stays of a request once its tiles are masked.
-    fn pending(&self, s: Zeroizing<Poly<Ntt>>, sums: Sums) -> Result<PendingRequest<'_>, MaskError> {
+    fn pending(&self, s: Zeroizing<Poly<Ntt>>, sums: MaskSums) -> Result<PendingRequest<'_>, MaskError> {
         let expected = self.check.expect(self.parameters.ring(), &self.form, sums.checks)?;
         let z = if self.row_keys.iter().any(Option::is_some) { sums.z } else { vec![] };
         Ok(PendingRequest { key: self, s, z, expected })
@@ -240,7 +209,7 @@ impl LayerKey {
         let request = self.derive("jali 1 prepared request", entropy, context, &copy.to_le_bytes());
         let s = self.secret(&request);
         let mut pads = Zeroizing::new(self.noisy(self.tiles(), None, &request));
-        let sums = self.mask_tiles(&mut pads, Pad::Secret(&s))?;
+        let sums = self.vectors.mask(self.parameters.ring(), &mut pads, Pad::Secret(&s))?;
         Ok(Prepared { layer: self.id, sealing: self.sealing.clone(), s, pads, noise: sums.z })
     }
 
@@ -258,7 +227,7 @@ impl LayerKey {
         }
         let lift = |x: &Vec<i64>| ring.forward(ring.lift(x, self.input_bound));
         let mut tiles: Vec<Poly<Ntt>> = x.par_iter().map(lift).collect();
-        let mut sums = self.mask_tiles(&mut tiles, Pad::Ready(&prepared.pads))?;
+        let mut sums = self.vectors.mask(ring, &mut tiles, Pad::Ready(&prepared.pads))?;
         sums.z.iter_mut().zip(&prepared.noise).for_each(|(z, noise)| ring.add_assign(z, noise));
         Ok((tiles, self.pending(prepared.s, sums)?))
     }
@@ -380,7 +349,7 @@ impl LayerKey {
         for &limbs in self.form.limbs() {
             rows.push((limbs, left.split_off(..rows_len(ring.moduli(), &[limbs], ring.degree()))?));
         }
-        (left.is_empty() && self.check.right_packed(ring, &rows, &self.a)).then_some(rows)
+        (left.is_empty() && self.check.right_packed(ring, &rows)).then_some(rows)
     }
 
     /// The integers that residues of `V` stand for.

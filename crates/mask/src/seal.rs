@@ -6,12 +6,12 @@ use std::sync::Arc;
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Ntt, Poly, Ring};
+use jali_ring::{MaskVectors, Ntt, Poly, Ring};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::AnswerForm;
-use crate::check::{CheckKey, SCALARS};
+use crate::check::{self, CheckKey, SCALARS};
 use crate::noise::{NoiseReport, RowNorms};
 use crate::unmask::Unmasking;
 use crate::{AnswerKind, MaskError, Parameters, SealEntropy, Wanted};
@@ -71,8 +71,8 @@ pub struct LayerKey {
     pub(crate) parameters: Parameters,
     pub(crate) form: Arc<AnswerForm>,
     pub(crate) input_bound: i64,
-    /// The public vector, one element per tile.
-    pub(crate) a: Vec<Poly<Ntt>>,
+    /// The public vector and those of the check, an element of each for every tile.
+    pub(crate) vectors: MaskVectors,
     /// Blocks of equally many rows and tiles.
     pub(crate) blocks: usize,
     /// `H[o]` and `s'[o]`; none if the hints come with every answer.
@@ -111,7 +111,7 @@ impl LayerKey {
 
     /// Ring elements per request.
     pub fn tiles(&self) -> usize {
-        self.a.len()
+        self.vectors.tiles()
     }
 
     /// Blocks of equally many rows and tiles: a row meets the tiles of its block only.
@@ -121,7 +121,7 @@ impl LayerKey {
 
     /// Tiles of every block.
     pub(crate) fn block_tiles(&self) -> usize {
-        self.a.len() / self.blocks
+        self.vectors.width()
     }
 
     /// Rows of every block.
@@ -253,7 +253,9 @@ pub fn seal(
     }
 
     let check_key = scope.key("jali 1 seal: check scalars", &[&*entropy.check, &row_bytes(rows)]);
-    let check = CheckKey::new(ring, &lifted, blocks, check_scalars(ring, &check_key, rows.len()));
+    let alphas = check_scalars(ring, &check_key, rows.len());
+    let [first, second] = [&alphas[0], &alphas[1]].map(|alpha| check::vector(ring, &lifted, blocks, alpha));
+    let (vectors, check) = vectors_and_check(ring, tiles, (&a, [&first, &second]), alphas)?;
     let sealing = scope.key("jali 1 seal: name of the sealing", &[&*entropy.check, &row_bytes(rows)]);
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
     let limbs = rows.iter().map(|row| parameters.ring_of(row.open).limbs()).collect();
@@ -271,7 +273,7 @@ pub fn seal(
         parameters: parameters.clone(),
         form: Arc::new(AnswerForm::new(wanted.clone(), limbs)),
         input_bound,
-        a,
+        vectors,
         blocks,
         unmasking: Some(Unmasking::new(parameters, &hints, &secrets)?),
         check,
@@ -282,6 +284,19 @@ pub fn seal(
         row_keys,
     };
     Ok((layer, key))
+}
+
+/// The vectors of a layer whose blocks have so many tiles as masking reads them, and the check that belongs to them.
+///
+/// # Errors
+/// [`MaskError::Ring`] if there is no memory for them.
+pub(crate) fn vectors_and_check(
+    ring: &Ring,
+    width: usize,
+    (a, u): (&[Poly<Ntt>], [&[Poly<Ntt>]; SCALARS]),
+    alphas: [Vec<Vec<u64>>; SCALARS],
+) -> Result<(MaskVectors, CheckKey), MaskError> {
+    Ok((MaskVectors::new(ring, width, a, u)?, CheckKey::new(ring, alphas, u, a)))
 }
 
 /// Inputs are digested as 32-bit numbers at most.

@@ -11,15 +11,15 @@
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::sample::Key;
 use jali_ring::wire::{Reader, Writer, poly_len};
-use jali_ring::{Ntt, Poly, Ring};
+use jali_ring::{Ntt, Poly, Ring, Vector};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use std::sync::Arc;
 
 use crate::answer::AnswerForm;
-use crate::check::{CheckKey, SCALARS};
-use crate::seal::{check_bound, check_scalars, expand_public, row_secret};
+use crate::check::SCALARS;
+use crate::seal::{check_bound, check_scalars, expand_public, row_secret, vectors_and_check};
 use crate::unmask::Unmasking;
 use crate::{AnswerKind, LayerId, LayerKey, MaskError, NoiseReport, Parameters, Wanted};
 
@@ -60,7 +60,12 @@ impl LayerKey {
                 None => w.u8(ROW_OPEN),
             }
         }
-        self.check.vectors().iter().for_each(|vectors| w.polys(self.parameters.ring(), *vectors));
+        let ring = self.parameters.ring();
+        for scalar in 0..SCALARS {
+            let element = |tile| self.vectors.element(ring, Vector::Check(scalar), tile);
+            let vector = Zeroizing::new((0..self.tiles()).into_par_iter().map(element).collect::<Vec<_>>());
+            w.polys(ring, &*vector);
+        }
     }
 }
 
@@ -100,11 +105,12 @@ impl UnhintedKey {
                 _ => return Err(r.malformed("kind of a row").into()),
             });
         }
-        let vectors = [r.polys(ring, tiles)?, r.polys(ring, tiles)?];
+        let [first, second] = [Zeroizing::new(r.polys(ring, tiles)?), Zeroizing::new(r.polys(ring, tiles)?)];
         let limbs = row_keys.iter().map(|key| parameters.ring_of(key.is_none()).limbs()).collect();
-        let check = CheckKey::restore(check_scalars(ring, &check_key, rows), vectors);
+        let (a, alphas) = (expand_public(ring, &a_seed, 0..tiles), check_scalars(ring, &check_key, rows));
+        let (vectors, check) = vectors_and_check(ring, row_tiles, (&a, [&first, &second]), alphas)?;
         Ok(Self(LayerKey {
-            a: expand_public(ring, &a_seed, 0..tiles),
+            vectors,
             form: Arc::new(AnswerForm::new(wanted, limbs).with_kind(kind)),
             id,
             input_bound,
@@ -177,7 +183,7 @@ impl UnhintedKey {
         if hints.len() != key.rows() || !hints.iter().zip(key.form.limbs()).all(shaped) {
             return false;
         }
-        key.check.right_combination(ring, hints, &key.a)
+        key.check.right_hints(ring, hints)
     }
 
     /// The key as it is, if hints are to come with every answer.

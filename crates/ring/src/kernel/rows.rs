@@ -165,6 +165,43 @@ impl RowStore {
         }
     }
 
+    /// A ring element of a row again as it was [put into place](RowStore::set), modulo all primes that the row is held modulo.
+    pub(crate) fn get(&self, ring: &Ring, row: usize, tile: usize) -> Poly<Ntt> {
+        let mut out = Poly::zero(self.limbs(row), self.degree);
+        for (l, limb) in self.limbs.iter().enumerate().take(self.limbs(row)) {
+            let (m, unheld, place) = (&ring.moduli()[l], limb.modulus.invert(limb.factor), self.place(l));
+            for (k, out) in out.limb_mut(l).iter_mut().enumerate() {
+                let run = place.at(limb.before[row] as usize, k / BLOCK, k % BLOCK / (BLOCK / 2), tile);
+                *out = m.mul(self.bits_at(run, k % (BLOCK / 2), limb.bits), unheld);
+            }
+        }
+        out
+    }
+
+    /// The residue number `k` of those that begin at `run`, as it is held.
+    fn bits_at(&self, run: usize, k: usize, bits: usize) -> u64 {
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&self.bytes[run + k * bits / 8..][..16]);
+        (u128::from_le_bytes(bytes) >> (k * bits % 8)) as u64 & ((1 << bits) - 1)
+    }
+
+    /// Where the elements of a limb's rows lie.
+    pub(crate) fn place(&self, limb: usize) -> Place {
+        let held = &self.limbs[limb];
+        let rows = held.before.last().map_or(0, |&rows| rows as usize);
+        Place { start: held.bytes.start, bits: held.bits, tiles: self.tiles, rows, blocks: self.degree / BLOCK }
+    }
+
+    /// # Errors
+    /// [`RingError::Length`] for another ring than the rows were made for, or another kernel.
+    pub(crate) fn holds_ring(&self, ring: &Ring) -> Result<(), RingError> {
+        let same = self.degree == ring.degree() && self.kernel == ring.kernel();
+        match same && ring.moduli().iter().eq(self.limbs.iter().map(|limb| &limb.modulus)) {
+            true => Ok(()),
+            false => Err(RingError::Length { what: "primes", expected: self.limbs.len(), got: ring.limbs() }),
+        }
+    }
+
     /// Inputs in the order in which rows read them; an input has `tiles` elements.
     ///
     /// # Errors
@@ -319,6 +356,36 @@ pub(crate) struct Part {
     pub(crate) matrix_rows: Vec<usize>,
 }
 
+/// Blocks of rows that lie before this one's in its group and the groups before.
+fn elements_before(group: &Range<usize>, row: usize, block: usize, blocks: usize) -> usize {
+    group.start * blocks + block * group.len() + (row - group.start)
+}
+
+/// Where the elements of one limb's rows lie.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    start: usize,
+    bits: usize,
+    tiles: usize,
+    rows: usize,
+    blocks: usize,
+}
+
+impl Place {
+    /// Bits per residue.
+    pub(crate) fn bits(&self) -> usize {
+        self.bits
+    }
+
+    /// The byte at which half a block of a row's tile begins.
+    #[inline(always)]
+    pub(crate) fn at(&self, row: usize, block: usize, half: usize, tile: usize) -> usize {
+        let first = row / GROUP * GROUP;
+        let before = elements_before(&(first..self.rows.min(first + GROUP)), row, block, self.blocks);
+        self.start + ((2 * before + half) * self.tiles + tile) * (BLOCK / 16 * self.bits)
+    }
+}
+
 impl LimbRows {
     /// Bytes of a block of one tile.
     fn run(&self) -> usize {
@@ -333,8 +400,7 @@ impl LimbRows {
 
     /// Blocks of rows that lie before this one's.
     fn elements_before(&self, row: usize, block: usize, blocks: usize) -> usize {
-        let group = self.group(row);
-        group.start * blocks + block * group.len() + (row - group.start)
+        elements_before(&self.group(row), row, block, blocks)
     }
 
     /// Whether it has this row.
@@ -367,15 +433,12 @@ impl RowStore {
         let held = self.limbs.iter().take_while(|limb| limb.holds(row));
         let mut out = Poly::zero(held.clone().count(), ring.degree());
         for (l, limb) in held.enumerate() {
-            let (m, row, blocks) = (&ring.moduli()[l], limb.before[row] as usize, ring.degree() / BLOCK);
+            let (m, row, place) = (&ring.moduli()[l], limb.before[row] as usize, self.place(l));
             let (p, unheld) = (u128::from(m.value()), u128::from(m.invert(limb.factor)));
             for (k, o) in out.limb_mut(l).iter_mut().enumerate() {
                 for (tile, x) in x.iter().enumerate() {
-                    let before = 2 * limb.elements_before(row, k / BLOCK, blocks) + k % BLOCK / (BLOCK / 2);
-                    let (run, bit) = ((before * self.tiles + tile) * limb.run() / 2, k % (BLOCK / 2) * limb.bits);
-                    let mut bytes = [0; 16];
-                    bytes.copy_from_slice(&self.bytes[limb.bytes.start + run + bit / 8..][..16]);
-                    let w = u128::from_le_bytes(bytes) >> (bit % 8) & ((1 << limb.bits) - 1);
+                    let run = place.at(row, k / BLOCK, k % BLOCK / (BLOCK / 2), tile);
+                    let w = u128::from(self.bits_at(run, k % (BLOCK / 2), limb.bits));
                     let product = u128::from(x.limb(l)[k]) * (w * unheld % p);
                     *o = ((u128::from(*o) + product) % p) as u64;
                 }

@@ -404,39 +404,89 @@ fn combine(ring: &Ring, f: impl Fn(usize, usize, u128) -> u128) -> Poly<Ntt> {
 
 #[test]
 fn masking_agrees_with_wide_integers() {
-    for (bits, tiles, extreme) in [(34, 3, false), (34, 3, true), (47, 5, true), (50, 2, true), (28, 1, false)] {
+    // Primes with and without folds between few products; blocks of the matrix of one and of many tiles.
+    for (bits, width, blocks, extreme) in [
+        (34, 3, 1, false),
+        (34, 3, 2, true),
+        (47, 5, 1, true),
+        (47, 70, 1, true),
+        (50, 2, 1, true),
+        (50, 5, 4, true),
+        (28, 1, 3, false),
+    ] {
+        let tiles = width * blocks;
         for kernel in kernels() {
             let ring = Ring::with_kernel(1024, &[bits, bits], kernel).unwrap();
             let element = |seed: usize| if extreme { top(&ring) } else { random_polys(&ring, 1, seed as u8).remove(0) };
             let list = |seed: usize| -> Vec<Poly<Ntt>> { (0..tiles).map(|i| element(seed + i)).collect() };
             let (x, a, u0, u1, s) = (list(0), list(50), list(100), list(150), element(200));
+            let vectors = MaskVectors::new(&ring, width, &a, [&u0, &u1]).unwrap();
+            assert_eq!((vectors.tiles(), vectors.width()), (tiles, width));
+            for i in 0..tiles {
+                let held = [Vector::Public, Vector::Check(0), Vector::Check(1)].map(|v| vectors.element(&ring, v, i));
+                assert!(held == [a[i].clone(), u0[i].clone(), u1[i].clone()], "{}", kernel.name());
+            }
             let mut masked = x.clone();
-            let sums = ring.mask(&mut masked, &a, Pad::Secret(&s), [&u0, &u1]).unwrap();
+            let sums = vectors.mask(&ring, &mut masked, Pad::Secret(&s)).unwrap();
             let at = |p: &Poly<Ntt>, l: usize, k: usize| u128::from(p.limb(l)[k]);
             for i in 0..tiles {
                 let want = combine(&ring, |l, k, p| at(&x[i], l, k) + p - at(&a[i], l, k) * at(&s, l, k) % p);
                 assert!(masked[i] == want, "{}, tile {i}, {bits} bits", kernel.name());
             }
             let sum = |u: &[Poly<Ntt>], v: &[Poly<Ntt>]| {
-                combine(&ring, |l, k, p| (0..tiles).map(|i| at(&u[i], l, k) * at(&v[i], l, k) % p).sum())
+                combine(&ring, |l, k, p| u.iter().zip(v).map(|(u, v)| at(u, l, k) * at(v, l, k) % p).sum())
             };
-            assert!(*sums.z == sum(&a, &x), "{}, z, {bits} bits", kernel.name());
+            assert_eq!(sums.z.len(), blocks);
+            for (z, (a, x)) in sums.z.iter().zip(a.chunks(width).zip(x.chunks(width))) {
+                assert!(**z == sum(a, x), "{}, z, {bits} bits", kernel.name());
+            }
             assert!(*sums.checks[0] == sum(&u0, &masked) && *sums.checks[1] == sum(&u1, &masked), "{}", kernel.name());
             // The same with pads made earlier: -a*s through a tile of zeros.
             let mut pads = vec![ring.zero(); tiles];
-            ring.mask(&mut pads, &a, Pad::Secret(&s), [&u0, &u1]).unwrap();
+            vectors.mask(&ring, &mut pads, Pad::Secret(&s)).unwrap();
             let mut again = x.clone();
-            let ready = ring.mask(&mut again, &a, Pad::Ready(&pads), [&u0, &u1]).unwrap();
+            let ready = vectors.mask(&ring, &mut again, Pad::Ready(&pads)).unwrap();
             assert!(again == masked && ready.z == sums.z && ready.checks == sums.checks, "{}", kernel.name());
         }
     }
     let ring = Ring::new(1024, &[34]).unwrap();
     let (two, three) = (vec![ring.zero(); 2], vec![ring.zero(); 3]);
-    assert!(ring.mask(&mut two.clone(), &three, Pad::Ready(&two), [&two, &two]).is_err());
-    assert!(ring.mask(&mut two.clone(), &two, Pad::Ready(&three), [&two, &two]).is_err());
-    assert!(
-        ring.mask(&mut two.clone(), &two, Pad::Secret(&Ring::new(2048, &[34]).unwrap().zero()), [&two, &two]).is_err()
-    );
+    let vectors = MaskVectors::new(&ring, 1, &two, [&two, &two]).unwrap();
+    assert!(MaskVectors::new(&ring, 1, &three, [&two, &two]).is_err());
+    assert!(MaskVectors::new(&ring, 2, &three, [&three, &three]).is_err());
+    assert!(MaskVectors::new(&ring, 0, &two, [&two, &two]).is_err());
+    assert!(vectors.mask(&ring, &mut three.clone(), Pad::Ready(&three)).is_err());
+    assert!(vectors.mask(&ring, &mut two.clone(), Pad::Ready(&three)).is_err());
+    let other = Ring::new(2048, &[34]).unwrap();
+    assert!(vectors.mask(&ring, &mut two.clone(), Pad::Secret(&other.zero())).is_err());
+    let mut foreign = vec![other.zero(); 2];
+    assert!(vectors.mask(&other, &mut foreign, Pad::Secret(&other.zero())).is_err());
+    let same_size = Ring::new(1024, &[35]).unwrap();
+    assert!(vectors.mask(&same_size, &mut two.clone(), Pad::Secret(&ring.zero())).is_err());
+}
+
+/// More tiles than a row may have are held in several stores.
+#[test]
+fn masking_of_very_many_tiles_is_done_in_parts() {
+    let ring = Ring::new(1024, &[28]).unwrap();
+    let tiles = 3 * 1400;
+    let polys = random_polys(&ring, tiles, 1);
+    let vectors = MaskVectors::new(&ring, 3, &polys, [&polys, &polys]).unwrap();
+    assert!(MaskVectors::bytes_needed(&ring, 3, tiles) > MaskVectors::bytes_needed(&ring, 3, 4096 / 3 * 3));
+    let mut x = polys.clone();
+    let sums = vectors.mask(&ring, &mut x, Pad::Secret(&ring.zero())).unwrap();
+    assert_eq!(sums.z.len(), 1400);
+    // Nothing was masked: all sums are those of squares.
+    let (mut all, last) = (ring.zero(), tiles - 3);
+    for (i, p) in polys.iter().enumerate() {
+        ring.mul_add(&mut all, p, p);
+        assert!(x[i] == *p);
+    }
+    assert!(*sums.checks[0] == all && *sums.checks[1] == all);
+    let mut block = ring.zero();
+    polys[last..].iter().for_each(|p| ring.mul_add(&mut block, p, p));
+    assert!(*sums.z[1399] == block && vectors.element(&ring, Vector::Check(1), last) == polys[last]);
+    assert!(vectors.element(&ring, Vector::Public, tiles) == ring.zero());
 }
 
 #[test]
