@@ -80,8 +80,7 @@ pub fn built_in(kernel: Kernel) -> Costs {
     if Some(kernel) != Kernel::ifma() {
         return Costs::default();
     }
-    let hidden =
-        Work { client: [7e4, 0.15, 3.5, 0.4, 1.0, 1.1, 1.4], server: [3e3, 0.6, 0.06, 0.35, 0.3, 2.6, 0.07] };
+    let hidden = Work { client: [7e4, 0.15, 3.5, 0.4, 1.0, 1.1, 1.4], server: [3e3, 0.6, 0.06, 0.35, 0.3, 2.6, 0.07] };
     let open = Work { client: [3e4, 0.1, 4.5, 0.5, 1.2, 2.5, 1.4], server: [4e3, 0.7, 0.09, 0.3, 0.25, 2.8, 0.1] };
     Costs { hidden, open, link: Link::LOOPBACK, hint_bytes: ANY_HINTS }
 }

@@ -19,7 +19,8 @@ fn main() -> Result<(), RingError> {
     // One thread, so that the count does not depend on who stole what.
     let pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build();
     let Ok(_pool) = pool else { return Ok(()) };
-    let vectors = MaskVectors::new(&ring, 1, &tiles[1..2], [&tiles[2..3], &tiles[3..4]])?;
+    let vectors = MaskVectors::new(&ring, 4, &tiles, [&tiles, &tiles])?;
+    let secret = tiles[0].clone();
     let mut small = vec![0; 4096];
     let mut batch = Batch::default();
     for _ in 0..repeat {
@@ -30,10 +31,7 @@ fn main() -> Result<(), RingError> {
                 store.prepare_into(&ring, Inputs::Elements(&[tiles.iter().collect()]), &mut batch)?;
                 store.multiply_all(&ring, black_box(std::slice::from_ref(&batch)))?;
             }
-            "mask" => {
-                let (x, rest) = tiles.split_at_mut(1);
-                drop(black_box(vectors.mask(&ring, x, Pad::Secret(&rest[1]))?));
-            }
+            "mask" => drop(black_box(vectors.mask(&ring, &mut tiles, Pad::Secret(&secret))?)),
             "pack" => {
                 let mut w = Writer::new();
                 w.poly(&ring, &tiles[0]);

@@ -136,9 +136,9 @@ impl MaskVectors {
     /// [`RingError::Length`] if the numbers of tiles differ or an element belongs to another ring.
     pub fn mask(&self, ring: &Ring, x: &mut [Poly<Ntt>], pad: Pad<'_>) -> Result<MaskSums, RingError> {
         let tiles = self.tiles;
-        let (fits, ready) = match pad {
-            Pad::Secret(s) => (ring.holds(s), false),
-            Pad::Ready(pads) => (pads.len() == tiles && pads.iter().all(|p| ring.holds(p)), true),
+        let fits = match pad {
+            Pad::Secret(s) => ring.holds(s),
+            Pad::Ready(pads) => pads.len() == tiles && pads.iter().all(|p| ring.holds(p)),
         };
         if x.len() != tiles || !x.iter().all(|p| ring.holds(p)) {
             return Err(RingError::Length { what: "tiles to mask", expected: tiles, got: x.len() });
@@ -159,10 +159,10 @@ impl MaskVectors {
                 Pad::Ready(pads) => Pad::Ready(&pads[first..first + x.len()]),
             };
             if i == 0 {
-                self.mask_some(ring, store, x, (pad, ready), (sums_of, &mut sums.checks))?;
+                self.mask_some(ring, store, x, pad, sums_of, &mut sums.checks)?;
             } else {
                 let mut checks = [zero(), zero()];
-                self.mask_some(ring, store, x, (pad, ready), (sums_of, &mut checks))?;
+                self.mask_some(ring, store, x, pad, sums_of, &mut checks)?;
                 sums.checks.iter_mut().zip(&checks).for_each(|(sum, more)| ring.add_assign(sum, more));
             }
         }
@@ -175,9 +175,11 @@ impl MaskVectors {
         ring: &Ring,
         store: &RowStore,
         x: &mut [Poly<Ntt>],
-        (pad, ready): (Pad<'_>, bool),
-        (z, checks): (&mut [Zeroizing<Poly<Ntt>>], &mut [Zeroizing<Poly<Ntt>>; 2]),
+        pad: Pad<'_>,
+        z: &mut [Zeroizing<Poly<Ntt>>],
+        checks: &mut [Zeroizing<Poly<Ntt>>; 2],
     ) -> Result<(), RingError> {
+        let ready = matches!(pad, Pad::Ready(_));
         store.holds_ring(ring)?;
         let per_limb = ring.degree() / CHUNK;
         let [first, second] = checks;
