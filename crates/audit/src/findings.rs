@@ -1,7 +1,7 @@
 //! Everything that a finished (or half-finished) run says: for the terminal, for JSON and for the report.
 
 use jali::Costs;
-use jali_protocol::forecast;
+use jali_protocol::{LayerForecast, forecast};
 use serde::Serialize;
 
 use crate::AuditError;
@@ -18,7 +18,7 @@ pub struct PlanFacts {
     pub leaked: f64,
     /// Fraction that the plan permits (seed 0).
     pub opened: f64,
-    /// Fraction that sealing really opens: whole rows.
+    /// Fraction that sealing really opens: whole rows and columns.
     pub really_open: f64,
     /// Part of every layer's weights that may be open.
     pub exposure: Vec<f64>,
@@ -175,6 +175,13 @@ impl Findings {
     }
 }
 
+/// Part of every linear layer's weights that may be open. Sealing may cut a layer into several operators.
+fn exposure(operators: &[LayerForecast]) -> Vec<f64> {
+    let parts = operators.chunk_by(|a, b| a.node == b.node);
+    let sum = |part: &[LayerForecast], of: fn(&LayerForecast) -> usize| part.iter().map(of).sum::<usize>() as f64;
+    parts.map(|part| sum(part, |l| l.weights_allowed) / sum(part, |l| l.weights).max(1.0)).collect()
+}
+
 fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, AuditError> {
     let plan = context.plan(source, leaked, 0)?;
     let layers = forecast(context.victim().model(), &plan, &Costs::default())?;
@@ -184,7 +191,7 @@ fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, Au
         leaked,
         opened: plan.fraction_open(),
         really_open: layers.iter().map(|l| l.weights_open).sum::<usize>() as f64 / weights.max(1) as f64,
-        exposure: layers.iter().map(|l| l.weights_allowed as f64 / l.weights.max(1) as f64).collect(),
+        exposure: exposure(&layers),
         bytes: layers.iter().map(|l| l.bytes).sum(),
         products: layers.iter().map(|l| l.products).sum(),
         predicted_ms: layers.iter().map(|l| l.prediction.total_ms()).sum(),

@@ -307,7 +307,7 @@ fn cost(out: &mut String, f: &Findings) {
             p.predicted_ms
         );
     }
-    *out += "</table></div></div><p class=note>Bold: on the Pareto front. Sealing opens whole rows only: permissions for single weights or \
+    *out += "</table></div></div><p class=note>Bold: on the Pareto front. Sealing opens whole rows and columns only: permissions for single weights or \
              kernels save next to nothing, yet the attacker is granted them. Times by the built-in cost model (two cores, AVX-512), client and \
              server together.</p>";
 }

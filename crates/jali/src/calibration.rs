@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jali_leak::Plan;
-use jali_mask::AnswerKind;
 use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor};
 use jali_pack::costs::FACTORS;
 use jali_pack::{ANY_HINTS, Answer, Costs, LayerCounts, Link, Work};
+use jali_protocol::answer_kind;
 use jali_ring::Kernel;
 use serde::{Deserialize, Serialize};
 
@@ -71,18 +71,7 @@ pub fn recalibrate(kernel: Kernel) -> Result<Costs, JaliError> {
 
 /// Factors from an earlier calibration of this machine, else the built-in ones.
 pub fn kept_or_default(kernel: Kernel) -> Costs {
-    kept(&machine(kernel)).unwrap_or_else(|| built_in(kernel))
-}
-
-/// What counts until this machine has been measured: for kernels with IFMA measured by this calibration on two cores of an EPYC (Zen 5), for the others
-/// [`Costs::default`].
-pub fn built_in(kernel: Kernel) -> Costs {
-    if Some(kernel) != Kernel::ifma() {
-        return Costs::default();
-    }
-    let hidden = Work { client: [7e4, 0.15, 3.5, 0.4, 1.0, 1.1, 1.4], server: [3e3, 0.6, 0.06, 0.35, 0.3, 2.6, 0.07] };
-    let open = Work { client: [3e4, 0.1, 4.5, 0.5, 1.2, 2.5, 1.4], server: [4e3, 0.7, 0.09, 0.3, 0.25, 2.8, 0.1] };
-    Costs { hidden, open, link: Link::LOOPBACK, hint_bytes: ANY_HINTS }
+    kept(&machine(kernel)).unwrap_or_default()
 }
 
 /// What the figures belong to: processor, kernel, threads.
@@ -182,13 +171,6 @@ impl Nanoseconds {
     }
 }
 
-/// What the probe asks for, one after the other: hints that were given up do not come back.
-const ANSWERS: [Answer; 3] = [
-    Answer { whole_rows: false, second_component: false },
-    Answer { whole_rows: true, second_component: false },
-    Answer { whole_rows: false, second_component: true },
-];
-
 /// The layers of the probe, with as many runs for each kind of answer as there are given.
 fn probe_layers(hidden: bool, runs: &[usize], kernel: Kernel) -> Result<Vec<Sample>, JaliError> {
     let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
@@ -197,9 +179,9 @@ fn probe_layers(hidden: bool, runs: &[usize], kernel: Kernel) -> Result<Vec<Samp
     let mut session = Session::start_with(model, &plan, &Costs::default(), kernel, |_| {})?;
     let evict: Vec<u64> = (0..EVICT as u64).collect();
     let mut samples = vec![];
-    for (&runs, answer) in runs.iter().zip(ANSWERS) {
-        let kind = AnswerKind { whole_rows: answer.whole_rows, second_component: answer.second_component };
-        session.ask_for(&vec![kind; session.report().len()])?;
+    // Hints that were given up do not come back: the answer without them is the last.
+    for (&runs, answer) in runs.iter().zip(Answer::WEIGHED) {
+        session.ask_for(&vec![answer_kind(answer); session.report().len()])?;
         let mut times = vec![(vec![], vec![]); session.report().len()];
         for _ in 0..runs {
             let run = session.infer(image.clone())?;

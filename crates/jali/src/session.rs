@@ -14,7 +14,7 @@ use jali_protocol::awake::in_pool;
 use jali_protocol::{Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, Sealed, Server};
 use jali_ring::Kernel;
 
-use crate::{JaliError, calibration, memory};
+use crate::{JaliError, memory};
 
 /// A sealed network with both sides at hand.
 pub struct Session {
@@ -122,7 +122,7 @@ impl Session {
         kernel: Kernel,
         progress: impl FnMut(usize),
     ) -> Result<Self, JaliError> {
-        Self::start_with(model, plan, &calibration::built_in(kernel), kernel, progress)
+        Self::start_with(model, plan, &Costs::default(), kernel, progress)
     }
 
     /// As [`Session::start`], with costs of one's own: see [`crate::calibration`].

@@ -74,6 +74,40 @@ fn tls_and_token_carry_exact_results() {
     assert_eq!(http(served.addr, "GET /v2/health/live HTTP/1.1", b"").0, 0);
 }
 
+/// A client without room for hints asks for them with every answer; a plan by columns makes two operators of a layer.
+#[test]
+fn hints_within_a_limit_and_columns_through_seal_serve_and_infer() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let plan = path("plan.json");
+    let columns = ["--policy", "random-columns", "--leak", "0.8", "--out", &plan];
+    let (code, _, err) = jali(&[&["plan", "create", "--network", "mnist"], &columns[..]].concat());
+    assert_eq!(code, 0, "{err}");
+    for (limit, all) in [("0", true), ("1", false)] {
+        let out = path(limit);
+        let seal = ["seal", "--network", "mnist", "--plan", &plan, "--hint-memory", limit, "--out", &out];
+        let (code, _, err) = jali(&seal);
+        assert_eq!(code, 0, "{err}");
+        let (code, text, err) = jali(&["inspect", &out, "--json"]);
+        assert_eq!(code, 0, "{err}");
+        let layers = serde_json::from_str::<Value>(&text).unwrap()["client"]["layers"].clone();
+        let brought = layers.as_array().unwrap().iter().filter(|l| l["second_component"] == true).count();
+        assert!(brought > 0 && (brought == layers.as_array().unwrap().len()) == all, "{limit} MB: {layers}");
+        let served = Served::start(&folder.path().join(limit).join("server"), &[]);
+        let client = format!("{out}/client");
+        let infer = ["infer", "--client", &client, "--server", &served.url, "--samples", "mnist", "--images", "5"];
+        let (code, text, err) = jali(&[&infer[..], &["--batch", "2", "--json"]].concat());
+        assert_eq!(code, 0, "{err}");
+        let report: Value = serde_json::from_str(&text).unwrap();
+        let images = report["images"].as_array().unwrap();
+        assert!(images.len() == 5 && images.iter().all(|i| i["checked"] == true));
+        for (i, image) in images.iter().enumerate() {
+            let reference = jali_model::integer::run(&mnist().model, mnist().images[i].clone()).unwrap();
+            assert_eq!(image["top"][0]["class"].as_u64(), Some(reference.output.argmax() as u64));
+        }
+    }
+}
+
 #[test]
 fn http_paths_and_refusals() {
     let sealed = mnist();

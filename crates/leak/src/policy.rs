@@ -135,15 +135,15 @@ impl Policy {
         if self.order == Order::Random {
             shuffle(&mut items, seed);
         } else {
-            items.sort_by(|a, b| a.key.total_cmp(&b.key).then((a.layer, a.first()).cmp(&(b.layer, b.first()))));
+            items.sort_by(|a, b| a.key.total_cmp(&b.key).then((a.layer, a.runs.first).cmp(&(b.layer, b.runs.first))));
         }
         let target = fraction * graph.weights() as f64;
         let (mut plan, mut opened) = (Plan::hide_all(graph), 0);
         for item in items {
             // Opening a unit that overshoots by more than it was short would only move away from the target.
-            if opened as f64 + item.len() as f64 / 2.0 <= target {
-                opened += item.len();
-                item.ranges.into_iter().for_each(|range| plan.open(item.layer, range));
+            if opened as f64 + item.runs.len() as f64 / 2.0 <= target {
+                opened += item.runs.len();
+                item.runs.ranges().for_each(|range| plan.open(item.layer, range));
             } else if self.order != Order::Random {
                 // A later unit must not open before an earlier one.
                 break;
@@ -157,22 +157,21 @@ impl Policy {
         let mut items = vec![];
         for (layer, (_, linear)) in graph.linear_nodes().enumerate() {
             let weights = linear.weights();
-            let whole = |ranges: Vec<Range<usize>>| ranges.into_iter().map(|range| vec![range]).collect();
-            let units: Vec<Vec<Range<usize>>> = match self.unit {
-                Unit::Weights => whole(chunks(weights.len(), 1)),
-                Unit::Kernels => whole(match linear {
+            let units: Vec<Runs> = match self.unit {
+                Unit::Weights => chunks(weights.len(), 1),
+                Unit::Kernels => match linear {
                     Linear::Conv(c) => chunks(weights.len(), c.kernel[0] * c.kernel[1]),
                     Linear::Gemm(_) => chunks(weights.len(), 1),
-                }),
+                },
                 Unit::Rows => {
                     let rows = ground.rows.get(layer).ok_or_else(|| needs("the rows of every layer"))?;
                     if rows.iter().any(|r| r.end > weights.len()) {
                         return Err(needs("rows that fit the network"));
                     }
-                    whole(rows.clone())
+                    rows.iter().cloned().map(Runs::one).collect()
                 }
                 Unit::Columns => columns(linear),
-                Unit::Layers => whole(chunks(weights.len(), weights.len())),
+                Unit::Layers => chunks(weights.len(), weights.len()),
             };
             let scores = match self.order {
                 Order::Sensitive => {
@@ -188,10 +187,10 @@ impl Policy {
                 }
                 _ => None,
             };
-            for (u, ranges) in units.into_iter().enumerate() {
-                let len = ranges.iter().map(Range::len).sum::<usize>().max(1) as f64;
+            for (u, runs) in units.into_iter().enumerate() {
+                let len = runs.len().max(1) as f64;
                 let mean = |value: &dyn Fn(usize) -> f32| {
-                    ranges.iter().cloned().flatten().map(|w| f64::from(value(w))).sum::<f64>() / len
+                    runs.ranges().flatten().map(|w| f64::from(value(w))).sum::<f64>() / len
                 };
                 let key = match self.order {
                     Order::Random => 0.0,
@@ -201,7 +200,7 @@ impl Policy {
                     Order::First => -(layer as f64),
                     Order::Last => layer as f64,
                 };
-                items.push(Item { layer, ranges, key });
+                items.push(Item { layer, runs, key });
             }
         }
         Ok(items)
@@ -211,37 +210,47 @@ impl Policy {
 /// What is opened or hidden as one.
 struct Item {
     layer: usize,
-    /// Of weights, rising.
-    ranges: Vec<Range<usize>>,
+    runs: Runs,
     /// Smaller opens sooner.
     key: f64,
 }
 
-impl Item {
+/// Runs of weights of equal length and distance: one, or those of a column.
+#[derive(Clone, Copy)]
+struct Runs {
+    first: usize,
+    run: usize,
+    stride: usize,
+    count: usize,
+}
+
+impl Runs {
+    fn one(range: Range<usize>) -> Self {
+        Self { first: range.start, run: range.len(), stride: 0, count: 1 }
+    }
+
     fn len(&self) -> usize {
-        self.ranges.iter().map(Range::len).sum()
+        self.count * self.run
     }
 
-    fn first(&self) -> usize {
-        self.ranges.first().map_or(0, |range| range.start)
+    fn ranges(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.count).map(move |i| self.first + i * self.stride..self.first + i * self.stride + self.run)
     }
 }
 
-/// The columns of a layer, each as the runs of its weights, output by output.
-fn columns(linear: Linear<'_>) -> Vec<Vec<Range<usize>>> {
-    let fan_in = linear.fan_in();
-    let run = match linear {
-        Linear::Conv(c) if c.groups > 1 => return vec![vec![0..linear.weights().len()]],
-        Linear::Conv(c) => c.kernel[0] * c.kernel[1],
-        Linear::Gemm(_) => 1,
-    };
-    let column = |c: usize| (0..linear.outputs()).map(|o| o * fan_in + c * run..o * fan_in + (c + 1) * run).collect();
-    (0..fan_in / run).map(column).collect()
+/// The columns of a layer; the layer itself if it has none.
+fn columns(linear: Linear<'_>) -> Vec<Runs> {
+    let (columns, fan_in, count) = (linear.columns(), linear.fan_in(), linear.outputs());
+    if columns == 0 {
+        return chunks(linear.weights().len(), linear.weights().len());
+    }
+    let run = fan_in / columns;
+    (0..columns).map(|c| Runs { first: c * run, run, stride: fan_in, count }).collect()
 }
 
-fn chunks(len: usize, size: usize) -> Vec<Range<usize>> {
+fn chunks(len: usize, size: usize) -> Vec<Runs> {
     let size = size.max(1);
-    (0..len.div_ceil(size)).map(|i| i * size..((i + 1) * size).min(len)).collect()
+    (0..len.div_ceil(size)).map(|i| Runs::one(i * size..((i + 1) * size).min(len))).collect()
 }
 
 impl fmt::Display for Policy {
@@ -333,7 +342,9 @@ mod tests {
     }
 
     fn rows() -> Vec<Vec<Range<usize>>> {
-        vec![chunks(54, 27), chunks(640, 64), chunks(200, 200)]
+        [(54, 27), (640, 64), (200, 200)]
+            .map(|(len, size)| chunks(len, size).into_iter().flat_map(Runs::ranges).collect())
+            .into()
     }
 
     fn savings() -> Vec<Vec<f64>> {

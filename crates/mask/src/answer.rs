@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use crate::MaskError;
 use crate::wanted::Wanted;
 
-/// What a client asks a server for. It may ask differently every time: what is sealed is the same for all kinds, and so is what a request shows. Which
-/// kind is cheapest depends on machines, link and the client's memory (`jali_pack::Costs`).
+/// What a client asks a server for, in the clear. It may ask differently every time: what is sealed is the same for all kinds, and so are the masked inputs. Which
+/// kind is cheapest depends on machines, link and the client's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct AnswerKind {
     /// All values of a row as they are in the NTT domain instead of its wanted coefficients: no transform for the server, more residues for both.
@@ -79,7 +79,12 @@ impl AnswerForm {
 
     /// Residues of a row modulo one prime.
     pub fn count(&self) -> usize {
-        if self.kind.whole_rows { self.wanted.degree() } else { self.wanted.count() }
+        self.count_of(self.kind)
+    }
+
+    /// The same in an answer of another kind.
+    pub fn count_of(&self, kind: AnswerKind) -> usize {
+        if kind.whole_rows { self.wanted.degree() } else { self.wanted.count() }
     }
 
     /// The wanted coefficients.

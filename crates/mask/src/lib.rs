@@ -25,7 +25,7 @@
 //! | [`check`] | the ciphertext check and the evidence that it ran |
 //! | [`store`] | a layer's key as bytes; hints are checked before they count |
 //! | [`request`] | the client: mask, then finish once |
-//! | `unmask` | hints and secrets of rows as a matrix, and its product with a request's secrets |
+//! | `unmask` | hints and secrets of rows as a matrix and its product with a request's secrets, or row by row |
 //!
 //! This crate does not know about networks, files or sockets. Conditions 1 to 8 of the design are quoted where they
 //! are enforced; `SECURITY.md` lists the places.

@@ -18,10 +18,8 @@ pub fn max_log2_q(degree: usize) -> Option<u32> {
 
 /// Smallest and largest plaintext modulus in bits.
 const PLAINTEXT_BITS: (u32, u32) = (2, 48);
-/// Largest size of one prime when parameters are chosen here.
-const LARGEST_PRIME: u32 = 49;
-/// Largest prime that kernels without 52-bit integer products still compute fast with; a second prime beside it is cheap.
-const LARGEST_FIRST_PRIME: u32 = 47;
+/// Largest size of one prime when parameters are chosen here: with larger ones no kernel transforms in vector lanes, and takes eight times as long.
+const LARGEST_PRIME: u32 = 47;
 /// Smallest: two check scalars per limb let a lie in one limb pass with probability `p^-2`, at most 2^-64.
 pub const SMALLEST_PRIME: u32 = 33;
 
@@ -162,8 +160,8 @@ impl ParametersLiteral {
             Err(MaskError::NoParameters { degree, tiles: shape.tiles, plaintext_bits, needed, limit })
         };
         let first = open.prime_bits.iter().sum();
-        if first > LARGEST_FIRST_PRIME {
-            return none(first, LARGEST_FIRST_PRIME);
+        if first > LARGEST_PRIME {
+            return none(first, LARGEST_PRIME);
         }
         let needed: u32 = hidden.prime_bits.iter().sum();
         // Near-equal sizes for what is left, larger ones first, as there.

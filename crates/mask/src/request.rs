@@ -1,7 +1,6 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::wire::rows_len;
 use jali_ring::{MaskSums, Ntt, Pad, Poly, Workspace};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
@@ -282,11 +281,14 @@ impl PendingRequest<'_> {
 
     /// Checks the answer and, only if it is accepted, unmasks it: exact integers, `[row][wanted]`. Either way the
     /// request's secrets are gone afterwards. `None` stands for an answer that was missing or could not be decoded; it
-    /// takes the same path as a wrong one. For a layer whose answers have a second component see [`LayerKey::finish_batch`].
+    /// takes the same path as a wrong one.
     ///
     /// # Errors
-    /// [`MaskError::AnswerRejected`].
+    /// [`MaskError::AnswerRejected`]; [`MaskError::Shape`] for a layer whose answers have a second component, which [`LayerKey::finish_batch`] takes.
     pub fn finish(self, answer: Option<Answer>) -> Result<Vec<i64>, MaskError> {
+        if self.key.form.kind().second_component {
+            return Err(MaskError::Shape { what: "components of an answer", expected: 2, got: 1 });
+        }
         let workspace = Zeroizing::new(Workspace::default());
         Ok(self.key.finish_batch(vec![(self, answer)], None, &workspace)?.swap_remove(0))
     }
@@ -328,6 +330,9 @@ impl LayerKey {
         if batch.iter().any(|(request, _)| !std::ptr::eq(request.key, self)) {
             return Err(MaskError::Shape { what: "requests of this key", expected: batch.len(), got: 0 });
         }
+        if batch.is_empty() {
+            return Ok(vec![]);
+        }
         let check = |(request, answer): (PendingRequest<'k>, Option<Answer>)| {
             let verified = request.verify(answer);
             verified.map(|verified| (request, verified))
@@ -337,19 +342,13 @@ impl LayerKey {
         let checked: Vec<_> = checked.into_iter().collect::<Result<_, _>>()?;
         let hints = match (&self.unmasking, self.form.kind().second_component) {
             (Some(unmasking), false) => Hints::Kept(unmasking),
-            _ => Hints::Brought(self.brought(second).ok_or_else(|| self.check.reject())?),
+            _ => {
+                let verify = |second| self.check.verify_hints(self.parameters.ring(), self.form.limbs(), second);
+                Hints::Brought(second.and_then(verify).ok_or_else(|| self.check.reject())?)
+            }
         };
         let residues = self.unmask(&hints, checked, workspace)?;
         Ok(residues.par_iter().map(|residues| self.numbers(residues)).collect())
-    }
-
-    /// The rows of a second component, if they are the right hints.
-    fn brought<'b>(&self, second: Option<&'b [u8]>) -> Option<Vec<(usize, &'b [u8])>> {
-        let (ring, mut left, mut rows) = (self.parameters.ring(), second?, Vec::with_capacity(self.rows()));
-        for &limbs in self.form.limbs() {
-            rows.push((limbs, left.split_off(..rows_len(ring.moduli(), &[limbs], ring.degree()))?));
-        }
-        (left.is_empty() && self.check.right_packed(ring, &rows)).then_some(rows)
     }
 
     /// The integers that residues of `V` stand for.

@@ -139,15 +139,25 @@ impl LayerKey {
         self.unmasking.as_ref().map_or(0, Unmasking::hint_bytes)
     }
 
+    /// Whether it can [ask for](LayerKey::ask_for) answers of this kind.
+    ///
+    /// # Errors
+    /// [`MaskError::Shape`] for a kind without a second component if there are no hints.
+    pub fn may_ask_for(&self, kind: AnswerKind) -> Result<(), MaskError> {
+        match kind.second_component || self.unmasking.is_some() {
+            true => Ok(()),
+            false => Err(MaskError::Shape { what: "hints of rows", expected: self.rows(), got: 0 }),
+        }
+    }
+
     /// Asks for answers of another kind from now on. With a second component the hints are forgotten.
     ///
     /// # Errors
     /// [`MaskError::Shape`] for a kind without a second component if there are no hints: nothing changes then.
     pub fn ask_for(&mut self, kind: AnswerKind) -> Result<(), MaskError> {
+        self.may_ask_for(kind)?;
         if kind.second_component {
             self.unmasking = None;
-        } else if self.unmasking.is_none() {
-            return Err(MaskError::Shape { what: "hints of rows", expected: self.rows(), got: 0 });
         }
         self.form = Arc::new(self.form.with_kind(kind));
         Ok(())

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use crate::answer::AnswerForm;
 use crate::check::SCALARS;
-use crate::seal::{check_bound, check_scalars, expand_public, row_secret, vectors_and_check};
+use crate::seal::{check_bound, check_scalars, expand_public, vectors_and_check};
 use crate::unmask::Unmasking;
 use crate::{AnswerKind, LayerId, LayerKey, MaskError, NoiseReport, Parameters, Wanted};
 
@@ -156,34 +156,28 @@ impl UnhintedKey {
         self.0.row_keys.iter().map(Option::is_some).collect()
     }
 
-    /// Takes the hints `H[o] = sum_i W~[o][i]*a[i]` that a server sent, if they pass the same check as its answers, with the same
+    /// Takes the hints `H[o] = sum_i W~[o][i]*a[i]` that a server sent, packed row by row and prime by prime, if they pass the same check as its answers, with the same
     /// scalars and on every coefficient: `sum_o alpha[o]*H[o] = sum_i U[i]*a[i]`. `a` is public, so the server knows
     /// whether its hints are right, and acceptance tells it nothing.
     ///
     /// # Errors
-    /// The key itself, to try others (or once there is memory for them).
-    pub fn accept(mut self, hints: &[Poly<Ntt>]) -> Result<LayerKey, Box<Self>> {
-        if self.0.check.usable().is_err() || !self.right(hints) {
-            self.0.check.reject();
+    /// The key itself, to try others (or once there is memory for them); also if its hints come with every answer.
+    pub fn accept(mut self, hints: &[u8]) -> Result<LayerKey, Box<Self>> {
+        let key = &self.0;
+        if key.form.kind().second_component {
             return Err(Box::new(self));
         }
-        let ring = self.0.parameters.ring();
-        let secrets = self.0.row_keys.par_iter().map(|key| key.as_ref().map(|key| row_secret(ring, key)));
-        match Unmasking::new(&self.0.parameters, hints, &secrets.collect::<Vec<_>>()) {
+        let usable = key.check.usable().is_ok();
+        let verified = key.check.verify_hints(key.parameters.ring(), key.form.limbs(), hints).filter(|_| usable);
+        let Some(verified) = verified else {
+            key.check.reject();
+            return Err(Box::new(self));
+        };
+        match Unmasking::of_server(key, &verified) {
             Ok(unmasking) => self.0.unmasking = Some(unmasking),
             Err(_) => return Err(Box::new(self)),
         }
         Ok(self.0)
-    }
-
-    fn right(&self, hints: &[Poly<Ntt>]) -> bool {
-        let key = &self.0;
-        let ring = key.parameters.ring();
-        let shaped = |(h, &limbs): (&Poly<Ntt>, &usize)| h.degree() == ring.degree() && h.limbs() == limbs;
-        if hints.len() != key.rows() || !hints.iter().zip(key.form.limbs()).all(shaped) {
-            return false;
-        }
-        key.check.right_hints(ring, hints)
     }
 
     /// The key as it is, if hints are to come with every answer.

@@ -231,6 +231,16 @@ fn row_errors(layer: &SealedLayer, key: &LayerKey, row: usize, plain: &[Tile]) -
     sealed.iter().zip(&public(key)).zip(plain).map(error).collect()
 }
 
+/// Rows as they travel.
+fn pack(ring: &Ring, rows: &[Poly<Ntt>]) -> Vec<u8> {
+    let mut w = jali_ring::wire::Writer::new();
+    for row in rows {
+        let moduli = ring.moduli()[..row.limbs()].iter().enumerate();
+        moduli.for_each(|(l, m)| w.residues(ring.kernel(), m, row.limb(l)));
+    }
+    w.finish()
+}
+
 /// `a`.
 fn public(key: &LayerKey) -> Vec<Poly<Ntt>> {
     expand_public(key.parameters.ring(), &key.a_seed, 0..key.tiles())
@@ -343,14 +353,7 @@ fn answers_of_every_kind_are_exact_and_checked() {
                 let mut second = kind.second_component.then(|| hints.clone());
                 lie(&mut rows, &mut second);
                 let answers = rows.iter().map(|rows| Some(fixture.answer_of(&fixture.key, rows)));
-                let packed = second.map(|rows| {
-                    let mut w = jali_ring::wire::Writer::new();
-                    for row in &rows {
-                        let moduli = fixture.ring().moduli()[..row.limbs()].iter().enumerate();
-                        moduli.for_each(|(l, m)| w.residues(fixture.ring().kernel(), m, row.limb(l)));
-                    }
-                    w.finish()
-                });
+                let packed = second.map(|rows| pack(fixture.ring(), &rows));
                 fixture.key.finish_batch(pending.into_iter().zip(answers).collect(), packed.as_deref(), &workspace)
             };
             assert_eq!(finish(&|_, _| {}).as_ref(), Ok(&want), "{kind:?}");
@@ -380,7 +383,10 @@ fn answers_of_every_kind_are_exact_and_checked() {
             let other = AnswerKind { whole_rows: !kind.whole_rows, ..kind };
             let form = Arc::new(fixture.key.form().with_kind(other));
             let foreign = Answer::new(ring, &form, vec![0; form.residues()]).unwrap();
-            assert_eq!(pending.finish(Some(foreign)), Err(MaskError::AnswerRejected));
+            match kind.second_component {
+                false => assert_eq!(pending.finish(Some(foreign)), Err(MaskError::AnswerRejected)),
+                true => assert!(matches!(pending.finish(Some(foreign)), Err(MaskError::Shape { .. }))),
+            }
         }
         // Hints that were given up do not come back by themselves.
         let none = fixture.key.ask_for(AnswerKind::default());
@@ -709,6 +715,8 @@ fn a_stored_key_works_again_and_takes_only_right_hints() {
         assert!(read(&bytes).unwrap().without_hints().is_err());
         let second = AnswerKind { whole_rows: false, second_component: true };
         assert_eq!(read_as(&bytes, second).unwrap().without_hints().unwrap().form().kind(), second);
+        let hints = pack(fixture.ring(), &fixture.hints());
+        assert!(read_as(&bytes, second).unwrap().accept(&hints).is_err(), "they would never be used");
         for cut in (0..bytes.len()).step_by(101) {
             assert!(read(&bytes[..cut]).is_err(), "cut to {cut}");
         }
@@ -727,9 +735,12 @@ fn a_stored_key_works_again_and_takes_only_right_hints() {
             }
         }
         for lie in lies {
-            unhinted = *unhinted.accept(&lie).unwrap_err();
+            unhinted = *unhinted.accept(&pack(ring, &lie)).unwrap_err();
         }
-        let restored = unhinted.accept(&hints).unwrap();
+        let mut beyond = pack(ring, &hints);
+        beyond[..16].fill(0xff);
+        unhinted = *unhinted.accept(&beyond).unwrap_err();
+        let restored = unhinted.accept(&pack(ring, &hints)).unwrap();
         let x = fixture.input(4);
         let (masked, pending) = restored.mask(&x, RequestEntropy::fixed([4; 32]), context(0)).unwrap();
         assert_eq!(pending.finish(Some(fixture.answer(&fixture.serve(&masked)))).unwrap(), fixture.expected(&x));

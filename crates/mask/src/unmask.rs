@@ -1,14 +1,16 @@
 //! What takes the masks off rows, and the client's last step: `V = r + s*H + s'*z`.
 
-use jali_ring::wire::Reader;
 use jali_ring::{Crt, Inputs, Ntt, Poly, RowStore, Workspace};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
-use crate::check::Verified;
+use crate::check::{Verified, VerifiedHints};
 use crate::request::PendingRequest;
 use crate::seal::row_secret;
 use crate::{LayerKey, MaskError, Parameters};
+
+/// Rows whose hints and secrets are made before they are put into place.
+const ROWS_TOGETHER: usize = 16;
 
 /// Hints and secrets of a layer's rows, side by side and in the order in which they are read: `H[o]`, and where anything is hidden `s'[o]`, zero for an
 /// open row. As a matrix of two tiles its product with `(s, z)` is what the answers lack.
@@ -36,6 +38,33 @@ impl Unmasking {
         Ok(Self(rows))
     }
 
+    /// The same for hints that a server sent.
+    ///
+    /// # Errors
+    /// [`MaskError::Ring`] if there is no memory for them.
+    pub(crate) fn of_server(key: &LayerKey, hints: &VerifiedHints<'_>) -> Result<Self, MaskError> {
+        let (ring, limbs) = (key.parameters.ring(), key.form.limbs());
+        let tiles = 1 + usize::from(key.row_keys.iter().any(Option::is_some));
+        let mut rows = Zeroizing::new(RowStore::new(ring, limbs, tiles)?);
+        for first in (0..limbs.len()).step_by(ROWS_TOGETHER) {
+            let some = first..limbs.len().min(first + ROWS_TOGETHER);
+            let row = |row: usize| {
+                let mut hint = ring.zero();
+                hints.read(ring, row, &mut hint);
+                let secret = key.row_keys[row].as_ref().map(|key| row_secret(ring, key));
+                (hint, secret)
+            };
+            let made: Vec<_> = some.clone().into_par_iter().map(row).collect();
+            for (row, (hint, secret)) in some.zip(&made) {
+                rows.set(row, 0, hint);
+                if let Some(secret) = secret {
+                    rows.set(row, 1, secret);
+                }
+            }
+        }
+        Ok(Self(rows))
+    }
+
     /// Bytes that the hints take in memory.
     pub(crate) fn hint_bytes(&self) -> usize {
         self.0.bytes() / self.0.tiles()
@@ -51,8 +80,8 @@ impl Unmasking {
 pub(crate) enum Hints<'a> {
     /// With the client, beside the secrets.
     Kept(&'a Unmasking),
-    /// In an answer: of every row the number of its primes and its hint, packed. [Checked](crate::check::CheckKey::right_packed) before.
-    Brought(Vec<(usize, &'a [u8])>),
+    /// In an answer.
+    Brought(VerifiedHints<'a>),
 }
 
 impl LayerKey {
@@ -121,23 +150,18 @@ impl LayerKey {
 
     /// The same with hints that are read from their bytes and secrets that are drawn again, a row at a time: a client that keeps no hints has no room for
     /// all of them in one form or another.
-    fn unmask_by_rows(&self, rows: &[(usize, &[u8])], requests: &[PendingRequest<'_>], mut left: Vec<&mut [u64]>) {
+    fn unmask_by_rows(&self, hints: &VerifiedHints<'_>, requests: &[PendingRequest<'_>], mut left: Vec<&mut [u64]>) {
         let (all, count) = (self.parameters.ring(), self.form.count());
-        let mut jobs = Vec::with_capacity(rows.len());
-        for (o, (&(limbs, bytes), key)) in rows.iter().zip(&self.row_keys).enumerate() {
+        let mut jobs = Vec::with_capacity(self.rows());
+        for (row, (limbs, key)) in self.form.limbs().iter().zip(&self.row_keys).enumerate() {
             let outs: Vec<&mut [u64]> = left.iter_mut().filter_map(|out| out.split_off_mut(..limbs * count)).collect();
-            jobs.push((o / self.block_rows(), bytes, key, outs));
+            jobs.push((row, key, outs));
         }
         let scratch = || (all.zero::<Ntt>(), Zeroizing::new([all.zero::<Ntt>(), all.zero()]));
-        jobs.into_par_iter().for_each_init(scratch, |(hint, secrets), (block, bytes, key, outs)| {
+        jobs.into_par_iter().for_each_init(scratch, |(hint, secrets), (row, key, outs)| {
             let [pads, more] = &mut **secrets;
-            let ring = self.parameters.ring_of(key.is_none());
-            let mut r = Reader::new(bytes);
-            for (l, m) in ring.moduli().iter().enumerate() {
-                // It was read before, by the check.
-                let read = r.residues(ring.kernel(), m, hint.limb_mut(l));
-                debug_assert!(read.is_ok());
-            }
+            let (ring, block) = (self.parameters.ring_of(key.is_none()), row / self.block_rows());
+            hints.read(all, row, hint);
             let secret = key.as_ref().map(|key| row_secret(ring, key));
             for (request, values) in requests.iter().zip(outs) {
                 match (&secret, request.z.get(block)) {

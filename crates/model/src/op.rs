@@ -1,5 +1,7 @@
 //! Operators: what a node computes.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 /// A convolution, weights `[out][in / groups][kh][kw]`.
@@ -247,6 +249,23 @@ impl<'a> Linear<'a> {
             Self::Conv(c) => c.channels * c.kernel[0] * c.kernel[1],
             Self::Gemm(g) => g.inputs,
         }
+    }
+
+    /// Columns that the layer is a sum over: input channels, or inputs of a fully connected layer. None for grouped convolutions, whose channels meet only
+    /// some of the filters.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Conv(c) if c.groups > 1 => 0,
+            Self::Conv(c) => c.channels,
+            Self::Gemm(g) => g.inputs,
+        }
+    }
+
+    /// Where the weights of a column stand: one run for every output.
+    pub fn column(&self, column: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        let (fan_in, outputs) = (self.fan_in(), self.outputs());
+        let run = fan_in / self.columns().max(1);
+        (0..outputs).map(move |o| o * fan_in + column * run..o * fan_in + (column + 1) * run)
     }
 
     /// `conv3x3`, `depthwise3x3` or `fc`.

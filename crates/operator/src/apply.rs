@@ -9,14 +9,9 @@ use jali_ring::{Inputs, Ntt, Poly, RingError, Workspace};
 use crate::{Operator, OperatorError};
 
 impl Operator {
-    /// Residues of a row modulo one prime in an answer of this kind.
-    fn count(&self, kind: AnswerKind) -> usize {
-        if kind.whole_rows { self.ring.degree() } else { self.form.wanted().count() }
-    }
-
     /// Bytes of the rows of an answer to one input.
     pub fn rows_len(&self, kind: AnswerKind) -> usize {
-        rows_len(self.ring.moduli(), self.form.limbs(), self.count(kind))
+        rows_len(self.ring.moduli(), self.form.limbs(), self.form.count_of(kind))
     }
 
     /// Bytes of the answer to so many inputs, a second component among them.
@@ -55,7 +50,7 @@ impl Operator {
         for block in 0..self.blocks {
             let tiles = self.block_tiles(block);
             let part: Vec<&[u8]> = images.iter().map(|x| &x[element * tiles.start..element * tiles.end]).collect();
-            self.block_into(kind.whole_rows, block, Inputs::Packed(&part), &mut left)?;
+            self.block_into(kind, block, Inputs::Packed(&part), &mut left)?;
         }
         Ok(())
     }
@@ -63,14 +58,13 @@ impl Operator {
     /// The rows of a block times some inputs, packed, at the beginning of `left`, which has places for all that follows and is left with the rest.
     fn block_into(
         &self,
-        whole_rows: bool,
+        kind: AnswerKind,
         block: usize,
         inputs: Inputs<'_>,
         left: &mut [&mut [u8]],
     ) -> Result<(), RingError> {
         let (moduli, wanted, rows) = (self.ring.moduli(), self.form.wanted(), self.block_rows(block));
-        let count = if whole_rows { self.ring.degree() } else { wanted.count() };
-        let back = (!whole_rows).then(|| wanted.pruning());
+        let (count, back) = (self.form.count_of(kind), (!kind.whole_rows).then(|| wanted.pruning()));
         let lens: Vec<usize> = moduli.iter().map(|m| packed_len(m, count)).collect();
         let len = rows_len(moduli, &self.form.limbs()[rows.clone()], count);
         let mut outs: Vec<&mut [u8]> = left.iter_mut().filter_map(|out| out.split_off_mut(..len)).collect();
@@ -98,10 +92,11 @@ impl Operator {
             let what = "bytes for the hints";
             return Err(RingError::Length { what, expected: self.hints_len(), got: out.len() }.into());
         }
+        let whole = AnswerKind { whole_rows: true, second_component: false };
         for block in 0..self.blocks {
             let a = expand_public(&self.ring, &self.a_seed, self.block_tiles(block));
             let inputs = [a.iter().collect()];
-            self.block_into(true, block, Inputs::Elements(&inputs), std::slice::from_mut(&mut out))?;
+            self.block_into(whole, block, Inputs::Elements(&inputs), std::slice::from_mut(&mut out))?;
         }
         Ok(())
     }

@@ -47,21 +47,12 @@ impl Part<'_> {
 }
 
 impl Columns {
-    /// Number of columns that a layer can be cut at: none for grouped convolutions, whose channels meet only some of the filters.
-    pub fn count(linear: Linear<'_>) -> usize {
-        match linear {
-            Linear::Conv(c) if c.groups > 1 => 0,
-            Linear::Conv(c) => c.channels,
-            Linear::Gemm(g) => g.inputs,
-        }
-    }
-
     /// The columns of a layer for which `take` says so.
     ///
     /// # Errors
     /// [`PackError::Choice`] if these are none.
     pub fn those(linear: Linear<'_>, take: impl Fn(usize) -> bool) -> Result<Self, PackError> {
-        let of = Self::count(linear);
+        let of = linear.columns();
         let chosen: Vec<u32> = (0..of).filter(|&c| take(c)).map(|c| c as u32).collect();
         match chosen.len() {
             0 => Err(PackError::Choice { what: "columns of a part", expected: of, got: 0 }),
@@ -75,7 +66,7 @@ impl Columns {
     /// [`PackError::Choice`].
     pub fn part<'a>(&self, linear: Linear<'a>) -> Result<Part<'a>, PackError> {
         let Self::Some { of, chosen } = self else { return Ok(Part::Whole(linear)) };
-        let count = Self::count(linear);
+        let count = linear.columns();
         let fits = *of == count && !chosen.is_empty() && chosen.is_sorted_by(|a, b| a < b);
         if !fits || chosen.last().is_some_and(|&last| last as usize >= count) {
             return Err(PackError::Choice { what: "columns of the layer", expected: count, got: *of });

@@ -44,6 +44,16 @@ pub struct Answer {
     pub second_component: bool,
 }
 
+impl Answer {
+    /// Those that are weighed with every layout: wanted coefficients, whole rows, and the first with a second component. The last is taken only where a client
+    /// has no room for hints: it costs their bytes with every request.
+    pub const WEIGHED: [Self; 3] = [
+        Self { whole_rows: false, second_component: false },
+        Self { whole_rows: true, second_component: false },
+        Self { whole_rows: false, second_component: true },
+    ];
+}
+
 /// Number of factors for each side.
 pub const FACTORS: usize = 7;
 
@@ -192,10 +202,21 @@ pub struct Costs {
     pub hidden: Work,
     /// Layers without.
     pub open: Work,
-    /// The link.
+    /// The link: not measured, so not stored.
+    #[serde(skip, default = "loopback")]
     pub link: Link,
-    /// Most bytes of hints that a client may keep in memory for all layers together: those of the others come as a second component with every answer.
+    /// Most bytes of hints, and of the rows' secrets beside them, that a client may keep in memory for all layers together: the hints of the others come as a
+    /// second component with every answer. A limit and nothing measured, so not stored.
+    #[serde(skip, default = "any_hints")]
     pub hint_bytes: u64,
+}
+
+fn loopback() -> Link {
+    Link::LOOPBACK
+}
+
+fn any_hints() -> u64 {
+    ANY_HINTS
 }
 
 /// No limit of [`Costs::hint_bytes`].

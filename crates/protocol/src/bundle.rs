@@ -18,7 +18,6 @@ use jali_model::{Linear, Outline};
 use jali_operator::{Bundle, BundleWriter, Kind, OperatorError};
 use jali_pack::{Columns, Layout};
 use jali_ring::wire::{Reader, Writer};
-use jali_ring::{Ntt, Poly};
 use zeroize::Zeroizing;
 
 use crate::ProtocolError;
@@ -123,8 +122,25 @@ impl StoredClient {
         let described = read_layers(&bytes, &outline).map_err(|e| section(LAYERS.into(), e))?;
         let input_bound = outline.config().activation_bound();
         let mut layers = Vec::with_capacity(described.len());
-        for (l, Described { node, columns, layout, parameters, form }) in described.into_iter().enumerate() {
+        for (l, Described { node, columns, layout, literal, kind }) in described.into_iter().enumerate() {
             let (name, rows) = (key_section(l), layout.rows());
+            // Its key holds two elements for every tile: a ring's tables are not made before so many bytes are there.
+            let element: usize =
+                literal.prime_bits.iter().map(|&bits| (literal.degree * bits as usize).div_ceil(8)).sum();
+            let least = element.saturating_mul(2 * layout.tiles());
+            if bundle.peek().is_none_or(|section| section.len < least as u64) {
+                return Err(section(name, "it is missing or too short for the layer"));
+            }
+            // Operators of the same ring share its tables.
+            let same = layers.iter().map(|l: &StoredLayer| l.key.as_ref().map(UnhintedKey::parameters));
+            let same = same.flatten().find(|parameters| *parameters.literal() == literal).cloned();
+            let parameters: Parameters = match same {
+                Some(parameters) => parameters,
+                None => literal.try_into().map_err(|e: MaskError| section(LAYERS.into(), e))?,
+            };
+            let pattern = layout.wanted();
+            let wanted = Wanted::new(parameters.ring().degree(), pattern.start, pattern.dims);
+            let form = (wanted.map_err(|e| section(LAYERS.into(), e))?, kind);
             let bytes = Zeroizing::new(bundle.expect(&name, MAX_SECTION)?);
             let mut r = Reader::new(&bytes);
             let layer = LayerId { model: id, layer: l as u32 };
@@ -219,9 +235,8 @@ impl StoredClient {
         }
         let Some(stored) = self.layers.get_mut(layer) else { return Err(ProtocolError::Order("hints of this layer")) };
         let Some(key) = stored.key.take() else { return Err(ProtocolError::Order("hints of this layer")) };
-        let hints: Vec<Poly<Ntt>> =
-            decode_hints(message, layer as u32, key.parameters().ring(), key.row_limbs()).unwrap_or_default();
-        match key.accept(&hints) {
+        let hints = decode_hints(message, layer as u32, key.parameters().ring(), key.row_limbs()).unwrap_or_default();
+        match key.accept(hints) {
             Ok(key) => {
                 stored.complete = Some(key);
                 Ok(())
@@ -287,8 +302,8 @@ struct Described {
     node: usize,
     columns: Columns,
     layout: Layout,
-    parameters: Parameters,
-    form: (Wanted, AnswerKind),
+    literal: ParametersLiteral,
+    kind: AnswerKind,
 }
 
 fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, ProtocolError> {
@@ -297,7 +312,7 @@ fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, Protoc
     let mut layers = Vec::with_capacity(count);
     for (node, linear) in outline.graph().linear_nodes() {
         // The operators of a node are either one that takes all of its columns or several that share them.
-        let mut left = vec![true; Columns::count(linear)];
+        let mut left = vec![true; linear.columns()];
         loop {
             if layers.len() == count {
                 return Err(r.malformed("a layer for every linear node").into());
@@ -342,7 +357,7 @@ fn read_layer(
     let columns = match r.u8()? {
         ALL_COLUMNS => Columns::All,
         SOME_COLUMNS => {
-            let of = Columns::count(linear);
+            let of = linear.columns();
             let count = r.count(of.min(r.remaining() / 4), "columns of a layer")?;
             let chosen = (0..count).map(|_| r.u32()).collect::<Result<_, _>>()?;
             Columns::Some { of, chosen }
@@ -359,14 +374,11 @@ fn read_layer(
     let (open_primes, plaintext_bits) = (usize::from(r.u8()?), u32::from(r.u8()?));
     let Some(kind) = AnswerKind::from_byte(r.u8()?) else { return Err(r.malformed("kind of answer").into()) };
     let literal = ParametersLiteral { degree, prime_bits, plaintext_bits, open_primes };
-    let parameters: Parameters = literal.try_into()?;
     let part = columns.part(linear)?;
     if plaintext_bits < outline.config().plaintext_bits(part.linear().fan_in()) {
         return Err(r.malformed("a plaintext modulus with room for every sum").into());
     }
     let input = columns.shape(outline.graph().shape(outline.graph().nodes()[node].inputs[0]));
     let layout = Layout::chosen(part.linear(), &input, degree, choice)?;
-    let pattern = layout.wanted();
-    let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
-    Ok(Described { node, columns, layout, parameters, form: (wanted, kind) })
+    Ok(Described { node, columns, layout, literal, kind })
 }

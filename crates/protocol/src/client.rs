@@ -61,11 +61,13 @@ impl ClientModel {
     /// Asks for answers of these kinds from now on, one for each operator.
     ///
     /// # Errors
-    /// [`ProtocolError::Order`] for another number of kinds; [`ProtocolError::Mask`] where hints would be needed again that were given up.
+    /// [`ProtocolError::Order`] for another number of kinds; [`ProtocolError::Mask`] where hints would be needed again that were given up. Nothing changes then.
     pub fn ask_for(&mut self, kinds: &[AnswerKind]) -> Result<(), ProtocolError> {
         if kinds.len() != self.layers.len() {
             return Err(ProtocolError::Order("a kind of answer for every operator"));
         }
+        // All or none: hints that are given up do not come back.
+        self.layers.iter().zip(kinds).try_for_each(|(layer, kind)| layer.key.may_ask_for(*kind))?;
         self.layers.iter_mut().zip(kinds).try_for_each(|(layer, kind)| Ok(layer.key.ask_for(*kind)?))
     }
 
@@ -124,6 +126,8 @@ pub struct Inference<'m> {
     sums: Vec<Vec<i64>>,
     /// Packed inputs of the operator whose answer is outstanding: the strips of the first image, of the second, ...
     inputs: Vec<Vec<Vec<i64>>>,
+    /// Whether an answer was rejected: nothing follows then.
+    rejected: bool,
     /// One for every image, or none.
     prepared: Vec<PreparedImage>,
     trace: Option<Vec<Vec<Vec<i64>>>>,
@@ -158,6 +162,7 @@ impl<'m> Inference<'m> {
             values: vec![],
             sums: vec![],
             inputs: vec![],
+            rejected: false,
             prepared: vec![],
             trace: None,
             workspace: Zeroizing::default(),
@@ -196,6 +201,9 @@ impl<'m> Inference<'m> {
         if !self.pending.is_empty() {
             return Err(ProtocolError::Order("a new step: an answer is outstanding"));
         }
+        if self.rejected {
+            return Err(ProtocolError::Order("a new step: an answer was rejected"));
+        }
         in_pool(|| self.advance(entropy))
     }
 
@@ -205,15 +213,17 @@ impl<'m> Inference<'m> {
             let layer = self.client.layers.get(self.layer);
             let mut outputs = vec![];
             let steps: Vec<_> = self.executions.par_iter_mut().map(|e| self.client.advance(e, layer)).collect();
+            let mut values = vec![];
             for step in steps {
                 match step? {
                     Advance::Done(output) => outputs.push(output),
-                    Advance::Linear(x) => self.values.push(x),
+                    Advance::Linear(x) => values.push(x),
                 }
             }
-            if self.values.is_empty() {
+            if values.is_empty() {
                 return Ok(Action::Done(outputs));
             }
+            self.values = values;
         }
         let layer = self.client.layers.get(self.layer).ok_or(ProtocolError::Order("this layer"))?;
         let pack = |x: &Vec<i32>| layer.layout.pack(&layer.columns.inputs(x));
@@ -287,6 +297,7 @@ impl<'m> Inference<'m> {
         // Every request is used up, and with it its secrets, whatever comes out.
         let batch = pending.into_iter().zip(decoded).collect();
         let finished = key.finish_batch(batch, second, &self.workspace);
+        self.rejected = finished.is_err();
         // The refusal is the server's own public word.
         let values = finished.map_err(|_| ProtocolError::Rejected {
             layer: self.client.outline.graph().nodes()[node].name.clone(),

@@ -3,7 +3,7 @@
 use jali_leak::Plan;
 use jali_model::QuantModel;
 use jali_pack::{Costs, LayerCounts, Prediction};
-use jali_ring::RowStore;
+use jali_ring::{MaskVectors, RowStore};
 
 use crate::ProtocolError;
 use crate::owner::{Blueprint, Choice};
@@ -19,7 +19,7 @@ pub struct LayerForecast {
     pub weights: usize,
     /// How many the plan allows open.
     pub weights_allowed: usize,
-    /// How many sealing is going to open: those of rows that the plan allows as a whole.
+    /// How many sealing is going to open: those of rows and columns that the plan allows as a whole.
     pub weights_open: usize,
     /// Index of the node in the graph.
     pub node: usize,
@@ -61,7 +61,6 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
         let hidden_rows = counts.rows - rows_open;
         let weights_open = ranges.iter().zip(&open).filter(|(_, o)| **o).map(|(r, _)| r.len()).sum();
         let ring = blueprint.parameters.ring();
-        let element = counts.degree * counts.limbs * 8;
         let n = &model.graph().nodes()[node];
         LayerForecast {
             node,
@@ -69,8 +68,8 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
             layout: columns.describe() + &blueprint.layout.describe(),
             counts,
             server_memory: RowStore::bytes_needed(ring, &limbs, counts.row_tiles),
-            // Hints and secrets of every row, if they are kept; for every tile the public vector and two of the check.
-            client_memory: 2 * hint_bytes + 3 * counts.tiles * element,
+            // Hints and secrets of the rows, if they are kept; for every tile the public vector and two of the check.
+            client_memory: hint_bytes + MaskVectors::bytes_needed(ring, counts.row_tiles, counts.tiles),
             name: n.name.clone(),
             kind: n.op.linear().map(|l| l.kind()).unwrap_or_default(),
             weights: allowed.len(),

@@ -24,7 +24,7 @@ pub use bundle::{LayerSummary, StoredClient};
 pub use client::{Action, ClientModel, Inference, PreparedImage};
 pub use error::ProtocolError;
 pub use forecast::{LayerForecast, forecast, row_savings};
-pub use owner::{Blueprint, Estimate, LayerReport, OtherAnswer, Sealed, seal};
+pub use owner::{Blueprint, Estimate, LayerReport, OtherAnswer, Sealed, answer_kind, seal};
 pub use server::Server;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What travels: one request and one answer per linear layer.
+//! What travels: one request and one answer per operator.
 //!
 //! ```text
 //! request = "JQ" | version u8 | model id [16] | operator u32 | kind of answer u8 | inputs u32 | inputs x tiles x limbs x N packed residues
@@ -208,25 +208,14 @@ pub fn encode_hints(index: u32, operator: &Operator) -> Result<Vec<u8>, Operator
     Ok(w.finish())
 }
 
-/// Reads hints; `limbs` says modulo how many primes every row is held. `None` for anything else.
-pub fn decode_hints(bytes: &[u8], operator: u32, ring: &Ring, limbs: &[usize]) -> Option<Vec<Poly<Ntt>>> {
+/// The packed hints in a message; `limbs` says modulo how many primes every row is held. `None` for anything else. Residues are read by whoever checks them.
+pub fn decode_hints<'b>(bytes: &'b [u8], operator: u32, ring: &Ring, limbs: &[usize]) -> Option<&'b [u8]> {
     let mut r = Reader::new(bytes);
     header(&mut r, HINTS).ok()?;
     if r.u32().ok()? != operator || r.remaining() != rows_len(ring.moduli(), limbs, ring.degree()) {
         return None;
     }
-    let mut rows = Vec::with_capacity(limbs.len());
-    for &limbs in limbs {
-        rows.push((limbs, r.raw(rows_len(ring.moduli(), &[limbs], ring.degree())).ok()?));
-    }
-    let hint = |(limbs, bytes): (usize, &[u8])| {
-        let (mut r, mut hint) = (Reader::new(bytes), Poly::zero(limbs, ring.degree()));
-        for (l, m) in ring.moduli().iter().enumerate().take(limbs) {
-            r.residues(ring.kernel(), m, hint.limb_mut(l)).ok()?;
-        }
-        Some(hint)
-    };
-    rows.into_par_iter().map(hint).collect()
+    r.raw(r.remaining()).ok()
 }
 
 fn header(r: &mut Reader<'_>, kind: [u8; 2]) -> Result<(), RingError> {

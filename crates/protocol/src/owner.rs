@@ -71,8 +71,8 @@ pub struct OtherAnswer {
     pub more_bytes: i64,
 }
 
-/// What comes back, as the mask's crate says it.
-pub(crate) fn answer_kind(answer: Answer) -> AnswerKind {
+/// What comes back, as the mask's crate says it: `jali_pack` does not know that.
+pub fn answer_kind(answer: Answer) -> AnswerKind {
     AnswerKind { whole_rows: answer.whole_rows, second_component: answer.second_component }
 }
 
@@ -161,6 +161,7 @@ impl Blueprint {
         let mut other = self.clone();
         other.answer.second_component = true;
         other.prediction = costs.predict(&other.counts(), self.shape.hidden);
+        other.others.retain(|o| !o.answer.second_component);
         other
     }
 
@@ -200,14 +201,6 @@ fn weigh(counts: &LayerCounts, prediction: &Prediction, open_rows: usize, hidden
     prediction.total_ms() + SHARED * prediction.server_ms + sealed / BYTES_WORTH_A_MS
 }
 
-/// The answers that are weighed with every layout: wanted coefficients, whole rows, and the first with a second component. The last is taken only where a
-/// client has no room for hints: it costs their bytes with every request.
-const ANSWERS: [Answer; 3] = [
-    Answer { whole_rows: false, second_component: false },
-    Answer { whole_rows: true, second_component: false },
-    Answer { whole_rows: false, second_component: true },
-];
-
 /// The cheapest parameters, layout and answer, or why there are none.
 fn cheapest(
     config: &QuantConfig,
@@ -218,7 +211,7 @@ fn cheapest(
     costs: &Costs,
 ) -> Result<Cheapest, String> {
     // The best for each answer.
-    let mut best: [Option<(f64, ParametersLiteral, Layout, Prediction)>; ANSWERS.len()] = [const { None }; 3];
+    let mut best: [Option<(f64, ParametersLiteral, Layout, Prediction)>; Answer::WEIGHED.len()] = [const { None }; 3];
     let mut why = String::from("no ring is large enough for one tile of the layer");
     for degree in DEGREES {
         let candidates = match Layout::candidates(linear, input, degree) {
@@ -237,7 +230,7 @@ fn cheapest(
                     continue;
                 }
             };
-            for (answer, best) in ANSWERS.into_iter().zip(&mut best) {
+            for (answer, best) in Answer::WEIGHED.into_iter().zip(&mut best) {
                 let counts = counts(&literal, &layout, answer, (values, 0));
                 let prediction = costs.predict(&counts, hidden);
                 let total = weigh(&counts, &prediction, 0, hidden);
@@ -253,8 +246,8 @@ fn cheapest(
     };
     let all = [wanted, whole, second];
     let chosen = usize::from(all[1].0 < WORTH_WHOLE_ROWS * all[0].0);
-    let (total, built) = (all[chosen].0, bytes(&all[chosen], ANSWERS[chosen]));
-    let others = ANSWERS.iter().zip(&all).enumerate().filter(|(i, _)| *i != chosen);
+    let (total, built) = (all[chosen].0, bytes(&all[chosen], Answer::WEIGHED[chosen]));
+    let others = Answer::WEIGHED.iter().zip(&all).enumerate().filter(|(i, _)| *i != chosen);
     let others = others.map(|(_, (&answer, of))| OtherAnswer {
         answer,
         more_ms: of.0 - total,
@@ -262,7 +255,7 @@ fn cheapest(
     });
     let others = others.collect();
     let (_, literal, layout, prediction) = all[chosen].clone();
-    Ok(Cheapest { literal, layout, answer: ANSWERS[chosen], prediction, others })
+    Ok(Cheapest { literal, layout, answer: Answer::WEIGHED[chosen], prediction, others })
 }
 
 /// Parameters by which open rows do with one prime, if there are any and they make the layer cheaper than `total_ms`. Too little
@@ -372,12 +365,8 @@ impl Choice {
         costs: &Costs,
     ) -> Result<Vec<Self>, ProtocolError> {
         let whole = Self::of(model, plan, at, Columns::All, costs)?;
-        let (allowed, fan_in) = (plan.permissions(at.0), linear.fan_in());
-        let run = fan_in / Columns::count(linear).max(1);
-        let open = |c: usize| {
-            let mut taps = allowed.chunks_exact(fan_in).map(|output| &output[c * run..(c + 1) * run]);
-            taps.all(|taps| taps.iter().all(|&allowed| allowed))
-        };
+        let allowed = plan.permissions(at.0);
+        let open = |c: usize| linear.column(c).flatten().all(|w| allowed[w]);
         // Fails where one of them has no columns, or needs another ring than there is.
         let parts = || -> Result<Vec<Self>, ProtocolError> {
             let hidden = Columns::those(linear, |c| !open(c))?;
@@ -418,11 +407,12 @@ impl Choice {
         self.open.iter().map(|&open| parameters.ring_of(open).limbs()).collect()
     }
 
-    /// Bytes of the hints that the client keeps.
+    /// Bytes of the hints that the client keeps, and of the rows' secrets beside them, as this machine's kernel holds them.
     pub(crate) fn hint_bytes(&self) -> usize {
+        let secrets = usize::from(self.open.contains(&false));
         match self.blueprint.answer.second_component {
             true => 0,
-            false => RowStore::bytes_needed(self.blueprint.parameters.ring(), &self.row_limbs(), 1),
+            false => RowStore::bytes_needed(self.blueprint.parameters.ring(), &self.row_limbs(), 1 + secrets),
         }
     }
 }
@@ -449,7 +439,7 @@ fn limit_hints(choices: &mut [Choice], costs: &Costs) {
     }
 }
 
-/// What sealing did to one layer.
+/// What sealing did to one operator: a linear layer, or a part of one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerReport {
     /// Node name.
@@ -522,7 +512,7 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// Seals a network. `costs` choose rings and layouts. Rows are opened only where the plan allows every weight in them; `progress` hears of every layer done.
+/// Seals a network. `costs` choose rings, layouts and kinds of answers. Rows and columns are opened only where the plan allows every weight in them; `progress` hears of every layer done.
 ///
 /// # Errors
 /// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer cannot be lowered,

@@ -304,6 +304,10 @@ fn a_finished_or_waiting_inference_says_so() {
     assert!(matches!(inference.receive(&[]), Err(ProtocolError::Order(_))));
     inference.next(RequestEntropy::from_os().unwrap()).unwrap();
     assert!(matches!(inference.next(RequestEntropy::from_os().unwrap()), Err(ProtocolError::Order(_))));
+    // After a rejected answer nothing follows, not even the same request again.
+    assert!(matches!(inference.receive(&[]), Err(ProtocolError::Rejected { .. })));
+    assert!(matches!(inference.next(RequestEntropy::from_os().unwrap()), Err(ProtocolError::Order(_))));
+    assert!(matches!(inference.again(RequestEntropy::from_os().unwrap()), Err(ProtocolError::Order(_))));
 }
 
 #[test]
@@ -455,7 +459,50 @@ fn open_columns_move_to_a_ring_of_their_own_where_that_is_cheaper() {
     assert_eq!(output[0][0], integer::run(&model, plane(5)).unwrap().output);
 }
 
-/// A client's bundle whose layers section was changed and everything else made to fit.
+/// An operator as the section "layers" has it.
+#[derive(Clone)]
+struct Entry {
+    node: u32,
+    /// `None` for all.
+    columns: Option<Vec<u32>>,
+    kind_of_columns: u8,
+    rest: Vec<u8>,
+}
+
+fn entries(section: &[u8], limbs: &[usize]) -> Vec<Entry> {
+    let number = |at: usize| u32::from_le_bytes(section[at..at + 4].try_into().unwrap());
+    let (mut at, mut out) = (4, vec![]);
+    for &limbs in limbs {
+        let (node, kind_of_columns) = (number(at), section[at + 4]);
+        at += 5;
+        let columns = (kind_of_columns == 1).then(|| {
+            let count = number(at) as usize;
+            at += 4 + 4 * count;
+            (0..count).map(|i| number(at - 4 * (count - i))).collect()
+        });
+        let len = 16 + 4 + 1 + limbs + 3;
+        out.push(Entry { node, columns, kind_of_columns, rest: section[at..at + len].to_vec() });
+        at += len;
+    }
+    assert_eq!((at, out.len()), (section.len(), number(0) as usize));
+    out
+}
+
+fn section(entries: &[Entry]) -> Vec<u8> {
+    let mut out = (entries.len() as u32).to_le_bytes().to_vec();
+    for entry in entries {
+        out.extend(entry.node.to_le_bytes());
+        out.push(entry.kind_of_columns);
+        if let Some(columns) = &entry.columns {
+            out.extend((columns.len() as u32).to_le_bytes());
+            columns.iter().for_each(|c| out.extend(c.to_le_bytes()));
+        }
+        out.extend(&entry.rest);
+    }
+    out
+}
+
+/// Bundles whose section "layers" was changed, with everything else made to fit.
 #[test]
 fn bundles_whose_parts_do_not_make_up_a_layer_are_refused() {
     use jali_operator::{Bundle, BundleWriter, Kind};
@@ -464,46 +511,91 @@ fn bundles_whose_parts_do_not_make_up_a_layer_are_refused() {
     let plan = policy.plan(model.graph(), &Default::default(), 0.8, 1).unwrap();
     let sealed = seal(&model, &plan, &slow_bus(), &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
     let bytes = sealed.client.write(vec![]).unwrap().0;
-    let forged = |change: &dyn Fn(&mut Vec<u8>)| {
+    let limbs: Vec<usize> = sealed.report.iter().map(|l| l.primes_bits.len()).collect();
+    let forged = |change: &dyn Fn(&mut Vec<Entry>)| {
         let mut bundle = Bundle::open(std::io::Cursor::new(&bytes), Kind::Client).unwrap();
         let mut out = BundleWriter::new(vec![], Kind::Client, bundle.model()).unwrap();
-        while let Some(section) = bundle.peek().cloned() {
+        while let Some(named) = bundle.peek().cloned() {
             let mut content = bundle.next(u64::MAX).unwrap();
-            if section.name == "layers" {
-                change(&mut content);
+            if named.name == "layers" {
+                let mut all = entries(&content, &limbs);
+                change(&mut all);
+                content = section(&all);
             }
-            out.section(&section.name, &content).unwrap();
+            out.section(&named.name, &content).unwrap();
         }
         StoredClient::read(std::io::Cursor::new(out.finish().unwrap().0)).map(|_| ())
     };
     forged(&|_| {}).unwrap();
-    // Where the columns of the first part of "b" begin: after the count and the first layer, which has all of its columns.
-    let first = 4 + 4 + 1 + 16 + 4 + 1 + sealed.report[0].primes_bits.len() + 3;
-    let columns = first + 4 + 1;
-    let chosen = |bytes: &[u8], i: usize| u32::from_le_bytes(bytes[columns + 4 + 4 * i..][..4].try_into().unwrap());
-    let set = |bytes: &mut Vec<u8>, i: usize, value: u32| {
-        bytes[columns + 4 + 4 * i..][..4].copy_from_slice(&value.to_le_bytes());
+    // "a" in one, "b" in two parts, "c" in one.
+    forged(&|all| {
+        let columns: Vec<_> = all.iter().map(|e| e.columns.as_ref().map(Vec::len)).collect();
+        assert!(matches!(columns[..], [None, Some(x), Some(y), None] if x + y == 96), "{columns:?}");
+    })
+    .unwrap();
+    let refused = |change: &dyn Fn(&mut Vec<Entry>), why: &str| {
+        let error = forged(change).unwrap_err().to_string();
+        assert!(error.contains(why), "{error}, not {why}");
     };
-    forged(&|bytes| assert!(bytes[first + 4] == 1 && chosen(bytes, 0) < chosen(bytes, 1))).unwrap();
-    let refused = |change: &dyn Fn(&mut Vec<u8>)| forged(change).unwrap_err().to_string();
-    // One twice, one out of order, one that the other part has or nobody takes, one that there is not.
-    refused(&|bytes| set(bytes, 1, chosen(bytes, 0)));
-    refused(&|bytes| {
-        let (a, b) = (chosen(bytes, 0), chosen(bytes, 1));
-        set(bytes, 0, b);
-        set(bytes, 1, a);
-    });
-    let free = (0..96).find(|c| forged(&|bytes| assert_ne!(chosen(bytes, 0), *c)).is_ok()).unwrap();
-    let error = refused(&|bytes| set(bytes, 0, if chosen(bytes, 1) > free { free } else { 0 }));
-    assert!(error.contains("layers"), "{error}");
-    refused(&|bytes| set(bytes, 0, 96));
-    refused(&|bytes| set(bytes, 0, u32::MAX));
-    // Fewer columns than there are, all of them in the first part, an unknown kind of columns or of answer.
-    refused(&|bytes| bytes[columns] = 1);
-    refused(&|bytes| bytes[columns..columns + 4].fill(0xff));
-    refused(&|bytes| bytes[first + 4] = 0);
-    refused(&|bytes| bytes[first + 4] = 2);
-    refused(&|bytes| bytes[first - 1] = 4);
+    fn columns(all: &mut [Entry], part: usize) -> &mut Vec<u32> {
+        all[part].columns.as_mut().unwrap()
+    }
+    // One twice, two out of order, one that there is not.
+    refused(&|all| columns(all, 1)[1] = columns(all, 1)[0], "columns of the layer");
+    refused(&|all| columns(all, 1).swap(0, 1), "columns of the layer");
+    refused(&|all| *columns(all, 1).last_mut().unwrap() = 96, "columns of the layer");
+    refused(&|all| *columns(all, 1).last_mut().unwrap() = u32::MAX, "columns of the layer");
+    // One that the other part has: the same number of columns in all.
+    refused(
+        &|all| {
+            let taken = columns(all, 2)[0];
+            let own = columns(all, 1);
+            own[0] = taken;
+            own.sort_unstable();
+        },
+        "columns that no other part takes",
+    );
+    // One that nobody takes; the second part is then not the last of its node.
+    refused(
+        &|all| {
+            let last = columns(all, 2).len() - 1;
+            columns(all, 2).truncate(last);
+        },
+        "in the order of the network",
+    );
+    // A part, and then all columns.
+    refused(
+        &|all| {
+            all[2].columns = None;
+            all[2].kind_of_columns = 0;
+        },
+        "columns that no other part takes",
+    );
+    // All columns, and then a part: one operator too many.
+    refused(
+        &|all| {
+            all[1].columns = None;
+            all[1].kind_of_columns = 0;
+            // Room for the sums of all columns.
+            let plaintext_bits = all[1].rest.len() - 2;
+            all[1].rest[plaintext_bits] = 30;
+        },
+        "in the order of the network",
+    );
+    refused(&|all| all.truncate(3), "a layer for every linear node");
+    refused(&|all| all.push(all[3].clone()), "a layer for every linear node");
+    refused(&|all| all[0].kind_of_columns = 2, "kind of columns");
+    refused(&|all| *all[1].rest.last_mut().unwrap() = 4, "kind of answer");
+    refused(&|all| *columns(all, 1) = vec![], "columns of the layer");
+    // A ring of very many primes is not built for a key that cannot be one of it.
+    refused(
+        &|all| {
+            let rest = &mut all[0].rest;
+            let (choice, tail) = (rest[..16].to_vec(), rest[rest.len() - 3..].to_vec());
+            *rest = [&choice[..], &32768u32.to_le_bytes(), &[26], &[33; 26], &[26], &tail[1..]].concat();
+        },
+        "too short for the layer",
+    );
 }
 
 #[test]
@@ -532,30 +624,71 @@ fn hints_are_kept_within_the_limit() {
     assert!(output == reference.output && trace == reference.accumulators);
 }
 
+/// The same network with all weights and biases zero.
+fn zeroed(graph: &Graph) -> Graph {
+    let mut g = Graph::new(graph.input_shape().to_vec()).unwrap();
+    for node in graph.nodes() {
+        let op = match node.op.clone() {
+            Op::Conv(c) => Op::Conv(Conv { weight: vec![0.0; c.weight.len()], bias: vec![0.0; c.bias.len()], ..c }),
+            Op::Gemm(f) => Op::Gemm(Gemm { weight: vec![0.0; f.weight.len()], bias: vec![0.0; f.bias.len()], ..f }),
+            other => other,
+        };
+        g.push(node.name.clone(), op, node.inputs.clone()).unwrap();
+    }
+    g
+}
+
 #[test]
 fn choices_do_not_depend_on_weights() {
-    let shape = |model: &QuantModel| {
-        let choice = |(node, _)| {
-            let b = Blueprint::choose(model, node, true, &Costs::default()).unwrap();
-            (b.parameters.literal().clone(), b.layout)
+    let by = |graph: &Graph, name: &str| {
+        let policy: jali_leak::Policy = name.parse().unwrap();
+        policy.plan(graph, &Default::default(), 0.8, 1).unwrap()
+    };
+    // Everything hidden; columns open, a layer cut in two, and some hints given up.
+    let limited = Costs { hint_bytes: 1_000_000, ..slow_bus() };
+    for (graph, calibration, costs, columns) in
+        [(network(1), image(1), Costs::default(), false), (channelled().graph().clone(), plane(1), limited, true)]
+    {
+        let plan = if columns { by(&graph, "random-columns") } else { Plan::hide_all(&graph) };
+        let quantised = |graph: Graph| {
+            let image = std::slice::from_ref(&calibration);
+            QuantModel::calibrate(graph, QuantConfig::default(), image, None).unwrap()
         };
-        model.graph().linear_nodes().map(choice).collect::<Vec<_>>()
-    };
-    let zero = {
-        let mut g = Graph::new(vec![3, 10, 9]).unwrap();
-        for node in network(1).nodes() {
-            let op = match node.op.clone() {
-                Op::Conv(c) => Op::Conv(Conv { weight: vec![0.0; c.weight.len()], bias: vec![0.0; c.bias.len()], ..c }),
-                Op::Gemm(f) => Op::Gemm(Gemm { weight: vec![0.0; f.weight.len()], bias: vec![0.0; f.bias.len()], ..f }),
-                other => other,
-            };
-            g.push(node.name.clone(), op, node.inputs.clone()).unwrap();
+        let choices = |model: &QuantModel| {
+            let choices = crate::owner::Choice::all(model, &plan, &costs).unwrap().into_iter();
+            let shown = choices.map(|c| {
+                (
+                    c.node,
+                    c.columns,
+                    c.blueprint.parameters.literal().clone(),
+                    c.blueprint.layout,
+                    c.blueprint.answer,
+                    c.open,
+                )
+            });
+            shown.collect::<Vec<_>>()
+        };
+        let (one, other) = (quantised(graph.clone()), quantised(zeroed(&graph)));
+        assert_eq!(choices(&one), choices(&other));
+        if columns {
+            let second = choices(&one).iter().filter(|c| c.4.second_component).count();
+            assert!(choices(&one).len() > 3 && second > 0 && second < choices(&one).len());
         }
-        QuantModel::calibrate(g, QuantConfig::default(), &[image(1)], None).unwrap()
-    };
-    assert_eq!(shape(&quantised(1, (8, 8))), shape(&zero));
-    let (one, other) = (sealed(&quantised(1, (8, 8)), 0.0, 1), sealed(&zero, 0.0, 1));
-    assert_eq!(one.server.len(), other.server.len(), "the length of a hidden model tells nothing about its weights");
+        let length = |model: &QuantModel| {
+            let sealed = seal(model, &plan, &costs, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+            let hidden: usize = sealed
+                .report
+                .iter()
+                .zip(&sealed.server)
+                .filter(|(l, _)| l.weights_sealed == l.weights)
+                .map(|(_, s)| s.bytes())
+                .sum();
+            hidden
+        };
+        let hidden = length(&one);
+        assert!(hidden > 100_000);
+        assert_eq!(hidden, length(&other), "the length of hidden operators tells nothing about their weights");
+    }
 }
 
 #[test]

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use jali::{AnswerKind, Network, QuantModel, Tensor, calibration, network};
+use jali::{Network, QuantModel, Tensor, calibration, network};
 use jali_pack::Answer;
+use jali_protocol::answer_kind;
 use serde::Serialize;
 
-use super::text::{bytes, median, ms, primes, say, say_json, table};
+use super::text::{answer, bytes, kind_of_answer, median, ms, primes, say, say_json, table};
 use super::{Common, Leak, NetworkName, Over, start_session};
 
 /// Show the ring and layout chosen for every layer, with predicted and measured cost side by side.
@@ -104,7 +105,8 @@ struct Layer {
     answer: &'static str,
     /// Whether hints come with every answer.
     second_component: bool,
-    /// What other answers would take more, with the ring and layout that would be best for them, before open rows are counted; 0 for those that were chosen.
+    /// What other answers would take more than the one that was chosen (whatever `--answer` says), with the ring and layout that would be best for them, before open
+    /// rows are counted; 0 for the one that was chosen.
     whole_rows_more_ms: f64,
     whole_rows_more_bytes: i64,
     second_component_more_ms: f64,
@@ -147,9 +149,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         costs = args.over.put(costs);
         let plan = args.leak.plan(&model, &costs)?;
         let mut session = start_session(model.clone(), &plan, &costs, kernel)?;
-        let kind =
-            |answer: Answer| AnswerKind { whole_rows: answer.whole_rows, second_component: answer.second_component };
-        let kinds: Vec<_> = session.report().iter().map(|l| kind(args.answer.of(l.counts.answer))).collect();
+        let kinds: Vec<_> = session.report().iter().map(|l| answer_kind(args.answer.of(l.counts.answer))).collect();
         session.ask_for(&kinds)?;
         let mut runs = vec![];
         for i in 0..usize::from(args.runs) {
@@ -177,7 +177,7 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
             // As it was chosen, or as it was asked to be.
             let p = if counts == l.counts { l.prediction } else { costs.predict(&counts, hidden) };
             Layer {
-                answer: if counts.answer.whole_rows { "whole rows" } else { "wanted" },
+                answer: answer(counts.answer.whole_rows),
                 second_component: counts.answer.second_component,
                 name: l.name.clone(),
                 kind: l.kind.clone(),
@@ -247,7 +247,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
             primes(&l.primes_bits),
             l.tiles.to_string(),
             l.rows.to_string(),
-            format!("{}{}", l.answer, if l.second_component { " + hints" } else { "" }),
+            kind_of_answer(l.answer, l.second_component),
             format!("{:.2}", l.predicted_client_ms),
             format!("{:.2}", l.measured_client_ms),
             format!("{:.2}", l.predicted_server_ms),
@@ -269,7 +269,8 @@ fn print(r: &Report) -> anyhow::Result<()> {
     say(format!("traffic   {} up, {} down per image", bytes(r.bytes_up), bytes(r.bytes_down)))?;
     say(format!("memory    {} for the server's matrices", bytes(r.server_memory)))?;
     let sum = |chosen: fn(&Layer) -> bool, more: fn(&Layer) -> (f64, i64)| {
-        let (ms, bytes) = r.layers.iter().map(more).fold((0.0, 0), |(a, b), (ms, bytes)| (a + ms, b + bytes));
+        let others = r.layers.iter().filter(|l| !chosen(l));
+        let (ms, bytes) = others.map(more).fold((0.0, 0), |(a, b), (ms, bytes)| (a + ms, b + bytes));
         let count = r.layers.iter().filter(|l| chosen(l)).count();
         format!("{count} of {} layers; for the others {ms:+.2} ms, {:+.2} MB", r.layers.len(), bytes as f64 / 1e6)
     };

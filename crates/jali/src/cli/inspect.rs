@@ -10,7 +10,7 @@ use jali_operator::{Bundle, Kind, OperatorError, OperatorSummary};
 use jali_protocol::{LayerSummary, ProtocolError, StoredClient};
 use serde::Serialize;
 
-use super::text::{bytes, primes, progress, say, say_json, table};
+use super::text::{answer, bytes, kind_of_answer, primes, progress, say, say_json, table};
 use super::{Over, conclude, model_report, parse_bits};
 
 /// Say what is inside a bundle, and check it; or what will become of an ONNX model.
@@ -122,6 +122,10 @@ struct Layer {
     hidden_rows: usize,
     weights_hidden: usize,
     weights_open: usize,
+    /// What the client asks for: "wanted" coefficients or "whole rows" in the NTT domain.
+    answer: &'static str,
+    /// Whether hints come with every answer.
+    second_component: bool,
 }
 
 impl From<OperatorSummary> for Operator {
@@ -156,6 +160,8 @@ impl From<LayerSummary> for Layer {
             hidden_rows: l.hidden_rows,
             weights_hidden: l.weights_hidden,
             weights_open: l.weights_open,
+            answer: answer(l.answer.whole_rows),
+            second_component: l.answer.second_component,
         }
     }
 }
@@ -306,7 +312,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
                 None => say("        no evidence of what the open weights give away\n")?,
             }
         }
-        let header = ["layer", "kind", "layout", "N", "primes", "tiles", "rows", "weights hidden", "open"];
+        let header = ["layer", "kind", "layout", "N", "primes", "tiles", "rows", "answer", "weights hidden", "open"];
         let rows = c.layers.iter().map(|l| {
             vec![
                 l.name.clone(),
@@ -316,6 +322,7 @@ fn print(r: &Report) -> anyhow::Result<()> {
                 primes(&l.primes_bits),
                 l.tiles.to_string(),
                 l.rows.to_string(),
+                kind_of_answer(l.answer, l.second_component),
                 l.weights_hidden.to_string(),
                 l.weights_open.to_string(),
             ]

@@ -98,7 +98,7 @@ struct Over {
     /// Choose rings and layouts for this link: loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100 Mbit/s) or RTT,MBPS
     #[arg(long, value_name = "LINK", default_value = "loopback")]
     link: Link,
-    /// Most memory in megabytes for hints that the client keeps: those of layers beyond it come with every answer
+    /// Most memory in megabytes for hints, and the rows' secrets beside them, that the client keeps: hints of layers beyond it come with every answer
     #[arg(long, value_name = "MB", value_parser = clap::value_parser!(u32))]
     hint_memory: Option<u32>,
 }

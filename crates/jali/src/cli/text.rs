@@ -88,3 +88,13 @@ pub(super) fn bytes(n: usize) -> String {
 pub(super) fn percent(part: usize, whole: usize) -> f64 {
     if whole == 0 { 0.0 } else { 100.0 * part as f64 / whole as f64 }
 }
+
+/// What comes back of a row, as reports say it.
+pub(super) fn answer(whole_rows: bool) -> &'static str {
+    if whole_rows { "whole rows" } else { "wanted" }
+}
+
+/// The same with hints that come with every answer.
+pub(super) fn kind_of_answer(answer: &str, second_component: bool) -> String {
+    format!("{answer}{}", if second_component { " + hints" } else { "" })
+}

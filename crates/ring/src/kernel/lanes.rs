@@ -180,6 +180,7 @@ fn prefetch_to<T, const OUTER: bool>(items: &[T], at: usize) {
 #[inline(always)]
 pub(crate) fn array_at(bytes: &[u8], at: usize) -> &[u8; UNPACK_READS] {
     debug_assert!(at + UNPACK_READS <= bytes.len());
-    // SAFETY: as in `item_at`; an array of bytes has no alignment.
+    // SAFETY: an array of bytes has no alignment, and callers compute `at` from lengths that they have checked before their loop: `RowGroup::run` for its rows,
+    // `Chunk::run` in `masking.rs` by its assertion about the last that is read.
     unsafe { &*bytes.as_ptr().add(at).cast() }
 }

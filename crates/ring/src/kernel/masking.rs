@@ -1,6 +1,6 @@
 //! The client's pass over all tiles of a request: `x[i] -= a[i]*s` (or `x[i] += m[i]` with pads made earlier), and with it the sums `z = sum_i a[i]*x[i]` (of the
 //! values before) and `sum_i u[i]*x[i]` (of the values after). Every word is touched once; what does not change from request to request is held like
-//! the rows of a server, which is half of what its residues take in words.
+//! the rows of a server: by IFMA's lanes in half of what its residues take in words.
 
 use std::ops::Range;
 

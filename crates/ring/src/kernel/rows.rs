@@ -135,7 +135,7 @@ impl RowStore {
         self.bytes.len()
     }
 
-    /// The memory held, for benchmarks: what it takes to read it all is the limit of what products may take.
+    /// The memory held: for the masking pass, which reads it as [`Place`] says, and for benchmarks, as what it takes to read it all is the limit of what products may take.
     pub fn memory(&self) -> &[u8] {
         &self.bytes
     }

@@ -483,6 +483,18 @@ fn masking_of_very_many_tiles_is_done_in_parts() {
         assert!(x[i] == *p);
     }
     assert!(*sums.checks[0] == all && *sums.checks[1] == all);
+    // With a secret, and with pads made earlier: what is masked in the second store is masked with its own tiles' elements.
+    let s = random_polys(&ring, 1, 9).remove(0);
+    let mut masked = polys.clone();
+    let with_secret = vectors.mask(&ring, &mut masked, Pad::Secret(&s)).unwrap();
+    let mut pads = vec![ring.zero(); tiles];
+    vectors.mask(&ring, &mut pads, Pad::Secret(&s)).unwrap();
+    let mut again = polys.clone();
+    let with_pads = vectors.mask(&ring, &mut again, Pad::Ready(&pads)).unwrap();
+    assert!(again == masked && with_pads.z == with_secret.z && with_pads.checks == with_secret.checks);
+    let mut back = masked[last].clone();
+    ring.mul_add(&mut back, &polys[last], &s);
+    assert!(back == polys[last] && masked[last] != polys[last]);
     let mut block = ring.zero();
     polys[last..].iter().for_each(|p| ring.mul_add(&mut block, p, p));
     assert!(*sums.z[1399] == block && vectors.element(&ring, Vector::Check(1), last) == polys[last]);
