@@ -197,3 +197,23 @@ fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, Au
         predicted_ms: layers.iter().map(|l| l.prediction.total_ms()).sum(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jali_leak::Plan;
+
+    #[test]
+    fn operators_of_a_layer_are_one_column_of_the_exposure() {
+        let model = jali::Network::Mnist.quantised(Default::default()).unwrap();
+        let mut layers = forecast(&model, &Plan::hide_all(model.graph()), &Costs::default()).unwrap();
+        assert_eq!(exposure(&layers), [0.0; 4]);
+        // As if the second layer were cut: a quarter of it open, in an operator of its own.
+        let mut open = layers[1].clone();
+        (open.weights, open.weights_allowed) = (layers[1].weights / 4, layers[1].weights / 4);
+        layers[1].weights -= open.weights;
+        layers.insert(2, open);
+        let got = exposure(&layers);
+        assert!(got.len() == 4 && got[0] == 0.0 && (got[1] - 0.25).abs() < 0.01 && got[2..] == [0.0, 0.0], "{got:?}");
+    }
+}

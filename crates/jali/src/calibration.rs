@@ -20,7 +20,7 @@ use crate::{JaliError, Session};
 /// Runs of the probe network for answers with the wanted coefficients, which nearly all layers will have.
 const RUNS: usize = 31;
 /// The same for whole rows, and for a second component.
-const OTHER_RUNS: usize = 9;
+const OTHER_RUNS: usize = 13;
 /// Runs to see whether an earlier calibration still holds; the median of each layer counts.
 const CHECK_RUNS: usize = 5;
 /// It does not if the probe takes so much more or less than it says.
@@ -28,7 +28,7 @@ const DRIFT: f64 = 1.15;
 /// Words that are read between two runs, so that no layer finds its matrix in the cache: 64 MiB.
 const EVICT: usize = 8 << 20;
 /// Version of what is kept: changes with the kernels and the pipeline.
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 
 /// What is kept on disk.
 #[derive(Serialize, Deserialize)]
@@ -178,19 +178,34 @@ fn probe_layers(hidden: bool, runs: &[usize], kernel: Kernel) -> Result<Vec<Samp
     let plan = if hidden { Plan::hide_all(model.graph()) } else { Plan::open_all(model.graph()) };
     let mut session = Session::start_with(model, &plan, &Costs::default(), kernel, |_| {})?;
     let evict: Vec<u64> = (0..EVICT as u64).collect();
-    let mut samples = vec![];
-    // Hints that were given up do not come back: the answer without them is the last.
-    for (&runs, answer) in runs.iter().zip(Answer::WEIGHED) {
-        session.ask_for(&vec![answer_kind(answer); session.report().len()])?;
-        let mut times = vec![(vec![], vec![]); session.report().len()];
-        for _ in 0..runs {
-            let run = session.infer(image.clone())?;
-            for ((client, server), layer) in times.iter_mut().zip(run.layers) {
-                client.push(layer.client);
-                server.push(layer.server);
-            }
-            std::hint::black_box(evict.iter().sum::<u64>());
+    let all = session.report().len();
+    let mut times = vec![vec![(vec![], vec![]); all]; runs.len()];
+    let mut run = |which: usize| -> Result<(), JaliError> {
+        session.ask_for(&vec![answer_kind(Answer::WEIGHED[which]); all])?;
+        let run = session.infer(image.clone())?;
+        for ((client, server), layer) in times[which].iter_mut().zip(run.layers) {
+            client.push(layer.client);
+            server.push(layer.server);
         }
+        std::hint::black_box(evict.iter().sum::<u64>());
+        Ok(())
+    };
+    // In turn, so that a machine that changes its speed meanwhile does not prefer one of them. A second component is the last: hints that were given up do not
+    // come back.
+    let (in_turn, last) = runs.split_at(runs.len().min(2));
+    let most = in_turn.iter().copied().max().unwrap_or(0);
+    for round in 0..most {
+        for (which, &runs) in in_turn.iter().enumerate() {
+            if (round + 1) * runs / most > round * runs / most {
+                run(which)?;
+            }
+        }
+    }
+    for (i, &runs) in last.iter().enumerate() {
+        (0..runs).try_for_each(|_| run(in_turn.len() + i))?;
+    }
+    let mut samples = vec![];
+    for (times, answer) in times.iter_mut().zip(Answer::WEIGHED) {
         let layers = times.iter_mut().zip(session.report());
         samples.extend(layers.map(|((client, server), layer)| Sample {
             counts: layer.counts.answered(answer),

@@ -34,7 +34,7 @@ const WORTH_A_LARGER_PRIME: f64 = 0.9;
 
 /// What is left of a layer's cost must be at most so much before whole rows come back instead of wanted coefficients: they take bytes that the link, or other
 /// requests of the server, may miss.
-const WORTH_WHOLE_ROWS: f64 = 0.95;
+const WORTH_WHOLE_ROWS: f64 = 0.9;
 
 /// What is left of a layer's cost must be at most so much before its open columns become a part of their own.
 const WORTH_A_PART: f64 = 0.9;
