@@ -135,7 +135,7 @@ impl RowStore {
         self.bytes.len()
     }
 
-    /// The memory held: for the masking pass, which reads it as [`Place`] says, and for benchmarks, as what it takes to read it all is the limit of what products may take.
+    /// The memory held: for the masking pass, which reads it as `Place` says, and for benchmarks, as what it takes to read it all is the limit of what products may take.
     pub fn memory(&self) -> &[u8] {
         &self.bytes
     }
@@ -258,7 +258,7 @@ impl RowStore {
     /// All rows times every input of some batches, in parallel, and all of it forgotten: for benchmarks.
     ///
     /// # Errors
-    /// As [`RowStore::products`].
+    /// [`RingError::Length`] if a batch was prepared for another shape or kernel.
     pub fn multiply_all(&self, ring: &Ring, batches: &[Batch]) -> Result<(), RingError> {
         batches.iter().try_for_each(|batch| self.fits(ring, batch, &(0..self.rows)))?;
         let most = batches.iter().map(Batch::images).max().unwrap_or(0);
