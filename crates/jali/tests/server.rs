@@ -19,7 +19,10 @@ use support::{Served, client, http, mnist, proxy, remote, seal_into};
 const LONG: Duration = Duration::from_secs(60);
 
 fn jali(args: &[&str]) -> (i32, String, String) {
-    let out = Command::new(assert_cmd::cargo::cargo_bin!("jali")).args(args).output().unwrap();
+    // Without what this machine has measured: rings and layouts are those of the built-in costs.
+    let nothing_kept = std::env::temp_dir().join("jali-nothing-kept");
+    let jali = assert_cmd::cargo::cargo_bin!("jali");
+    let out = Command::new(jali).args(args).env("XDG_CACHE_HOME", nothing_kept).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
 }
@@ -66,6 +69,11 @@ fn tls_and_token_carry_exact_results() {
     assert_eq!(with("token", &["--samples", "mnist", "--images", "1"]).0, 0);
     assert!(std::fs::read(&kept).unwrap() != bytes, "the right hints are kept again");
 
+    // What was decided when it was sealed is not an option of `infer`.
+    for option in [["--hint-memory", "1"], ["--link", "wan"]] {
+        let (code, _, err) = with("token", &[&["--samples", "mnist"][..], &option[..]].concat());
+        assert!(code == 2 && err.contains("cannot be used with"), "{option:?}: {code} {err}");
+    }
     let (code, _, err) = with("other", &["--samples", "mnist", "--images", "1"]);
     assert!(code == 8 && err.contains("--token-file"), "{code} {err}");
     let (code, _, err) = jali(&["infer", "--client", &bundle, "--server", &served.url, "--samples", "mnist"]);
@@ -91,6 +99,8 @@ fn hints_within_a_limit_and_columns_through_seal_serve_and_infer() {
         let (code, text, err) = jali(&["inspect", &out, "--json"]);
         assert_eq!(code, 0, "{err}");
         let layers = serde_json::from_str::<Value>(&text).unwrap()["client"]["layers"].clone();
+        let names: Vec<_> = layers.as_array().unwrap().iter().map(|l| l["name"].as_str().unwrap()).collect();
+        assert!(names.windows(2).any(|pair| pair[0] == pair[1]), "no layer was cut: {layers}");
         let brought = layers.as_array().unwrap().iter().filter(|l| l["second_component"] == true).count();
         assert!(brought > 0 && (brought == layers.as_array().unwrap().len()) == all, "{limit} MB: {layers}");
         let served = Served::start(&folder.path().join(limit).join("server"), &[]);

@@ -32,18 +32,18 @@ impl Verified {
     }
 }
 
-/// Hints that have passed the check, row by row the number of primes and the packed hint. Only [`CheckKey::verify_hints`] makes them, and nothing else takes masks off.
+/// Hints that have passed the check, row by row the number of primes and the packed hint. Only [`CheckKey::verify_hints`] makes them, and nothing else that a
+/// server sent takes masks off.
 #[derive(Debug)]
 pub(crate) struct VerifiedHints<'b>(Vec<(usize, &'b [u8])>);
 
 impl VerifiedHints<'_> {
-    /// The hint of a row in the leading limbs of `out`; the number of its primes.
-    pub(crate) fn read(&self, ring: &Ring, row: usize, out: &mut Poly<Ntt>) -> usize {
+    /// The hint of a row in the leading limbs of `out`.
+    pub(crate) fn read(&self, ring: &Ring, row: usize, out: &mut Poly<Ntt>) {
         let (limbs, bytes) = self.0[row];
         // The check has read it before, so this never fails.
-        match read_row(ring, limbs, bytes, out) {
-            Some(()) => limbs,
-            None => 0,
+        if read_row(ring, limbs, bytes, out).is_none() {
+            out.zeroize();
         }
     }
 }

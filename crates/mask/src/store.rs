@@ -70,16 +70,17 @@ impl LayerKey {
 }
 
 impl UnhintedKey {
-    /// Reads what [`LayerKey::encode`] wrote for a layer of these parameters, to ask for answers of this kind.
+    /// Reads what [`LayerKey::encode`] wrote for a layer of these parameters, to ask for answers of this kind. `shape`: its rows, tiles of a row and blocks.
     ///
     /// # Errors
-    /// [`MaskError::Ring`] for other bytes, [`MaskError::SmallPrime`], [`MaskError::InputRange`].
+    /// [`MaskError::Shape`] for a key of another shape, [`MaskError::Ring`] for other bytes, [`MaskError::SmallPrime`], [`MaskError::InputRange`].
     pub fn decode(
         r: &mut Reader<'_>,
         id: LayerId,
         parameters: Parameters,
         (wanted, kind): (Wanted, AnswerKind),
         input_bound: i64,
+        shape: [usize; 3],
     ) -> Result<Self, MaskError> {
         parameters.fit_for_checking()?;
         check_bound(input_bound)?;
@@ -91,8 +92,17 @@ impl UnhintedKey {
         let row_tiles = r.count(MAX_LAZY_PRODUCTS, "tiles of a row")?;
         let blocks = r.count(r.remaining(), "blocks of a layer")?;
         let tiles = row_tiles.saturating_mul(blocks);
-        // A row takes at least a byte, a tile two elements: no memory is asked for that the bytes did not pay for.
         let rows = r.count(r.remaining(), "rows of a layer")?;
+        // Rows are those that the layer has, a tile takes two elements: no memory is asked for beyond that.
+        for (what, expected, got) in [
+            ("rows of the layer", shape[0], rows),
+            ("tiles of a row", shape[1], row_tiles),
+            ("blocks", shape[2], blocks),
+        ] {
+            if expected != got {
+                return Err(MaskError::Shape { what, expected, got });
+            }
+        }
         let least = tiles.saturating_mul(SCALARS * poly_len(ring));
         if tiles == 0 || rows == 0 || !rows.is_multiple_of(blocks) || r.remaining() < least {
             return Err(r.malformed("tiles and rows of a layer").into());
@@ -167,9 +177,10 @@ impl UnhintedKey {
         if key.form.kind().second_component {
             return Err(Box::new(self));
         }
-        let usable = key.check.usable().is_ok();
-        let verified = key.check.verify_hints(key.parameters.ring(), key.form.limbs(), hints).filter(|_| usable);
-        let Some(verified) = verified else {
+        if key.check.usable().is_err() {
+            return Err(Box::new(self));
+        }
+        let Some(verified) = key.check.verify_hints(key.parameters.ring(), key.form.limbs(), hints) else {
             key.check.reject();
             return Err(Box::new(self));
         };

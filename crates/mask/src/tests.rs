@@ -383,9 +383,15 @@ fn answers_of_every_kind_are_exact_and_checked() {
             let other = AnswerKind { whole_rows: !kind.whole_rows, ..kind };
             let form = Arc::new(fixture.key.form().with_kind(other));
             let foreign = Answer::new(ring, &form, vec![0; form.residues()]).unwrap();
-            match kind.second_component {
-                false => assert_eq!(pending.finish(Some(foreign)), Err(MaskError::AnswerRejected)),
-                true => assert!(matches!(pending.finish(Some(foreign)), Err(MaskError::Shape { .. }))),
+            let second = kind.second_component.then(|| pack(ring, &hints));
+            let batch = vec![(pending, Some(foreign))];
+            assert_eq!(fixture.key.finish_batch(batch, second.as_deref(), &workspace), Err(MaskError::AnswerRejected));
+            if kind.second_component {
+                let (_, pending) = fixture.mask(&x, 2);
+                assert!(
+                    matches!(pending.finish(None), Err(MaskError::Shape { .. })),
+                    "it has no room for a second one"
+                );
             }
         }
         // Hints that were given up do not come back by themselves.
@@ -708,7 +714,8 @@ fn a_stored_key_works_again_and_takes_only_right_hints() {
         let read_as = |bytes: &[u8], kind: AnswerKind| {
             let mut r = jali_ring::wire::Reader::new(bytes);
             let wanted = key.form.wanted().clone();
-            UnhintedKey::decode(&mut r, key.id, key.parameters.clone(), (wanted, kind), BOUND)
+            let shape = [key.rows(), key.block_tiles(), key.blocks()];
+            UnhintedKey::decode(&mut r, key.id, key.parameters.clone(), (wanted, kind), BOUND, shape)
         };
         let read = |bytes: &[u8]| read_as(bytes, AnswerKind::default());
         // Without hints only where they come with every answer.

@@ -274,6 +274,7 @@ fn large_operators_are_cut_into_sections_and_hints_are_those_of_sealing() {
     let mut r = jali_ring::wire::Reader::new(&stored);
     let id = LayerId { model: [0; 16], layer: 0 };
     let form = (key.form().wanted().clone(), AnswerKind::default());
-    let unhinted = jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), form, 255).unwrap();
+    let unhinted =
+        jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), form, 255, [180, 1, 1]).unwrap();
     assert!(unhinted.accept(&written).is_ok());
 }

@@ -123,7 +123,7 @@ impl StoredClient {
         let input_bound = outline.config().activation_bound();
         let mut layers = Vec::with_capacity(described.len());
         for (l, Described { node, columns, layout, literal, kind }) in described.into_iter().enumerate() {
-            let (name, rows) = (key_section(l), layout.rows());
+            let name = key_section(l);
             // Its key holds two elements for every tile: a ring's tables are not made before so many bytes are there.
             let element: usize =
                 literal.prime_bits.iter().map(|&bits| (literal.degree * bits as usize).div_ceil(8)).sum();
@@ -144,12 +144,9 @@ impl StoredClient {
             let bytes = Zeroizing::new(bundle.expect(&name, MAX_SECTION)?);
             let mut r = Reader::new(&bytes);
             let layer = LayerId { model: id, layer: l as u32 };
-            let shape = (rows, layout.tiles(), layout.blocks());
-            let key = UnhintedKey::decode(&mut r, layer, parameters, form, input_bound)
-                .and_then(|key| match (key.row_limbs().len(), key.tiles(), key.blocks()) {
-                    got if got == shape => Ok(r.clone().finish().map(|()| key)?),
-                    (got, ..) => Err(MaskError::Shape { what: "rows and tiles of the layer", expected: rows, got }),
-                })
+            let shape = [layout.rows(), layout.row_tiles(), layout.blocks()];
+            let key = UnhintedKey::decode(&mut r, layer, parameters, form, input_bound, shape)
+                .and_then(|key| Ok(r.clone().finish().map(|()| key)?))
                 .map_err(|e| section(name, e))?;
             layers.push(StoredLayer { node, columns, layout, key: Some(key), complete: None });
         }
@@ -312,7 +309,7 @@ fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, Protoc
     let mut layers = Vec::with_capacity(count);
     for (node, linear) in outline.graph().linear_nodes() {
         // The operators of a node are either one that takes all of its columns or several that share them.
-        let mut left = vec![true; linear.columns()];
+        let mut left = vec![];
         loop {
             if layers.len() == count {
                 return Err(r.malformed("a layer for every linear node").into());
@@ -320,8 +317,9 @@ fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, Protoc
             let layer = read_layer(&mut r, outline, (node, linear))?;
             let whole = match &layer.columns {
                 Columns::All => true,
-                Columns::Some { chosen, .. } => {
+                Columns::Some { of, chosen } => {
                     // Within the layer's columns: the layout was made for them.
+                    left.resize(*of, true);
                     let taken = chosen.iter().all(|&c| std::mem::replace(&mut left[c as usize], false));
                     if !taken {
                         return Err(r.malformed("columns that no other part takes").into());

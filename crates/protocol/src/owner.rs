@@ -161,7 +161,13 @@ impl Blueprint {
         let mut other = self.clone();
         other.answer.second_component = true;
         other.prediction = costs.predict(&other.counts(), self.shape.hidden);
+        // The others are compared with what is chosen now.
+        let (more_ms, more_bytes) =
+            (other.weight(costs) - self.weight(costs), (other.counts().bytes() - self.counts().bytes()) as i64);
         other.others.retain(|o| !o.answer.second_component);
+        for o in &mut other.others {
+            (o.more_ms, o.more_bytes) = (o.more_ms - more_ms, o.more_bytes - more_bytes);
+        }
         other
     }
 

@@ -389,7 +389,7 @@ fn channelled() -> QuantModel {
     QuantModel::calibrate(g, QuantConfig::default(), &[plane(1), plane(2)], None).unwrap()
 }
 
-/// A machine with a slow memory bus: products are dear, and whole rows cheap.
+/// A machine with a slow memory bus: products are dear.
 fn slow_bus() -> Costs {
     let mut costs = Costs::default();
     costs.hidden.server[2] *= 8.0;
@@ -598,6 +598,36 @@ fn bundles_whose_parts_do_not_make_up_a_layer_are_refused() {
     );
 }
 
+/// Where transforms are dear and the link is free, whole rows come back; over a link that is not, what is wanted.
+#[test]
+fn whole_rows_are_chosen_where_they_are_cheaper() {
+    let model = quantised(3, (8, 8));
+    let plan = Plan::hide_all(model.graph());
+    let mut costs = Costs::default();
+    costs.hidden.server[3] *= 30.0;
+    let whole = |costs: &Costs| {
+        let sealed = seal(&model, &plan, costs, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
+        let count = sealed.report.iter().filter(|l| l.counts.answer.whole_rows).count();
+        let asked = sealed.client.layers().iter().filter(|l| l.key.form().kind().whole_rows).count();
+        assert_eq!(count, asked);
+        // What was not chosen is dearer, or not by so much cheaper that it counts.
+        for layer in &sealed.report {
+            let others: Vec<_> = layer.others.iter().map(|o| o.answer).collect();
+            assert!(others.len() == 2 && !others.contains(&layer.counts.answer), "{layer:?}");
+        }
+        (sealed, count)
+    };
+    let (sealed, count) = whole(&costs);
+    assert!(count > 0);
+    assert_eq!(whole(&costs.over(jali_pack::Link::WAN)).1, 0);
+    assert_eq!(whole(&Costs::default()).1, 0);
+    let server = server(&sealed);
+    let client = restored(&sealed.client.write(vec![]).unwrap().0, &server).unwrap();
+    let (output, trace) = run(&client, &server, image(5), &mut |_, _| {}).unwrap();
+    let reference = integer::run(&model, image(5)).unwrap();
+    assert!(output == reference.output && trace == reference.accumulators);
+}
+
 #[test]
 fn hints_are_kept_within_the_limit() {
     let model = quantised(3, (8, 8));
@@ -617,6 +647,10 @@ fn hints_are_kept_within_the_limit() {
     let (half, some) = seal(all as u64 / 2);
     assert!((1..4).contains(&some), "{some}");
     assert!(half.client.hint_bytes() <= all / 2 && half.client.hint_bytes() > 0);
+    // The rows' secrets beside them count as well: all rows are hidden, so there are as many.
+    assert!(half.client.layers().iter().all(|l| l.key.hint_bytes() <= all / 4), "{all}");
+    let kept: usize = half.client.layers().iter().map(|l| 2 * l.key.hint_bytes()).sum();
+    assert!(kept <= all / 2, "{kept} of {all}");
     let server = server(&half);
     let client = restored(&half.client.write(vec![]).unwrap().0, &server).unwrap();
     let (output, trace) = run(&client, &server, image(5), &mut |_, _| {}).unwrap();

@@ -33,7 +33,7 @@ pub(super) struct InferArgs {
     #[arg(long, value_name = "FILE.onnx")]
     model: Option<PathBuf>,
     /// Client's bundle, or a folder that holds one named "client"
-    #[arg(long, value_name = "BUNDLE", requires = "server", conflicts_with_all = ["calibrate", "leak", "seed", "plan", "bits", "link"])]
+    #[arg(long, value_name = "BUNDLE", requires = "server", conflicts_with_all = ["calibrate", "leak", "seed", "plan", "bits", "link", "hint_memory"])]
     client: Option<PathBuf>,
     /// Where the server is: https://host:port, or http:// on this machine
     #[arg(long, value_name = "URL", requires = "client")]

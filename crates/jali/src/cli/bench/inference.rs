@@ -317,7 +317,7 @@ fn plot(network: &str, sweep: &[Point], clear: Duration) -> String {
             let (open, ms) = (f64::from(i) / 4.0, most * f64::from(i) / 4.0);
             format!(
                 "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{:.0} %</text>\n<text x=\"{:.1}\" y=\"{:.1}\" \
-                 text-anchor=\"end\">{ms:.0} ms</text>\n<line x1=\"{left}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" \
+                 text-anchor=\"end\">{ms:.1} ms</text>\n<line x1=\"{left}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" \
                  stroke=\"#ddd\"/>\n",
                 x(open),
                 height - 30.0,

@@ -54,7 +54,7 @@ struct Point {
     textbook_s: f64,
     jali_factor: f64,
     jali_ms: f64,
-    /// What sealing really hid: whole rows.
+    /// What sealing really hid: all but whole rows and columns.
     jali_hidden: f64,
 }
 
