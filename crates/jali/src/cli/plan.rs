@@ -310,7 +310,8 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
         bytes(report.bytes + report.bytes_saved),
         report.products_saved,
         report.products + report.products_saved,
-        report.predicted_ms_saved,
+        // Not "-0.0".
+        (report.predicted_ms_saved * 10.0).round() / 10.0 + 0.0,
         report.predicted_ms + report.predicted_ms_saved
     ))?;
     match &report.evidence {
