@@ -151,16 +151,6 @@ impl UnhintedKey {
         self.0.form.kind()
     }
 
-    /// Ring elements per request.
-    pub fn tiles(&self) -> usize {
-        self.0.tiles()
-    }
-
-    /// Blocks of equally many rows and tiles.
-    pub fn blocks(&self) -> usize {
-        self.0.blocks()
-    }
-
     /// Which rows are hidden.
     pub fn hidden_rows(&self) -> Vec<bool> {
         self.0.row_keys.iter().map(Option::is_some).collect()

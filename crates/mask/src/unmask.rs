@@ -27,15 +27,21 @@ impl Unmasking {
         secrets: &[Option<Zeroizing<Poly<Ntt>>>],
     ) -> Result<Self, MaskError> {
         let limbs: Vec<usize> = hints.iter().map(Poly::limbs).collect();
-        let tiles = 1 + usize::from(secrets.iter().any(Option::is_some));
-        let mut rows = Zeroizing::new(RowStore::new(parameters.ring(), &limbs, tiles)?);
-        for (row, (hint, secret)) in hints.iter().zip(secrets).enumerate() {
-            rows.set(row, 0, hint);
-            if let Some(secret) = secret {
-                rows.set(row, 1, secret);
-            }
+        let mut all = Self::room(parameters, &limbs, secrets.iter().any(Option::is_some))?;
+        hints.iter().zip(secrets).enumerate().for_each(|(row, (hint, secret))| all.put(row, hint, secret));
+        Ok(all)
+    }
+
+    /// Room for rows modulo so many primes each, and for secrets if any row is hidden.
+    fn room(parameters: &Parameters, limbs: &[usize], hidden: bool) -> Result<Self, MaskError> {
+        Ok(Self(Zeroizing::new(RowStore::new(parameters.ring(), limbs, 1 + usize::from(hidden))?)))
+    }
+
+    fn put(&mut self, row: usize, hint: &Poly<Ntt>, secret: &Option<Zeroizing<Poly<Ntt>>>) {
+        self.0.set(row, 0, hint);
+        if let Some(secret) = secret {
+            self.0.set(row, 1, secret);
         }
-        Ok(Self(rows))
     }
 
     /// The same for hints that a server sent.
@@ -44,8 +50,7 @@ impl Unmasking {
     /// [`MaskError::Ring`] if there is no memory for them.
     pub(crate) fn of_server(key: &LayerKey, hints: &VerifiedHints<'_>) -> Result<Self, MaskError> {
         let (ring, limbs) = (key.parameters.ring(), key.form.limbs());
-        let tiles = 1 + usize::from(key.row_keys.iter().any(Option::is_some));
-        let mut rows = Zeroizing::new(RowStore::new(ring, limbs, tiles)?);
+        let mut all = Self::room(&key.parameters, limbs, key.row_keys.iter().any(Option::is_some))?;
         for first in (0..limbs.len()).step_by(ROWS_TOGETHER) {
             let some = first..limbs.len().min(first + ROWS_TOGETHER);
             let row = |row: usize| {
@@ -55,14 +60,9 @@ impl Unmasking {
                 (hint, secret)
             };
             let made: Vec<_> = some.clone().into_par_iter().map(row).collect();
-            for (row, (hint, secret)) in some.zip(&made) {
-                rows.set(row, 0, hint);
-                if let Some(secret) = secret {
-                    rows.set(row, 1, secret);
-                }
-            }
+            some.zip(&made).for_each(|(row, (hint, secret))| all.put(row, hint, secret));
         }
-        Ok(Self(rows))
+        Ok(all)
     }
 
     /// Bytes that the hints take in memory.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jali_mask::{AnswerForm, Wanted};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
-use jali_ring::wire::{Reader, poly_len};
+use jali_ring::wire::{Reader, element_len, poly_len};
 use jali_ring::{Kernel, Modulus, Ntt, Poly, Ring, RowStore, Workspace};
 
 use crate::OperatorError;
@@ -171,8 +171,8 @@ impl OperatorSummary {
         }
         let summary = |(d, bytes): (Description, u64)| {
             let hidden_rows = d.kinds.iter().filter(|&&kind| kind == ROW_HIDDEN).count();
-            let poly: usize = d.prime_bits.iter().map(|&bits| (d.degree * bits as usize).div_ceil(8)).sum();
-            let hidden_bytes = (hidden_rows * d.tiles * poly) as u64;
+            let element = element_len(d.degree, d.prime_bits.iter().copied());
+            let hidden_bytes = (hidden_rows * d.tiles * element) as u64;
             Self {
                 degree: d.degree,
                 tiles: d.tiles,

@@ -17,7 +17,7 @@ use jali_mask::{AnswerKind, LayerId, LayerKey, MaskError, Parameters, Parameters
 use jali_model::{Linear, Outline};
 use jali_operator::{Bundle, BundleWriter, Kind, OperatorError};
 use jali_pack::{Columns, Layout};
-use jali_ring::wire::{Reader, Writer};
+use jali_ring::wire::{Reader, Writer, element_len};
 use zeroize::Zeroizing;
 
 use crate::ProtocolError;
@@ -125,8 +125,7 @@ impl StoredClient {
         for (l, Described { node, columns, layout, literal, kind }) in described.into_iter().enumerate() {
             let name = key_section(l);
             // Its key holds two elements for every tile: a ring's tables are not made before so many bytes are there.
-            let element: usize =
-                literal.prime_bits.iter().map(|&bits| (literal.degree * bits as usize).div_ceil(8)).sum();
+            let element = element_len(literal.degree, literal.prime_bits.iter().copied());
             let least = element.saturating_mul(2 * layout.tiles());
             if bundle.peek().is_none_or(|section| section.len < least as u64) {
                 return Err(section(name, "it is missing or too short for the layer"));

@@ -152,8 +152,8 @@ impl Blueprint {
     }
 
     /// Milliseconds as layouts are weighed.
-    fn weight(&self, costs: &Costs) -> f64 {
-        weigh(&self.counts(), &costs.predict(&self.counts(), self.shape.hidden), self.open_rows, self.shape.hidden)
+    fn weight(&self) -> f64 {
+        weigh(&self.counts(), &self.prediction, self.open_rows, self.shape.hidden)
     }
 
     /// The same operator with hints in every answer.
@@ -163,7 +163,7 @@ impl Blueprint {
         other.prediction = costs.predict(&other.counts(), self.shape.hidden);
         // The others are compared with what is chosen now.
         let (more_ms, more_bytes) =
-            (other.weight(costs) - self.weight(costs), (other.counts().bytes() - self.counts().bytes()) as i64);
+            (other.weight() - self.weight(), (other.counts().bytes() - self.counts().bytes()) as i64);
         other.others.retain(|o| !o.answer.second_component);
         for o in &mut other.others {
             (o.more_ms, o.more_bytes) = (o.more_ms - more_ms, o.more_bytes - more_bytes);
@@ -372,16 +372,15 @@ impl Choice {
     ) -> Result<Vec<Self>, ProtocolError> {
         let whole = Self::of(model, plan, at, Columns::All, costs)?;
         let allowed = plan.permissions(at.0);
-        let open = |c: usize| linear.column(c).flatten().all(|w| allowed[w]);
+        let open: Vec<bool> = (0..linear.columns()).map(|c| linear.column(c).flatten().all(|w| allowed[w])).collect();
         // Fails where one of them has no columns, or needs another ring than there is.
         let parts = || -> Result<Vec<Self>, ProtocolError> {
-            let hidden = Columns::those(linear, |c| !open(c))?;
-            let open = Columns::those(linear, open)?;
+            let hidden = Columns::those(linear, |c| !open[c])?;
+            let open = Columns::those(linear, |c| open[c])?;
             [hidden, open].into_iter().map(|columns| Self::of(model, plan, at, columns, costs)).collect()
         };
         if let Ok(parts) = parts()
-            && parts.iter().map(|part| part.blueprint.weight(costs)).sum::<f64>()
-                < WORTH_A_PART * whole.blueprint.weight(costs)
+            && parts.iter().map(|part| part.blueprint.weight()).sum::<f64>() < WORTH_A_PART * whole.blueprint.weight()
         {
             return Ok(parts);
         }

@@ -76,6 +76,13 @@ fn run(
     run_batch(client, server, vec![image], tamper).map(|mut all| all.remove(0))
 }
 
+/// One image, honestly answered, gives the reference's output and sums in every layer.
+fn assert_exact(client: &ClientModel, server: &Server, model: &QuantModel, image: Tensor) {
+    let (output, trace) = run(client, server, image.clone(), &mut |_, _| {}).unwrap();
+    let reference = integer::run(model, image).unwrap();
+    assert!(output == reference.output && trace == reference.accumulators);
+}
+
 /// Runs a batch; output and sums of every image.
 #[allow(clippy::type_complexity)]
 fn run_batch(
@@ -623,9 +630,7 @@ fn whole_rows_are_chosen_where_they_are_cheaper() {
     assert_eq!(whole(&Costs::default()).1, 0);
     let server = server(&sealed);
     let client = restored(&sealed.client.write(vec![]).unwrap().0, &server).unwrap();
-    let (output, trace) = run(&client, &server, image(5), &mut |_, _| {}).unwrap();
-    let reference = integer::run(&model, image(5)).unwrap();
-    assert!(output == reference.output && trace == reference.accumulators);
+    assert_exact(&client, &server, &model, image(5));
 }
 
 #[test]
@@ -653,9 +658,7 @@ fn hints_are_kept_within_the_limit() {
     assert!(kept <= all / 2, "{kept} of {all}");
     let server = server(&half);
     let client = restored(&half.client.write(vec![]).unwrap().0, &server).unwrap();
-    let (output, trace) = run(&client, &server, image(5), &mut |_, _| {}).unwrap();
-    let reference = integer::run(&model, image(5)).unwrap();
-    assert!(output == reference.output && trace == reference.accumulators);
+    assert_exact(&client, &server, &model, image(5));
 }
 
 /// The same network with all weights and biases zero.
@@ -817,9 +820,7 @@ fn a_client_from_a_bundle_computes_the_same() {
         );
         assert!(stored.finish().is_err(), "no hints yet");
         let client = restored(&bytes, &server).unwrap();
-        let (output, trace) = run(&client, &server, image(5), &mut |_, _| {}).unwrap();
-        let reference = integer::run(&model, image(5)).unwrap();
-        assert!(output == reference.output && trace == reference.accumulators);
+        assert_exact(&client, &server, &model, image(5));
     }
 }
 

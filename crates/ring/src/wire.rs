@@ -212,7 +212,7 @@ fn pack_few(width: u32, values: &[u64], out: &mut [u8]) {
 
 /// Bytes that `count` packed residues take.
 pub fn packed_len(p: &Modulus, count: usize) -> usize {
-    (count * p.bits() as usize).div_ceil(8)
+    bits_len(p.bits(), count)
 }
 
 /// Bytes of a row of `count` residues modulo each of the given primes.
@@ -227,7 +227,17 @@ pub fn rows_len(moduli: &[Modulus], limbs: &[usize], count: usize) -> usize {
 
 /// Bytes that one ring element takes.
 pub fn poly_len(ring: &Ring) -> usize {
-    ring.moduli().iter().map(|m| packed_len(m, ring.degree())).sum()
+    element_len(ring.degree(), ring.moduli().iter().map(Modulus::bits))
+}
+
+/// The same for a ring that there is not yet, from its degree and the sizes of its primes in bits.
+pub fn element_len(degree: usize, prime_bits: impl IntoIterator<Item = u32>) -> usize {
+    prime_bits.into_iter().map(|bits| bits_len(bits, degree)).sum()
+}
+
+/// Bytes of `count` numbers of so many bits.
+fn bits_len(bits: u32, count: usize) -> usize {
+    (count * bits as usize).div_ceil(8)
 }
 
 /// Takes values from the front of a byte slice.

@@ -147,9 +147,8 @@ impl RowStore {
         }
         let mut held = Zeroizing::new([0; BLOCK]);
         for (l, limb) in self.limbs.iter().enumerate().filter(|(_, limb)| limb.holds(row)) {
-            let (run, row, blocks) = (limb.run() / 2, limb.before[row] as usize, p.degree() / BLOCK);
+            let (run, row, place) = (limb.run() / 2, limb.before[row] as usize, self.place(l));
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
-                let at = limb.bytes.start + (2 * limb.elements_before(row, b, blocks) * self.tiles + tile) * run;
                 // A sum that begins with nothing has room for primes of any size.
                 held.fill(0);
                 let (modulus, scalar) = (&limb.modulus, limb.factor);
@@ -158,7 +157,7 @@ impl RowStore {
                     _ => self.kernel.run(AddScaled { modulus, acc: &mut *held, a: source, scalar }),
                 }
                 for (half, held) in held.as_chunks::<{ BLOCK / 2 }>().0.iter().enumerate() {
-                    let at = at + half * self.tiles * run;
+                    let at = place.at(row, b, half, tile);
                     pack(self.kernel, limb.bits as u32, held, &mut self.bytes[at..at + run]);
                 }
             }
@@ -188,8 +187,8 @@ impl RowStore {
     /// Where the elements of a limb's rows lie.
     pub(crate) fn place(&self, limb: usize) -> Place {
         let held = &self.limbs[limb];
-        let rows = held.before.last().map_or(0, |&rows| rows as usize);
-        Place { start: held.bytes.start, bits: held.bits, tiles: self.tiles, rows, blocks: self.degree / BLOCK }
+        let (start, blocks) = (held.bytes.start, self.degree / BLOCK);
+        Place { start, bits: held.bits, tiles: self.tiles, rows: held.rows(), blocks }
     }
 
     /// # Errors
@@ -330,7 +329,7 @@ impl RowStore {
         let (images, blocks) = (batch.images(), ring.degree() / BLOCK);
         let row_bytes = self.tiles * limb.run();
         let block_bytes = limb.group(part.first).len() * row_bytes;
-        let start = limb.bytes.start + limb.elements_before(part.first, 0, blocks) * row_bytes;
+        let start = self.place(part.limb).at(part.first, 0, 0, 0);
         let words = self.tiles * images * ring.degree();
         ring.kernel().run(RowGroup {
             modulus: &ring.moduli()[part.limb],
@@ -356,9 +355,10 @@ pub(crate) struct Part {
     pub(crate) matrix_rows: Vec<usize>,
 }
 
-/// Blocks of rows that lie before this one's in its group and the groups before.
-fn elements_before(group: &Range<usize>, row: usize, block: usize, blocks: usize) -> usize {
-    group.start * blocks + block * group.len() + (row - group.start)
+/// Those of so many rows that lie together with one of them.
+fn group(row: usize, rows: usize) -> Range<usize> {
+    let first = row / GROUP * GROUP;
+    first..rows.min(first + GROUP)
 }
 
 /// Where the elements of one limb's rows lie.
@@ -380,8 +380,9 @@ impl Place {
     /// The byte at which half a block of a row's tile begins.
     #[inline(always)]
     pub(crate) fn at(&self, row: usize, block: usize, half: usize, tile: usize) -> usize {
-        let first = row / GROUP * GROUP;
-        let before = elements_before(&(first..self.rows.min(first + GROUP)), row, block, self.blocks);
+        let group = group(row, self.rows);
+        // Blocks of rows that lie before this one's, in its group and the groups before.
+        let before = group.start * self.blocks + block * group.len() + (row - group.start);
         self.start + ((2 * before + half) * self.tiles + tile) * (BLOCK / 16 * self.bits)
     }
 }
@@ -394,13 +395,12 @@ impl LimbRows {
 
     /// Rows of this limb that lie together with one of them.
     fn group(&self, row: usize) -> Range<usize> {
-        let (first, rows) = (row / GROUP * GROUP, self.before.last().map_or(0, |&rows| rows as usize));
-        first..rows.min(first + GROUP)
+        group(row, self.rows())
     }
 
-    /// Blocks of rows that lie before this one's.
-    fn elements_before(&self, row: usize, block: usize, blocks: usize) -> usize {
-        elements_before(&self.group(row), row, block, blocks)
+    /// Rows of the matrix that it has.
+    fn rows(&self) -> usize {
+        self.before.last().map_or(0, |&rows| rows as usize)
     }
 
     /// Whether it has this row.
