@@ -5,7 +5,7 @@ use burn::tensor::activation::{gelu, hard_sigmoid, leaky_relu, relu, sigmoid, ta
 use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::{AvgPoolOptions, ConvOptions, MaxPoolOptions};
 use burn::tensor::{Device, Tensor, TensorData};
-use jali_model::{Activation, Arithmetic, Constant, Graph, Linear, ModelError, Op, Pool};
+use jali_model::{Activation, Arithmetic, Constant, Graph, Linear, ModelError, Op, Pool, ReduceKind};
 
 /// What a linear node computes with.
 #[derive(Debug, Clone)]
@@ -70,16 +70,18 @@ pub fn check(graph: &Graph) -> Result<(), ModelError> {
         let known = shapes.iter().all(|s| simple(s))
             && simple(&node.shape)
             && match &node.op {
-                Op::Activation(a) => !matches!(a, Activation::Erf | Activation::Truncate | Activation::NonZero),
+                Op::Activation(a) => is_trainable(*a),
                 Op::MaxPool(p) | Op::AveragePool(p) => p.dilation == [1, 1],
-                Op::Arithmetic(op) => *op != Arithmetic::PRelu && shapes[0].len() == shapes[1].len(),
-                Op::WithConstant { constant, .. } => constant.shape.len() <= node.shape.len(),
+                Op::Arithmetic(op) => is_known(*op) && *op != Arithmetic::PRelu && shapes[0].len() == shapes[1].len(),
+                Op::WithConstant { constant, op, .. } => is_known(*op) && constant.shape.len() <= node.shape.len(),
                 Op::Concat(axis) => *axis == 0,
-                Op::Mean { axes, .. } => axes[..] == [1, 2],
+                Op::Reduce { kind: ReduceKind::Mean, axes, .. } => axes[..] == [1, 2],
                 Op::Conv(_) | Op::Gemm(_) | Op::Flatten | Op::Reshape(_) => true,
                 // At the end it changes no class; attackers work with what is in front of it.
                 Op::Softmax { .. } => graph.output() == index + 1,
-                Op::Transpose(_) | Op::Select(_) | Op::ArgMax { .. } => false,
+                Op::Transpose(_) | Op::Select(_) | Op::Resample(_) | Op::Reduce { .. } | Op::ArgMax { .. } | Op::Choose(_) => {
+                    false
+                }
             };
         if !known {
             return Err(ModelError::Node {
@@ -122,7 +124,7 @@ pub fn forward(graph: &Graph, layers: &[Layer], batch: Tensor<4>) -> Tensor<2> {
                     Value::Flat(_) => Value::Flat(Tensor::cat(parts.into_iter().map(Value::flat).collect(), 1)),
                 }
             }
-            (Op::Mean { .. }, _) => reshape(&node.shape, Value::Planes(x.planes().mean_dim(3).mean_dim(2))),
+            (Op::Reduce { .. }, _) => reshape(&node.shape, Value::Planes(x.planes().mean_dim(3).mean_dim(2))),
             (Op::MaxPool(p), _) => {
                 let options = MaxPoolOptions::new(p.kernel).with_stride(p.stride).with_padding_pairs(pairs(p));
                 Value::Planes(max_pool2d(x.planes(), options.with_ceil_mode(p.ceil)))
@@ -134,7 +136,7 @@ pub fn forward(graph: &Graph, layers: &[Layer], batch: Tensor<4>) -> Tensor<2> {
             }
             (Op::Softmax { .. }, _) => x,
             (Op::Conv(_) | Op::Gemm(_), None) => x,
-            (Op::Transpose(_) | Op::Select(_) | Op::ArgMax { .. }, _) => x,
+            (Op::Transpose(_) | Op::Select(_) | Op::Resample(_) | Op::ArgMax { .. } | Op::Choose(_), _) => x,
         };
         values.push(value);
     }
@@ -153,8 +155,33 @@ fn activate<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
         Activation::Elu { alpha } => relu(x.clone()) + (x.clamp_max(0.0).exp() - 1.0) * alpha,
         // The two forms of Gelu differ by less than any attack is worth.
         Activation::Gelu | Activation::GeluTanh => gelu(x),
-        Activation::Erf | Activation::Truncate | Activation::NonZero => x,
+        // `check` has refused them.
+        _ => x,
     }
+}
+
+/// Whether attackers train through an activation.
+fn is_trainable(activation: Activation) -> bool {
+    use Activation as A;
+    matches!(
+        activation,
+        A::Relu
+            | A::Clip { .. }
+            | A::LeakyRelu { .. }
+            | A::Sigmoid
+            | A::HardSigmoid { .. }
+            | A::HardSwish
+            | A::Tanh
+            | A::Elu { .. }
+            | A::Gelu
+            | A::GeluTanh
+    )
+}
+
+/// Whether attackers train through an operation on two values.
+fn is_known(op: Arithmetic) -> bool {
+    use Arithmetic as A;
+    matches!(op, A::Add | A::Sub | A::Mul | A::Div | A::PRelu)
 }
 
 fn combine<const D: usize>(op: Arithmetic, a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
@@ -164,6 +191,8 @@ fn combine<const D: usize>(op: Arithmetic, a: Tensor<D>, b: Tensor<D>) -> Tensor
         Arithmetic::Mul => a * b,
         Arithmetic::Div => a / b,
         Arithmetic::PRelu => relu(a.clone()) + a.clamp_max(0.0) * b,
+        // `check` has refused them.
+        _ => a,
     }
 }
 

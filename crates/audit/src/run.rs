@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use burn::tensor::Device;
-use jali::bundle::write_aside;
+use jali::bundle::{Readers, write_aside};
 use jali::image_file::read_bounded;
 use jali::network::{read_model, read_plan};
 use jali::{Costs, Dataset, JaliError, Network, Records, Sample};
@@ -656,7 +656,7 @@ fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, AuditErro
 fn write_json(path: &Path, value: &impl Serialize) -> Result<(), AuditError> {
     let text =
         serde_json::to_vec_pretty(value).map_err(|e| AuditError::File { path: path.into(), why: e.to_string() })?;
-    Ok(write_aside(path, &text)?)
+    Ok(write_aside(path, &text, Readers::Owner)?)
 }
 
 /// The victim's classes for the scoring images: computed once and kept, because every cell needs them.

@@ -5,6 +5,7 @@ use std::io::{BufReader, BufWriter, Cursor, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
+use jali_net::hex;
 use jali_operator::{Bundle, Kind};
 use jali_protocol::{Sealed, Server, StoredClient};
 use jali_ring::Kernel;
@@ -13,6 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::JaliError;
 use crate::image_file::read_bounded;
+use crate::text_file::without_mark;
 
 /// Name of the server's bundle in a folder.
 pub const SERVER: &str = "server";
@@ -49,7 +51,9 @@ pub fn write(
     let fail = |path: &Path, e: &dyn std::fmt::Display| JaliError::Write { path: path.into(), why: e.to_string() };
     std::fs::create_dir_all(folder).map_err(|e| fail(folder, &e))?;
     let (server, client) = (folder.join(SERVER), folder.join(CLIENT));
-    let aside = || NamedTempFile::with_prefix_in(".sealing-", folder).map_err(|e| fail(folder, &e));
+    remove_stale(folder);
+    let prefix = format!("{SEALING}{}-", std::process::id());
+    let aside = || NamedTempFile::with_prefix_in(&prefix, folder).map_err(|e| fail(folder, &e));
     let (mut server_file, mut client_file) = (aside()?, aside()?);
 
     let (_, server_hash) =
@@ -99,7 +103,7 @@ fn readable_by_all(_: &File) -> std::io::Result<()> {
 /// [`JaliError::Read`], [`JaliError::Passphrase`] if the line is empty.
 pub fn read_passphrase(path: &Path) -> Result<SecretString, JaliError> {
     let bytes = Zeroizing::new(read_bounded(path, MAX_PASSPHRASE)?);
-    let line = std::str::from_utf8(&bytes).ok().and_then(|text| text.lines().next()).unwrap_or("");
+    let line = std::str::from_utf8(without_mark(&bytes)).ok().and_then(|text| text.lines().next()).unwrap_or("");
     if line.is_empty() {
         return Err(JaliError::Passphrase { path: path.into(), why: "its first line is empty or not text".into() });
     }
@@ -141,14 +145,25 @@ pub fn load_server(path: &Path, kernel: Kernel, max_memory: usize) -> Result<Ser
 
 /// The content of a client's bundle, unlocked.
 ///
+/// A passphrase says that the file must be locked with it: whoever can write the folder could otherwise put a bundle of his own
+/// there, whose keys he knows, and serve the model that belongs to it.
+///
 /// # Errors
-/// [`JaliError::Read`], [`JaliError::Passphrase`] for a locked file without the right passphrase.
+/// [`JaliError::Read`], [`JaliError::Passphrase`] for a locked file without the right passphrase, and for a passphrase with a file
+/// that is not locked.
 pub fn client_bytes(path: &Path, passphrase: Option<&SecretString>) -> Result<Zeroizing<Vec<u8>>, JaliError> {
     let bytes = Zeroizing::new(read_bounded(path, MAX_CLIENT)?);
-    if !bytes.starts_with(LOCKED) {
-        return Ok(bytes);
-    }
     let fail = |why: String| JaliError::Passphrase { path: path.into(), why };
+    if !bytes.starts_with(LOCKED) {
+        return match passphrase {
+            None => Ok(bytes),
+            Some(_) => Err(fail(
+                "it is not locked, and a passphrase was given: somebody may have put another bundle there. Leave \
+                 --passphrase-file out only if you know that it is yours (--content-hash says which one it must be)"
+                    .into(),
+            )),
+        };
+    }
     let passphrase = passphrase.ok_or_else(|| fail("it is locked: give --passphrase-file".into()))?;
     let identity = age::scrypt::Identity::new(passphrase.clone());
     let unlock = |e: &dyn std::fmt::Display| fail(format!("it cannot be unlocked: {e}"));
@@ -160,31 +175,103 @@ pub fn client_bytes(path: &Path, passphrase: Option<&SecretString>) -> Result<Ze
     Ok(content)
 }
 
+/// Which bundle a file must be: what `jali seal` printed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pin {
+    /// The sealed model's public id.
+    pub model_id: Option<[u8; 16]>,
+    /// Hash of the bundle's whole content.
+    pub content_hash: Option<[u8; 32]>,
+}
+
+impl Pin {
+    /// Whether a bundle with this id and hash is the one.
+    ///
+    /// # Errors
+    /// [`JaliError::OtherBundle`].
+    pub fn check(&self, path: &Path, id: [u8; 16], hash: [u8; 32]) -> Result<(), JaliError> {
+        let other = |what, expected: &[u8], got: &[u8]| JaliError::OtherBundle {
+            path: path.into(),
+            what,
+            expected: hex(expected),
+            got: hex(got),
+        };
+        match (self.model_id, self.content_hash) {
+            (Some(expected), _) if expected != id => Err(other("model id", &expected, &id)),
+            (_, Some(expected)) if expected != hash => Err(other("content hash", &expected, &hash)),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// Reads a client's bundle; it still needs hints.
 ///
 /// # Errors
-/// As [`client_bytes`]; [`JaliError::Bundle`].
-pub fn load_client(path: &Path, passphrase: Option<&SecretString>) -> Result<StoredClient, JaliError> {
+/// As [`client_bytes`] and [`Pin::check`]; [`JaliError::Bundle`].
+pub fn load_client(path: &Path, passphrase: Option<&SecretString>, pin: &Pin) -> Result<StoredClient, JaliError> {
     let bytes = client_bytes(path, passphrase)?;
-    read_client(path, Cursor::new(&bytes[..]))
+    let stored = read_client(path, Cursor::new(&bytes[..]))?;
+    pin.check(path, stored.id(), stored.content_hash())?;
+    Ok(stored)
 }
 
 fn read_client(path: &Path, source: impl Read + Seek) -> Result<StoredClient, JaliError> {
     StoredClient::read(source).map_err(|fault| JaliError::Bundle { path: path.into(), fault })
 }
 
+/// Who may read a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone: results, plans, whatever says something about a model or an image.
+    Owner,
+    /// Whomever the process's umask allows: pictures and reports that are made to be shown, public hints.
+    Umask,
+}
+
 /// Writes a file aside and renames it: a reader never sees half of it.
 ///
 /// # Errors
 /// [`JaliError::Write`].
-pub fn write_aside(path: &Path, bytes: &[u8]) -> Result<(), JaliError> {
+pub fn write_aside(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), JaliError> {
     let fail = |e: std::io::Error| JaliError::Write { path: path.into(), why: e.to_string() };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = NamedTempFile::with_prefix_in(".writing-", folder).map_err(fail)?;
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    #[cfg(unix)]
+    if readers == Readers::Umask {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    #[cfg(not(unix))]
+    let _ = readers;
+    let mut file = builder.tempfile_in(folder).map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
-    readable_by_all(file.as_file()).map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     Ok(())
+}
+
+/// Begins of the names of files that are being sealed, and of those that are being written.
+const SEALING: &str = ".sealing-";
+/// Age from which such a file belongs to a process that is gone: sealing takes minutes.
+const STALE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+/// Removes what a `seal` left in a folder that was killed: unfinished files whose process no longer runs, or that are a day old.
+fn remove_stale(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|n| n.strip_prefix(SEALING)) else { continue };
+        let process = rest.split('-').next().and_then(|digits| digits.parse::<u32>().ok());
+        let old = entry.metadata().and_then(|m| m.modified()).is_ok_and(|t| t.elapsed().is_ok_and(|age| age > STALE));
+        if old || process.is_some_and(is_gone) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Whether no process of this number runs, where the system tells.
+fn is_gone(process: u32) -> bool {
+    let processes = Path::new("/proc");
+    processes.join("self").exists() && !processes.join(process.to_string()).exists()
 }
 
 /// The bundle that a path means: itself, or the one of this name in a folder.

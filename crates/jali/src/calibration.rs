@@ -14,7 +14,7 @@ use jali_protocol::answer_kind;
 use jali_ring::Kernel;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::write_aside;
+use crate::bundle::{Readers, write_aside};
 use crate::{JaliError, Session};
 
 /// Runs of the probe network for answers with the wanted coefficients, which nearly all layers will have.
@@ -63,7 +63,7 @@ pub fn recalibrate(kernel: Kernel) -> Result<Costs, JaliError> {
     if let Some(path) = place(&machine) {
         let text = serde_json::to_string_pretty(&Kept { version: VERSION, machine, costs }).unwrap_or_default();
         if matches!(path.parent().map(std::fs::create_dir_all), Some(Ok(()))) {
-            let _ = write_aside(&path, text.as_bytes());
+            let _ = write_aside(&path, text.as_bytes(), Readers::Umask);
         }
     }
     Ok(costs)

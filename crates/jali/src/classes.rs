@@ -1,6 +1,6 @@
 //! What a network's output says about classes: it depends on the operator at its end.
 
-use jali_model::{Activation, Graph, Op, Tensor};
+use jali_model::{Activation, Arithmetic, Graph, Op, Tensor};
 
 /// How the first output of a network is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,9 +20,31 @@ pub enum Reading {
 impl Reading {
     /// Of the first output of a network.
     pub fn of(graph: &Graph) -> Self {
-        let mut value = graph.output();
+        Self::of_output(graph, 0)
+    }
+
+    /// Which output of a network is read as classes: its only one; of several the one with as many classes as there are `labels`, or the
+    /// first of those that could be, if all of these have equally many classes.
+    pub fn output(graph: &Graph, labels: Option<usize>) -> Option<usize> {
+        let count = graph.outputs().len();
+        if count == 1 {
+            return Some(0);
+        }
+        let candidates = (0..count).filter_map(|at| Some((at, Self::of_output(graph, at).classes(graph, at)?)));
+        let candidates: Vec<(usize, usize)> = candidates.collect();
+        if let Some(labels) = labels {
+            return candidates.iter().find(|(_, classes)| *classes == labels).map(|(at, _)| *at);
+        }
+        let first = candidates.first()?;
+        candidates.iter().all(|(_, classes)| *classes == first.1).then_some(first.0)
+    }
+
+    /// Of one of the outputs of a network.
+    pub fn of_output(graph: &Graph, at: usize) -> Self {
+        let Some(&output) = graph.outputs().get(at) else { return Self::Other };
+        let mut value = output;
         // Extents of the first output that are not 1: classes have one.
-        let extents = graph.shape(value).iter().filter(|&&d| d > 1).count();
+        let extents = graph.shape(output).iter().filter(|&&d| d > 1).count();
         let op = loop {
             match value.checked_sub(1).and_then(|node| graph.nodes().get(node)) {
                 Some(n) if matches!(n.op, Op::Reshape(_) | Op::Flatten | Op::Transpose(_)) => value = n.inputs[0],
@@ -35,7 +57,10 @@ impl Reading {
             Some(Op::ArgMax { .. }) => Self::Other,
             _ if extents > 1 => Self::Other,
             Some(Op::Softmax { log: true, .. }) => Self::Logarithms,
-            Some(Op::Softmax { log: false, .. } | Op::Activation(Activation::Sigmoid)) => Self::Probabilities,
+            Some(Op::Softmax { log: false, .. } | Op::Activation(Activation::Sigmoid | Activation::HardSigmoid { .. })) => {
+                Self::Probabilities
+            }
+            Some(op) if !gives_scores(op) => Self::Other,
             _ => Self::Scores,
         }
     }
@@ -67,12 +92,25 @@ impl Reading {
     }
 
     /// How many classes there are, where that is known.
-    pub fn classes(self, graph: &Graph) -> Option<usize> {
-        match (self, graph.shape(graph.output()).iter().product()) {
+    pub fn classes(self, graph: &Graph, output: usize) -> Option<usize> {
+        match (self, graph.shape(*graph.outputs().get(output)?).iter().product()) {
             (Self::Class | Self::Other, _) => None,
             (_, 1) => Some(2),
             (_, n) => Some(n),
         }
+    }
+}
+
+/// Whether a list that ends with an operator may be scores of classes: what is joined, cut out, or normalised to a length is boxes,
+/// coordinates or an embedding.
+fn gives_scores(op: &Op) -> bool {
+    use Activation as A;
+    match op {
+        Op::Activation(a) => {
+            matches!(a, A::Relu | A::Clip { .. } | A::LeakyRelu { .. } | A::Elu { .. } | A::Gelu | A::GeluTanh | A::HardSwish)
+        }
+        Op::Arithmetic(Arithmetic::Div) | Op::Concat(_) | Op::Select(_) | Op::Resample(_) | Op::Choose(_) => false,
+        _ => true,
     }
 }
 

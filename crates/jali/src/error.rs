@@ -51,7 +51,19 @@ pub enum JaliError {
         /// Why, with the section.
         fault: ProtocolError,
     },
-    /// A passphrase is missing, empty or wrong.
+    /// A bundle that is not the one that was named.
+    #[error("{path}: its {what} is {got}, expected {expected}: it is another bundle than the one that was named", path = path.display())]
+    OtherBundle {
+        /// Which file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What was asked for, in hexadecimal digits.
+        expected: String,
+        /// What the file has.
+        got: String,
+    },
+    /// A passphrase is missing, empty or wrong, or was given for a file that is not locked.
     #[error("{path}: {why}", path = path.display())]
     Passphrase {
         /// Which file.

@@ -1,20 +1,23 @@
 //! PNG, JPEG and .npy files to the tensor that a model needs. The kind is told by the content, not by the name.
 
+mod npy;
+mod whole;
+
 use std::io::{Cursor, Read};
 use std::path::Path;
 
 use image::imageops::FilterType;
+use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader};
-use jali_model::{ImageLayout, ModelError, Preprocess, Resize, Tensor};
+use jali_model::{ModelError, Preprocess, Resize, Tensor};
 
+pub use self::npy::npy_bytes;
 use crate::error::{ImageFault, JaliError};
 
 /// Largest image file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 26;
 /// Most pixels of an image that is resized.
 const MAX_PIXELS: usize = 1 << 26;
-/// Longest .npy header: NumPy writes 128 bytes.
-const MAX_NPY_HEADER: usize = 4096;
 
 /// Reads a whole file unless it is larger than `limit` bytes.
 ///
@@ -36,6 +39,30 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, JaliError> {
     Ok(bytes)
 }
 
+/// What kind of image a file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Pixels: PNG or JPEG.
+    Pixels,
+    /// A NumPy array.
+    Array,
+}
+
+/// What kind of image a file is by its first bytes; `None` if it is none that is read.
+///
+/// # Errors
+/// [`JaliError::Read`].
+pub fn is_image(path: &Path) -> Result<Option<Kind>, JaliError> {
+    let fail = |e: std::io::Error| JaliError::Read { path: path.into(), why: e.to_string() };
+    let mut head = Vec::new();
+    std::fs::File::open(path).map_err(fail)?.take(8).read_to_end(&mut head).map_err(fail)?;
+    Ok(match &head[..] {
+        h if h.starts_with(b"\x93NUMPY") => Some(Kind::Array),
+        h if h.starts_with(b"\x89PNG\r\n\x1a\n") || h.starts_with(b"\xff\xd8\xff") => Some(Kind::Pixels),
+        _ => None,
+    })
+}
+
 /// Reads an image for a model with the given input shape. Pixels of PNG and JPEG (and integer arrays) become inputs as
 /// `preprocess` says; floating-point arrays are inputs already.
 ///
@@ -52,7 +79,7 @@ pub fn read_image(path: &Path, shape: &[usize], preprocess: &Preprocess) -> Resu
 /// [`ImageFault`].
 pub fn decode_image(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Tensor, ImageFault> {
     let data = if bytes.starts_with(b"\x93NUMPY") {
-        decode_npy(bytes, shape, preprocess)?
+        npy::decode(bytes, shape, preprocess)?
     } else {
         decode_pixels(bytes, shape, preprocess)?
     };
@@ -71,10 +98,21 @@ fn decode_pixels(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Resu
     let Some([channels, height, width]) = preprocess.image_size(shape) else {
         return Err(ImageFault::Shape { expected: shape.to_vec(), got: vec![] });
     };
-    let decoder = reader.into_decoder().map_err(damaged)?;
+    match reader.format() {
+        Some(ImageFormat::Png) => whole::png(bytes)?,
+        _ => whole::jpeg(bytes)?,
+    }
+    let mut decoder = reader.into_decoder().map_err(damaged)?;
+    // Cameras store pictures as the sensor lies, and say how to turn them.
+    let orientation = decoder.orientation().map_err(damaged)?;
+    let turned = matches!(
+        orientation,
+        Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
+    );
     // Size and channels stand in the header: nothing is decoded, and no memory taken, for an image that cannot fit.
     let (got_width, got_height) = decoder.dimensions();
     let (got_width, got_height) = (got_width as usize, got_height as usize);
+    let (got_width, got_height) = if turned { (got_height, got_width) } else { (got_width, got_height) };
     let got = usize::from(decoder.color_type().channel_count());
     let fits = (got_width, got_height) == (width, height);
     match preprocess.resize {
@@ -88,6 +126,7 @@ fn decode_pixels(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Resu
     }
     let wide = matches!(decoder.color_type(), ColorType::L16 | ColorType::Rgb16 | ColorType::La16 | ColorType::Rgba16);
     let mut image = image::DynamicImage::from_decoder(decoder).map_err(damaged)?;
+    image.apply_orientation(orientation);
     if !fits {
         image = resized(image, width as u32, height as u32, preprocess.resize);
     }
@@ -113,91 +152,6 @@ fn resized(image: image::DynamicImage, width: u32, height: u32, how: Resize) -> 
     let (cut_w, cut_h) = (part(width, w), part(height, h));
     let (x, y) = ((image.width() - cut_w) / 2, (image.height() - cut_h) / 2);
     image.crop_imm(x, y, cut_w, cut_h).resize_exact(width, height, FilterType::Triangle)
-}
-
-/// An array of floats as NumPy's format, version 1, with the shape as it is.
-pub fn npy_bytes(tensor: &Tensor) -> Vec<u8> {
-    let dims: String = tensor.shape.iter().map(|d| format!("{d}, ")).collect();
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.trim_end());
-    // Magic, version, length and header take a multiple of 64 bytes and end with a line break.
-    let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((length as u16).to_le_bytes());
-    bytes.extend(format!("{header:<width$}\n", width = length - 1).into_bytes());
-    bytes.extend(tensor.data.iter().flat_map(|v| v.to_le_bytes()));
-    bytes
-}
-
-/// NumPy's format, versions 1 to 3: magic, version, header length, a Python dictionary, the values. Parsed here, with
-/// every number bounded, because the form that we accept is one line.
-fn decode_npy(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
-    let damaged = |why: &str| ImageFault::Damaged(why.into());
-    let (length_bytes, start) = match bytes.get(6) {
-        Some(1) => (2, 10),
-        Some(2 | 3) => (4, 12),
-        _ => return Err(damaged("unknown .npy version")),
-    };
-    let length = bytes.get(8..8 + length_bytes).ok_or_else(|| damaged("its header is cut off"))?;
-    let length = length.iter().rev().fold(0usize, |n, &b| n << 8 | usize::from(b));
-    if length > MAX_NPY_HEADER {
-        return Err(damaged("its header is too long"));
-    }
-    let header = bytes.get(start..start + length).ok_or_else(|| damaged("its header is cut off"))?;
-    let header = std::str::from_utf8(header).map_err(|_| damaged("its header is not text"))?;
-    let field = |name: &str| header.split_once(&format!("'{name}':")).map(|(_, rest)| rest.trim_start());
-    let order = field("fortran_order").ok_or_else(|| damaged("its header has no fortran_order"))?;
-    if !order.starts_with("False") {
-        return Err(damaged("Fortran order is not supported; save a C-ordered array"));
-    }
-    let dims = field("shape").and_then(|s| s.strip_prefix('(')).and_then(|s| s.split_once(')'));
-    let dims = dims.ok_or_else(|| damaged("its header has no shape"))?.0;
-    let dims: Result<Vec<usize>, _> =
-        dims.split(',').map(str::trim).filter(|d| !d.is_empty()).map(str::parse).collect();
-    let dims = dims.map_err(|_| damaged("its shape is not a list of numbers"))?;
-    // With or without a batch of one; a single channel may be left out.
-    let squeezed: Vec<usize> = dims.iter().copied().skip_while(|&d| d == 1).collect();
-    let wanted: Vec<usize> = shape.iter().copied().skip_while(|&d| d == 1).collect();
-    if squeezed != wanted {
-        return Err(match (&dims[..], shape) {
-            (&[.., c, h, w], &[channels, height, width]) if (h, w) == (height, width) && dims.len() <= 4 => {
-                ImageFault::Channels { expected: channels, got: c }
-            }
-            (&[.., c, got_height, got_width], &[channels, height, width]) if c == channels => {
-                ImageFault::Size { width, height, got_width, got_height }
-            }
-            _ => ImageFault::Shape { expected: shape.to_vec(), got: dims },
-        });
-    }
-    let count: usize = shape.iter().product();
-    let kind = field("descr").and_then(|s| s.strip_prefix('\'')).and_then(|s| s.split_once('\'')).map(|s| s.0);
-    let size = match kind {
-        Some("|u1") => 1,
-        Some("<f4") => 4,
-        Some("<f8") => 8,
-        other => {
-            return Err(damaged(&format!(
-                "its type is {}; save float32, float64 or uint8",
-                other.unwrap_or("missing")
-            )));
-        }
-    };
-    let data = &bytes[start + length..];
-    if data.len() != count * size {
-        return Err(damaged(&format!("it holds {} bytes of values, its shape needs {}", data.len(), count * size)));
-    }
-    Ok(match size {
-        // Pixels in the order of the network's input.
-        1 => {
-            let [channels, height, width] = preprocess.image_size(shape).unwrap_or([1, 1, count]);
-            let channel = |i: usize| match preprocess.layout {
-                ImageLayout::Nchw => i / (height * width),
-                ImageLayout::Nhwc => i % channels,
-            };
-            data.iter().enumerate().map(|(i, &v)| preprocess.value(f32::from(v), channel(i))).collect()
-        }
-        4 => data.as_chunks::<4>().0.iter().map(|&v| f32::from_le_bytes(v)).collect(),
-        _ => data.as_chunks::<8>().0.iter().map(|&v| f64::from_le_bytes(v) as f32).collect(),
-    })
 }
 
 #[cfg(test)]
@@ -246,6 +200,13 @@ mod tests {
         assert_eq!(decode(&npy("2, 1, 1", "<f4", &nan), &[3, 1, 1]), Err(channels));
         let size = ImageFault::Size { width: 2, height: 2, got_width: 1, got_height: 1 };
         assert_eq!(decode(&npy("3, 1, 1", "<f4", &nan), &[3, 2, 2]), Err(size));
+        // A wrong number of dimensions is that, and neither a size nor a number of channels.
+        for dims in [vec![3, 3], vec![2, 3, 2, 2], vec![1, 1, 3, 2, 2, 1], vec![3, 2, 2, 1]] {
+            let text = dims.iter().map(|d| format!("{d},")).collect::<String>();
+            let shape = ImageFault::Shape { expected: vec![3, 2, 2], got: dims };
+            assert_eq!(decode(&npy(&text, "<f4", &nan), &[3, 2, 2]), Err(shape.clone()), "{text}");
+            assert_eq!(shape.exit_code(), 15);
+        }
         let shape = ImageFault::Shape { expected: vec![3, 2, 2], got: vec![7] };
         assert_eq!(decode(&npy("7,", "<f4", &nan), &[3, 2, 2]), Err(shape));
         let damaged = |bytes: &[u8]| matches!(decode(bytes, &[1, 1, 2]), Err(ImageFault::Damaged(_)));
@@ -254,12 +215,88 @@ mod tests {
         for len in 6..good.len() {
             assert!(damaged(&good[..len]), "cut to {len}");
         }
-        assert!(damaged(&npy("1, 1, 2", "<i8", &[0; 16])));
+        assert!(damaged(&npy("1, 1, 2", "<c8", &[0; 16])));
+        assert!(damaged(&npy("1, 1, 2", "<i8", &[0xff; 16])), "integers are pixels");
         for hostile in ["99999999999999999999", "-1", "x"] {
             assert!(damaged(&npy(hostile, "<f4", &[])));
         }
         assert!(decode(&npy(&["18446744073709551615"; 9].join(","), "<f4", &[]), &[1, 1, 2]).is_err());
         assert_eq!(decode(b"", &[1, 1, 2]), Err(ImageFault::NotAnImage));
         assert_eq!(decode(b"GIF89a....", &[1, 1, 2]), Err(ImageFault::NotAnImage));
+    }
+
+    #[test]
+    fn arrays_of_all_types_and_orders_are_the_same_image() {
+        let want = [0.0f32, 1.0, 2.0, 3.0, 4.0, 5.0];
+        let floats = |to: &dyn Fn(f32) -> Vec<u8>| want.iter().flat_map(|&v| to(v)).collect::<Vec<u8>>();
+        for (descr, bytes) in [
+            ("<f4", floats(&|v| v.to_le_bytes().into())),
+            (">f4", floats(&|v| v.to_be_bytes().into())),
+            ("<f8", floats(&|v| f64::from(v).to_le_bytes().into())),
+            (">f8", floats(&|v| f64::from(v).to_be_bytes().into())),
+            ("<f2", floats(&|v| half::f16::from_f32(v).to_le_bytes().into())),
+            (">f2", floats(&|v| half::f16::from_f32(v).to_be_bytes().into())),
+        ] {
+            assert_eq!(decode(&npy("1, 2, 3", descr, &bytes), &[1, 2, 3]).unwrap().data, want, "{descr}");
+        }
+        for (descr, bytes) in [
+            ("|u1", floats(&|v| vec![v as u8])),
+            ("<i8", floats(&|v| (v as i64).to_le_bytes().into())),
+            (">i2", floats(&|v| (v as i16).to_be_bytes().into())),
+            ("<u4", floats(&|v| (v as u32).to_le_bytes().into())),
+        ] {
+            let got = decode(&npy("1, 2, 3", descr, &bytes), &[1, 2, 3]).unwrap().data;
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w / 255.0).abs() < 1e-7), "{descr}");
+        }
+        // Column by column.
+        let columns = [0.0f32, 3.0, 1.0, 4.0, 2.0, 5.0].map(f32::to_le_bytes).concat();
+        let fortran = String::from_utf8_lossy(&npy("2, 3", "<f4", &columns)[..60]).contains("False");
+        assert!(fortran);
+        let mut bytes = npy("2, 3", "<f4", &columns);
+        let at = bytes.windows(5).position(|w| w == b"False").unwrap();
+        bytes[at..at + 5].copy_from_slice(b"True ");
+        assert_eq!(decode(&bytes, &[1, 2, 3]).unwrap().data, want);
+    }
+
+    fn picture() -> image::RgbImage {
+        image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([(x * 10) as u8, (y * 15) as u8, ((x * y) % 251) as u8]))
+    }
+
+    #[test]
+    fn pictures_that_are_cut_are_refused() {
+        let cut = |bytes: &[u8]| matches!(decode(bytes, &[3, 16, 24]), Err(ImageFault::Damaged(_) | ImageFault::NotAnImage));
+        for format in [ImageFormat::Jpeg, ImageFormat::Png] {
+            let mut whole = Cursor::new(vec![]);
+            picture().write_to(&mut whole, format).unwrap();
+            let whole = whole.into_inner();
+            assert!(decode(&whole, &[3, 16, 24]).is_ok());
+            for length in 1..whole.len() {
+                assert!(cut(&whole[..length]), "{format:?} cut to {length} of {} bytes", whole.len());
+            }
+        }
+        let mut png = Cursor::new(vec![]);
+        picture().write_to(&mut png, ImageFormat::Png).unwrap();
+        let mut png = png.into_inner();
+        let middle = png.len() / 2;
+        png[middle] ^= 1;
+        assert!(cut(&png), "a flipped bit");
+    }
+
+    #[test]
+    fn cameras_say_how_pictures_are_turned() {
+        let mut jpeg = Cursor::new(vec![]);
+        picture().write_to(&mut jpeg, ImageFormat::Jpeg).unwrap();
+        let jpeg = jpeg.into_inner();
+        let upright = decode(&jpeg, &[3, 16, 24]).unwrap();
+        // An EXIF segment with one entry: orientation 6, a quarter turn to the right.
+        let mut exif = b"Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0".to_vec();
+        let mut segment = vec![0xff, 0xe1];
+        segment.extend((exif.len() as u16 + 2).to_be_bytes());
+        segment.append(&mut exif);
+        let turned = [&jpeg[..2], &segment, &jpeg[2..]].concat();
+        assert!(matches!(decode(&turned, &[3, 16, 24]), Err(ImageFault::Size { got_width: 16, got_height: 24, .. })));
+        let turned = decode(&turned, &[3, 24, 16]).unwrap();
+        // The upper left corner has become the upper right one.
+        assert_eq!(turned.data[15], upright.data[0]);
     }
 }

@@ -28,7 +28,7 @@
 //! let time = Duration::from_secs(60);
 //! let (url, token) = ("https://host:8433".into(), Some(jali::read_token(Path::new("token.txt"))?));
 //! let transport = Client::new(&ClientConfig { url, ca_cert: None, token, timeout: time })?;
-//! let stored = bundle::load_client(Path::new("sealed/client"), None)?;
+//! let stored = bundle::load_client(Path::new("sealed/client"), None, &Default::default())?;
 //! let mut remote = Remote::connect(stored, transport, None, time)?;
 //! let samples = Network::Vgg3.dataset().bundled_test()?;
 //! let run = remote.infer_batch(samples.into_iter().take(4).map(|s| s.image).collect())?;
@@ -60,6 +60,7 @@ pub mod memory;
 pub mod network;
 pub mod remote;
 pub mod session;
+pub mod text_file;
 
 pub use classes::Reading;
 pub use dataset::{Dataset, Records, Sample};

@@ -3,13 +3,14 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
 
-use jali_leak::{LeakError, PlanFile};
+use jali_leak::PlanFile;
 use jali_model::onnx::{self, External, Imported};
 use jali_model::{Graph, Preprocess, QuantConfig, QuantModel};
 
 use crate::dataset::Dataset;
 use crate::error::JaliError;
 use crate::image_file::read_bounded;
+use crate::text_file::{self, without_mark};
 
 /// A network that comes with the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,7 +134,7 @@ pub fn read_preprocess(model: &Path) -> Result<Option<(PathBuf, Preprocess)>, Ja
 /// # Errors
 /// What is wrong with it.
 pub fn parse_preprocess(bytes: &[u8]) -> Result<Preprocess, serde_json::Error> {
-    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(bytes)?;
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(without_mark(bytes))?;
     serde_json::from_value(fields.into())
 }
 
@@ -146,7 +147,5 @@ const MAX_PLAN: u64 = 1 << 30;
 /// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::PlanFile`].
 pub fn read_plan(path: &Path, graph: &Graph) -> Result<PlanFile, JaliError> {
     let fail = |fault| JaliError::PlanFile { path: path.into(), fault };
-    let bytes = read_bounded(path, MAX_PLAN)?;
-    let text = std::str::from_utf8(&bytes).map_err(|e| fail(LeakError::File { why: e.to_string() }))?;
-    PlanFile::from_json(text, graph).map_err(fail)
+    PlanFile::from_json(&text_file::read(path, MAX_PLAN)?, graph).map_err(fail)
 }

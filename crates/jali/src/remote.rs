@@ -8,9 +8,9 @@ use jali_net::{Client, NetError, model_name};
 use jali_protocol::{ClientModel, StoredClient};
 
 use crate::JaliError;
-use crate::bundle::write_aside;
+use crate::bundle::{Readers, write_aside};
 use crate::image_file::read_bounded;
-use crate::session::{BatchRun, Carried, drive};
+use crate::session::{BatchRun, Carried, Request, drive};
 
 /// Longest pause between two tries.
 const MAX_PAUSE: Duration = Duration::from_secs(8);
@@ -68,7 +68,7 @@ impl Remote {
                 continue;
             }
             *message = loop {
-                match transport.hints(&name, layer) {
+                match transport.hints(&name, layer, stored.hints_len(layer)) {
                     Ok(message) => break message,
                     Err(e) => {
                         // A server that is not there at the start is more likely a mistake than a restart.
@@ -86,7 +86,7 @@ impl Remote {
         }
         if let Some(path) = keep.filter(|_| fetched) {
             // A folder that cannot be written only means that the next start asks the server again.
-            let _ = write_aside(path, &join(&kept));
+            let _ = write_aside(path, &join(&kept), Readers::Umask);
         }
         Ok(Self { client: stored.finish()?, transport, deadline, counter: 0, retries })
     }
@@ -114,14 +114,14 @@ impl Remote {
         let mut last = usize::MAX;
         let counter = self.counter;
         self.counter += 1;
-        drive(&self.client, images, counter, vec![], |layer, request| {
+        drive(&self.client, images, counter, vec![], |Request { layer, bytes, most }| {
             if layer != last {
                 (last, tries) = (layer, 0);
             }
             // A server that is silent must not use up the time for another try.
             let left = deadline.saturating_sub(start.elapsed());
             let patience = left.min((deadline / 3).max(SHORTEST_TRY));
-            match transport.apply(&name, layer, request, patience) {
+            match transport.apply(&name, layer, bytes, most, patience) {
                 Ok(answer) => Ok(Carried::Answer(answer)),
                 Err(e) => {
                     pause(&e, tries, deadline.saturating_sub(start.elapsed())).ok_or(e)?;

@@ -228,8 +228,8 @@ impl Session {
         };
         let counter = self.counter;
         self.counter += 1;
-        drive(&self.client, images, counter, prepared, |layer, request| {
-            Ok(Carried::Answer(carry(layer, request).map_err(JaliError::Carry)?))
+        drive(&self.client, images, counter, prepared, |Request { layer, bytes, .. }| {
+            Ok(Carried::Answer(carry(layer, bytes).map_err(JaliError::Carry)?))
         })
     }
 
@@ -277,6 +277,15 @@ fn equals_reference(
     Ok(trace == reference.accumulators && *output == reference.output && *more == reference.more_outputs)
 }
 
+/// A request on its way.
+pub(crate) struct Request<'r> {
+    /// Index of the operator.
+    pub(crate) layer: usize,
+    pub(crate) bytes: &'r [u8],
+    /// Bytes that its answer has at most.
+    pub(crate) most: usize,
+}
+
 /// What became of a request.
 pub(crate) enum Carried {
     /// The server's answer.
@@ -291,7 +300,7 @@ pub(crate) fn drive(
     images: Vec<Tensor>,
     counter: u64,
     prepared: Vec<PreparedImage>,
-    mut carry: impl FnMut(usize, &[u8]) -> Result<Carried, JaliError>,
+    mut carry: impl FnMut(Request<'_>) -> Result<Carried, JaliError>,
 ) -> Result<BatchRun, JaliError> {
     let context = RequestContext { counter, image: 0 };
     let start = Instant::now();
@@ -316,7 +325,7 @@ pub(crate) fn drive(
                 }
             };
             let sent = Instant::now();
-            let Carried::Answer(answer) = carry(layer, &request)? else {
+            let Carried::Answer(answer) = carry(Request { layer, bytes: &request, most: inference.answer_len() })? else {
                 action = inference.again(entropy()?)?;
                 continue;
             };

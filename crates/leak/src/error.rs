@@ -41,14 +41,24 @@ pub enum LeakError {
         why: String,
     },
     /// The plan was made for a network of the same shapes with other weights.
-    #[error("the plan is for the model {expected}, this one is {got}: make a plan for this model")]
+    #[error("the plan is for other weights{name}: the model {expected}, this one is {got}; make a plan for this model")]
     Model {
+        /// What the plan calls its network.
+        name: String,
         /// Hash in the plan.
         expected: String,
         /// The model's hash.
         got: String,
     },
-    /// The plan was made for another network.
+    /// The plan was made for a network of other shapes.
+    #[error("the plan is for {expected}; this network has {got}: make a plan for this one")]
+    Network {
+        /// The network of the plan.
+        expected: String,
+        /// This one.
+        got: String,
+    },
+    /// A plan does not fit a network.
     #[error("{what}: the plan has {expected}, the network {got}")]
     Mismatch {
         /// Which count differs.

@@ -1,7 +1,8 @@
 //! Plans as files: JSON that people can read, compare and keep beside a model.
 //!
 //! ```json
-//! {"format": "jali-plan", "version": 2, "made": "random rows, fraction 0.8, seed 7", "model": "<blake3>",
+//! {"format": "jali-plan", "version": 3, "network": "vgg3", "made": "random rows, fraction 0.8, seed 7",
+//!  "model": "<blake3>",
 //!  "layers": [{"name": "conv1", "weights": 864, "open": [[0, 27], [54, 81]]}]}
 //! ```
 //!
@@ -9,7 +10,8 @@
 //! weights: a plan is for one model, and says nothing about another. It is not secret from whoever has the model, and tells a guesser of
 //! hidden weights whether the guess is right: it belongs to the owner, not to the server.
 //!
-//! A plan of `jali-audit plan` also holds `evidence`: what was measured about exactly this plan. Version 1, without it, is read too.
+//! A plan of `jali-audit plan` also holds `evidence`: what was measured about exactly this plan. `network` is a name for people. Versions 1
+//! (without evidence) and 2 (without a name) are read too.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +21,7 @@ use crate::{LeakError, Plan};
 
 const FORMAT: &str = "jali-plan";
 /// Version that this build writes; it reads all up to it.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the audit measured about a plan. Fractions are parts of one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +55,9 @@ pub struct Evidence {
 pub struct Origin {
     /// How it was made.
     pub made: String,
+    /// Name of the network that it is for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub network: Option<String>,
     /// What was measured about it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evidence: Option<Evidence>,
@@ -72,7 +77,19 @@ impl Origin {
     /// # Errors
     /// [`LeakError::File`] with what is wrong.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LeakError> {
-        serde_json::from_slice(bytes).map_err(|e| LeakError::File { why: e.to_string() })
+        let origin: Self = serde_json::from_slice(bytes).map_err(|e| LeakError::File { why: e.to_string() })?;
+        origin.check()?;
+        Ok(origin)
+    }
+
+    /// Texts are shown: control characters in them could forge lines of what is printed.
+    fn check(&self) -> Result<(), LeakError> {
+        let claim = self.evidence.as_ref().map(|e| &e.claim);
+        let texts = [Some(&self.made), self.network.as_ref(), claim];
+        match texts.into_iter().flatten().any(|t| t.contains(char::is_control)) {
+            true => Err(LeakError::File { why: "one of its texts holds control characters".into() }),
+            false => Ok(()),
+        }
     }
 }
 
@@ -90,6 +107,8 @@ pub struct PlanFile {
 struct File {
     format: String,
     version: u32,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    network: Option<String>,
     made: String,
     model: String,
     layers: Vec<Layer>,
@@ -140,14 +159,14 @@ impl Plan {
     /// # Errors
     /// [`LeakError::Mismatch`] for another network.
     pub fn to_json(&self, graph: &Graph, made: &str) -> Result<String, LeakError> {
-        self.to_json_with(graph, made, None)
+        self.to_json_with(graph, &Origin { made: made.into(), network: None, evidence: None })
     }
 
-    /// As [`Plan::to_json`], with what was measured about it.
+    /// The plan as a file that says where it comes from.
     ///
     /// # Errors
     /// [`LeakError::Mismatch`] for another network.
-    pub fn to_json_with(&self, graph: &Graph, made: &str, evidence: Option<&Evidence>) -> Result<String, LeakError> {
+    pub fn to_json_with(&self, graph: &Graph, origin: &Origin) -> Result<String, LeakError> {
         self.validate(graph)?;
         let layers = graph.linear_nodes().enumerate().map(|(l, (node, linear))| Layer {
             name: graph.nodes()[node].name.clone(),
@@ -157,10 +176,11 @@ impl Plan {
         let file = File {
             format: FORMAT.into(),
             version: VERSION,
-            made: made.into(),
+            network: origin.network.clone(),
+            made: origin.made.clone(),
             model: model_hash(graph),
             layers: layers.collect(),
-            evidence: evidence.cloned(),
+            evidence: origin.evidence.clone(),
         };
         serde_json::to_string_pretty(&file).map_err(|e| LeakError::File { why: e.to_string() })
     }
@@ -189,15 +209,22 @@ impl PlanFile {
                 "format \"{format}\" version {version}; {FORMAT} versions 1 to {VERSION} are read"
             )));
         }
+        let origin = Origin { made: file.made.clone(), network: file.network.clone(), evidence: file.evidence.clone() };
+        origin.check()?;
+        if file.layers.iter().any(|l| l.name.contains(char::is_control)) {
+            return Err(fail("the name of a layer holds control characters".into()));
+        }
         let mut plan = Plan::hide_all(graph);
-        let (counts, got) = (plan.counts(), file.layers.len());
-        if got != counts.len() {
-            return Err(LeakError::Mismatch { what: "linear layers", expected: got, got: counts.len() });
+        let counts = plan.counts();
+        let alike = counts.len() == file.layers.len() && file.layers.iter().zip(&counts).all(|(l, c)| l.weights == *c);
+        if !alike {
+            let own = graph.linear_nodes().map(|(node, linear)| (graph.nodes()[node].name.as_str(), linear.weights().len()));
+            let theirs = file.layers.iter().map(|l| (l.name.as_str(), l.weights));
+            let name = file.network.map_or("a network".into(), |n| format!("\"{n}\""));
+            let expected = format!("{name} with {}", described(&theirs.collect::<Vec<_>>()));
+            return Err(LeakError::Network { expected, got: described(&own.collect::<Vec<_>>()) });
         }
         for (l, (layer, &weights)) in file.layers.iter().zip(&counts).enumerate() {
-            if layer.weights != weights {
-                return Err(LeakError::Mismatch { what: "weights of a layer", expected: layer.weights, got: weights });
-            }
             let mut next = 0;
             for &[start, end] in &layer.open {
                 // The first range may begin at 0, any other beyond the end of the one before.
@@ -214,13 +241,23 @@ impl PlanFile {
         }
         let got = model_hash(graph);
         if file.model != got {
-            return Err(LeakError::Model { expected: file.model, got });
+            let name = origin.network.map_or(String::new(), |n| format!(" (\"{n}\")"));
+            return Err(LeakError::Model { expected: file.model, got, name });
         }
         if file.evidence.as_ref().is_some_and(|e| e.plan != plan.digest(graph)) {
             return Err(fail("its evidence is about another plan: remove \"evidence\", or audit this plan".into()));
         }
-        Ok(Self { plan, origin: Origin { made: file.made, evidence: file.evidence } })
+        Ok(Self { plan, origin })
     }
+}
+
+/// Linear layers for a person: how many, the first names, all weights.
+fn described(layers: &[(&str, usize)]) -> String {
+    const SHOWN: usize = 4;
+    let names: Vec<&str> = layers.iter().take(SHOWN).map(|(name, _)| *name).collect();
+    let more = if layers.len() > SHOWN { ", ..." } else { "" };
+    let weights = layers.iter().fold(0usize, |sum, (_, n)| sum.saturating_add(*n));
+    format!("{} linear layers ({}{more}) and {weights} weights", layers.len(), names.join(", "))
 }
 
 #[cfg(test)]
@@ -281,7 +318,7 @@ mod tests {
             method: 1,
             plan: plan.digest(&g),
         };
-        let text = plan.to_json_with(&g, "test", Some(&evidence)).unwrap();
+        let text = plan.to_json_with(&g, &Origin { made: "test".into(), network: None, evidence: Some(evidence.clone()) }).unwrap();
         assert_eq!(PlanFile::from_json(&text, &g).unwrap().origin.evidence, Some(evidence));
         let altered = text.replacen("9\n", "10\n", 1);
         assert!(altered != text && Plan::from_json(&altered, &g).unwrap_err().to_string().contains("another plan"));
@@ -293,8 +330,17 @@ mod tests {
         let text = Plan::open_all(&g).to_json(&g, "test").unwrap();
         let error = |text: &str| Plan::from_json(text, &g).unwrap_err().to_string();
         assert!(matches!(Plan::from_json(&text, &graph(2.0)), Err(LeakError::Model { .. })), "other weights");
-        assert!(error(&text.replace("\"version\": 2", "\"version\": 3")).contains("version 3"));
-        assert!(Plan::from_json(&text.replace("\"version\": 2", "\"version\": 1"), &g).is_ok(), "version 1 is read");
+        assert!(error(&text.replace("\"version\": 3", "\"version\": 4")).contains("version 4"));
+        for old in ["\"version\": 1", "\"version\": 2"] {
+            assert!(Plan::from_json(&text.replace("\"version\": 3", old), &g).is_ok(), "{old} is read");
+        }
+        // A plan of another network says which one it is for.
+        let named = Origin { made: "test".into(), network: Some("other.onnx".into()), evidence: None };
+        let other = Plan::open_all(&g).to_json_with(&g, &named).unwrap().replace("36", "35");
+        let why = error(&other);
+        assert!(why.contains("\"other.onnx\" with 2 linear layers (fc, fc) and 59 weights"), "{why}");
+        let forged = error(&text.replace("test", "\\u001b[2J"));
+        assert!(forged.contains("control characters"), "{forged}");
         assert!(error(&text.replace("36", "35")).contains("35"));
         assert!(error("{}").contains("format"));
         for wrong in ["[[0, 37]]", "[[3, 3]]", "[[4, 6], [6, 7]]", "[[4, 6], [1, 2]]", "[[0]]"] {

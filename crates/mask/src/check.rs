@@ -19,7 +19,9 @@ use crate::store::inner_product;
 
 /// Independent scalars per limb.
 pub const SCALARS: usize = 2;
-/// Rejections after which the scalars must be drawn anew: each costs an attacker one guess in at least 2^64.
+/// Answers that failed the linear check in one process, after which its key goes on no more: each was a guess that succeeds
+/// with a probability of at most 2^-64. The count begins anew with every process; n lies in all of them together pass with a
+/// probability of at most n * 2^-64, and `jali infer` ends at the first.
 pub const MAX_REJECTS: u32 = 1 << 16;
 
 /// An answer that has passed the check. Only [`CheckKey::verify`] makes one, and unmasking takes nothing else.
@@ -164,6 +166,9 @@ impl CheckKey {
         let limbs = added.iter().zip(&self.hints);
         let limbs = limbs.flat_map(|(got, want)| (0..ring.limbs()).map(|l| (got.limb(l), want.limb(l))));
         let different = limbs.flat_map(|(got, want)| got.iter().zip(want)).fold(0, |d, (g, w)| d | (g ^ w));
+        if different != 0 {
+            self.count_guess();
+        }
         (bytes.is_empty() && different == 0).then_some(VerifiedHints(rows))
     }
 
@@ -212,7 +217,7 @@ impl CheckKey {
         // Requests may have been under way when the limit was reached.
         self.usable()?;
         if !std::ptr::eq(answer.form(), form) && answer.form() != form {
-            return Err(self.reject());
+            return Err(MaskError::AnswerRejected);
         }
         let jobs: Vec<(usize, usize)> = (0..SCALARS).flat_map(|c| (0..ring.limbs()).map(move |l| (c, l))).collect();
         let different = jobs
@@ -233,11 +238,18 @@ impl CheckKey {
                 sums.iter().zip(want).fold(0, |d, (&s, &w)| d | (s ^ w))
             })
             .reduce(|| 0, |a, b| a | b);
-        if different == 0 { Ok(Verified(answer)) } else { Err(self.reject()) }
+        if different == 0 { Ok(Verified(answer)) } else { Err(self.count_guess()) }
     }
 
-    /// Counts a rejected (or undecodable) answer.
-    pub(crate) fn reject(&self) -> MaskError {
+    /// How many answers were counted.
+    #[cfg(test)]
+    pub(crate) fn guesses(&self) -> u32 {
+        self.rejects.load(Ordering::Relaxed)
+    }
+
+    /// Counts an answer, or hints, that failed the linear check: a guess at the scalars. What did not come that far (refusals,
+    /// missing or malformed answers) has tested no scalar.
+    pub(crate) fn count_guess(&self) -> MaskError {
         self.rejects.fetch_add(1, Ordering::Relaxed);
         MaskError::AnswerRejected
     }

@@ -16,11 +16,11 @@ fn from_os() -> Result<Zeroizing<[u8; 32]>, MaskError> {
 /// The owner's sealing secret. Everything that a seal draws is derived from it together with what is sealed, so an
 /// unchanged row stays byte-identical when a model is sealed again, and a changed one is drawn anew.
 ///
-/// The check scalars are drawn from a second part that is fresh for every sealing, so that sealing again always gives new
-/// ones.
+/// The check scalars do not depend on it: [`crate::seal`] draws them from the operating system at every sealing.
 pub struct SealEntropy {
     pub(crate) rows: Zeroizing<[u8; 32]>,
-    pub(crate) check: Zeroizing<[u8; 32]>,
+    /// What check scalars are drawn from instead, for tests.
+    fixed: Option<Zeroizing<[u8; 32]>>,
 }
 
 /// Randomness for one request; consumed by [`crate::LayerKey::mask`], so it cannot serve twice.
@@ -41,13 +41,18 @@ impl SealEntropy {
     /// # Errors
     /// [`MaskError::Entropy`] if it has none.
     pub fn from_os() -> Result<Self, MaskError> {
-        Ok(Self { rows: from_os()?, check: from_os()? })
+        Ok(Self { rows: from_os()?, fixed: None })
     }
 
     /// Fixed bytes, for tests.
     #[cfg(any(test, feature = "test-doors"))]
     pub fn fixed(bytes: [u8; 32]) -> Self {
-        Self { rows: Zeroizing::new(bytes), check: Zeroizing::new(bytes) }
+        Self { rows: Zeroizing::new(bytes), fixed: Some(Zeroizing::new(bytes)) }
+    }
+
+    /// Randomness for the check scalars of one sealing of one layer.
+    pub(crate) fn fresh(&self) -> Result<Zeroizing<[u8; 32]>, MaskError> {
+        self.fixed.clone().map_or_else(from_os, Ok)
     }
 
     /// A public name for the sealed model. Random: a hash of the model would let the server confirm guesses of hidden

@@ -52,7 +52,7 @@ pub use params::{Parameters, ParametersLiteral};
 pub use request::{Masked, PendingRequest, Prepared, RequestContext};
 pub use seal::{LayerId, LayerKey, PlainRow, SealedLayer, SealedRow, Tile, expand_public, seal};
 pub use store::UnhintedKey;
-pub use wanted::Wanted;
+pub use wanted::{Wanted, WantedDims};
 
 #[cfg(test)]
 mod tests;

@@ -309,7 +309,7 @@ impl PendingRequest<'_> {
     }
 
     fn verify(&self, answer: Option<Answer>) -> Result<Verified, MaskError> {
-        let answer = answer.ok_or_else(|| self.key.check.reject())?;
+        let answer = answer.ok_or(MaskError::AnswerRejected)?;
         self.key.check.verify(self.key.parameters.ring(), &self.key.form, &self.expected, answer)
     }
 }
@@ -344,7 +344,7 @@ impl LayerKey {
             (Some(unmasking), false) => Hints::Kept(unmasking),
             _ => {
                 let verify = |second| self.check.verify_hints(self.parameters.ring(), self.form.limbs(), second);
-                Hints::Brought(second.and_then(verify).ok_or_else(|| self.check.reject())?)
+                Hints::Brought(second.and_then(verify).ok_or(MaskError::AnswerRejected)?)
             }
         };
         let residues = self.unmask(&hints, checked, workspace)?;

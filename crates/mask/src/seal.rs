@@ -174,20 +174,47 @@ struct SealedWork {
     norms: RowNorms,
 }
 
-/// What every derivation of one layer shares.
+/// What every derivation of one layer shares: everything but the rows' content that enters `W~`.
 struct Scope<'a> {
     parameters: &'a Parameters,
-    identity: Vec<u8>,
-    id: LayerId,
-    wanted: Vec<u8>,
+    /// One encoding of ring, model, layer, shape of the matrix and wanted coefficients. Rows sealed with one entropy under
+    /// different ones have nothing in common: the difference of two that shared a secret and not their `a` would be
+    /// `(a2 - a1)*s'` without noise, and give `s'` away.
+    layer: Vec<u8>,
     entropy: &'a SealEntropy,
 }
 
-impl Scope<'_> {
+/// Numbers of rows, blocks and tiles of a matrix.
+#[derive(Debug, Clone, Copy)]
+struct MatrixShape {
+    rows: usize,
+    blocks: usize,
+    /// Of every block.
+    tiles: usize,
+}
+
+impl<'a> Scope<'a> {
+    fn new(
+        parameters: &'a Parameters,
+        id: LayerId,
+        shape: MatrixShape,
+        wanted: &Wanted,
+        entropy: &'a SealEntropy,
+    ) -> Self {
+        let mut w = Writer::new();
+        let identity = parameters.identity();
+        w.u64(identity.len() as u64);
+        w.raw(&identity);
+        w.raw(&id.model);
+        w.u32(id.layer);
+        [shape.rows, shape.blocks, shape.tiles].into_iter().for_each(|n| w.u64(n as u64));
+        wanted.encode(&mut w);
+        Self { parameters, layer: w.finish(), entropy }
+    }
+
     /// Domain-separated key for this layer (condition 3); `domain` names protocol version and role.
     fn key(&self, domain: &'static str, more: &[&[u8]]) -> Key {
-        let layer = self.id.layer.to_le_bytes();
-        let mut fields: Vec<&[u8]> = vec![&*self.entropy.rows, &self.identity, &self.id.model, &layer];
+        let mut fields: Vec<&[u8]> = vec![&*self.entropy.rows, &self.layer];
         fields.extend(more);
         derive_key(domain, &fields)
     }
@@ -197,14 +224,15 @@ impl Scope<'_> {
 /// `blocks` (1 for a dense one): equally many rows each, one block after the other, and every row holds the tiles of its block. Blocks follow
 /// from the layer's shape, as everything does that the server sees of a hidden row; within a block nothing is skipped.
 ///
-/// The same entropy, parameters, layer and row always give the same sealed row; any change of the row or of its plan
-/// draws a new secret and new errors (condition 1).
+/// One entropy gives a row the same sealed bytes as long as everything that enters them is the same: the row and its plan, its
+/// index, the numbers of rows, blocks and tiles, the wanted coefficients, the parameters, model and layer. Any change of any of
+/// these draws a new secret, new errors, and (but for the row itself) a new public vector (condition 1).
 ///
 /// The caller's layout answers for `t`: every wanted sum of products must lie in `[-t/2, t/2)`.
 ///
 /// # Errors
 /// [`MaskError::Shape`] if rows differ in length, are empty, or their indices do not rise or leave the ring;
-/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a bound below zero or above 2^31 - 1.
+/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a bound below zero or above 2^31 - 1; [`MaskError::Entropy`].
 pub fn seal(
     parameters: &Parameters,
     id: LayerId,
@@ -239,12 +267,11 @@ pub fn seal(
             return Err(MaskError::Shape { what: "coefficient index", expected: ring.degree(), got: index as usize });
         }
     }
-    let mut pattern = Writer::new();
-    wanted.encode(&mut pattern);
-    let scope = Scope { parameters, identity: parameters.identity(), id, wanted: pattern.finish(), entropy };
+    let shape = MatrixShape { rows: rows.len(), blocks, tiles };
+    let scope = Scope::new(parameters, id, shape, wanted, entropy);
 
     // The seed of `a` is public and belongs to this layer of this model alone.
-    let a_seed = scope.key("jali 1 seal: public seed of a", &[]);
+    let a_seed = scope.key("jali 2 seal: public seed of a", &[]);
     let a = expand_public(ring, &a_seed, 0..blocks * tiles);
 
     let block_rows = rows.len() / blocks;
@@ -262,11 +289,14 @@ pub fn seal(
         norms.push(w.norms);
     }
 
-    let check_key = scope.key("jali 1 seal: check scalars", &[&*entropy.check, &row_bytes(rows)]);
+    // Fresh for every sealing, also of the same rows with the same entropy.
+    let fresh = entropy.fresh()?;
+    let content = row_bytes(rows);
+    let check_key = scope.key("jali 2 seal: check scalars", &[&*fresh, &content]);
     let alphas = check_scalars(ring, &check_key, rows.len());
     let [first, second] = [&alphas[0], &alphas[1]].map(|alpha| check::vector(ring, &lifted, blocks, alpha));
     let (vectors, check) = vectors_and_check(ring, tiles, (&a, [&first, &second]), alphas)?;
-    let sealing = scope.key("jali 1 seal: name of the sealing", &[&*entropy.check, &row_bytes(rows)]);
+    let sealing = scope.key("jali 2 seal: name of the sealing", &[&*fresh, &content]);
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
     let limbs = rows.iter().map(|row| parameters.ring_of(row.open).limbs()).collect();
     let layer = SealedLayer {
@@ -347,11 +377,13 @@ pub(crate) fn check_scalars(ring: &Ring, key: &Key, rows: usize) -> [Vec<Vec<u64
     })
 }
 
-/// Rows and their plan as bytes for key derivation; zeroised.
+/// Rows and their plan as bytes for key derivation, different for different rows; zeroised.
 fn row_bytes(rows: &[PlainRow<'_>]) -> Zeroizing<Vec<u8>> {
     let mut w = Writer::new();
+    w.varint(rows.len() as u64);
     for row in rows {
         w.u8(u8::from(row.open));
+        w.varint(row.tiles.len() as u64);
         for tile in row.tiles {
             w.varint(tile.len() as u64);
             for &(index, value) in tile {
@@ -371,13 +403,13 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
     // Keyed by the row's content and plan: new content under an old secret would open both.
     let content = row_bytes(std::slice::from_ref(row));
     let index = o.to_le_bytes();
-    let fields: [&[u8]; 3] = [&index, &content, &scope.wanted];
+    let fields: [&[u8]; 2] = [&index, &content];
     let secret = (!row.open).then(|| {
-        let key = scope.key("jali 1 seal: row secret", &fields);
+        let key = scope.key("jali 2 seal: row secret", &fields);
         let secret = row_secret(ring, &key);
         (key, secret)
     });
-    let mut errors = stream(&scope.key("jali 1 seal: row errors", &fields));
+    let mut errors = stream(&scope.key("jali 2 seal: row errors", &fields));
     let lifted: Vec<Poly<Ntt>> = row
         .tiles
         .iter()

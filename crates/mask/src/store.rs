@@ -171,7 +171,6 @@ impl UnhintedKey {
             return Err(Box::new(self));
         }
         let Some(verified) = key.check.verify_hints(key.parameters.ring(), key.form.limbs(), hints) else {
-            key.check.reject();
             return Err(Box::new(self));
         };
         match Unmasking::of_server(key, &verified) {

@@ -10,6 +10,8 @@ use zeroize::Zeroizing;
 
 use crate::*;
 
+mod binding;
+
 const BOUND: i64 = 255;
 
 /// A matrix, its seal, and the oracle.
@@ -481,7 +483,7 @@ fn replayed_missing_and_malformed_answers_take_the_same_path() {
 fn check_scalars_wear_out() {
     let fixture = Fixture::new(2048, &[45], 1, &[true], 6);
     for _ in 0..check::MAX_REJECTS {
-        fixture.key.check.reject();
+        fixture.key.check.count_guess();
     }
     let refused = fixture.key.mask(&fixture.input(1), RequestEntropy::fixed([1; 32]), context(0));
     assert_eq!(refused.map(|_| ()).unwrap_err(), MaskError::CheckKeyExhausted(1 << 16));

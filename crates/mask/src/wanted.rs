@@ -16,11 +16,20 @@ pub struct Wanted {
     pruning: Pruning,
 }
 
-impl Wanted {
-    /// Checks and expands the pattern; `dims` are (count, stride), outermost first.
+/// A pattern that was read and not yet expanded: a few numbers, within the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WantedDims {
+    degree: usize,
+    start: usize,
+    dims: [(usize, usize); 3],
+    count: usize,
+}
+
+impl WantedDims {
+    /// Checks the pattern; `dims` are (count, stride), outermost first.
     ///
     /// # Errors
-    /// [`MaskError::Shape`] if it is empty, leaves `0..degree`, or names an index twice.
+    /// [`MaskError::Shape`] if it is empty or leaves `0..degree`.
     pub fn new(degree: usize, start: usize, dims: [(usize, usize); 3]) -> Result<Self, MaskError> {
         let count = dims.iter().try_fold(1usize, |n, d| n.checked_mul(d.0));
         let last = dims.iter().try_fold(start, |at, &(count, stride)| {
@@ -32,6 +41,37 @@ impl Wanted {
         if count == 0 || count > degree || last >= degree {
             return Err(MaskError::Shape { what: "wanted coefficients", expected: degree, got: count.max(last) });
         }
+        Ok(Self { degree, start, dims, count })
+    }
+
+    /// Reads and checks a pattern (28 bytes).
+    ///
+    /// # Errors
+    /// As [`WantedDims::new`], or [`RingError::Malformed`] if the bytes end.
+    pub fn decode(r: &mut Reader<'_>, degree: usize) -> Result<Self, MaskError> {
+        let mut next = || -> Result<usize, RingError> { Ok(r.u32()? as usize) };
+        let start = next()?;
+        let dims = [(next()?, next()?), (next()?, next()?), (next()?, next()?)];
+        Self::new(degree, start, dims)
+    }
+
+    /// How many coefficients it names.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Bytes that [`WantedDims::expand`] takes at most: four for an index, one to look for doubles, and the runs of a pruned
+    /// transform.
+    pub fn memory(&self) -> usize {
+        4 * self.count + 2 * self.degree
+    }
+
+    /// The indices, one by one.
+    ///
+    /// # Errors
+    /// [`MaskError::Shape`] if the pattern names an index twice.
+    pub fn expand(self) -> Result<Wanted, MaskError> {
+        let Self { degree, start, dims, count } = self;
         let mut indices = Vec::with_capacity(count);
         for i in 0..dims[0].0 {
             for j in 0..dims[1].0 {
@@ -46,7 +86,17 @@ impl Wanted {
                 return Err(MaskError::Shape { what: "distinct wanted coefficients", expected: count, got: count - 1 });
             }
         }
-        Ok(Self { degree, start, dims, pruning: Pruning::new(degree, &indices), indices })
+        Ok(Wanted { degree, start, dims, pruning: Pruning::new(degree, &indices), indices })
+    }
+}
+
+impl Wanted {
+    /// Checks and expands the pattern; `dims` are (count, stride), outermost first.
+    ///
+    /// # Errors
+    /// [`MaskError::Shape`] if it is empty, leaves `0..degree`, or names an index twice.
+    pub fn new(degree: usize, start: usize, dims: [(usize, usize); 3]) -> Result<Self, MaskError> {
+        WantedDims::new(degree, start, dims)?.expand()
     }
 
     /// The ring's degree.
@@ -89,17 +139,6 @@ impl Wanted {
             w.u32(count as u32);
             w.u32(stride as u32);
         }
-    }
-
-    /// Reads and checks a pattern.
-    ///
-    /// # Errors
-    /// As [`Wanted::new`], or [`RingError::Malformed`] if the bytes end.
-    pub fn decode(r: &mut Reader<'_>, degree: usize) -> Result<Self, MaskError> {
-        let mut next = || -> Result<usize, RingError> { Ok(r.u32()? as usize) };
-        let start = next()?;
-        let dims = [(next()?, next()?), (next()?, next()?), (next()?, next()?)];
-        Self::new(degree, start, dims)
     }
 }
 

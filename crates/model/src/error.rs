@@ -86,13 +86,26 @@ fn count(n: usize) -> String {
     if n == 1 { "1 node is".into() } else { format!("{n} nodes are") }
 }
 
-/// The first ones, so that a message stays readable.
+/// The same reason once, with the nodes that share it; the first ones, so that a message stays readable.
 fn list(offences: &[Offence]) -> String {
     const SHOWN: usize = 20;
-    let line = |o: &Offence| format!("  node \"{}\" ({}): {}; {}", o.node, o.operator, o.reason, o.remedy);
-    let mut lines: Vec<String> = offences.iter().take(SHOWN).map(line).collect();
-    if offences.len() > SHOWN {
-        lines.push(format!("  and {} more", offences.len() - SHOWN));
+    let mut kinds: Vec<(&Offence, usize)> = vec![];
+    for o in offences {
+        let same = |(k, _): &&mut (&Offence, usize)| {
+            (&k.operator, &k.reason, &k.remedy) == (&o.operator, &o.reason, &o.remedy)
+        };
+        match kinds.iter_mut().find(same) {
+            Some((_, count)) => *count += 1,
+            None => kinds.push((o, 1)),
+        }
+    }
+    let line = |(o, count): &(&Offence, usize)| {
+        let more = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        format!("  node \"{}\"{more} ({}): {}; {}", o.node, o.operator, o.reason, o.remedy)
+    };
+    let mut lines: Vec<String> = kinds.iter().take(SHOWN).map(line).collect();
+    if kinds.len() > SHOWN {
+        lines.push(format!("  and {} more kinds", kinds.len() - SHOWN));
     }
     lines.join("\n")
 }

@@ -8,7 +8,7 @@ use crate::tensor::elements;
 /// Most elements of all values of a graph together: bounds what a hostile file can make a run allocate.
 const MAX_TOTAL: usize = 1 << 30;
 /// Most dimensions of a value.
-const MAX_RANK: usize = 6;
+const MAX_RANK: usize = 8;
 /// Most outputs of a graph.
 pub const MAX_OUTPUTS: usize = 64;
 
@@ -34,6 +34,8 @@ pub struct Graph {
     input: Vec<usize>,
     nodes: Vec<Node>,
     outputs: Vec<ValueId>,
+    /// Names of the outputs; empty where none are known.
+    output_names: Vec<String>,
     /// Elements of all values.
     total: usize,
 }
@@ -52,7 +54,7 @@ impl Graph {
                 got: format!("{input:?}"),
             });
         };
-        Ok(Self { input, nodes: vec![], outputs: vec![0], total })
+        Ok(Self { input, nodes: vec![], outputs: vec![0], output_names: vec![], total })
     }
 
     /// Shape of the image.
@@ -73,6 +75,35 @@ impl Graph {
     /// All values that the network returns, in the order of the file.
     pub fn outputs(&self) -> &[ValueId] {
         &self.outputs
+    }
+
+    /// Names of the outputs, in their order; empty where none are known.
+    pub fn output_names(&self) -> &[String] {
+        &self.output_names
+    }
+
+    /// A graph without nodes for a value of any shape, to compute constants with.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] unless the shape is bounded and not empty.
+    pub(crate) fn of_any_shape(input: Vec<usize>) -> Result<Self, ModelError> {
+        match elements(&input).filter(|&n| n > 0 && input.len() <= MAX_RANK) {
+            Some(total) => Ok(Self { input, nodes: vec![], outputs: vec![0], output_names: vec![], total }),
+            None => Err(ModelError::Shape {
+                what: "a constant".into(),
+                expected: format!("1 to {MAX_RANK} dimensions, not empty"),
+                got: format!("{input:?}"),
+            }),
+        }
+    }
+
+    /// A value of a given shape in place of one that cannot be computed; the graph cannot be run any more. `None` for a shape that is
+    /// empty or too large.
+    pub(crate) fn assume(&mut self, name: &str, shape: Vec<usize>) -> Option<ValueId> {
+        let n = elements(&shape).filter(|&n| n > 0 && shape.len() <= MAX_RANK && self.total + n <= MAX_TOTAL)?;
+        self.total += n;
+        self.nodes.push(Node { name: name.into(), op: Op::Reshape(shape.clone()), inputs: vec![0], shape });
+        Some(self.nodes.len())
     }
 
     /// Shape of a value.
@@ -121,17 +152,6 @@ impl Graph {
         Ok(self.nodes.len())
     }
 
-    /// Adds to the bias of a linear node's output channels; `false` if the value is not one or the sizes differ.
-    pub(crate) fn fold_bias(&mut self, value: ValueId, more: &[f32]) -> bool {
-        self.linear_mut(value, |_, bias| {
-            let fits = bias.len() == more.len();
-            if fits {
-                bias.iter_mut().zip(more).for_each(|(b, m)| *b += m);
-            }
-            fits
-        })
-    }
-
     /// Scales the output channels of a linear node and shifts its bias: a batch norm behind it.
     pub(crate) fn fold_scale(&mut self, value: ValueId, scale: &[f32], shift: &[f32]) -> bool {
         self.linear_mut(value, |weight, bias| {
@@ -153,6 +173,11 @@ impl Graph {
             Some(Op::Gemm(g)) => f(&mut g.weight, &mut g.bias),
             _ => false,
         }
+    }
+
+    /// Names the outputs.
+    pub(crate) fn set_output_names(&mut self, names: Vec<String>) {
+        self.output_names = names;
     }
 
     /// Makes other values the outputs; `false` and no change if there is none or one does not exist.

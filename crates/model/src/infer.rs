@@ -1,6 +1,6 @@
 //! Shapes of outputs, and whether a node's attributes make sense at all.
 
-use crate::op::{Constant, Linear, Op, Pool, Select};
+use crate::op::{Constant, Linear, Op, Pool, Resample, ResampleAxis, Select};
 use crate::tensor::elements;
 
 /// Output extent of a sliding window.
@@ -36,7 +36,8 @@ pub(crate) fn wrong_counts(op: &Op) -> Option<String> {
         Linear::Gemm(g) => elements(&[g.outputs, g.inputs]),
     };
     let count = |what: &str, got: usize, want: Option<usize>| {
-        (Some(got) != want).then(|| format!("has {got} {what}, its shape says {want:?}"))
+        let says = want.map_or("too many to count".into(), |n| n.to_string());
+        (Some(got) != want).then(|| format!("has {got} {what}, its shape says {says}"))
     };
     count("weights", linear.weights().len(), weights)
         .or_else(|| count("biases", linear.bias().len(), Some(linear.outputs())))
@@ -107,6 +108,13 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> 
             }
             broadcast(first, shape)
         }
+        Op::Choose(constants) => {
+            if let Some(c) = constants.iter().flatten().find(|c| elements(&c.shape) != Some(c.data.len())) {
+                return Err(format!("a constant has {} values, its shape is {:?}", c.data.len(), c.shape));
+            }
+            let constants = constants.iter().flatten().map(|c| &c.shape[..]);
+            inputs[1..].iter().copied().chain(constants).try_fold(first.to_vec(), |all, shape| broadcast(&all, shape))
+        }
         Op::Concat(along) => {
             let along = axis(*along)?;
             let mut shape = first.to_vec();
@@ -131,7 +139,19 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> 
             Ok(shape)
         }
         Op::Softmax { axis: along, .. } => axis(*along).map(|_| first.to_vec()),
-        Op::Mean { axes, keep } => {
+        Op::Resample(Resample { axes }) => {
+            let mut shape = first.to_vec();
+            for ResampleAxis { axis: along, taps, places, weights } in axes {
+                let extent = first[axis(*along)?];
+                let whole = *taps > 0 && places.len().is_multiple_of(*taps) && places.len() == weights.len();
+                if !whole || places.iter().any(|&p| p as usize >= extent) || weights.iter().any(|w| !w.is_finite()) {
+                    return Err(format!("its weights along axis {along} do not fit its extent {extent}"));
+                }
+                shape[*along] = places.len() / taps;
+            }
+            Ok(shape)
+        }
+        Op::Reduce { axes, keep, .. } => {
             axes.iter().try_for_each(|&a| axis(a).map(|_| ()))?;
             if !axes.is_sorted_by(|a, b| a < b) {
                 return Err(format!("its axes {axes:?} do not rise"));

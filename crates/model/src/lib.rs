@@ -28,12 +28,15 @@ pub mod op;
 pub mod outline;
 pub mod preprocess;
 pub mod quant;
+mod smooth;
 pub mod tensor;
 
 pub use error::{ModelError, Offence};
 pub use execution::{Execution, Step};
 pub use graph::{Graph, Node};
-pub use op::{Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, Select, SelectKind};
+pub use op::{
+    Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, ReduceKind, Resample, ResampleAxis, Select, SelectKind,
+};
 pub use outline::Outline;
 pub use preprocess::{Colours, ImageLayout, Preprocess, Resize};
 pub use quant::{QuantConfig, QuantLayer, QuantModel, Scaling};

@@ -1,11 +1,13 @@
 //! What the client computes between linear layers, in f32.
 //!
-//! Exponentials and their like come from `libm`, so that owner, client and reference get the same bits on every machine.
+//! Exponentials and their like are our own (`smooth`): the same bits on every machine for owner, client and reference, and no branch
+//! on a value. How long a node takes follows from its shape.
 
 use crate::ModelError;
 use crate::graph::Node;
 use crate::infer::{spread, strides, walk};
-use crate::op::{Activation, Arithmetic, Constant, Op, Pool, Select};
+use crate::op::{Activation, Arithmetic, Constant, Op, Pool, ReduceKind, Resample, Select};
+use crate::smooth;
 use crate::tensor::Tensor;
 
 /// Runs a non-linear node.
@@ -27,6 +29,7 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
             let (a, b) = if *constant_first { (c, x) } else { (x, c) };
             combine(*op, &node.shape, a, b)
         }
+        Op::Choose(constants) => choose(&node.shape, constants, inputs),
         Op::Concat(axis) => {
             let rows: usize = x.shape[..*axis].iter().product();
             let part = |row| inputs.iter().flat_map(move |t| t.data.chunks_exact(t.data.len() / rows).nth(row));
@@ -40,11 +43,15 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
             sum / if p.count_padding { window as f32 } else { inside as f32 }
         }),
         Op::Softmax { axis, log } => along(x, *axis, x.shape[*axis], |line, out| softmax(line, out, *log)),
-        Op::Mean { axes, .. } => mean(x, axes),
+        Op::Resample(r) => resample(r, x),
+        Op::Reduce { kind, axes, .. } => reduce(*kind, x, axes),
         Op::ArgMax { axis, last, .. } => along(x, *axis, 1, |line, out| {
             let better = |a: f32, b: f32| if *last { a >= b } else { a > b };
-            let best = (1..line.len()).fold(0, |best, i| if better(line[i], line[best]) { i } else { best });
-            out[0] = best as f32;
+            // The index and its value go along together: no look-up by an index that depends on values.
+            let step = |(best, top): (f32, f32), (i, &v): (usize, &f32)| {
+                if better(v, top) { (i as f32, v) } else { (best, top) }
+            };
+            out[0] = line.iter().enumerate().skip(1).fold((0.0, line[0]), step).0;
         }),
         Op::Conv(_) | Op::Gemm(_) => {
             let reason = "is linear and cannot run on the client".into();
@@ -54,27 +61,52 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
     Ok(Tensor { shape: node.shape.clone(), data })
 }
 
+/// A function of every value. Generic, so that every one becomes a loop of its own, in vectors.
+fn each(x: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
+    x.iter().map(|&v| f(v)).collect()
+}
+
 fn activate(activation: Activation, x: &[f32]) -> Vec<f32> {
-    let each = |f: &dyn Fn(f32) -> f32| x.iter().map(|&v| f(v)).collect();
-    let hard = |v: f32, alpha: f32, beta: f32| (alpha * v + beta).clamp(0.0, 1.0);
+    use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
+    // Comparisons and not `clamp`, which panics where a file says low > high, and looks at every value for that.
+    let hard = |v: f32, alpha: f32, beta: f32| (alpha * v + beta).max(0.0).min(1.0);
     match activation {
-        Activation::Relu => x.iter().map(|v| v.max(0.0)).collect(),
-        // Not `clamp`, which panics where a file says low > high; ONNX gives `high` then.
-        Activation::Clip { low, high } => x.iter().map(|v| v.max(low).min(high)).collect(),
-        Activation::LeakyRelu { alpha } => x.iter().map(|&v| if v < 0.0 { alpha * v } else { v }).collect(),
-        Activation::Sigmoid => each(&|v| 1.0 / (1.0 + libm::expf(-v))),
-        Activation::HardSigmoid { alpha, beta } => each(&|v| hard(v, alpha, beta)),
-        Activation::HardSwish => each(&|v| v * hard(v, 1.0 / 6.0, 0.5)),
-        Activation::Tanh => each(&libm::tanhf),
-        Activation::Elu { alpha } => each(&|v| if v < 0.0 { alpha * libm::expm1f(v) } else { v }),
-        Activation::Gelu => each(&|v| 0.5 * v * (1.0 + libm::erff(v * std::f32::consts::FRAC_1_SQRT_2))),
+        Activation::Relu => each(x, |v| v.max(0.0)),
+        // ONNX gives `high` where low > high.
+        Activation::Clip { low, high } => each(x, |v| v.max(low).min(high)),
+        Activation::LeakyRelu { alpha } => each(x, |v| if v < 0.0 { alpha * v } else { v }),
+        Activation::Sigmoid => each(x, smooth::sigmoid),
+        Activation::HardSigmoid { alpha, beta } => each(x, |v| hard(v, alpha, beta)),
+        Activation::HardSwish => each(x, |v| v * hard(v, 1.0 / 6.0, 0.5)),
+        Activation::Tanh => each(x, smooth::tanh),
+        Activation::Elu { alpha } => each(x, |v| smooth::elu(v, alpha, 1.0)),
+        Activation::Gelu => each(x, |v| 0.5 * v * (1.0 + smooth::erf(v * FRAC_1_SQRT_2))),
         Activation::GeluTanh => {
-            let factor = (2.0 / std::f32::consts::PI).sqrt();
-            each(&|v| 0.5 * v * (1.0 + libm::tanhf(factor * (v + 0.044_715 * v * v * v))))
+            let factor = FRAC_2_PI.sqrt();
+            each(x, |v| 0.5 * v * (1.0 + smooth::tanh(factor * (v + 0.044_715 * v * v * v))))
         }
-        Activation::Erf => each(&libm::erff),
-        Activation::Truncate => each(&f32::trunc),
-        Activation::NonZero => each(&|v| f32::from(u8::from(v != 0.0))),
+        Activation::Erf => each(x, smooth::erf),
+        Activation::Truncate => each(x, f32::trunc),
+        Activation::NonZero => each(x, |v| f32::from(u8::from(v != 0.0))),
+        Activation::Abs => each(x, f32::abs),
+        Activation::Sqrt => each(x, f32::sqrt),
+        Activation::Exp => each(x, smooth::exp),
+        Activation::Log => each(x, smooth::ln),
+        Activation::Reciprocal => each(x, |v| 1.0 / v),
+        Activation::Pow { exponent } => each(x, |v| smooth::pow(v, exponent)),
+        Activation::Floor => each(x, f32::floor),
+        Activation::Ceil => each(x, f32::ceil),
+        Activation::Round => each(x, f32::round_ties_even),
+        Activation::Sign => each(x, |v| f32::from(i8::from(v > 0.0) - i8::from(v < 0.0))),
+        Activation::Sin => each(x, smooth::sin),
+        Activation::Cos => each(x, smooth::cos),
+        Activation::Atan => each(x, smooth::atan),
+        Activation::Softplus => each(x, smooth::softplus),
+        Activation::Softsign => each(x, |v| v / (1.0 + v.abs())),
+        Activation::Mish => each(x, |v| v * smooth::tanh(smooth::softplus(v))),
+        Activation::Selu { alpha, gamma } => each(x, |v| gamma * smooth::elu(v, alpha, 1.0)),
+        Activation::Celu { alpha } => each(x, |v| smooth::elu(v, alpha, alpha)),
+        Activation::Thresholded { alpha } => each(x, |v| if v > alpha { v } else { 0.0 }),
     }
 }
 
@@ -98,12 +130,31 @@ fn combine(op: Arithmetic, shape: &[usize], (a_shape, a): View<'_>, (b_shape, b)
                 a
             }
         }
+        Arithmetic::Max => a.max(b),
+        Arithmetic::Min => a.min(b),
+        Arithmetic::Pow => smooth::pow(a, b),
+        Arithmetic::Less => f32::from(u8::from(a < b)),
+        Arithmetic::LessOrEqual => f32::from(u8::from(a <= b)),
+        Arithmetic::Equal => f32::from(u8::from(a == b)),
     };
     if a_shape == shape && b_shape == shape {
         return a.iter().zip(b).map(|(&a, &b)| f(a, b)).collect();
     }
     let (a_strides, b_strides) = (spread(shape, a_shape), spread(shape, b_shape));
     walk(shape, &a_strides).zip(walk(shape, &b_strides)).map(|(i, j)| f(a[i], b[j])).collect()
+}
+
+/// One of two values by a third; both are read wherever they stand.
+fn choose(shape: &[usize], constants: &[Option<Constant>; 3], inputs: &[&Tensor]) -> Vec<f32> {
+    let mut computed = inputs.iter();
+    let all = constants.each_ref().map(|constant| match constant {
+        Some(c) => (&c.shape[..], &c.data[..]),
+        None => computed.next().map_or((&[][..], &[][..]), |t| view(t)),
+    });
+    let [of_condition, of_a, of_b] = all.map(|(own, _)| spread(shape, own));
+    let [(_, condition), (_, a), (_, b)] = all;
+    let places = walk(shape, &of_condition).zip(walk(shape, &of_a)).zip(walk(shape, &of_b));
+    places.map(|((c, i), j)| smooth::pick(condition[c] != 0.0, a[i], b[j])).collect()
 }
 
 /// Axis by axis, the last one first while the value is still small.
@@ -144,25 +195,61 @@ fn along(x: &Tensor, axis: usize, length: usize, f: impl Fn(&[f32], &mut [f32]))
 
 fn softmax(line: &[f32], out: &mut [f32], log: bool) {
     let top = line.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    out.iter_mut().zip(line).for_each(|(o, v)| *o = libm::expf(v - top));
+    out.iter_mut().zip(line).for_each(|(o, v)| *o = smooth::exp(v - top));
     let sum: f32 = out.iter().sum();
     if log {
-        let sum = libm::logf(sum);
+        let sum = smooth::ln(sum);
         out.iter_mut().zip(line).for_each(|(o, v)| *o = v - top - sum);
     } else {
         out.iter_mut().for_each(|o| *o /= sum);
     }
 }
 
-fn mean(x: &Tensor, axes: &[usize]) -> Vec<f32> {
+/// Axis by axis, the last one first while the value is still small.
+fn resample(r: &Resample, x: &Tensor) -> Vec<f32> {
+    let (mut shape, mut data) = (x.shape.clone(), x.data.clone());
+    for axis in r.axes.iter().rev() {
+        let run: usize = shape[axis.axis + 1..].iter().product();
+        let block = run * shape[axis.axis];
+        let places = axis.places.len() / axis.taps;
+        let mut out = vec![0.0; data.len() / shape[axis.axis] * places];
+        for (block, out) in data.chunks_exact(block).zip(out.chunks_exact_mut(run * places)) {
+            let taps = axis.places.chunks_exact(axis.taps).zip(axis.weights.chunks_exact(axis.taps));
+            for (out, (from, weights)) in out.chunks_exact_mut(run).zip(taps) {
+                for (&from, &weight) in from.iter().zip(weights) {
+                    let line = &block[from as usize * run..][..run];
+                    out.iter_mut().zip(line).for_each(|(o, v)| *o += weight * v);
+                }
+            }
+        }
+        shape[axis.axis] = places;
+        data = out;
+    }
+    data
+}
+
+fn reduce(kind: ReduceKind, x: &Tensor, axes: &[usize]) -> Vec<f32> {
     // A reduced dimension has stride 0 in the output.
     let kept: Vec<usize> = x.shape.iter().enumerate().map(|(d, &n)| if axes.contains(&d) { 1 } else { n }).collect();
     let mut target = strides(&kept);
     axes.iter().for_each(|&a| target[a] = 0);
-    let count: usize = axes.iter().map(|&a| x.shape[a]).product();
-    let mut sums = vec![0.0; kept.iter().product()];
-    walk(&x.shape, &target).zip(&x.data).for_each(|(o, v)| sums[o] += v);
-    sums.iter().map(|s| s / count as f32).collect()
+    let count = axes.iter().map(|&a| x.shape[a]).product::<usize>() as f32;
+    let places = || walk(&x.shape, &target).zip(&x.data);
+    let all = |start: f32, step: &dyn Fn(f32, f32) -> f32| {
+        let mut out = vec![start; kept.iter().product()];
+        places().for_each(|(o, &v)| out[o] = step(out[o], v));
+        out
+    };
+    match kind {
+        ReduceKind::Mean => all(0.0, &|a, v| a + v).into_iter().map(|s| s / count).collect(),
+        ReduceKind::Sum => all(0.0, &|a, v| a + v),
+        ReduceKind::Max => all(f32::NEG_INFINITY, &f32::max),
+        ReduceKind::Min => all(f32::INFINITY, &f32::min),
+        ReduceKind::Product => all(1.0, &|a, v| a * v),
+        ReduceKind::L1 => all(0.0, &|a, v| a + v.abs()),
+        ReduceKind::L2 => all(0.0, &|a, v| a + v * v).into_iter().map(f32::sqrt).collect(),
+        ReduceKind::SumSquare => all(0.0, &|a, v| a + v * v),
+    }
 }
 
 /// Folds the values of every window that lie inside the plane from `start` with `step`. `finish` gets the result, the

@@ -94,7 +94,7 @@ pub enum Activation {
     },
     /// `x/2 * (1 + erf(x / sqrt(2)))`.
     Gelu,
-    /// The same with a hyperbolic tangent in place of the error function.
+    /// Gelu with a hyperbolic tangent in place of the error function.
     GeluTanh,
     /// The error function.
     Erf,
@@ -102,6 +102,58 @@ pub enum Activation {
     Truncate,
     /// 1 for anything but 0.
     NonZero,
+    /// Absolute value.
+    Abs,
+    /// Square root.
+    Sqrt,
+    /// Exponential.
+    Exp,
+    /// Natural logarithm.
+    Log,
+    /// `1 / x`.
+    Reciprocal,
+    /// A power.
+    Pow {
+        /// Of this exponent.
+        exponent: f32,
+    },
+    /// The largest integer that is not larger.
+    Floor,
+    /// The smallest integer that is not smaller.
+    Ceil,
+    /// The nearest integer, halves to the even one.
+    Round,
+    /// -1, 0 or 1.
+    Sign,
+    /// Sine.
+    Sin,
+    /// Cosine.
+    Cos,
+    /// Arc tangent.
+    Atan,
+    /// `ln(1 + exp(x))`.
+    Softplus,
+    /// `x / (1 + |x|)`.
+    Softsign,
+    /// `x * tanh(Softplus(x))`.
+    Mish,
+    /// `gamma * x` or, if not positive, `gamma * alpha * (exp(x) - 1)`.
+    Selu {
+        /// Limit far below zero, negated and without `gamma`.
+        alpha: f32,
+        /// Slope above zero.
+        gamma: f32,
+    },
+    /// `x` or, if not positive, `alpha * (exp(x / alpha) - 1)`.
+    Celu {
+        /// Limit far below zero, negated.
+        alpha: f32,
+    },
+    /// `x` if it is above `alpha`, else 0.
+    Thresholded {
+        /// The threshold.
+        alpha: f32,
+    },
 }
 
 /// An operation on two values.
@@ -117,6 +169,18 @@ pub enum Arithmetic {
     Div,
     /// The first or, if it is negative, its product with the second: PRelu with the slope second.
     PRelu,
+    /// The larger one.
+    Max,
+    /// The smaller one.
+    Min,
+    /// The first to the power of the second.
+    Pow,
+    /// 1 where the first is less, else 0.
+    Less,
+    /// 1 where the first is not more, else 0.
+    LessOrEqual,
+    /// 1 where they are equal, else 0.
+    Equal,
 }
 
 /// Constant values of a node on the client; they broadcast as ONNX says (aligned at the last dimension).
@@ -148,6 +212,51 @@ pub enum SelectKind {
     Pad,
     /// Resize or Upsample, nearest.
     Resize,
+    /// Tile: everything several times.
+    Tile,
+    /// Expand: a single element many times.
+    Expand,
+}
+
+/// Along some axes weighted sums of the input's elements: Resize, linear and cubic.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Resample {
+    /// Axis by axis.
+    pub axes: Vec<ResampleAxis>,
+}
+
+/// What happens along one axis of a [`Resample`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ResampleAxis {
+    /// Which axis.
+    pub axis: usize,
+    /// Terms of each sum.
+    pub taps: usize,
+    /// Elements of the input, `[place of the output][tap]`.
+    pub places: Vec<u32>,
+    /// Their weights, likewise.
+    pub weights: Vec<f32>,
+}
+
+/// How the values along some axes become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReduceKind {
+    /// Their mean.
+    Mean,
+    /// Their sum.
+    Sum,
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+    /// Their product.
+    Product,
+    /// Sum of absolute values.
+    L1,
+    /// Square root of the sum of squares.
+    L2,
+    /// Sum of squares.
+    SumSquare,
 }
 
 /// What a node computes.
@@ -180,6 +289,8 @@ pub enum Op {
         /// Whether the constant is the first operand.
         constant_first: bool,
     },
+    /// The second where the first is not 0, else the third. Those that are constants stand here, the others are inputs in this order.
+    Choose(Box<[Option<Constant>; 3]>),
     /// Values one after the other along an axis.
     Concat(usize),
     /// Some elements.
@@ -191,8 +302,12 @@ pub enum Op {
         /// Whether it is the logarithm.
         log: bool,
     },
-    /// Mean over some axes.
-    Mean {
+    /// Weighted sums along some axes.
+    Resample(Resample),
+    /// One value for all along some axes.
+    Reduce {
+        /// Which.
+        kind: ReduceKind,
         /// Axes, rising.
         axes: Vec<usize>,
         /// Whether they stay with extent 1.
@@ -292,6 +407,7 @@ impl Op {
     pub fn arity(&self) -> Option<usize> {
         match self {
             Self::Arithmetic(_) => Some(2),
+            Self::Choose(constants) => Some(constants.iter().filter(|c| c.is_none()).count()),
             Self::Concat(_) => None,
             _ => Some(1),
         }
@@ -314,6 +430,25 @@ impl Op {
                 Activation::Gelu | Activation::GeluTanh => "Gelu",
                 Activation::Erf => "Erf",
                 Activation::Truncate | Activation::NonZero => "Cast",
+                Activation::Abs => "Abs",
+                Activation::Sqrt => "Sqrt",
+                Activation::Exp => "Exp",
+                Activation::Log => "Log",
+                Activation::Reciprocal => "Reciprocal",
+                Activation::Pow { .. } => "Pow",
+                Activation::Floor => "Floor",
+                Activation::Ceil => "Ceil",
+                Activation::Round => "Round",
+                Activation::Sign => "Sign",
+                Activation::Sin => "Sin",
+                Activation::Cos => "Cos",
+                Activation::Atan => "Atan",
+                Activation::Softplus => "Softplus",
+                Activation::Softsign => "Softsign",
+                Activation::Mish => "Mish",
+                Activation::Selu { .. } => "Selu",
+                Activation::Celu { .. } => "Celu",
+                Activation::Thresholded { .. } => "ThresholdedRelu",
             },
             Self::MaxPool(_) => "MaxPool",
             Self::AveragePool(_) => "AveragePool",
@@ -326,16 +461,35 @@ impl Op {
                 Arithmetic::Mul => "Mul",
                 Arithmetic::Div => "Div",
                 Arithmetic::PRelu => "PRelu",
+                Arithmetic::Max => "Max",
+                Arithmetic::Min => "Min",
+                Arithmetic::Pow => "Pow",
+                Arithmetic::Less => "Less",
+                Arithmetic::LessOrEqual => "LessOrEqual",
+                Arithmetic::Equal => "Equal",
             },
+            Self::Choose(_) => "Where",
             Self::Concat(_) => "Concat",
             Self::Select(s) => match s.kind {
                 SelectKind::Slice => "Slice",
                 SelectKind::Pad => "Pad",
                 SelectKind::Resize => "Resize",
+                SelectKind::Tile => "Tile",
+                SelectKind::Expand => "Expand",
             },
+            Self::Resample(_) => "Resize",
             Self::Softmax { log: false, .. } => "Softmax",
             Self::Softmax { log: true, .. } => "LogSoftmax",
-            Self::Mean { .. } => "ReduceMean",
+            Self::Reduce { kind, .. } => match kind {
+                ReduceKind::Mean => "ReduceMean",
+                ReduceKind::Sum => "ReduceSum",
+                ReduceKind::Max => "ReduceMax",
+                ReduceKind::Min => "ReduceMin",
+                ReduceKind::Product => "ReduceProd",
+                ReduceKind::L1 => "ReduceL1",
+                ReduceKind::L2 => "ReduceL2",
+                ReduceKind::SumSquare => "ReduceSumSquare",
+            },
             Self::ArgMax { .. } => "ArgMax",
         }
     }

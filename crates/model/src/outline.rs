@@ -24,6 +24,7 @@ struct Stored {
     activation_bits: u32,
     input: Vec<usize>,
     outputs: Vec<ValueId>,
+    output_names: Vec<String>,
     preprocess: Preprocess,
     nodes: Vec<(String, Op, Vec<ValueId>, Option<Scaling>)>,
 }
@@ -78,6 +79,7 @@ impl Outline {
             activation_bits: self.config.activation_bits(),
             input: self.graph.input_shape().to_vec(),
             outputs: self.graph.outputs().to_vec(),
+            output_names: self.graph.output_names().to_vec(),
             preprocess: self.preprocess.clone(),
             nodes: nodes.map(|(n, s)| (n.name.clone(), n.op.clone(), n.inputs.clone(), s.clone())).collect(),
         };
@@ -98,6 +100,10 @@ impl Outline {
         let mut graph = Graph::new(stored.input)?;
         let mut scalings = Vec::with_capacity(stored.nodes.len());
         for (name, op, inputs, scaling) in stored.nodes {
+            // Names are shown: control characters in them could forge lines of what is printed.
+            if name.contains(char::is_control) {
+                return Err(fail("the name of a node holds control characters".into()));
+            }
             let outputs = op.linear().map(|l| l.outputs());
             match (&scaling, outputs) {
                 (Some(scaling), Some(outputs)) => scaling.check(outputs, config).map_err(fail)?,
@@ -110,6 +116,11 @@ impl Outline {
         if !graph.set_outputs(stored.outputs) {
             return Err(fail("its outputs are no values of it".into()));
         }
+        let names = stored.output_names;
+        if names.len() > graph.outputs().len() || names.iter().any(|n| n.contains(char::is_control)) {
+            return Err(fail("names of outputs that are not its own, or hold control characters".into()));
+        }
+        graph.set_output_names(names);
         stored.preprocess.check(graph.input_shape())?;
         Ok(Self { graph, config, preprocess: stored.preprocess, scalings })
     }
@@ -133,6 +144,7 @@ impl QuantModel {
             graph.push_outline(node.name.clone(), op, node.inputs.clone())?;
         }
         graph.set_outputs(self.graph().outputs().to_vec());
+        graph.set_output_names(self.graph().output_names().to_vec());
         Ok(Outline { graph, config: self.config(), preprocess: self.preprocess().clone(), scalings })
     }
 }

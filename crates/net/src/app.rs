@@ -2,6 +2,7 @@
 
 #![allow(clippy::result_large_err)] // Refusals are answers like others; they are made once and handed on.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -21,7 +22,7 @@ use jali_protocol::Server;
 use jali_protocol::message::{Refusal, asked, decode_refusal, encode_refusal};
 use serde_json::json;
 use tokio::sync::Semaphore;
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 
 use crate::auth::Tokens;
 use crate::budget::{Budget, Share};
@@ -51,7 +52,7 @@ pub struct Limits {
     pub body_time: Duration,
     /// Time in the queue.
     pub queue_time: Duration,
-    /// Time for a client to take an answer, and longest silence of a connection that does not take what is sent.
+    /// Time for a client to take an answer, and to ask for something.
     pub answer_time: Duration,
     /// Time for running requests when the server stops.
     pub grace: Duration,
@@ -124,7 +125,7 @@ impl App {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    fn allow(&self, headers: &HeaderMap) -> Result<(), Response> {
+    pub(crate) fn allow(&self, headers: &HeaderMap) -> Result<(), Response> {
         match &*self.tokens.read().unwrap_or_else(PoisonError::into_inner) {
             Some(tokens) if !tokens.accept(headers.get(AUTHORIZATION).map(|v| v.as_bytes())) => {
                 Err((StatusCode::UNAUTHORIZED, [("www-authenticate", "Bearer")], "a bearer token is needed\n")
@@ -186,6 +187,13 @@ fn busy(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], why).into_response()
 }
 
+/// All places are taken by requests.
+pub(crate) fn full() -> Response {
+    let mut response = busy("all connections are at work\n");
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
 async fn model_ready(State(app): State<Arc<App>>, Path(model): Path<String>, headers: HeaderMap) -> Response {
     let response = match app.allow(&headers) {
         Err(denied) => denied,
@@ -244,6 +252,9 @@ async fn hints(
 /// Model and operator that a path names.
 fn find(app: &App, name: &str, index: &str) -> Result<(Arc<Server>, usize), Response> {
     let unknown = |refusal| refused(StatusCode::NOT_FOUND, refusal);
+    if app.models().is_empty() {
+        return Err(busy("the models are being read\n"));
+    }
     let model = app.model(name).ok_or_else(|| unknown(Refusal::UnknownModel))?;
     let digits = index.bytes().all(|b| b.is_ascii_digit());
     let index = index.parse().ok().filter(|_| digits).filter(|&i| i < model.model().operators().len());
@@ -259,7 +270,7 @@ async fn hints_of(app: &Arc<App>, name: &str, index: &str) -> Result<Response, R
     }
     let share = app.budget.take(work).ok_or_else(|| busy("too much is under way\n"))?;
     let (message, share) = compute(app, share, move || model.hints(index).unwrap_or_default()).await?;
-    Ok(answer(app, message, share))
+    Ok(answer(message, share))
 }
 
 async fn operator(
@@ -312,7 +323,7 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     }
     app.metrics.bytes_out.inc_by(message.len() as u64);
     app.metrics.images.inc_by(images as u64);
-    Ok(answer(app, message, share))
+    Ok(answer(message, share))
 }
 
 /// The body, and the memory that it takes. Memory is taken as bytes come, so that promising much and sending little does not
@@ -401,11 +412,11 @@ async fn compute(
     receiver.await.map_err(failed)
 }
 
-/// An answer that gives its memory back when it has been taken, or when its time is over.
-fn answer(app: &App, message: Vec<u8>, mut share: Share) -> Response {
+/// An answer that gives its memory back when it is dropped: taken, or with its connection when the time for that is over.
+fn answer(message: Vec<u8>, mut share: Share) -> Response {
     share.shrink(message.len());
-    let (length, deadline) = (message.len(), Box::pin(sleep(app.limits.answer_time)));
-    let body = Body::new(Answer { left: Bytes::from(message), deadline, _share: share });
+    let length = message.len();
+    let body = Body::new(Answer { left: Bytes::from(message), _share: share });
     let mut response = (([(CONTENT_TYPE, BINARY)]), body).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     response
@@ -413,23 +424,19 @@ fn answer(app: &App, message: Vec<u8>, mut share: Share) -> Response {
 
 struct Answer {
     left: Bytes,
-    deadline: Pin<Box<Sleep>>,
     _share: Share,
 }
 
 impl http_body::Body for Answer {
     type Data = Bytes;
-    type Error = std::io::Error;
+    type Error = Infallible;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         if self.left.is_empty() {
             return Poll::Ready(None);
-        }
-        if self.deadline.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(Some(Err(std::io::ErrorKind::TimedOut.into())));
         }
         let count = self.left.len().min(CHUNK);
         Poll::Ready(Some(Ok(Frame::data(self.left.split_to(count)))))

@@ -29,7 +29,12 @@ fn lines(path: &Path) -> Result<Vec<String>, NetError> {
     let fail = |why: String| NetError::File { path: path.into(), why };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
-    file.take(MAX_FILE).read_to_string(&mut text).map_err(|e| fail(e.to_string()))?;
+    file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|e| fail(e.to_string()))?;
+    // Never a part of it: the first characters of a token that is cut would be a token.
+    if text.len() as u64 > MAX_FILE {
+        return Err(fail(format!("has more than {MAX_FILE} bytes: it should hold a token per line and nothing else")));
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines: Vec<String> = text.lines().map(|l| l.trim().to_owned()).filter(|l| !l.is_empty()).collect();
     if lines.is_empty() {
         return Err(fail("it holds no token; write one per line, for example from `openssl rand -hex 32`".into()));

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_rustls::rustls;
+use tokio_rustls::rustls::pki_types::UnixTime;
 use ureq::http::{Response, Uri};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, Proxy};
 
 use crate::NetError;
 
-/// Most bytes of an answer.
-const MAX_ANSWER: u64 = 1 << 32;
+/// Most bytes of what is not an answer of an operator: metadata, refusals, somebody else's pages.
+const MAX_TEXT: u64 = 64 << 10;
 /// Characters of a foreign answer that an error shows.
 const SHOWN: usize = 200;
 /// Longest wait that a server may ask for.
@@ -28,6 +30,8 @@ pub struct ClientConfig {
     pub token: Option<String>,
     /// Longest time for one request.
     pub timeout: Duration,
+    /// Allows plain HTTP to another machine, without a token.
+    pub insecure: bool,
 }
 
 /// A server and connections to it.
@@ -48,7 +52,7 @@ impl Client {
     /// Nothing is sent yet.
     ///
     /// # Errors
-    /// [`NetError::Url`], also for a token that would cross a network in the clear; [`NetError::File`].
+    /// [`NetError::Url`], also for plain HTTP to another machine; [`NetError::File`].
     pub fn new(config: &ClientConfig) -> Result<Self, NetError> {
         let url = config.url.trim_end_matches('/').to_owned();
         let fail = |why: &str| NetError::Url { url: config.url.clone(), why: why.into() };
@@ -58,8 +62,17 @@ impl Client {
             || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
         match parsed.scheme_str() {
             Some("https") => {}
-            Some("http") if local || config.token.is_none() => {}
-            Some("http") => return Err(fail("the token would cross the network in the clear: use https")),
+            Some("http") if local => {}
+            Some("http") if config.token.is_some() => {
+                return Err(fail("the token would cross the network in the clear: use https"));
+            }
+            Some("http") if config.insecure => {}
+            Some("http") => {
+                return Err(fail(
+                    "leads to another machine without TLS, where anybody on the way sees who asks what and when and can \
+                     replace answers (which is noticed): use https, or --insecure",
+                ));
+            }
             _ => return Err(fail("starts neither with https:// nor with http://")),
         }
         if parsed.path() != "/" && !parsed.path().is_empty() {
@@ -69,11 +82,14 @@ impl Client {
         if let Some(path) = &config.ca_cert {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(authorities(path)?)));
         }
+        // A proxy sees nothing but TLS, or it is not used: not for plain HTTP, not for this machine.
+        let proxy = if local || parsed.scheme_str() != Some("https") { None } else { Proxy::try_from_env() };
         let agent = Agent::config_builder()
             .timeout_global(Some(config.timeout))
             .timeout_connect(Some(config.timeout.min(Duration::from_secs(10))))
             .http_status_as_error(false)
             .max_redirects(0)
+            .proxy(proxy)
             .user_agent(concat!("jali/", env!("CARGO_PKG_VERSION")))
             .tls_config(tls.build())
             .build()
@@ -82,54 +98,79 @@ impl Client {
         Ok(Self { agent, url, authorization, timeout: config.timeout })
     }
 
-    /// A request's answer, within `time`.
+    /// A request's answer, within `time`; it may have `most` bytes.
     ///
     /// # Errors
     /// [`NetError`]; whether another try may help is [`NetError::retry_after`].
-    pub fn apply(&self, model: &str, operator: usize, request: &[u8], time: Duration) -> Result<Vec<u8>, NetError> {
+    pub fn apply(
+        &self,
+        model: &str,
+        operator: usize,
+        request: &[u8],
+        most: usize,
+        time: Duration,
+    ) -> Result<Vec<u8>, NetError> {
         let call = self.agent.post(format!("{}/v2/models/{model}/operators/{operator}", self.url));
         let mut call = call.config().timeout_global(Some(time.min(self.timeout))).build();
         if let Some(value) = &self.authorization {
             call = call.header("authorization", value);
         }
-        self.read(call.content_type("application/octet-stream").send(request), true)
+        self.read(call.content_type("application/octet-stream").send(request), most as u64, true)
     }
 
-    /// The hints of an operator.
+    /// The hints of an operator, which may have `most` bytes.
     ///
     /// # Errors
     /// As [`Client::apply`].
-    pub fn hints(&self, model: &str, operator: usize) -> Result<Vec<u8>, NetError> {
-        self.get(&format!("/v2/models/{model}/operators/{operator}/hints"))
+    pub fn hints(&self, model: &str, operator: usize, most: usize) -> Result<Vec<u8>, NetError> {
+        self.get_bounded(&format!("/v2/models/{model}/operators/{operator}/hints"), most as u64)
     }
 
-    /// What the server has at a path.
+    /// What the server has at a path, at most 64 KiB.
     ///
     /// # Errors
     /// As [`Client::apply`].
     pub fn get(&self, path: &str) -> Result<Vec<u8>, NetError> {
+        self.get_bounded(path, MAX_TEXT)
+    }
+
+    fn get_bounded(&self, path: &str, most: u64) -> Result<Vec<u8>, NetError> {
         let mut call = self.agent.get(format!("{}{path}", self.url));
         if let Some(value) = &self.authorization {
             call = call.header("authorization", value);
         }
-        self.read(call.call(), false)
+        self.read(call.call(), most, false)
     }
 
-    /// `refusals`: a refusal in the protocol's own form counts as an answer.
-    fn read(&self, response: Result<Response<Body>, ureq::Error>, refusals: bool) -> Result<Vec<u8>, NetError> {
+    fn failed(&self, error: ureq::Error) -> NetError {
         let url = self.url.clone();
-        let unreachable = |e: ureq::Error| {
-            let (url, why) = (self.url.clone(), e.to_string());
-            match trust_failure(&e) {
-                true => NetError::Untrusted { url, why },
-                false if matches!(e, ureq::Error::HostNotFound) => NetError::Url { url, why: "no such host".into() },
-                false if matches!(e, ureq::Error::Timeout(_)) => {
-                    NetError::Unreachable { url, why: "it did not answer in time".into() }
-                }
-                false => NetError::Unreachable { url, why },
+        if let Some(why) = untrusted(&error) {
+            return NetError::Untrusted { url, why };
+        }
+        match error {
+            ureq::Error::HostNotFound => NetError::Url { url, why: "no such host".into() },
+            ureq::Error::Timeout(_) => NetError::Unreachable { url, why: "it did not answer in time".into() },
+            ureq::Error::BodyExceedsLimit(most) => NetError::Foreign {
+                url,
+                why: format!("its answer has more than the {most} bytes that it may have here"),
+            },
+            ureq::Error::Protocol(e) => {
+                let tls = if self.url.starts_with("http://") { " (if it speaks TLS, the URL begins with https://)" } else { "" };
+                NetError::Foreign { url, why: format!("its answer is not HTTP: {e}{tls}") }
             }
-        };
-        let mut response = response.map_err(unreachable)?;
+            other => NetError::Unreachable { url, why: other.to_string() },
+        }
+    }
+
+    /// Reads an answer of at most `most` bytes. `refusals`: a refusal in the protocol's own form counts as one.
+    fn read(
+        &self,
+        response: Result<Response<Body>, ureq::Error>,
+        most: u64,
+        refusals: bool,
+    ) -> Result<Vec<u8>, NetError> {
+        let url = self.url.clone();
+        let mut response = response.map_err(|e| self.failed(e))?;
         let status = response.status().as_u16();
         let header = |name: &str| response.headers().get(name).and_then(|v| v.to_str().ok());
         let seconds =
@@ -137,13 +178,18 @@ impl Client {
         let kind = header("content-type").unwrap_or_default();
         let (binary, plain) = (kind == "application/octet-stream", kind.starts_with("text/plain"));
         let reason = response.status().canonical_reason().unwrap_or_default();
-        let body = response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(unreachable);
+        // Where only the status matters, the body stays where it is.
+        match status {
+            401 => return Err(NetError::Denied { url }),
+            413 => return Err(NetError::TooLarge { url }),
+            429 | 503 => return Err(NetError::Busy { url, retry_after: seconds.min(MAX_WAIT) }),
+            _ => {}
+        }
+        let limit = if status == 200 { most } else { MAX_TEXT };
+        let body = response.body_mut().with_config().limit(limit).read_to_vec().map_err(|e| self.failed(e));
         match status {
             200 => body,
-            413 => Err(NetError::TooLarge { url }),
             400 | 404 if refusals && binary => body,
-            401 => Err(NetError::Denied { url }),
-            429 | 503 => Err(NetError::Busy { url, retry_after: seconds.min(MAX_WAIT) }),
             _ => {
                 let text = match jali_protocol::message::decode_refusal(body.as_deref().unwrap_or(&[])) {
                     Some(refusal) => refusal.to_string(),
@@ -157,16 +203,70 @@ impl Client {
     }
 }
 
-/// Whether a TLS handshake failed for good: another try would fail in the same way.
-fn trust_failure(error: &ureq::Error) -> bool {
-    let certificate = |e: &(dyn std::error::Error + Send + Sync + 'static)| {
-        e.downcast_ref::<tokio_rustls::rustls::Error>()
-            .is_some_and(|e| !matches!(e, tokio_rustls::rustls::Error::HandshakeNotComplete))
-    };
+/// Why a TLS handshake failed for good, and what helps; nothing if another try may succeed.
+fn untrusted(error: &ureq::Error) -> Option<String> {
     match error {
-        ureq::Error::Rustls(_) | ureq::Error::Tls(_) => true,
-        ureq::Error::Io(e) => e.get_ref().is_some_and(certificate),
-        _ => false,
+        ureq::Error::Rustls(e) => Some(tls_fault(e)),
+        ureq::Error::Tls(e) => Some((*e).to_owned()),
+        ureq::Error::Io(e) => {
+            let e = e.get_ref()?.downcast_ref::<rustls::Error>()?;
+            (!matches!(e, rustls::Error::HandshakeNotComplete)).then(|| tls_fault(e))
+        }
+        _ => None,
+    }
+}
+
+/// One sentence for each way in which a handshake fails, with its remedy.
+fn tls_fault(error: &rustls::Error) -> String {
+    use rustls::CertificateError as C;
+    let days = |from: UnixTime, to: UnixTime| from.as_secs().abs_diff(to.as_secs()).div_ceil(86_400);
+    let rustls::Error::InvalidCertificate(fault) = error else {
+        return match error {
+            rustls::Error::InvalidMessage(_) => {
+                "it does not speak TLS on this port: the URL begins with http://, or the port is another one".into()
+            }
+            other => format!("the TLS handshake failed: {other}"),
+        };
+    };
+    match fault {
+        C::ExpiredContext { time, not_after } => format!(
+            "its certificate expired {} day(s) ago: renew it, and look at this machine's clock",
+            days(*time, *not_after)
+        ),
+        C::Expired => "its certificate has expired: renew it, and look at this machine's clock".into(),
+        C::NotValidYetContext { time, not_before } => format!(
+            "its certificate is valid only in {} day(s): look at the clocks of this machine and of the one that made it",
+            days(*time, *not_before)
+        ),
+        C::NotValidYet => "its certificate is not valid yet: look at this machine's clock".into(),
+        C::NotValidForNameContext { presented, .. } => format!(
+            "its certificate is for {}, not for this host: use that name in the URL, or make a certificate with this one",
+            names(presented)
+        ),
+        C::NotValidForName => {
+            "its certificate is for another host: use that name in the URL, or make a certificate with this one".into()
+        }
+        C::UnknownIssuer => {
+            "nobody whom this machine trusts has signed its certificate: --ca-cert FILE names who has".into()
+        }
+        C::InvalidPurpose | C::InvalidPurposeContext { .. } => {
+            "its certificate was not made for servers: make one with extendedKeyUsage=serverAuth".into()
+        }
+        C::Other(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority (CA:TRUE): make one for the server itself, with \
+             basicConstraints=CA:FALSE, signed by that authority"
+                .into()
+        }
+        other => format!("its certificate cannot be used: {other}"),
+    }
+}
+
+/// Names of a certificate, for a person.
+fn names(presented: &[String]) -> String {
+    let clean = |name: &String| printable(name.as_bytes());
+    match presented {
+        [] => "no name at all".into(),
+        names => names.iter().take(4).map(clean).collect::<Vec<_>>().join(", "),
     }
 }
 
@@ -178,7 +278,7 @@ fn printable(bytes: &[u8]) -> String {
 
 fn authorities(path: &Path) -> Result<Vec<Certificate<'static>>, NetError> {
     let fail = |why: String| NetError::File { path: path.into(), why };
-    let pem = std::fs::read(path).map_err(|e| fail(e.to_string()))?;
+    let pem = crate::pem::read(path)?;
     let mut found = vec![];
     for item in parse_pem(&pem) {
         if let PemItem::Certificate(certificate) = item.map_err(|e| fail(format!("is not PEM: {e}")))? {

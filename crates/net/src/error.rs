@@ -52,11 +52,19 @@ pub enum NetError {
         why: String,
     },
     /// Nobody whom we trust vouches for the server.
-    #[error("the server at {url} is not trusted: {why}; --ca-cert FILE names the authority that vouches for it")]
+    #[error("the server at {url} is not trusted: {why}")]
     Untrusted {
         /// Which server.
         url: String,
         /// What is wrong with its certificate.
+        why: String,
+    },
+    /// What came back is not what a server of ours sends.
+    #[error("the server at {url} is not one of jali's: {why}")]
+    Foreign {
+        /// Which server.
+        url: String,
+        /// What came.
         why: String,
     },
     /// The server has too much to do.

@@ -1,4 +1,4 @@
-//! The protocol over HTTP/1.1 and HTTP/2, named after the Open Inference Protocol. Only this crate opens sockets.
+//! The protocol over HTTP/1.1, named after the Open Inference Protocol. Only this crate opens sockets.
 //!
 //! | method and path | what it gives |
 //! |---|---|
@@ -14,11 +14,13 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | `connections` | places, and how long a connection may wait or take |
 //! | [`server`] | sockets, TLS, limits, graceful stop |
 //! | [`app`] | the paths above |
 //! | [`budget`] | memory that requests may take together |
 //! | [`auth`] | bearer tokens |
 //! | [`metrics`] | counters |
+//! | `pem` | certificates and keys as files |
 //! | [`client`] | requests to a server |
 #![forbid(unsafe_code)]
 
@@ -26,8 +28,10 @@ pub mod app;
 pub mod auth;
 pub mod budget;
 pub mod client;
+mod connections;
 pub mod error;
 pub mod metrics;
+mod pem;
 pub mod server;
 
 pub use auth::Tokens;

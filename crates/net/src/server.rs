@@ -1,41 +1,43 @@
 //! Sockets, TLS, limits and the graceful stop.
 
+use std::convert::Infallible;
+use std::future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use axum::Router;
+use axum::http::header::{CONNECTION, HeaderValue};
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use jali_protocol::Server;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::{Sleep, sleep, timeout};
-use tokio_io_timeout::TimeoutStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
-use tokio_rustls::rustls::pki_types::pem::PemObject;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::NetError;
+use crate::{NetError, pem};
 pub use crate::app::Limits;
-use crate::app::{App, router};
+use crate::app::{App, full, router};
 use crate::auth::Tokens;
+use crate::connections::{Connection, Connections, Times};
 
-/// Streams of one HTTP/2 connection.
-const MAX_STREAMS: u32 = 32;
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 /// Pause after a failed accept (out of file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A connection that neither sends nor is sent anything for so long is closed.
-const IDLE: Duration = Duration::from_secs(300);
+/// A connection that is older ends after its next answer, so that balancers can share clients out anew.
+const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// A certificate chain and its key, PEM.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,11 +79,11 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
-    /// Starts to serve on threads of its own.
+    /// Starts to listen on threads of its own; it is ready once it has models ([`Running::serve`]), and says so.
     ///
     /// # Errors
     /// [`NetError::Insecure`], [`NetError::Listen`], [`NetError::File`] for TLS files, [`NetError::Start`].
-    pub fn start(config: Config, models: Vec<Arc<Server>>) -> Result<Self, NetError> {
+    pub fn start(config: Config) -> Result<Self, NetError> {
         let Config { listen, tls, tokens, insecure, limits } = config;
         if tls.is_none() && !listen.ip().is_loopback() && !insecure {
             return Err(NetError::Insecure { addr: listen });
@@ -105,7 +107,6 @@ impl Running {
             .build()
             .map_err(start)?;
         let app = Arc::new(App::new(limits, tokens));
-        app.set_models(models);
         let (stop, stopped) = watch::channel(false);
         let (receiver, tls) = tls.map(|(files, sender, receiver)| (receiver, (files, sender))).unzip();
         let accepting = accept(socket, app.clone(), receiver, stopped);
@@ -123,6 +124,11 @@ impl Running {
     /// Where it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
+    }
+
+    /// Serves these models from now on.
+    pub fn serve(&self, models: Vec<Arc<Server>>) {
+        self.app.set_models(models);
     }
 
     /// The models that it serves.
@@ -166,16 +172,12 @@ impl Drop for Running {
 
 fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, NetError> {
     let fail = |path: &PathBuf, why: String| NetError::File { path: path.clone(), why };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|e| fail(&files.certificate, format!("no certificate can be read: {e}")))?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|e| fail(&files.key, format!("no private key can be read: {e}")))?;
+    let (chain, key) = (pem::chain(&files.certificate)?, pem::key(&files.key)?);
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| fail(&files.certificate, format!("certificate and key cannot be used together: {e}")))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        .map_err(|e| fail(&files.certificate, format!("it cannot be used with the key of {}: {e}", files.key.display())))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
@@ -186,15 +188,9 @@ async fn accept(
     mut stopped: watch::Receiver<bool>,
 ) {
     let Ok(listener) = TcpListener::from_std(socket) else { return };
-    let places = Arc::new(Semaphore::new(app.limits.max_connections.clamp(1, 1 << 20)));
+    let connections = Connections::new(app.limits.max_connections.min(1 << 20));
     let graceful = GracefulShutdown::new();
     loop {
-        // A connection beyond the limit waits in the system's queue until another one ends.
-        let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
-            _ = stopped.changed() => break,
-        };
-        let Ok(place) = place else { break };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stopped.changed() => break,
@@ -207,22 +203,33 @@ async fn accept(
                 continue;
             }
         };
+        // A connection for which nobody gives way waits until another one ends.
+        let connection = tokio::select! {
+            connection = connections.enter() => connection,
+            _ = stopped.changed() => break,
+        };
         let _ = stream.set_nodelay(true);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(app.limits.answer_time));
-        stream.set_read_timeout(Some(IDLE));
         let (app, watcher) = (app.clone(), graceful.watcher());
         let acceptor = tls.as_ref().map(|tls| tls.borrow().clone());
         tokio::spawn(async move {
-            let stream = Box::pin(stream);
-            match acceptor {
-                None => connection(stream, app, watcher, place).await,
-                Some(acceptor) => match timeout(app.limits.head_time, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, app, watcher, place).await,
-                    Ok(Err(e)) => tracing::debug!(error = %e, "TLS handshake failed"),
-                    Err(_) => tracing::debug!("TLS handshake took too long"),
-                },
+            app.metrics.connections.inc();
+            let times = Times { waiting: app.limits.answer_time, taking: app.limits.answer_time };
+            let served = async {
+                match acceptor {
+                    None => serve(stream, &app, &connection, watcher).await,
+                    Some(acceptor) => match timeout(app.limits.head_time, acceptor.accept(stream)).await {
+                        Ok(Ok(stream)) => serve(stream, &app, &connection, watcher).await,
+                        Ok(Err(e)) => tracing::debug!(error = %e, "TLS handshake failed"),
+                        Err(_) => tracing::debug!("TLS handshake took too long"),
+                    },
+                }
+            };
+            // Whichever ends first: then the stream, answers and their memory are dropped.
+            tokio::select! {
+                () = served => {}
+                why = connection.overdue(times) => tracing::debug!(why, "connection closed"),
             }
+            app.metrics.connections.dec();
         });
     }
     drop(listener);
@@ -231,91 +238,58 @@ async fn accept(
     }
 }
 
-async fn connection(
+/// Serves HTTP/1.1 on a stream until it ends. HTTP/2 is not spoken: streams that their client never reads would hold memory
+/// beside the connection's own state, and no client of ours has use for them.
+async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    app: Arc<App>,
+    app: &Arc<App>,
+    connection: &Arc<Connection>,
     watcher: hyper_util::server::graceful::Watcher,
-    place: OwnedSemaphorePermit,
 ) {
-    app.metrics.connections.inc();
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(app.limits.head_time).max_buf_size(MAX_HEAD);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(MAX_HEAD as u32)
-        .keep_alive_interval(Some(app.limits.answer_time))
-        .keep_alive_timeout(app.limits.head_time);
-    let stream = Greeting::new(stream, app.limits.head_time);
-    let service = TowerToHyperService::new(router(app.clone()));
-    let served = watcher.watch(builder.serve_connection(TokioIo::new(stream), service).into_owned()).await;
-    if let Err(e) = served {
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(app.limits.head_time).max_buf_size(MAX_HEAD);
+    let service = Watched {
+        inner: TowerToHyperService::new(router(app.clone())),
+        app: app.clone(),
+        connection: connection.clone(),
+    };
+    if let Err(e) = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await {
         tracing::debug!(error = %e, "connection ended");
     }
-    app.metrics.connections.dec();
-    drop(place);
 }
 
-/// A stream that must say within a time whether it speaks HTTP/1 or HTTP/2: hyper's own limits begin after that.
-struct Greeting<S> {
-    inner: S,
-    deadline: Option<Pin<Box<Sleep>>>,
-    /// Its first two bytes, as far as they are there, and how many bytes came.
-    start: [u8; 2],
-    count: usize,
+/// The paths, as one connection asks for them.
+struct Watched {
+    inner: TowerToHyperService<Router>,
+    app: Arc<App>,
+    connection: Arc<Connection>,
 }
 
-/// Bytes by which HTTP/2 is told: its preface.
-const PREFACE: usize = 24;
+impl hyper::service::Service<Request<Incoming>> for Watched {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-impl<S> Greeting<S> {
-    fn new(inner: S, time: Duration) -> Self {
-        Self { inner, deadline: Some(Box::pin(sleep(time))), start: [0; 2], count: 0 }
-    }
-
-    /// Whether it is known what the stream speaks: HTTP/2 begins with `PR`, no method of HTTP/1 does.
-    fn is_known(&self) -> bool {
-        self.count >= PREFACE || self.count >= 2 && self.start != *b"PR"
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Greeting<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let before = buf.filled().len();
-        let polled = Pin::new(&mut self.inner).poll_read(cx, buf);
-        let this = &mut *self;
-        let Some(deadline) = &mut this.deadline else { return polled };
-        if polled.is_pending() {
-            return match deadline.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Err(std::io::ErrorKind::TimedOut.into())),
-                Poll::Pending => Poll::Pending,
-            };
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        self.connection.asks();
+        let connection = self.connection.clone();
+        let is_health = request.uri().path().starts_with("/v2/health/");
+        if connection.is_reserve && !is_health {
+            let response = full();
+            return Box::pin(future::ready(Ok(response.map(|body| connection.takes(body)))));
         }
-        for &byte in &buf.filled()[before..] {
-            if let Some(place) = this.start.get_mut(this.count) {
-                *place = byte;
+        let is_allowed = !is_health && self.app.allow(request.headers()).is_ok();
+        let inner = self.inner.call(request);
+        Box::pin(async move {
+            let mut response = inner.await?;
+            if is_allowed && response.status().is_success() {
+                connection.is_known();
             }
-            this.count += 1;
-        }
-        if this.is_known() {
-            this.deadline = None;
-        }
-        polled
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Greeting<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+            if connection.is_reserve || connection.age() > MAX_AGE {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response.map(|body| connection.takes(body)))
+        })
     }
 }
 

@@ -22,7 +22,7 @@ const MAGIC: [u8; 8] = *b"JALIBNDL";
 /// Last bytes.
 const END: [u8; 8] = *b"JALIEND1";
 /// Version that this build writes and reads.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 const HEAD: u64 = 26;
 const FOOT: u64 = 48;
 /// Most bytes of a table: more sections than any model has.
@@ -250,6 +250,11 @@ impl<R: Read + Seek> Bundle<R> {
     /// Name and length of the section that [`Bundle::next`] reads.
     pub fn peek(&self) -> Option<&Section> {
         self.sections.get(self.next)
+    }
+
+    /// The sections that were not read yet, in order.
+    pub fn following(&self) -> &[Section] {
+        self.sections.get(self.next..).unwrap_or_default()
     }
 
     /// Reads the next section into memory and checks it. `most` bounds its length.

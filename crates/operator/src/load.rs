@@ -4,7 +4,7 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::Arc;
 
-use jali_mask::{AnswerForm, Wanted};
+use jali_mask::{AnswerForm, WantedDims};
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, element_len, poly_len};
 use jali_ring::{Kernel, Modulus, Ntt, Poly, Ring, RowStore, Workspace};
@@ -127,7 +127,7 @@ struct Description {
     open_primes: usize,
     tiles: usize,
     blocks: usize,
-    wanted: Wanted,
+    wanted: WantedDims,
     a_seed: [u8; 32],
     kinds: Vec<u8>,
 }
@@ -224,7 +224,7 @@ impl Description {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) || rows == 0 || tiles == 0 {
             return Err(r.malformed("shape of an operator").into());
         }
-        let wanted = Wanted::decode(r, degree)?;
+        let wanted = WantedDims::decode(r, degree)?;
         let a_seed = r.array()?;
         let kinds = r.raw(rows)?.to_vec();
         if !kinds.iter().all(|kind| [ROW_HIDDEN, ROW_OPEN].contains(kind)) {
@@ -247,6 +247,7 @@ impl Operator {
         // The tables of roots are needed to know the sizes of the primes; they and the matrix are claimed before the
         // matrix is built.
         claim(limbs.saturating_mul(TABLE_BYTES * degree) + degree * 8)?;
+        claim(wanted.memory())?;
         // Operators of the same ring share the tables.
         let same = |o: &&Self| {
             o.ring.degree() == degree && o.ring.moduli().iter().map(Modulus::bits).eq(prime_bits.iter().copied())
@@ -290,7 +291,7 @@ impl Operator {
             };
             read().map_err(|e| OperatorError::Section { section: name, why: e.to_string() })?;
         }
-        let form = Arc::new(AnswerForm::new(wanted, row_limbs));
+        let form = Arc::new(AnswerForm::new(wanted.expand()?, row_limbs));
         Ok(Self { ring, form, store, blocks, hidden_rows, a_seed, workspace: workspace.clone() })
     }
 

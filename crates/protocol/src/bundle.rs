@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::ProtocolError;
 use crate::client::{ClientLayer, ClientModel};
-use crate::message::decode_hints;
+use crate::message::{decode_hints, hints_len};
 
 const NETWORK: &str = "network";
 const LAYERS: &str = "layers";
@@ -119,7 +119,9 @@ impl StoredClient {
         let bytes = bundle.expect(NETWORK, MAX_SECTION)?;
         let outline = Outline::from_bytes(&bytes).map_err(|e| section(NETWORK.into(), e))?;
         let bytes = bundle.expect(LAYERS, MAX_SECTION)?;
-        let described = read_layers(&bytes, &outline).map_err(|e| section(LAYERS.into(), e))?;
+        // Sections of keys follow, one for each operator: what they hold pays for what is made of a description.
+        let paid: Vec<u64> = bundle.following().iter().map(|s| s.len).collect();
+        let described = read_layers(&bytes, &outline, &paid).map_err(|e| section(LAYERS.into(), e))?;
         let input_bound = outline.config().activation_bound();
         let mut layers = Vec::with_capacity(described.len());
         for (l, Described { node, columns, layout, literal, kind }) in described.into_iter().enumerate() {
@@ -214,6 +216,12 @@ impl StoredClient {
         self.layers.iter().filter_map(summary).collect()
     }
 
+    /// Bytes of a message with the hints of an operator.
+    pub fn hints_len(&self, layer: usize) -> usize {
+        let key = self.layers.get(layer).and_then(|stored| stored.key.as_ref());
+        key.map_or(0, |key| hints_len(key.parameters().ring(), key.row_limbs()))
+    }
+
     /// Whether an operator still waits for hints: not if they come with every answer.
     pub fn needs_hints(&self, layer: usize) -> bool {
         let key = self.layers.get(layer).and_then(|stored| stored.key.as_ref());
@@ -302,28 +310,26 @@ struct Described {
     kind: AnswerKind,
 }
 
-fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, ProtocolError> {
+fn read_layers(bytes: &[u8], outline: &Outline, paid: &[u64]) -> Result<Vec<Described>, ProtocolError> {
     let mut r = Reader::new(bytes);
-    let count = r.count(MAX_LAYERS, "layers")?;
-    let mut layers = Vec::with_capacity(count);
+    let count = r.count(MAX_LAYERS.min(paid.len()), "layers")?;
+    let mut layers: Vec<Described> = vec![];
     for (node, linear) in outline.graph().linear_nodes() {
         // The operators of a node are either one that takes all of its columns or several that share them.
-        let mut left = vec![];
+        let mut taken = std::collections::BTreeSet::new();
         loop {
             if layers.len() == count {
                 return Err(r.malformed("a layer for every linear node").into());
             }
-            let layer = read_layer(&mut r, outline, (node, linear))?;
+            let layer = read_layer(&mut r, outline, (node, linear), paid[layers.len()])?;
             let whole = match &layer.columns {
                 Columns::All => true,
                 Columns::Some { of, chosen } => {
                     // Within the layer's columns: the layout was made for them.
-                    left.resize(*of, true);
-                    let taken = chosen.iter().all(|&c| std::mem::replace(&mut left[c as usize], false));
-                    if !taken {
+                    if !chosen.iter().all(|&c| taken.insert(c)) {
                         return Err(r.malformed("columns that no other part takes").into());
                     }
-                    !left.contains(&true)
+                    taken.len() == *of
                 }
             };
             let first = layers.last().is_none_or(|last: &Described| last.node != node);
@@ -343,10 +349,19 @@ fn read_layers(bytes: &[u8], outline: &Outline) -> Result<Vec<Described>, Protoc
     Ok(layers)
 }
 
+/// Taps along the longer axis of a layer's window.
+fn layout_taps(linear: Linear<'_>) -> usize {
+    match linear {
+        Linear::Conv(c) => c.kernel[0].max(c.kernel[1]),
+        Linear::Gemm(_) => 0,
+    }
+}
+
 fn read_layer(
     r: &mut Reader<'_>,
     outline: &Outline,
     (node, linear): (usize, Linear<'_>),
+    paid: u64,
 ) -> Result<Described, ProtocolError> {
     if r.u32()? as usize != node {
         return Err(r.malformed("layers in the order of the network").into());
@@ -376,6 +391,10 @@ fn read_layer(
         return Err(r.malformed("a plaintext modulus with room for every sum").into());
     }
     let input = columns.shape(outline.graph().shape(outline.graph().nodes()[node].inputs[0]));
+    // A layout keeps a few numbers for every tap along an axis. A key has at least four bytes for each of them that meets pixels.
+    if layout_taps(part.linear()) as u64 > paid / 4 {
+        return Err(r.malformed("a key that is long enough for the layer").into());
+    }
     let layout = Layout::chosen(part.linear(), &input, degree, choice)?;
     Ok(Described { node, columns, layout, literal, kind })
 }

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::ProtocolError;
 use crate::awake::in_pool;
-use crate::message::{MAX_IMAGES, decode_answer, decode_refusal, encode_request};
+use crate::message::{MAX_IMAGES, answer_len, decode_answer, decode_refusal, encode_request};
 
 /// One operator as the client knows it: a linear layer, or the part of one that takes some of its columns.
 #[derive(Debug)]
@@ -270,6 +270,12 @@ impl<'m> Inference<'m> {
         let asked = (self.layer as u32, layer.key.form().kind());
         let request = encode_request(self.client.id, asked, ring, &masked);
         Ok(Action::Send { layer: self.layer, request })
+    }
+
+    /// Bytes that the answer to the outstanding request has at most: more need not be read.
+    pub fn answer_len(&self) -> usize {
+        let layer = self.client.layers.get(self.layer).filter(|_| !self.pending.is_empty());
+        layer.map_or(0, |l| answer_len(l.key.parameters().ring(), l.key.form(), self.pending.len()))
     }
 
     /// Takes the server's answer, whatever it is. The request's secrets are gone afterwards.

@@ -195,6 +195,19 @@ pub fn decode_answer<'b>(
     Some((answers, second))
 }
 
+/// Bytes of a message with hints of rows that are held modulo so many primes each.
+pub fn hints_len(ring: &Ring, limbs: &[usize]) -> usize {
+    rows_len(ring.moduli(), limbs, ring.degree()).saturating_add(HEADER)
+}
+
+/// Bytes that a message with the answers of a batch has at most.
+pub fn answer_len(ring: &Ring, form: &AnswerForm, images: usize) -> usize {
+    let len = rows_len(ring.moduli(), form.limbs(), form.count());
+    let second = form.kind().second_component;
+    let second_len = if second { rows_len(ring.moduli(), form.limbs(), ring.degree()) } else { 0 };
+    len.saturating_mul(images).saturating_add(second_len).saturating_add(HEADER)
+}
+
 /// Encodes the hints of an operator, row by row.
 ///
 /// # Errors

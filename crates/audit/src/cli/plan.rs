@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
-use jali::bundle::write_aside;
+use jali::bundle::{Readers, write_aside};
 use jali_audit::attack::Attacker;
 use jali_audit::grid::{Grid, percent};
 use jali_audit::planner::{Goal, Minimise, Verdict, search};
 use jali_audit::run::{Context, Request};
 use jali_audit::{AuditError, Cell, pool};
-use jali_leak::Policy;
+use jali_leak::{Origin, Policy};
 use serde::Serialize;
 
 use super::text::{note, progress, say, say_json};
@@ -175,8 +175,10 @@ pub(super) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         Some(c) => format!("jali-audit plan: {}, fraction {}", c.policy, c.leaked),
         None => format!("jali-audit plan: nothing is within {}, everything stays hidden", args.max_advantage),
     };
-    let text = choice.plan.to_json_with(graph, &made, choice.evidence.as_ref()).map_err(AuditError::Leak)?;
-    write_aside(&args.plan_out, text.as_bytes())?;
+    let network = args.model.file_name().map(|n| n.to_string_lossy().into_owned());
+    let origin = Origin { made, network, evidence: choice.evidence.clone() };
+    let text = choice.plan.to_json_with(graph, &origin).map_err(AuditError::Leak)?;
+    write_aside(&args.plan_out, text.as_bytes(), Readers::Owner)?;
     let report = Report {
         policy: choice.chosen.as_ref().map(|c| c.policy.to_string()),
         leaked: choice.chosen.as_ref().map_or(0.0, |c| c.leaked),
@@ -236,6 +238,6 @@ pub(super) struct SensitivityArgs {
 
 pub(super) fn sensitivity(args: &SensitivityArgs) -> anyhow::Result<()> {
     let scores = jali_audit::run::sensitivities(&args.model, args.data.as_deref(), args.place.device()?)?;
-    write_aside(&args.out, &serde_json::to_vec(&scores)?)?;
+    write_aside(&args.out, &serde_json::to_vec(&scores)?, Readers::Owner)?;
     Ok(say(format!("{}: {} weights", args.out.display(), scores.iter().map(Vec::len).sum::<usize>()))?)
 }

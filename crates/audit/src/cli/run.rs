@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jali::bundle::write_aside;
+use jali::bundle::{Readers, write_aside};
 use jali_audit::findings::PlanFacts;
 use jali_audit::grid::{Grid, percent};
 use jali_audit::run::{CellResult, Context, Request};
@@ -215,8 +215,8 @@ fn object(f: &Findings) -> Report<'_> {
 
 /// Writes `results.json` and `report.html`.
 fn keep(f: &Findings, folder: &Path) -> anyhow::Result<()> {
-    write_aside(&folder.join("results.json"), &serde_json::to_vec_pretty(&object(f))?)?;
-    Ok(write_aside(&folder.join("report.html"), report::html(f).as_bytes())?)
+    write_aside(&folder.join("results.json"), &serde_json::to_vec_pretty(&object(f))?, Readers::Umask)?;
+    Ok(write_aside(&folder.join("report.html"), report::html(f).as_bytes(), Readers::Umask)?)
 }
 
 fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {

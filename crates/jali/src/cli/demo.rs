@@ -152,16 +152,17 @@ impl Loopback {
         let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
         let server = session.server();
         let model = model_name(server.model().id());
-        let running = Running::start(config, vec![server]).map_err(JaliError::from)?;
+        let running = Running::start(config).map_err(JaliError::from)?;
+        running.serve(vec![server]);
         let url = format!("http://{}", running.addr());
-        let config = ClientConfig { url, ca_cert: None, token: None, timeout: TIMEOUT };
+        let config = ClientConfig { url, ca_cert: None, token: None, timeout: TIMEOUT, insecure: false };
         let client = Client::new(&config).map_err(JaliError::from)?;
         Ok(Self { model, client, _server: running })
     }
 
     fn infer(&self, session: &mut Session, image: Tensor) -> Result<ImageRun, JaliError> {
         let carry = |layer, request: &[u8]| {
-            self.client.apply(&self.model, layer, request, TIMEOUT).map_err(std::io::Error::other)
+            self.client.apply(&self.model, layer, request, usize::MAX, TIMEOUT).map_err(std::io::Error::other)
         };
         session.infer_through(vec![image], carry)?.into_single()
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use jali::image_file::{read_bounded, read_image};
-use jali::{Dataset, JaliError, Network, QuantModel, Reading, Records, Sample, Tensor};
+use jali::image_file::read_image;
+use jali::{Dataset, JaliError, Network, QuantModel, Reading, Records, Sample, Tensor, text_file};
 use jali_model::{Preprocess, float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
@@ -22,22 +22,25 @@ use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session}
 #[command(
     after_help = "Examples:\n  jali evaluate --network vgg3\n  jali evaluate --network mnist --data data/mnist --encrypted 100\n  jali evaluate --model net.onnx --data data/cifar10 --input-scale 1 --encrypted 10\n  jali evaluate --model net.onnx --data photos/ --labels photos/labels.txt --calibrate typical/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 )]
-#[command(group(clap::ArgGroup::new("of").required(true).args(["model", "network"])))]
+#[command(group(clap::ArgGroup::new("of").required(true).args(["model", "positional", "network"])))]
 pub(super) struct EvaluateArgs {
     /// A bundled network
     #[arg(long, value_enum)]
     network: Option<NetworkName>,
     /// A network from a file
-    #[arg(long, value_name = "FILE.onnx", requires = "data")]
+    #[arg(long = "model", id = "model", value_name = "FILE.onnx", requires = "data")]
     model: Option<PathBuf>,
+    /// A network from a file
+    #[arg(value_name = "MODEL.onnx", requires = "data")]
+    positional: Option<PathBuf>,
     /// Folder with a full test set, as scripts/fetch-data writes it, or with images [default: the bundled 1000 images]
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// File with the classes of the images
-    #[arg(long, value_name = "FILE", requires = "model")]
+    #[arg(long, value_name = "FILE", conflicts_with = "network")]
     labels: Option<PathBuf>,
     /// Folder with typical images to calibrate the quantisation on [default: training images of the data set, or the first images]
-    #[arg(long, value_name = "DIR|FILE", requires = "model")]
+    #[arg(long, value_name = "DIR|FILE", conflicts_with = "network")]
     calibrate: Option<PathBuf>,
     /// Only the first images
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
@@ -53,6 +56,13 @@ pub(super) struct EvaluateArgs {
     over: Over,
     #[command(flatten)]
     common: Common,
+}
+
+impl EvaluateArgs {
+    /// The network's file, in whichever form it was named.
+    fn file(&self) -> Option<&PathBuf> {
+        self.model.as_ref().or(self.positional.as_ref())
+    }
 }
 
 /// The object that `--json` prints; accuracies are percentages of all images (for `encrypted`, of its own images).
@@ -117,7 +127,7 @@ struct Subject {
 
 impl Subject {
     fn of(args: &EvaluateArgs) -> anyhow::Result<Self> {
-        match (&args.model, args.network) {
+        match (args.file(), args.network) {
             (Some(path), _) => Self::of_file(args, path),
             (None, name) => {
                 let network = Network::from(name.unwrap_or(NetworkName::Vgg3));
@@ -185,8 +195,7 @@ const MAX_LABELS: u64 = 1 << 26;
 
 /// Image files and their classes.
 fn read_classes(path: &Path, folder: &Path) -> anyhow::Result<Vec<(PathBuf, usize)>> {
-    let bytes = read_bounded(path, MAX_LABELS)?;
-    let text = String::from_utf8(bytes).with_context(|| format!("{}: labels must be UTF-8 text", path.display()))?;
+    let text = text_file::read(path, MAX_LABELS)?;
     let mut files = vec![];
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         let parts = line.rsplit_once([',', ' ', '\t']).map(|(name, class)| (name.trim(), class.trim().parse()));
@@ -214,26 +223,29 @@ fn read_classes(path: &Path, folder: &Path) -> anyhow::Result<Vec<(PathBuf, usiz
 pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
     let Subject { network, dataset, model, calibration, images } = Subject::of(args)?;
-    let reading = Reading::of(model.graph());
-    anyhow::ensure!(
-        reading != Reading::Other,
-        "{network}: its output {:?} is not one of classes, there is no accuracy to measure; jali infer --outputs DIR keeps outputs",
-        model.graph().shape(model.graph().output())
-    );
-    let class_of = |output: &Tensor| reading.class(output).unwrap_or(usize::MAX);
+    let output = Reading::output(model.graph(), None);
+    let read = output.map(|at| (at, Reading::of_output(model.graph(), at)));
+    let Some((output, reading)) = read.filter(|(_, reading)| *reading != Reading::Other) else {
+        anyhow::bail!(
+            "{network}: none of its outputs ({:?}, ...) is one of classes, there is no accuracy to measure; jali infer --outputs DIR keeps outputs",
+            model.graph().shape(model.graph().output())
+        );
+    };
+    let class_of = |outputs: &[Tensor]| outputs.get(output).and_then(|o| reading.class(o)).unwrap_or(usize::MAX);
     let total = images.len().min(args.images.map_or(usize::MAX, |n| n as usize));
     let bar = progress(total, "plaintext");
     // Label, class in float, class in integers.
     let predict = |i: usize| -> Result<(usize, usize, usize), JaliError> {
         let Sample { image, label } = images.get(i)?;
-        let float = class_of(&float::run(model.graph(), image.clone())?);
-        let quantised = class_of(&integer::run(&model, image)?.output);
+        let float = class_of(&float::run_all(model.graph(), image.clone())?);
+        let integer::Trace { output, more_outputs, .. } = integer::run(&model, image)?;
+        let quantised = class_of(&[vec![output], more_outputs].concat());
         bar.inc(1);
         Ok((label, float, quantised))
     };
     let predictions: Vec<_> = (0..total).into_par_iter().map(predict).collect::<Result<_, _>>()?;
     bar.finish_and_clear();
-    if let Some(classes) = reading.classes(model.graph())
+    if let Some(classes) = reading.classes(model.graph(), output)
         && let Some((label, ..)) = predictions.iter().find(|(label, ..)| *label >= classes)
     {
         let from = args.labels.as_ref().map_or(dataset.clone(), |path| path.display().to_string());
@@ -254,8 +266,10 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         float_quantised_agreement: count(&|_, (f, q)| f == q),
         encrypted: None,
     };
-    let chance = reading.classes(model.graph()).map(|n| 100.0 / n as f64);
-    if let Some(chance) = chance.filter(|c| args.model.is_some() && report.float_accuracy < 2.0 * c) {
+    let chance = reading.classes(model.graph(), output).map(|n| 100.0 / n as f64);
+    // A tenth of the way from chance to perfect, or twice chance where there are many classes.
+    let near = |c: f64| (c + 0.1 * (100.0 - c)).min(2.0 * c);
+    if let Some(chance) = chance.filter(|&c| args.file().is_some() && report.float_accuracy < near(c)) {
         note(format!(
             "warning: in float {:.1} % are right, near the {chance:.1} % of chance: are preprocessing (--input-scale, --mean, --std, --channels) and labels those of the training?",
             report.float_accuracy
@@ -275,7 +289,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         for (i, &(label, _, quantised)) in predictions[..n].iter().enumerate() {
             let image = images.get(i)?.image;
             let run = session.infer(image.clone())?;
-            let class = class_of(&run.output);
+            let class = class_of(&[vec![run.output.clone()], run.more_outputs.clone()].concat());
             right += usize::from(class == label);
             agree += usize::from(class == quantised);
             exact += usize::from(run.is_exact(session.model(), image)?);

@@ -22,8 +22,11 @@ pub(super) struct ExplainArgs {
     /// The network as an ONNX file; without it, a bundled one
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
+    /// The network as an ONNX file, as an option
+    #[arg(long = "model", id = "model_file", value_name = "FILE.onnx", conflicts_with = "model")]
+    model_file: Option<PathBuf>,
     /// Which bundled network
-    #[arg(long, value_enum, default_value = "vgg3", conflicts_with = "model")]
+    #[arg(long, value_enum, default_value = "vgg3", conflicts_with_all = ["model", "model_file"])]
     network: NetworkName,
     /// Inferences to measure; the median counts
     #[arg(long, value_name = "N", default_value_t = 15, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -141,7 +144,7 @@ pub(super) fn load(
 
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
-    let (name, model, images) = load(args.model.as_ref(), args.network, &args.common)?;
+    let (name, model, images) = load(args.model.as_ref().or(args.model_file.as_ref()), args.network, &args.common)?;
     let mut costs =
         if args.recalibrate { calibration::recalibrate(kernel)? } else { calibration::of_this_machine(kernel)? };
     let mut attempt = 1;

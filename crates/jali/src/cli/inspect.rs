@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jali::bundle;
+use jali::bundle::{self, Pin};
 use jali::{JaliError, QuantConfig};
 use jali_leak::Origin;
 use jali_net::hex;
@@ -11,7 +11,7 @@ use jali_protocol::{LayerSummary, ProtocolError, StoredClient};
 use serde::Serialize;
 
 use super::text::{answer, bytes, kind_of_answer, primes, progress, say, say_json, table};
-use super::{Over, conclude, model_report, parse_bits};
+use super::{Over, PinArgs, conclude, model_report, parse_bits};
 
 /// Say what is inside a bundle, and check it; or what will become of an ONNX model.
 ///
@@ -24,8 +24,11 @@ use super::{Over, conclude, model_report, parse_bits};
 )]
 pub(super) struct InspectArgs {
     /// A bundle, the folder that `jali seal` wrote, or a model
-    #[arg(value_name = "BUNDLE|DIR|MODEL.onnx")]
-    pub(super) path: PathBuf,
+    #[arg(value_name = "BUNDLE|DIR|MODEL.onnx", required_unless_present = "model_file")]
+    given: Option<PathBuf>,
+    /// A model, as an option
+    #[arg(long = "model", id = "model_file", value_name = "FILE.onnx", conflicts_with = "given")]
+    model_file: Option<PathBuf>,
     /// Draw the model's graph, the server's part coloured
     #[arg(long, value_name = "FILE.svg")]
     pub(super) plot: Option<PathBuf>,
@@ -40,9 +43,18 @@ pub(super) struct InspectArgs {
     /// Passphrase of a locked client's bundle: first line of this file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
+    #[command(flatten)]
+    pin: PinArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub(super) json: bool,
+}
+
+impl InspectArgs {
+    /// What is looked at.
+    pub(super) fn path(&self) -> &Path {
+        self.given.as_deref().or(self.model_file.as_deref()).unwrap_or(Path::new("."))
+    }
 }
 
 /// Exit code of bundles that cannot be used, or not together.
@@ -167,23 +179,23 @@ impl From<LayerSummary> for Layer {
 }
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
-    if args.path.extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
+    if args.model_file.is_some() || args.path().extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
         return model_report::run(args);
     }
     anyhow::ensure!(args.plot.is_none(), "--plot draws a model: name a file that ends with .onnx");
     let mut report = Report { verified: args.verify, ..Report::default() };
-    let paths = if args.path.is_dir() {
-        [bundle::SERVER, bundle::CLIENT].iter().map(|name| args.path.join(name)).filter(|p| p.exists()).collect()
+    let paths = if args.path().is_dir() {
+        [bundle::SERVER, bundle::CLIENT].iter().map(|name| args.path().join(name)).filter(|p| p.exists()).collect()
     } else {
-        vec![args.path.clone()]
+        vec![args.path().to_owned()]
     };
     if paths.is_empty() {
         let why = "the folder holds neither a bundle named \"server\" nor one named \"client\"".into();
-        return Err(JaliError::Read { path: args.path.clone(), why }.into());
+        return Err(JaliError::Read { path: args.path().to_owned(), why }.into());
     }
     for path in paths {
         match bundle::kind_of(&path)? {
-            Some((Kind::Server, _)) => report.server = Some(inspect_server(&path, args.verify)?),
+            Some((Kind::Server, _)) => report.server = Some(inspect_server(&path, args)?),
             Some((Kind::Client, locked)) => report.client = Some(inspect_client(&path, locked, args)?),
             None => {
                 let source = OperatorError::Format {
@@ -229,12 +241,16 @@ fn length(path: &Path) -> Result<u64, JaliError> {
     Ok(std::fs::metadata(path).map_err(|e| JaliError::Read { path: path.into(), why: e.to_string() })?.len())
 }
 
-fn inspect_server(path: &Path, check: bool) -> anyhow::Result<ServerReport> {
+fn inspect_server(path: &Path, args: &InspectArgs) -> anyhow::Result<ServerReport> {
     let mut opened = bundle::open(path, Kind::Server)?;
+    // Of a folder, the content hash is the client's.
+    let content_hash = args.pin.content_hash.filter(|_| !args.path().is_dir());
+    let pin = Pin { content_hash, ..args.pin.pin() };
+    pin.check(path, opened.model(), opened.content_hash())?;
     let head = head(path, length(path)?, &opened);
     let operators =
         OperatorSummary::read_all(&mut opened).map_err(|e| JaliError::Bundle { path: path.into(), fault: e.into() })?;
-    if check {
+    if args.verify {
         verify(path, &mut opened)?;
     }
     Ok(ServerReport { head, operators: operators.into_iter().map(Into::into).collect() })
@@ -245,6 +261,7 @@ fn inspect_client(path: &Path, locked: bool, args: &InspectArgs) -> anyhow::Resu
     let bytes = bundle::client_bytes(path, passphrase.as_ref())?;
     let fail = |fault: ProtocolError| JaliError::Bundle { path: path.into(), fault };
     let mut opened = Bundle::open(std::io::Cursor::new(&bytes[..]), Kind::Client).map_err(|e| fail(e.into()))?;
+    args.pin.pin().check(path, opened.model(), opened.content_hash())?;
     let head = head(path, length(path)?, &opened);
     if args.verify {
         verify(path, &mut opened)?;

@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jali::bundle::Pin;
 use jali::network::read_plan;
 use jali::{ANY_HINTS, Costs, JaliError, Kernel, Link, Network, Plan, QuantConfig, QuantModel, Session, calibration};
 use jali_leak::Origin;
@@ -80,6 +81,7 @@ impl From<NetworkName> for Network {
 
 /// Options that every subcommand takes.
 #[derive(Args)]
+#[command(next_help_heading = "Quantisation, threads and output")]
 struct Common {
     /// Bits of weights and activations: weights 2 to 8, activations 2 to 12
     #[arg(long, value_name = "W,A", default_value = "8,8", value_parser = parse_bits)]
@@ -94,6 +96,7 @@ struct Common {
 
 /// Over what the two sides talk: decides which rings and layouts are chosen.
 #[derive(Args)]
+#[command(next_help_heading = "Between client and server")]
 struct Over {
     /// Choose rings and layouts for this link: loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100 Mbit/s) or RTT,MBPS
     #[arg(long, value_name = "LINK", default_value = "loopback")]
@@ -118,6 +121,7 @@ impl Over {
 
 /// Which weights stay hidden.
 #[derive(Args)]
+#[command(next_help_heading = "What stays hidden")]
 struct Leak {
     /// Fraction of the weights to leave open, by random rows; 0 hides everything
     #[arg(long, value_name = "F", default_value_t = 0.0)]
@@ -128,6 +132,37 @@ struct Leak {
     /// What may be open, as `jali plan` writes it; nothing else is opened
     #[arg(long, value_name = "FILE", conflicts_with_all = ["leak", "seed"])]
     plan: Option<PathBuf>,
+}
+
+/// Which bundle it must be.
+#[derive(Args)]
+#[command(next_help_heading = "Which bundle it must be")]
+struct PinArgs {
+    /// Id of the sealed model, as `jali seal` prints it: another bundle is refused
+    #[arg(long, value_name = "HEX", value_parser = parse_hex::<16>)]
+    model_id: Option<[u8; 16]>,
+    /// Content hash of the client's bundle, as `jali seal` and `jali inspect` print it: another bundle is refused
+    #[arg(long, value_name = "HEX", value_parser = parse_hex::<32>)]
+    content_hash: Option<[u8; 32]>,
+}
+
+impl PinArgs {
+    fn pin(&self) -> Pin {
+        Pin { model_id: self.model_id, content_hash: self.content_hash }
+    }
+}
+
+fn parse_hex<const BYTES: usize>(text: &str) -> Result<[u8; BYTES], String> {
+    let digits = text.trim();
+    let fail = || format!("{} hexadecimal digits are needed", 2 * BYTES);
+    if digits.len() != 2 * BYTES || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(fail());
+    }
+    let mut out = [0; BYTES];
+    for (i, byte) in out.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| fail())?;
+    }
+    Ok(out)
 }
 
 fn parse_bits(text: &str) -> Result<QuantConfig, String> {
@@ -224,7 +259,7 @@ fn exit_code(error: &JaliError) -> u8 {
     match error {
         JaliError::Image { fault, .. } => fault.exit_code(),
         JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } | JaliError::Write { .. } => 10,
-        JaliError::Bundle { .. } => 6,
+        JaliError::Bundle { .. } | JaliError::OtherBundle { .. } => 6,
         JaliError::Passphrase { .. } => 7,
         JaliError::Net(NetError::File { .. }) => 10,
         JaliError::Net(_) => 8,

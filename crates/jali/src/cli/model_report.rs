@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use jali::bundle::write_aside;
+use jali::bundle::{Readers, write_aside};
 use jali::network::read_model_file;
 use jali::{JaliError, Plan, QuantModel, memory};
 use jali_model::onnx::Imported;
@@ -114,7 +114,7 @@ impl Totals {
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let kernel = start_threads(None)?;
     let mut report = Report {
-        model: args.path.display().to_string(),
+        model: args.path().display().to_string(),
         supported: false,
         opset: None,
         input: None,
@@ -125,7 +125,7 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
         warnings: vec![],
         offences: vec![],
     };
-    match read_model_file(&args.path) {
+    match read_model_file(args.path()) {
         Ok(imported) => describe(&mut report, imported, args, &args.over.costs(kernel))?,
         Err(JaliError::ModelFile { fault: ModelError::Unsupported { offences }, .. }) => report.offences = offences,
         Err(e) => return Err(e.into()),
@@ -144,7 +144,7 @@ fn describe(report: &mut Report, imported: Imported, args: &InspectArgs, costs: 
     let output = |(name, &id): (String, &usize)| Value { name, shape: graph.shape(id).to_vec() };
     report.outputs = outputs.into_iter().zip(graph.outputs()).map(output).collect();
     if let Some(path) = &args.plot {
-        write_aside(path, model_svg::draw(&graph, &report.model).as_bytes())?;
+        write_aside(path, model_svg::draw(&graph, &report.model).as_bytes(), Readers::Umask)?;
     }
     let node = |n: &jali_model::Node| Node {
         name: n.name.clone(),

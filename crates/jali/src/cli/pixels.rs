@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use jali::image_file::read_image;
+use jali::image_file::{is_image, read_image};
 use jali::network::{read_model_file, read_preprocess};
 use jali::{JaliError, QuantConfig, QuantModel, Tensor};
 use jali_model::{Colours, Graph, ImageLayout, Preprocess, Resize};
@@ -166,33 +166,61 @@ pub(super) fn calibration_images(path: &Path, shape: &[usize], p: &Preprocess) -
 }
 
 fn read_folder(folder: &Path, shape: &[usize], p: &Preprocess) -> anyhow::Result<Vec<Tensor>> {
-    let paths = files_of(folder)?;
-    let (mut images, mut skipped) = (vec![], 0);
+    let Found { images: paths, others, .. } = find_images(folder, false)?;
+    let (mut images, mut unused) = (vec![], 0);
     for path in paths.iter().take(MAX_CALIBRATION) {
         match read_image(path, shape, p) {
             Ok(image) => images.push(image),
             Err(e) => {
-                skipped += 1;
+                unused += 1;
                 note(format!("note: not used for calibration: {e}"))?;
             }
         }
     }
     if images.is_empty() {
-        anyhow::bail!("--calibrate {}: no usable image among {skipped} file(s)", folder.display());
+        anyhow::bail!("--calibrate {}: no usable image among {} file(s)", folder.display(), unused + others);
     }
     Ok(images)
 }
 
-/// The files of a folder, by name.
-pub(super) fn files_of(folder: &Path) -> Result<Vec<PathBuf>, JaliError> {
+/// What is in a folder.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Images, by name.
+    pub(super) images: Vec<PathBuf>,
+    /// Files that are no images.
+    pub(super) others: usize,
+    /// Folders that were not looked into.
+    pub(super) subfolders: usize,
+}
+
+/// Deepest folder that is looked into.
+const MAX_DEPTH: usize = 64;
+
+/// The images of a folder, told by their content, and of its folders if that is wanted. Hidden files count as no images.
+pub(super) fn find_images(folder: &Path, recursive: bool) -> Result<Found, JaliError> {
+    let mut found = Found::default();
+    look(folder, if recursive { MAX_DEPTH } else { 0 }, &mut found)?;
+    found.images.sort();
+    Ok(found)
+}
+
+fn look(folder: &Path, deeper: usize, found: &mut Found) -> Result<(), JaliError> {
     let read = |e: std::io::Error| JaliError::Read { path: folder.into(), why: e.to_string() };
-    let mut paths: Vec<PathBuf> = vec![];
     for entry in std::fs::read_dir(folder).map_err(read)? {
         let path = entry.map_err(read)?.path();
-        if path.is_file() {
-            paths.push(path);
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        match (path.is_dir(), hidden) {
+            (true, true) => {}
+            (true, false) if deeper > 0 => look(&path, deeper - 1, found)?,
+            (true, false) => found.subfolders += 1,
+            (false, true) => found.others += 1,
+            (false, false) => match is_image(&path) {
+                // What cannot be opened is told when it is read.
+                Ok(Some(_)) | Err(_) => found.images.push(path),
+                Ok(None) => found.others += 1,
+            },
         }
     }
-    paths.sort();
-    Ok(paths)
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use jali::bundle::write_aside;
+use jali::bundle::{Readers, write_aside};
 use jali::image_file::read_bounded;
 use jali::network::{read_model, read_plan};
 use jali::{Costs, JaliError, Network, Plan, QuantConfig, QuantModel};
@@ -94,14 +94,29 @@ struct Of {
     /// The network as an ONNX file
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
+    /// The network as an ONNX file, as an option
+    #[arg(long = "model", id = "model_file", value_name = "FILE.onnx")]
+    model_file: Option<PathBuf>,
     /// A bundled network
     #[arg(long, value_enum)]
     network: Option<NetworkName>,
 }
 
 impl Of {
+    fn file(&self) -> Option<&PathBuf> {
+        self.model.as_ref().or(self.model_file.as_ref())
+    }
+
+    /// What people call it.
+    fn name(&self) -> String {
+        match (self.file().and_then(|path| path.file_name()), self.network) {
+            (Some(name), _) => name.to_string_lossy().replace(char::is_control, "?"),
+            (None, network) => Network::from(network.unwrap_or(NetworkName::Vgg3)).name().into(),
+        }
+    }
+
     fn graph(&self) -> Result<Graph, JaliError> {
-        match (&self.model, self.network) {
+        match (self.file(), self.network) {
             (Some(path), _) => read_model(path),
             (None, network) => Network::from(network.unwrap_or(NetworkName::Vgg3)).graph(),
         }
@@ -175,7 +190,8 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
             (plan, format!("{}, fraction {leak}{seed}", args.policy))
         }
     };
-    write_aside(&args.out, plan.to_json(graph, &made).map_err(wrong)?.as_bytes())?;
+    let origin = Origin { made, network: Some(args.of.name()), evidence: None };
+    write_aside(&args.out, plan.to_json_with(graph, &origin).map_err(wrong)?.as_bytes(), Readers::Owner)?;
     let layers = forecast(&model, &plan, &costs).map_err(JaliError::from)?;
     let open: usize = layers.iter().map(|l| l.weights_open).sum();
     say(format!(
@@ -230,7 +246,7 @@ fn report(args: &InspectArgs) -> anyhow::Result<Report> {
     let saved =
         |f: fn(&jali_protocol::LayerForecast) -> usize| hidden.iter().map(f).sum::<usize>().saturating_sub(sum(f));
     let ms = |layers: &[jali_protocol::LayerForecast]| layers.iter().map(|l| l.prediction.total_ms()).sum::<f64>();
-    let Origin { made, evidence } = file.origin;
+    let Origin { made, evidence, .. } = file.origin;
     Ok(Report {
         made,
         evidence,
@@ -333,7 +349,7 @@ fn validate(args: &InspectArgs) -> anyhow::Result<()> {
             fraction_permitted: f64,
             evidence: bool,
         }
-        let Origin { made, evidence } = file.origin;
+        let Origin { made, evidence, .. } = file.origin;
         let fraction_permitted = file.plan.fraction_open();
         return say_json(&Valid { valid: true, made, fraction_permitted, evidence: evidence.is_some() });
     }

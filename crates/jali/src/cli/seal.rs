@@ -24,10 +24,13 @@ use super::{Common, Leak, NetworkName, Over};
 )]
 pub(super) struct SealArgs {
     /// The network as an ONNX file
-    #[arg(value_name = "MODEL.onnx", required_unless_present = "network", requires = "calibrate")]
+    #[arg(value_name = "MODEL.onnx", required_unless_present_any = ["network", "model_file"], requires = "calibrate")]
     model: Option<PathBuf>,
+    /// The network as an ONNX file, as an option
+    #[arg(long = "model", id = "model_file", value_name = "FILE.onnx", conflicts_with = "model", requires = "calibrate")]
+    model_file: Option<PathBuf>,
     /// A bundled network instead, calibrated on bundled images
-    #[arg(long, value_enum, conflicts_with_all = ["model", "calibrate"])]
+    #[arg(long, value_enum, conflicts_with_all = ["model", "model_file", "calibrate"])]
     network: Option<NetworkName>,
     /// Folder with typical images (or one image) to calibrate the quantisation on
     #[arg(long, value_name = "DIR|FILE")]
@@ -75,7 +78,7 @@ impl From<&Written> for File {
 pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     let kernel = args.common.start()?;
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
-    let (name, model) = match (&args.model, args.network) {
+    let (name, model) = match (args.model.as_ref().or(args.model_file.as_ref()), args.network) {
         (Some(path), _) => {
             let graph = read_model_aloud(path)?;
             let folder = args.calibrate.as_deref().context("--calibrate is missing")?;

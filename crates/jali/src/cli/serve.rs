@@ -78,7 +78,6 @@ const MAX_MODEL: u64 = 1 << 40;
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     log(args.log);
     let kernel = super::start_threads(args.threads)?;
-    let models = load(args, kernel, &[])?;
     let defaults = Limits::default();
     let limits = Limits {
         max_concurrent: args.max_concurrent.map_or(defaults.max_concurrent, usize::from),
@@ -100,7 +99,9 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     if config.tokens.is_none() {
         tracing::warn!("no --token-file: whoever reaches the port may ask");
     }
-    let running = Running::start(config, models).map_err(JaliError::from).context(remedy(args))?;
+    // Certificates and port first: a mistake there is told before gigabytes are read.
+    let running = Running::start(config).map_err(JaliError::from).context(remedy(args))?;
+    running.serve(load(args, kernel, &[])?);
     // A line of its own, so that scripts learn the port.
     super::text::say(format!("serving on {scheme}://{}", running.addr()))?;
     wait_for_signals(|signal| match signal {

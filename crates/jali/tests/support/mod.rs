@@ -102,11 +102,11 @@ impl Drop for Served {
 }
 
 pub fn client(url: &str, timeout: Duration) -> Client {
-    Client::new(&ClientConfig { url: url.into(), ca_cert: None, token: None, timeout }).unwrap()
+    Client::new(&ClientConfig { url: url.into(), ca_cert: None, token: None, timeout, insecure: false }).unwrap()
 }
 
 pub fn remote(sealed: &Sealed, url: &str, deadline: Duration) -> Result<Remote, jali::JaliError> {
-    let stored = bundle::load_client(&sealed.client(), None)?;
+    let stored = bundle::load_client(&sealed.client(), None, &Default::default())?;
     Remote::connect(stored, client(url, deadline), None, deadline)
 }
 

@@ -5,8 +5,10 @@ use crate::ModelError;
 
 /// Most messages in the parts of a file that are decoded: the largest networks have some ten thousand nodes.
 const MAX_MESSAGES: usize = 1 << 20;
-/// Depth to which messages are counted: model, graph, node, attribute, tensor, entry.
-const DEPTH: usize = 6;
+/// Depth to which messages are counted: model, graph, node, attribute, tensor, entry; three more for every branch within a branch.
+const DEPTH: usize = 6 + 3 * MAX_NESTED;
+/// Branches within branches that are read.
+const MAX_NESTED: usize = 6;
 
 /// Refuses a file with more messages than any network needs.
 pub(super) fn check(bytes: &[u8]) -> Result<(), ModelError> {
@@ -35,8 +37,9 @@ impl Field {
             (Self::Model, 7) => Some(Self::Graph),
             (Self::Model, 8) => Some(Self::Other),
             (Self::Graph, 1) => Some(Self::Node),
+            (Self::Attribute, 6) => Some(Self::Graph),
             (Self::Graph | Self::Attribute, 5) => Some(Self::Tensor),
-            (Self::Graph, 11 | 12) | (Self::Tensor, 13) | (Self::Other, _) => Some(Self::Other),
+            (Self::Graph, 11..=13) | (Self::Tensor, 13) | (Self::Other, _) => Some(Self::Other),
             (Self::Node, 5) => Some(Self::Attribute),
             _ => None,
         }

@@ -6,16 +6,31 @@
 //! | module | what it holds |
 //! |---|---|
 //! | `guard` | a look at the bytes before they are decoded |
-//! | `constant` | weights, shapes, and what follows from constants alone |
 //! | `import` | the file: inputs, outputs, the order of nodes, a list of what is not supported |
-//! | `nodes`, `shapes` | node by node: what computes, and what only moves values |
+//! | `importer` | what is known while nodes are read: values, constants, the batch dimension |
+//! | `refusal` | why a node cannot be run, and what to do about it |
+//! | `constant`, `fold`, `evaluate` | weights; little programs over constants; whatever else depends on no input |
+//! | `activation`, `linear`, `einsum`, `window`, `transposed`, `normalise`, `along` | node by node: what computes |
+//! | `shapes`, `place`, `resize` | node by node: what only moves values |
 
+mod activation;
+mod along;
 mod constant;
+mod einsum;
+mod evaluate;
+mod fold;
 mod guard;
 mod import;
-mod nodes;
+mod importer;
+mod linear;
+mod normalise;
+mod place;
 pub(crate) mod proto;
+mod refusal;
+mod resize;
 mod shapes;
+mod transposed;
+mod window;
 
 pub use constant::{External, ReadExternal};
 pub use import::{Imported, import, import_with};

@@ -26,8 +26,11 @@ pub(in crate::cli) struct InferenceArgs {
     /// The network as an ONNX file; without it, a bundled one
     #[arg(value_name = "MODEL.onnx")]
     model: Option<PathBuf>,
+    /// The network as an ONNX file, as an option
+    #[arg(long = "model", id = "model_file", value_name = "FILE.onnx", conflicts_with = "model")]
+    model_file: Option<PathBuf>,
     /// Which bundled network
-    #[arg(long, value_enum, default_value = "vgg3", conflicts_with = "model")]
+    #[arg(long, value_enum, default_value = "vgg3", conflicts_with_all = ["model", "model_file"])]
     network: NetworkName,
     /// Images for each of the four, one at a time
     #[arg(long, value_name = "N", default_value_t = 40, value_parser = clap::value_parser!(u16).range(1..=1000))]
@@ -180,7 +183,7 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         // Said now, not after minutes of measuring.
         anyhow::ensure!(folder.is_dir(), "--sweep: {} is not a folder", folder.display());
     }
-    let (network, model, images) = load(args.model.as_ref(), args.network, &args.common)?;
+    let (network, model, images) = load(args.model.as_ref().or(args.model_file.as_ref()), args.network, &args.common)?;
     let costs = calibration::of_this_machine(kernel)?.over(args.link);
     let seal = |leak: f64| -> anyhow::Result<Subject> {
         let plan = Leak { leak, seed: args.seed, plan: None }.plan(&model, &costs)?;

@@ -1,0 +1,571 @@
+//! Little programs over constants: exporters write shapes as such, and integers must stay exact in them.
+
+use super::constant::{Constant, Values, axis_of, kind};
+use super::importer::{Importer, Outcome, Reading};
+use super::refusal::Refusal;
+use crate::infer::{self, spread, strides, walk};
+use crate::tensor::elements;
+
+/// Operators that are computed from constants (and shapes) only.
+pub(super) const OPERATORS: [&str; 10] = [
+    "Constant", "ConstantOfShape", "CumSum", "EyeLike", "IsNaN", "Mod", "NonZero", "Range", "Shape", "Size",
+];
+
+/// Attributes that [`fold`] looks at.
+#[derive(Debug, Default)]
+pub(super) struct Attributes<'a> {
+    pub(super) axis: Option<i64>,
+    pub(super) axes: Option<&'a [i64]>,
+    pub(super) order: Option<&'a [i64]>,
+    pub(super) to: i32,
+    pub(super) fmod: bool,
+}
+
+impl Importer<'_, '_> {
+    /// What a node gives, if that depends on no value of the image; `None` if it does.
+    pub(super) fn folded(&mut self, r: &Reading<'_>) -> Option<Result<Outcome, Refusal>> {
+        match r.node.op_type.as_str() {
+            "Shape" | "Size" => return Some(self.shape_of(r).map(Outcome::Constant)),
+            "EyeLike" => return Some(self.eye_like(r).map(Outcome::Constant)),
+            // Like a value that is computed: a float.
+            "CastLike" if self.constant_input(r, 0).is_some() && self.constant_input(r, 1).is_none() => {
+                let c = self.constant_input(r, 0)?;
+                let floats = c.floats().ok_or_else(|| Refusal::from("is of a type that is not read"));
+                let constant = |v| Outcome::Constant(Constant { dims: c.dims.clone(), values: Values::Float(v) });
+                return Some(floats.map(constant));
+            }
+            _ => {}
+        }
+        let names = r.node.input.iter().filter(|n| !n.is_empty());
+        let mut inputs: Vec<_> = names.map(|n| self.constants.get(n).cloned()).collect::<Option<_>>()?;
+        let first = inputs.first()?.clone();
+        match r.node.op_type.as_str() {
+            "ConstantOfShape" => return Some(self.filled(r, &first).map(Outcome::Constant)),
+            "Identity" | "Dropout" => return Some(Ok(Outcome::Constant(Constant::clone(&first)))),
+            _ => {}
+        }
+        if r.node.op_type == "Slice" && inputs.len() == 1 {
+            // Bounds were attributes before operator set 10.
+            let bounds = ["starts", "ends", "axes"].into_iter().map_while(|name| r.list(name));
+            inputs.extend(bounds.map(|list| std::rc::Rc::new(Constant::ints(list.to_vec()))));
+        }
+        let inputs: Vec<&Constant> = inputs.iter().map(|c| &**c).collect();
+        let attributes = Attributes {
+            axis: r.attribute("axis").map(|a| a.i),
+            axes: r.list("axes").or(r.list("shape")),
+            order: r.list("perm"),
+            to: r.int("to", 0) as i32,
+            fmod: r.int("fmod", 0) != 0,
+        };
+        match fold(&r.node.op_type, &inputs, &attributes) {
+            Some(folded) => Some(folded.map(Outcome::Constant).map_err(Refusal::from)),
+            None => Some(self.evaluated(r)),
+        }
+    }
+
+    /// `Shape` and `Size`, with the batch dimension that a single image has.
+    fn shape_of(&self, r: &Reading<'_>) -> Result<Constant, Refusal> {
+        let dims: Vec<i64> = match self.constant_input(r, 0) {
+            Some(c) => c.dims.iter().map(|&d| d as i64).collect(),
+            None => self.dims(self.value(r, 0)?).iter().map(|&d| d as i64).collect(),
+        };
+        if r.node.op_type == "Size" {
+            return Ok(Constant { dims: vec![], values: Values::Int(vec![dims.iter().product()]) });
+        }
+        let bound = |name, default| {
+            let v = r.int(name, default);
+            (if v < 0 { v.saturating_add(dims.len() as i64) } else { v }).clamp(0, dims.len() as i64) as usize
+        };
+        let (start, end) = (bound("start", 0), bound("end", i64::MAX));
+        Ok(Constant::ints(dims.get(start..end).unwrap_or_default().to_vec()))
+    }
+
+    /// Ones on a diagonal of a matrix of another value's shape.
+    fn eye_like(&self, r: &Reading<'_>) -> Result<Constant, Refusal> {
+        let dims = match self.constant_input(r, 0) {
+            Some(c) => c.dims.clone(),
+            None => self.dims(self.value(r, 0)?),
+        };
+        let &[rows, cols] = &dims[..] else { return Err("makes a diagonal of something that is no matrix".into()) };
+        elements(&dims).filter(|&n| n <= self.foldable()).ok_or("is too large")?;
+        let k = r.int("k", 0);
+        let one = |i: usize| f32::from(u8::from((i % cols) as i64 - (i / cols) as i64 == k));
+        Ok(Constant { dims, values: Values::Float((0..rows * cols).map(one).collect()) })
+    }
+
+    /// One value everywhere.
+    fn filled(&self, r: &Reading<'_>, shape: &Constant) -> Result<Constant, Refusal> {
+        let dims = shape.as_ints().ok_or("has a shape that is no list of integers")?;
+        let dims = dims.iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>();
+        let dims = dims.map_err(|_| "has a negative extent")?;
+        let n = elements(&dims).filter(|&n| n <= self.foldable()).ok_or("is too large")?;
+        let one = match r.attribute("value").and_then(|a| a.t.as_ref()) {
+            // Nothing of what a file beside the model holds is a single number.
+            Some(t) => Constant::read(t, &mut |_| Err("its value lies in another file".into()))?.values,
+            None => Values::Float(vec![0.0]),
+        };
+        let values = match one {
+            Values::Float(v) => Values::Float(vec![*v.first().ok_or("has no value")?; n]),
+            Values::Int(v) => Values::Int(vec![*v.first().ok_or("has no value")?; n]),
+            Values::Unread(_) => return Err("has a value of a type that is not read".into()),
+        };
+        Ok(Constant { dims, values })
+    }
+}
+
+/// What an operator makes of constants; `None` if it is not computed here.
+pub(super) fn fold(op: &str, inputs: &[&Constant], attributes: &Attributes<'_>) -> Option<Result<Constant, String>> {
+    let first = inputs.first()?;
+    Some(match (op, inputs) {
+        ("Gather", [c, index]) => gather(c, index, attributes.axis.unwrap_or(0)),
+        ("Concat", _) => concat(inputs, attributes.axis?),
+        ("Unsqueeze" | "Squeeze" | "Reshape", _) => {
+            reshape(op, first, inputs.get(1).and_then(|c| c.as_ints()), attributes)
+        }
+        ("Transpose", _) => transpose(first, attributes.order),
+        ("Cast", _) => cast(first, attributes.to),
+        ("CastLike", [_, like]) => cast(first, if like.as_ints().is_some() { kind::INT64 } else { kind::FLOAT }),
+        ("Slice", _) => slice(first, &inputs[1..]),
+        ("Max" | "Min" | "Sum", [_, _, ..]) => {
+            let op = if op == "Sum" { "Add" } else { op };
+            let step = |all: Result<Constant, String>, c: &&Constant| arithmetic(op, &all?, c, false);
+            inputs[1..].iter().fold(Ok(Constant::clone(first)), step)
+        }
+        ("Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod", &[a, b]) => arithmetic(op, a, b, attributes.fmod),
+        (_, &[a, b]) if compares(op) => arithmetic(op, a, b, false),
+        ("Not", _) => {
+            each(first, |v| f32::from(u8::from(v == 0.0)), Some(|v| i64::from(v == 0)))
+        }
+        ("IsNaN", _) => each(first, |v| f32::from(u8::from(v.is_nan())), Some(|_| 0)),
+        ("Expand", [_, shape]) => expand(first, shape),
+        ("Where", [condition, a, b]) => choose(condition, a, b),
+        ("Range", [start, limit, step]) => range(start, limit, step),
+        ("NonZero", [c]) => non_zero(c),
+        ("ScatterND", [c, indices, updates]) => scatter(c, indices, updates),
+        ("GatherND", [c, indices]) => gather_nd(c, indices),
+        ("CumSum", [c, axis]) => cumulated(c, axis.as_ints().and_then(|a| a.first().copied())?),
+        ("Sin", _) => each(first, f32::sin, None),
+        ("Cos", _) => each(first, f32::cos, None),
+        ("Tan", _) => each(first, f32::tan, None),
+        ("Sqrt", _) => each(first, f32::sqrt, None),
+        ("Reciprocal", _) => each(first, f32::recip, None),
+        ("Floor", _) => each(first, f32::floor, None),
+        ("Ceil", _) => each(first, f32::ceil, None),
+        ("Neg", _) => each(first, |v| -v, Some(i64::wrapping_neg)),
+        ("Abs", _) => each(first, f32::abs, Some(i64::wrapping_abs)),
+        ("Sign", _) => each(first, |v| f32::from(i8::from(v > 0.0) - i8::from(v < 0.0)), Some(i64::signum)),
+        _ => return None,
+    })
+}
+
+/// A function of every value; integers have one of their own.
+fn each(c: &Constant, float: fn(f32) -> f32, int: Option<fn(i64) -> i64>) -> Result<Constant, String> {
+    let values = match (&c.values, int) {
+        (Values::Int(v), Some(int)) => Values::Int(v.iter().copied().map(int).collect()),
+        _ => Values::Float(c.floats().ok_or("is of an unknown type")?.into_iter().map(float).collect()),
+    };
+    Ok(Constant { dims: c.dims.clone(), values })
+}
+
+/// Elements at the given places, of either type.
+fn pick(c: &Constant, dims: Vec<usize>, places: impl Iterator<Item = usize>) -> Result<Constant, String> {
+    fn at<T: Copy>(v: &[T], places: impl Iterator<Item = usize>) -> Option<Vec<T>> {
+        places.map(|i| v.get(i).copied()).collect()
+    }
+    let values = match &c.values {
+        Values::Float(v) => at(v, places).map(Values::Float),
+        Values::Int(v) => at(v, places).map(Values::Int),
+        Values::Unread(_) => None,
+    };
+    Ok(Constant { dims, values: values.ok_or("takes elements that are not there")? })
+}
+
+fn gather(c: &Constant, index: &Constant, axis: i64) -> Result<Constant, String> {
+    let axis = axis_of(axis, c.dims.len())?;
+    let extent = c.dims[axis];
+    let indices = index.as_ints().ok_or("its indices are not integers")?;
+    let indices: Vec<usize> = indices.iter().map(|&i| axis_of(i, extent)).collect::<Result<_, _>>()?;
+    let (outer, inner): (usize, usize) = (c.dims[..axis].iter().product(), c.dims[axis + 1..].iter().product());
+    let dims = [&c.dims[..axis], &index.dims[..], &c.dims[axis + 1..]].concat();
+    elements(&dims).ok_or("is too large")?;
+    let places = (0..outer)
+        .flat_map(|o| indices.iter().flat_map(move |&i| (0..inner).map(move |k| (o * extent + i) * inner + k)));
+    pick(c, dims.clone(), places.collect::<Vec<_>>().into_iter())
+}
+
+fn concat(inputs: &[&Constant], axis: i64) -> Result<Constant, String> {
+    let first = inputs[0];
+    let axis = axis_of(axis, first.dims.len())?;
+    let alike = |c: &&&Constant| {
+        c.dims.len() == first.dims.len() && (0..c.dims.len()).all(|d| d == axis || c.dims[d] == first.dims[d])
+    };
+    if inputs.iter().filter(alike).count() != inputs.len() {
+        return Err("joins constants whose shapes do not fit".into());
+    }
+    let outer: usize = first.dims[..axis].iter().product();
+    fn join<T: Copy>(parts: &[&[T]], outer: usize) -> Vec<T> {
+        let row = |o: usize| parts.iter().flat_map(move |p| &p[o * (p.len() / outer)..(o + 1) * (p.len() / outer)]);
+        (0..outer).flat_map(row).copied().collect()
+    }
+    let mut dims = first.dims.clone();
+    dims[axis] = inputs.iter().map(|c| c.dims[axis]).sum();
+    elements(&dims).ok_or("is too large")?;
+    let ints: Option<Vec<&[i64]>> = inputs.iter().map(|c| c.as_ints()).collect();
+    let values = match ints {
+        Some(ints) => Values::Int(join(&ints, outer.max(1))),
+        None => {
+            let floats: Option<Vec<Vec<f32>>> = inputs.iter().map(|c| c.floats()).collect();
+            let floats = floats.ok_or("joins unknown types")?;
+            Values::Float(join(&floats.iter().map(Vec::as_slice).collect::<Vec<_>>(), outer.max(1)))
+        }
+    };
+    Ok(Constant { dims, values })
+}
+
+fn reshape(op: &str, c: &Constant, given: Option<&[i64]>, attributes: &Attributes<'_>) -> Result<Constant, String> {
+    let given = given.or(attributes.axes);
+    let dims = match op {
+        "Reshape" => target(&c.dims, given.ok_or("has no target shape")?, false)?,
+        "Unsqueeze" => unsqueezed(&c.dims, given.ok_or("has no axes")?)?,
+        _ => squeezed(&c.dims, given)?,
+    };
+    Ok(Constant { dims, values: c.values.clone() })
+}
+
+/// The shape that `Reshape` gives: 0 copies an extent, -1 takes what is left.
+pub(super) fn target(dims: &[usize], wanted: &[i64], zero_is_zero: bool) -> Result<Vec<usize>, String> {
+    let fail = || format!("{dims:?} cannot take the shape {wanted:?}");
+    let total = elements(dims).ok_or_else(fail)?;
+    let known = |(i, &d): (usize, &i64)| match d {
+        0 if !zero_is_zero => dims.get(i).copied().map(Some),
+        -1 => Some(None),
+        d => usize::try_from(d).ok().map(Some),
+    };
+    let shape: Vec<Option<usize>> = wanted.iter().enumerate().map(known).collect::<Option<_>>().ok_or_else(fail)?;
+    let rest: usize = elements(&shape.iter().flatten().copied().collect::<Vec<_>>()).ok_or_else(fail)?;
+    let left = match shape.iter().filter(|d| d.is_none()).count() {
+        0 => 1,
+        1 if rest > 0 && total.is_multiple_of(rest) => total / rest,
+        _ => return Err(fail()),
+    };
+    let shape: Vec<usize> = shape.into_iter().map(|d| d.unwrap_or(left)).collect();
+    if elements(&shape) == Some(total) { Ok(shape) } else { Err(fail()) }
+}
+
+/// Most dimensions of a constant whose shape is changed.
+const MAX_DIMS: usize = 16;
+
+pub(super) fn unsqueezed(dims: &[usize], axes: &[i64]) -> Result<Vec<usize>, String> {
+    let rank = dims.len() + axes.len();
+    if rank > MAX_DIMS {
+        return Err(format!("makes {rank} dimensions, at most {MAX_DIMS} are supported"));
+    }
+    let axes: Vec<usize> = axes.iter().map(|&a| axis_of(a, rank)).collect::<Result<_, _>>()?;
+    let mut old = dims.iter();
+    let shape = (0..rank).map(|d| if axes.contains(&d) { Some(1) } else { old.next().copied() });
+    shape.collect::<Option<_>>().ok_or_else(|| format!("axes {axes:?} name one dimension twice"))
+}
+
+pub(super) fn squeezed(dims: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>, String> {
+    if dims.len().max(axes.map_or(0, <[i64]>::len)) > MAX_DIMS {
+        return Err(format!("has more than {MAX_DIMS} dimensions"));
+    }
+    let axes: Vec<usize> = match axes {
+        Some(axes) => axes.iter().map(|&a| axis_of(a, dims.len())).collect::<Result<_, _>>()?,
+        None => (0..dims.len()).filter(|&d| dims[d] == 1).collect(),
+    };
+    match axes.iter().find(|&&a| dims[a] != 1) {
+        Some(a) => Err(format!("cannot drop axis {a} of {dims:?}, its extent is not 1")),
+        None => Ok((0..dims.len()).filter(|d| !axes.contains(d)).map(|d| dims[d]).collect()),
+    }
+}
+
+fn transpose(c: &Constant, order: Option<&[i64]>) -> Result<Constant, String> {
+    let rank = c.dims.len();
+    let order: Vec<usize> = match order {
+        Some(order) => order.iter().map(|&d| axis_of(d, rank)).collect::<Result<_, _>>()?,
+        None => (0..rank).rev().collect(),
+    };
+    let mut seen = order.clone();
+    seen.sort_unstable();
+    if !seen.into_iter().eq(0..rank) {
+        return Err(format!("{order:?} is no order of {rank} dimensions"));
+    }
+    let dims: Vec<usize> = order.iter().map(|&d| c.dims[d]).collect();
+    let own = strides(&c.dims);
+    let strides: Vec<usize> = order.iter().map(|&d| own[d]).collect();
+    pick(c, dims.clone(), walk(&dims, &strides))
+}
+
+fn cast(c: &Constant, to: i32) -> Result<Constant, String> {
+    let values = match to {
+        kind::FLOAT | kind::DOUBLE | kind::FLOAT16 | kind::BFLOAT16 => {
+            Values::Float(c.floats().ok_or("is of an unknown type")?)
+        }
+        _ => match &c.values {
+            Values::Float(v) => Values::Int(v.iter().map(|&v| v as i64).collect()),
+            other => other.clone(),
+        },
+    };
+    Ok(Constant { dims: c.dims.clone(), values })
+}
+
+fn slice(c: &Constant, bounds: &[&Constant]) -> Result<Constant, String> {
+    let list = |i: usize| bounds.get(i).map(|c| c.as_ints().ok_or("its bounds are not integers")).transpose();
+    let (Some(starts), Some(ends)) = (list(0)?, list(1)?) else { return Err("has no bounds".into()) };
+    let (axes, steps) = (list(2)?, list(3)?);
+    let mut places: Vec<Vec<usize>> = c.dims.iter().map(|&d| (0..d).collect()).collect();
+    for (i, (&start, &end)) in starts.iter().zip(ends).enumerate() {
+        let axis = axes.map_or(Some(i as i64), |a| a.get(i).copied()).ok_or("has more bounds than axes")?;
+        let (axis, step) = (axis_of(axis, c.dims.len())?, steps.and_then(|s| s.get(i)).copied().unwrap_or(1));
+        places[axis] = slice_places(c.dims[axis], start, end, step)?;
+    }
+    // Row-major positions, axis by axis.
+    let flat = places.iter().zip(&c.dims).fold(vec![0], |flat, (places, extent)| {
+        flat.iter().flat_map(|f| places.iter().map(move |p| f * extent + p)).collect()
+    });
+    pick(c, places.iter().map(Vec::len).collect(), flat.into_iter())
+}
+
+/// Places that `Slice` takes along an axis.
+pub(super) fn slice_places(extent: usize, start: i64, end: i64, step: i64) -> Result<Vec<usize>, String> {
+    let n = extent as i64;
+    let from_end = |v: i64| if v < 0 { v.saturating_add(n) } else { v };
+    let (start, end) = (from_end(start), from_end(end));
+    match step {
+        1.. => {
+            let (start, end) = (start.clamp(0, n) as usize, end.clamp(0, n) as usize);
+            Ok((start..end).step_by(step as usize).collect())
+        }
+        0 => Err("has a step of 0".into()),
+        _ => {
+            let (start, end) = (start.clamp(-1, n - 1), end.clamp(-1, n - 1));
+            let step = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
+            Ok((end + 1..=start).rev().step_by(step).map(|i| i as usize).collect())
+        }
+    }
+}
+
+/// The shape that operands broadcast to, aligned at the last dimension. What a few bytes can ask for is bounded: two lists make a table of
+/// any size, weights and their factors make no more than there is.
+fn broadcast(operands: &[&Constant], target: &[usize]) -> Result<Vec<usize>, String> {
+    let rank = operands.iter().map(|c| c.dims.len()).fold(target.len(), usize::max);
+    if rank > MAX_DIMS {
+        return Err(format!("has more than {MAX_DIMS} dimensions"));
+    }
+    let dims = operands.iter().try_fold(target.to_vec(), |dims, c| infer::broadcast(&dims, &c.dims))?;
+    let most = operands.iter().map(|c| 4 * c.len()).sum::<usize>().max(1 << 20);
+    elements(&dims).filter(|&n| n <= most).ok_or("is too large")?;
+    Ok(dims)
+}
+
+fn expand(c: &Constant, shape: &Constant) -> Result<Constant, String> {
+    let target = shape.as_ints().ok_or("has a shape that is no list of integers")?;
+    let target: Vec<usize> =
+        target.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>().map_err(|_| "has a negative extent")?;
+    let dims = broadcast(&[c], &target)?;
+    pick(c, dims.clone(), walk(&dims, &spread(&dims, &c.dims)))
+}
+
+fn choose(condition: &Constant, a: &Constant, b: &Constant) -> Result<Constant, String> {
+    fn pick<T: Copy>(mask: &[f32], a: &[T], b: &[T], dims: &[usize], strides: [Vec<usize>; 3]) -> Vec<T> {
+        let [of_mask, of_a, of_b] = strides.each_ref().map(|strides| walk(dims, strides));
+        let places = of_mask.zip(of_a).zip(of_b);
+        places.map(|((c, i), j)| if mask[c] != 0.0 { a[i] } else { b[j] }).collect()
+    }
+    let dims = broadcast(&[condition, a, b], &[])?;
+    let strides = [condition, a, b].map(|c| spread(&dims, &c.dims));
+    let unknown = "chooses between constants of unknown types";
+    let mask = condition.floats().ok_or(unknown)?;
+    let values = match (a.as_ints(), b.as_ints()) {
+        (Some(a), Some(b)) => Values::Int(pick(&mask, a, b, &dims, strides)),
+        _ => {
+            let (a, b) = (a.floats().ok_or(unknown)?, b.floats().ok_or(unknown)?);
+            Values::Float(pick(&mask, &a, &b, &dims, strides))
+        }
+    };
+    Ok(Constant { dims, values })
+}
+
+/// `start, start + step, ...` up to `limit`.
+fn range(start: &Constant, limit: &Constant, step: &Constant) -> Result<Constant, String> {
+    const MOST: f64 = (1 << 20) as f64;
+    let one = |c: &Constant| c.floats().filter(|v| v.len() == 1).map(|v| f64::from(v[0]));
+    if let (Some(&[start]), Some(&[limit]), Some(&[step])) = (start.as_ints(), limit.as_ints(), step.as_ints()) {
+        let count = (limit as f64 - start as f64) / step as f64;
+        if step == 0 || count > MOST {
+            return Err("counts without end, or further than is supported".into());
+        }
+        let count = count.ceil().max(0.0) as i64;
+        return Ok(Constant::ints((0..count).map(|i| start + i * step).collect()));
+    }
+    let (Some(start), Some(limit), Some(step)) = (one(start), one(limit), one(step)) else {
+        return Err("counts between constants that are not single numbers".into());
+    };
+    let count = (limit - start) / step;
+    if !count.is_finite() || count > MOST {
+        return Err("counts without end, or further than is supported".into());
+    }
+    let values: Vec<f32> = (0..count.ceil().max(0.0) as usize).map(|i| (start + i as f64 * step) as f32).collect();
+    Ok(Constant { dims: vec![values.len()], values: Values::Float(values) })
+}
+
+/// Places of what is not zero, one row for every dimension.
+fn non_zero(c: &Constant) -> Result<Constant, String> {
+    let values = c.floats().ok_or("is of an unknown type")?;
+    let strides = strides(&c.dims);
+    let places: Vec<usize> = (0..values.len()).filter(|&i| values[i] != 0.0).collect();
+    let row = |d: usize| {
+        let (stride, extent) = (strides[d], c.dims[d]);
+        places.iter().map(move |&i| (i / stride % extent) as i64)
+    };
+    let ints = (0..c.dims.len()).flat_map(row).collect();
+    Ok(Constant { dims: vec![c.dims.len(), places.len()], values: Values::Int(ints) })
+}
+
+/// Whole sub-arrays, one for every row of indices.
+fn gather_nd(c: &Constant, indices: &Constant) -> Result<Constant, String> {
+    let places = scattered(&c.dims, indices)?;
+    pick(c, gathered_dims(&c.dims, &indices.dims), places.into_iter())
+}
+
+/// The shape that `GatherND` gives.
+pub(super) fn gathered_dims(dims: &[usize], indices: &[usize]) -> Vec<usize> {
+    let Some((&depth, rows)) = indices.split_last() else { return vec![] };
+    [rows, dims.get(depth..).unwrap_or_default()].concat()
+}
+
+/// Sums of all elements up to each along an axis.
+fn cumulated(c: &Constant, axis: i64) -> Result<Constant, String> {
+    let axis = axis_of(axis, c.dims.len())?;
+    let (extent, run): (usize, usize) = (c.dims[axis], c.dims[axis + 1..].iter().product());
+    fn sums<T: Copy>(v: &mut [T], extent: usize, run: usize, add: fn(T, T) -> T) {
+        for block in v.chunks_exact_mut((extent * run).max(1)) {
+            (run..block.len()).for_each(|i| block[i] = add(block[i], block[i - run]));
+        }
+    }
+    let mut out = c.clone();
+    match &mut out.values {
+        Values::Int(v) => sums(v, extent, run, i64::wrapping_add),
+        Values::Float(v) => sums(v, extent, run, |a, b| a + b),
+        Values::Unread(_) => return Err("is of an unknown type".into()),
+    }
+    Ok(out)
+}
+
+/// A constant with parts replaced, whole sub-arrays for every row of indices.
+fn scatter(c: &Constant, indices: &Constant, updates: &Constant) -> Result<Constant, String> {
+    let places = scattered(&c.dims, indices)?;
+    let mut out = c.clone();
+    fn put<T: Copy>(out: &mut [T], places: &[usize], updates: &[T]) -> Result<(), String> {
+        if places.len() != updates.len() {
+            return Err("has updates of another number than its indices name".into());
+        }
+        places.iter().zip(updates).for_each(|(&place, &v)| out[place] = v);
+        Ok(())
+    }
+    match (&mut out.values, &updates.values) {
+        (Values::Int(out), Values::Int(v)) => put(out, &places, v)?,
+        (Values::Float(out), Values::Float(v)) => put(out, &places, v)?,
+        _ => return Err("has updates of another type".into()),
+    }
+    Ok(out)
+}
+
+/// Row-major places that `ScatterND` writes to in a value of this shape, in the order of its updates.
+pub(super) fn scattered(dims: &[usize], indices: &Constant) -> Result<Vec<usize>, String> {
+    let Some((&depth, rows)) = indices.dims.split_last() else { return Err("has indices without dimensions".into()) };
+    let values = indices.as_ints().ok_or("its indices are not integers")?;
+    if depth == 0 || depth > dims.len() {
+        return Err(format!("has indices of {depth} numbers for {} dimensions", dims.len()));
+    }
+    let run: usize = dims[depth..].iter().product();
+    let total = rows.iter().try_fold(run, |n, &d| n.checked_mul(d)).filter(|&n| n <= crate::tensor::MAX_ELEMENTS);
+    let mut places = Vec::with_capacity(total.ok_or("is too large")?);
+    for index in values.chunks_exact(depth) {
+        let mut first = 0;
+        for (&i, &extent) in index.iter().zip(dims) {
+            first = first * extent + axis_of(i, extent)?;
+        }
+        places.extend(first * run..(first + 1) * run);
+    }
+    Ok(places)
+}
+
+/// Whether an operator on two constants gives truth values.
+fn compares(op: &str) -> bool {
+    matches!(op, "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "And" | "Or" | "Xor")
+}
+
+fn of_ints(op: &str, x: i64, y: i64, like_fmod: bool) -> Option<i64> {
+    Some(match op {
+        "Add" => x.checked_add(y)?,
+        "Sub" => x.checked_sub(y)?,
+        "Mul" => x.checked_mul(y)?,
+        "Div" => x.checked_div(y)?,
+        // The sign of the divisor; of the dividend where the file asks for it.
+        "Mod" if like_fmod => x.checked_rem(y)?,
+        "Mod" => {
+            let rest = x.checked_rem(y)?;
+            if rest != 0 && (rest < 0) != (y < 0) { rest + y } else { rest }
+        }
+        "Pow" => x.checked_pow(u32::try_from(y).ok()?)?,
+        "Max" => x.max(y),
+        "Min" => x.min(y),
+        "Equal" => i64::from(x == y),
+        "Less" => i64::from(x < y),
+        "LessOrEqual" => i64::from(x <= y),
+        "Greater" => i64::from(x > y),
+        "GreaterOrEqual" => i64::from(x >= y),
+        "And" => i64::from(x != 0 && y != 0),
+        "Or" => i64::from(x != 0 || y != 0),
+        _ => i64::from((x != 0) != (y != 0)),
+    })
+}
+
+fn of_floats(op: &str, x: f32, y: f32) -> f32 {
+    match op {
+        "Add" => x + y,
+        "Sub" => x - y,
+        "Mul" => x * y,
+        "Div" => x / y,
+        "Mod" => x % y,
+        "Pow" => x.powf(y),
+        "Max" => x.max(y),
+        _ => x.min(y),
+    }
+}
+
+fn arithmetic(op: &str, a: &Constant, b: &Constant, like_fmod: bool) -> Result<Constant, String> {
+    let dims = broadcast(&[a, b], &[])?;
+    let (a_strides, b_strides) = (spread(&dims, &a.dims), spread(&dims, &b.dims));
+    let pairs = walk(&dims, &a_strides).zip(walk(&dims, &b_strides));
+    let values = match (&a.values, &b.values) {
+        (Values::Int(x), Values::Int(y)) => {
+            let one = |(i, j): (usize, usize)| of_ints(op, x[i], y[j], like_fmod);
+            Values::Int(pairs.map(one).collect::<Option<_>>().ok_or("overflows, or divides by 0")?)
+        }
+        _ => {
+            let (x, y) = (a.floats().ok_or("is of an unknown type")?, b.floats().ok_or("is of an unknown type")?);
+            if compares(op) {
+                let order = |(i, j): (usize, usize)| {
+                    let (x, y) = (x[i], y[j]);
+                    i64::from(match op {
+                        "Equal" => x == y,
+                        "Less" => x < y,
+                        "LessOrEqual" => x <= y,
+                        "Greater" => x > y,
+                        "GreaterOrEqual" => x >= y,
+                        "And" => x != 0.0 && y != 0.0,
+                        "Or" => x != 0.0 || y != 0.0,
+                        _ => (x != 0.0) != (y != 0.0),
+                    })
+                };
+                Values::Int(pairs.map(order).collect())
+            } else {
+                Values::Float(pairs.map(|(i, j)| of_floats(op, x[i], y[j])).collect())
+            }
+        }
+    };
+    Ok(Constant { dims, values })
+}

@@ -1,0 +1,275 @@
+//! What every connection is doing and for how long it may: nobody holds a place, or bytes, by waiting.
+//!
+//! A connection has a place until it ends. When all places are taken, one that only waits loses its own to the newcomer: first the
+//! one that has shown no token for longest, then the one that has asked for nothing for longest. Where all are at work, a few more
+//! places are there for health checks; whatever else is asked there is told to come back.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::{future, pin::Pin};
+
+use axum::body::{Body, Bytes};
+use http_body::{Frame, SizeHint};
+use tokio::sync::Notify;
+use tokio::time::{Duration, Instant, sleep_until};
+
+/// Places beyond the limit, for health checks.
+const RESERVE: usize = 8;
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Doing {
+    /// It shakes hands, sends a head, or asks for nothing.
+    Waiting,
+    /// A request is read, queued or computed; each of these has a limit of its own.
+    Asking,
+    /// An answer is being taken.
+    Taking,
+}
+
+/// How long a connection may do what it does.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// To ask for something.
+    pub(crate) waiting: Duration,
+    /// To take an answer.
+    pub(crate) taking: Duration,
+}
+
+#[derive(Debug)]
+struct State {
+    doing: Doing,
+    since: Instant,
+    /// Whether a request of it was allowed.
+    known: bool,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    number: u64,
+    begun: Instant,
+    /// Whether it has one of the places for health checks.
+    pub(crate) is_reserve: bool,
+    state: Mutex<State>,
+    changed: Notify,
+    displaced: AtomicBool,
+    all: Arc<Connections>,
+}
+
+/// All connections.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    places: usize,
+    inside: Mutex<Inside>,
+    left: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Inside {
+    next: u64,
+    connections: BTreeMap<u64, std::sync::Weak<Connection>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Connections {
+    pub(crate) fn new(places: usize) -> Arc<Self> {
+        Arc::new(Self { places: places.max(1), inside: Mutex::default(), left: Notify::new() })
+    }
+
+    /// A place for a connection, as soon as there is one.
+    pub(crate) async fn enter(self: &Arc<Self>) -> Arc<Connection> {
+        loop {
+            if let Some(connection) = self.try_enter() {
+                return connection;
+            }
+            self.left.notified().await;
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>) -> Option<Arc<Connection>> {
+        let mut inside = lock(&self.inside);
+        let count = inside.connections.len();
+        let displaced = if count < self.places { None } else { inside.longest_waiting() };
+        let is_reserve = count >= self.places && displaced.is_none();
+        if is_reserve && count >= self.places + RESERVE {
+            return None;
+        }
+        if let Some(number) = displaced
+            && let Some(connection) = inside.connections.remove(&number).and_then(|c| c.upgrade())
+        {
+            connection.displaced.store(true, Ordering::Relaxed);
+            connection.changed.notify_one();
+        }
+        let (now, number) = (Instant::now(), inside.next);
+        inside.next += 1;
+        let connection = Arc::new(Connection {
+            number,
+            begun: now,
+            is_reserve,
+            state: Mutex::new(State { doing: Doing::Waiting, since: now, known: false }),
+            changed: Notify::new(),
+            displaced: AtomicBool::new(false),
+            all: self.clone(),
+        });
+        inside.connections.insert(number, Arc::downgrade(&connection));
+        Some(connection)
+    }
+}
+
+impl Inside {
+    /// The connection whose place a newcomer may take: unknown ones first, then whoever has waited for longest.
+    fn longest_waiting(&self) -> Option<u64> {
+        let waiting = self.connections.iter().filter_map(|(&number, connection)| {
+            let connection = connection.upgrade()?;
+            let state = lock(&connection.state);
+            (state.doing == Doing::Waiting).then_some((state.known, state.since, number))
+        });
+        waiting.min().map(|(_, _, number)| number)
+    }
+}
+
+impl Connection {
+    fn set(&self, doing: Doing) {
+        let mut state = lock(&self.state);
+        (state.doing, state.since) = (doing, Instant::now());
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// A request's head is there.
+    pub(crate) fn asks(&self) {
+        self.set(Doing::Asking);
+    }
+
+    /// A request was allowed.
+    pub(crate) fn is_known(&self) {
+        lock(&self.state).known = true;
+    }
+
+    /// How long it has been open.
+    pub(crate) fn age(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The answer's body; while it is there, the connection is taking it.
+    pub(crate) fn takes(self: &Arc<Self>, body: Body) -> Body {
+        self.set(Doing::Taking);
+        Body::new(Taken { body, connection: self.clone() })
+    }
+
+    /// Returns when the connection must end: it waits or takes for too long, or another one takes its place. Whoever holds the
+    /// connection's bytes drops them then: this does not depend on the connection being looked at by anybody.
+    pub(crate) async fn overdue(&self, times: Times) -> &'static str {
+        loop {
+            if self.displaced.load(Ordering::Relaxed) {
+                return "another connection needed its place";
+            }
+            let (doing, since) = {
+                let state = lock(&self.state);
+                (state.doing, state.since)
+            };
+            let (limit, why) = match doing {
+                Doing::Waiting => (Some(times.waiting), "it asked for nothing"),
+                Doing::Taking => (Some(times.taking), "it did not take its answer"),
+                Doing::Asking => (None, ""),
+            };
+            let end = async {
+                match limit {
+                    Some(limit) => sleep_until(since + limit).await,
+                    None => future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = end => return why,
+                () = self.changed.notified() => {}
+            }
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        lock(&self.all.inside).connections.remove(&self.number);
+        self.all.left.notify_one();
+    }
+}
+
+/// A body that says when it has been taken.
+struct Taken {
+    body: Body,
+    connection: Arc<Connection>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.connection.set(Doing::Waiting);
+    }
+}
+
+impl http_body::Body for Taken {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: Times = Times { waiting: Duration::from_millis(50), taking: Duration::from_millis(100) };
+
+    #[tokio::test]
+    async fn strangers_lose_their_places_first_and_health_checks_find_one() {
+        let all = Connections::new(3);
+        let stranger = all.try_enter().unwrap();
+        let known = all.try_enter().unwrap();
+        let busy = all.try_enter().unwrap();
+        known.is_known();
+        busy.asks();
+        let second = all.try_enter().unwrap();
+        assert!(stranger.displaced.load(Ordering::Relaxed) && !second.is_reserve);
+        second.asks();
+        let third = all.try_enter().unwrap();
+        assert!(known.displaced.load(Ordering::Relaxed) && !third.is_reserve);
+        third.asks();
+        // All are at work: what comes now gets a place for health checks, and only so many do.
+        let reserve: Vec<_> = (0..RESERVE).map(|_| all.try_enter().unwrap()).inspect(|c| c.asks()).collect();
+        assert!(reserve.iter().all(|c| c.is_reserve));
+        assert!(all.try_enter().is_none());
+        drop(busy);
+        assert!(all.try_enter().is_some());
+    }
+
+    #[tokio::test]
+    async fn every_state_but_our_own_work_ends_by_itself() {
+        let all = Connections::new(3);
+        let connection = all.try_enter().unwrap();
+        assert_eq!(connection.overdue(TIMES).await, "it asked for nothing");
+        connection.asks();
+        assert!(tokio::time::timeout(4 * TIMES.taking, connection.overdue(TIMES)).await.is_err());
+        let body = connection.takes(Body::from("x"));
+        assert_eq!(connection.overdue(TIMES).await, "it did not take its answer");
+        drop(body);
+        assert_eq!(connection.overdue(TIMES).await, "it asked for nothing");
+    }
+}
