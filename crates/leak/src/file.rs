@@ -341,7 +341,7 @@ mod tests {
         assert!(why.contains("\"other.onnx\" with 2 linear layers (fc, fc) and 59 weights"), "{why}");
         let forged = error(&text.replace("test", "\\u001b[2J"));
         assert!(forged.contains("control characters"), "{forged}");
-        assert!(error(&text.replace("36", "35")).contains("35"));
+        assert!(error(&text.replace("36", "35")).contains("59 weights"));
         assert!(error("{}").contains("format"));
         for wrong in ["[[0, 37]]", "[[3, 3]]", "[[4, 6], [6, 7]]", "[[4, 6], [1, 2]]", "[[0]]"] {
             let text = text.replacen(

@@ -249,6 +249,11 @@ fn tls_fault(error: &rustls::Error) -> String {
         C::UnknownIssuer => {
             "nobody whom this machine trusts has signed its certificate: --ca-cert FILE names who has".into()
         }
+        C::BadSignature => {
+            "its certificate names an authority that this machine trusts, and was signed by another one of that name: \
+             --ca-cert FILE names who has signed it"
+                .into()
+        }
         C::InvalidPurpose | C::InvalidPurposeContext { .. } => {
             "its certificate was not made for servers: make one with extendedKeyUsage=serverAuth".into()
         }

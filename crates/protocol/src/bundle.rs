@@ -312,7 +312,7 @@ struct Described {
 
 fn read_layers(bytes: &[u8], outline: &Outline, paid: &[u64]) -> Result<Vec<Described>, ProtocolError> {
     let mut r = Reader::new(bytes);
-    let count = r.count(MAX_LAYERS.min(paid.len()), "layers")?;
+    let count = r.count(MAX_LAYERS, "layers")?;
     let mut layers: Vec<Described> = vec![];
     for (node, linear) in outline.graph().linear_nodes() {
         // The operators of a node are either one that takes all of its columns or several that share them.
@@ -321,7 +321,7 @@ fn read_layers(bytes: &[u8], outline: &Outline, paid: &[u64]) -> Result<Vec<Desc
             if layers.len() == count {
                 return Err(r.malformed("a layer for every linear node").into());
             }
-            let layer = read_layer(&mut r, outline, (node, linear), paid[layers.len()])?;
+            let layer = read_layer(&mut r, outline, (node, linear), paid.get(layers.len()).copied().unwrap_or(0))?;
             let whole = match &layer.columns {
                 Columns::All => true,
                 Columns::Some { of, chosen } => {

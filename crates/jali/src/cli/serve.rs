@@ -54,6 +54,9 @@ pub(super) struct ServeArgs {
     /// Open connections
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     max_connections: u32,
+    /// Longest time for a client to take an answer, and to ask for something, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
+    answer_time: u16,
     /// Threads that compute; these may move between cores [default: one bound to each core]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -85,6 +88,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         max_body: usize::try_from(args.max_body)?,
         max_memory: usize::try_from(args.max_memory)?,
         max_connections: args.max_connections as usize,
+        answer_time: std::time::Duration::from_secs(args.answer_time.into()),
         ..defaults
     };
     let tls = args.tls_cert.clone().zip(args.tls_key.clone());
