@@ -5,9 +5,13 @@ use std::io::{BufReader, BufWriter, Cursor, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
+use jali_leak::{Origin, Plan};
+use jali_mask::SealEntropy;
+use jali_model::QuantModel;
 use jali_net::hex;
-use jali_operator::{Bundle, Kind};
-use jali_protocol::{Sealed, Server, StoredClient};
+use jali_operator::{Bundle, Kind, OperatorError};
+use jali_pack::Costs;
+use jali_protocol::{LayerReport, ProtocolError, Sealed, SealedTo, Server, StoredClient};
 use jali_ring::Kernel;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
@@ -38,52 +42,149 @@ pub struct Written {
     pub content_hash: [u8; 32],
 }
 
-/// Writes both bundles of a sealed network into a folder, which is made if it is missing. The client's can be read by its
-/// owner alone (mode 0600), and is locked if there is a passphrase.
+/// Both bundles of a sealed network, and what sealing did.
+#[derive(Debug)]
+pub struct SealedFiles {
+    /// For the server.
+    pub server: Written,
+    /// For the client: secret.
+    pub client: Written,
+    /// Public id of the sealed model.
+    pub id: [u8; 16],
+    /// Layer by layer.
+    pub report: Vec<LayerReport>,
+}
+
+/// What is sealed, and under what.
+#[derive(Debug)]
+pub struct ToSeal<'a> {
+    /// The network.
+    pub model: &'a QuantModel,
+    /// What may be open.
+    pub plan: &'a Plan,
+    /// Costs that choose rings and layouts.
+    pub costs: &'a Costs,
+    /// Where the plan comes from, for the client's bundle.
+    pub origin: Option<Origin>,
+    /// Locks the client's bundle.
+    pub passphrase: Option<&'a SecretString>,
+}
+
+/// Seals a network into two bundles in a folder, which is made if it is missing. Rows go to the file as they are sealed. The client's
+/// bundle can be read by its owner alone (mode 0600), and is locked if there is a passphrase.
 ///
 /// # Errors
-/// [`JaliError::Write`]; nothing that was there before is changed unless both could be written whole.
+/// [`JaliError::Protocol`] for what cannot be sealed; [`JaliError::Write`]; nothing that was there before is changed unless both could be
+/// written whole.
+pub fn seal(
+    what: ToSeal<'_>,
+    entropy: &SealEntropy,
+    folder: &Path,
+    progress: impl FnMut(usize),
+) -> Result<SealedFiles, JaliError> {
+    let ToSeal { model, plan, costs, origin, passphrase } = what;
+    let files = Aside::new(folder)?;
+    let sink = BufWriter::new(files.server.as_file());
+    let sealed = jali_protocol::seal_to(model, plan, costs, entropy, sink, progress);
+    let SealedTo { mut client, server_hash, report, .. } = sealed.map_err(|e| files.failed(e))?;
+    if let Some(origin) = origin {
+        client.set_origin(origin);
+    }
+    let id = client.id();
+    let client_hash = files.write_client(passphrase, |sink| Ok(client.write(sink)?.1))?;
+    let (server, client) = files.place(folder, server_hash, client_hash)?;
+    Ok(SealedFiles { server, client, id, report })
+}
+
+/// Writes both bundles of a network that was sealed in memory, as [`seal`] does.
+///
+/// # Errors
+/// [`JaliError::Write`].
 pub fn write(
     sealed: &Sealed,
     folder: &Path,
     passphrase: Option<&SecretString>,
 ) -> Result<(Written, Written), JaliError> {
-    let fail = |path: &Path, e: &dyn std::fmt::Display| JaliError::Write { path: path.into(), why: e.to_string() };
-    std::fs::create_dir_all(folder).map_err(|e| fail(folder, &e))?;
-    let (server, client) = (folder.join(SERVER), folder.join(CLIENT));
-    remove_stale(folder);
-    let prefix = format!("{SEALING}{}-", std::process::id());
-    let aside = || NamedTempFile::with_prefix_in(&prefix, folder).map_err(|e| fail(folder, &e));
-    let (mut server_file, mut client_file) = (aside()?, aside()?);
+    let files = Aside::new(folder)?;
+    let fail = |e: std::io::Error| JaliError::Write { path: folder.join(SERVER), why: e.to_string() };
+    files.server.as_file().write_all(&sealed.server).map_err(fail)?;
+    let bundle = Bundle::open(Cursor::new(&sealed.server), Kind::Server).map_err(|e| files.failed(e.into()))?;
+    let client_hash = files.write_client(passphrase, |sink| Ok(sealed.client.write(sink)?.1))?;
+    files.place(folder, bundle.content_hash(), client_hash)
+}
 
-    let (_, server_hash) =
-        sealed.write_server(BufWriter::new(server_file.as_file_mut())).map_err(|e| fail(&server, &e))?;
-    let client_hash = match passphrase {
-        None => sealed.client.write(BufWriter::new(client_file.as_file_mut())).map_err(|e| fail(&client, &e))?.1,
-        Some(passphrase) => {
-            let encryptor = age::Encryptor::with_user_passphrase(passphrase.clone());
-            let sink = BufWriter::new(client_file.as_file_mut());
-            let sink = encryptor.wrap_output(sink).map_err(|e| fail(&client, &e))?;
-            let (sink, hash) = sealed.client.write(sink).map_err(|e| fail(&client, &e))?;
-            sink.finish().and_then(|mut sink| sink.flush()).map_err(|e| fail(&client, &e))?;
-            hash
-        }
-    };
-    readable_by_all(server_file.as_file()).map_err(|e| fail(&server, &e))?;
-    // Both are whole and on the disk before either name changes. The two renames are not one: a crash between them leaves
-    // bundles of two sealings, which the first request tells (the server holds another model).
-    for (file, path) in [(&server_file, &server), (&client_file, &client)] {
-        file.as_file().sync_all().map_err(|e| fail(path, &e))?;
+/// Two files beside those that they are going to replace.
+struct Aside {
+    folder: PathBuf,
+    server: NamedTempFile,
+    client: NamedTempFile,
+}
+
+/// A sink that may lock what goes through it.
+type Sink<'a> = Box<dyn Write + 'a>;
+
+impl Aside {
+    fn new(folder: &Path) -> Result<Self, JaliError> {
+        let fail = |e: std::io::Error| JaliError::Write { path: folder.into(), why: e.to_string() };
+        std::fs::create_dir_all(folder).map_err(fail)?;
+        remove_stale(folder);
+        let prefix = format!("{SEALING}{}-", std::process::id());
+        let aside = || NamedTempFile::with_prefix_in(&prefix, folder).map_err(fail);
+        Ok(Self { folder: folder.into(), server: aside()?, client: aside()? })
     }
-    let place = |file: NamedTempFile, path: PathBuf, content_hash| -> Result<Written, JaliError> {
-        let file = file.persist(&path).map_err(|e| fail(&path, &e.error))?;
-        let bytes = file.metadata().map_err(|e| fail(&path, &e))?.len();
-        Ok(Written { path, bytes, content_hash })
-    };
-    let written = (place(server_file, server, server_hash)?, place(client_file, client, client_hash)?);
-    // The names, too, have to reach the disk.
-    File::open(folder).and_then(|f| f.sync_all()).map_err(|e| fail(folder, &e))?;
-    Ok(written)
+
+    /// A failure of the file itself is told as one.
+    fn failed(&self, e: ProtocolError) -> JaliError {
+        match e {
+            ProtocolError::Operator(OperatorError::Io(why)) => {
+                JaliError::Write { path: self.folder.join(SERVER), why }
+            }
+            other => other.into(),
+        }
+    }
+
+    /// Writes the client's bundle, locked if there is a passphrase, and returns what `write` does.
+    fn write_client<T>(
+        &self,
+        passphrase: Option<&SecretString>,
+        write: impl FnOnce(Sink<'_>) -> Result<T, ProtocolError>,
+    ) -> Result<T, JaliError> {
+        let fail = |e: &dyn std::fmt::Display| JaliError::Write { path: self.folder.join(CLIENT), why: e.to_string() };
+        let sink = BufWriter::new(self.client.as_file());
+        let Some(passphrase) = passphrase else {
+            return write(Box::new(sink)).map_err(|e| fail(&e));
+        };
+        let encryptor = age::Encryptor::with_user_passphrase(passphrase.clone());
+        let mut sink = encryptor.wrap_output(sink).map_err(|e| fail(&e))?;
+        let result = write(Box::new(&mut sink)).map_err(|e| fail(&e))?;
+        sink.finish().and_then(|mut sink| sink.flush()).map_err(|e| fail(&e))?;
+        Ok(result)
+    }
+
+    /// Gives both their names, once they are whole and on the disk. The two renames are not one: a crash between them leaves bundles of
+    /// two sealings, which the first request tells (the server holds another model).
+    fn place(
+        self,
+        folder: &Path,
+        server_hash: [u8; 32],
+        client_hash: [u8; 32],
+    ) -> Result<(Written, Written), JaliError> {
+        let fail = |path: &Path, e: &dyn std::fmt::Display| JaliError::Write { path: path.into(), why: e.to_string() };
+        let (server, client) = (folder.join(SERVER), folder.join(CLIENT));
+        readable_by_all(self.server.as_file()).map_err(|e| fail(&server, &e))?;
+        for (file, path) in [(&self.server, &server), (&self.client, &client)] {
+            file.as_file().sync_all().map_err(|e| fail(path, &e))?;
+        }
+        let place = |file: NamedTempFile, path: PathBuf, content_hash| -> Result<Written, JaliError> {
+            let file = file.persist(&path).map_err(|e| fail(&path, &e.error))?;
+            let bytes = file.metadata().map_err(|e| fail(&path, &e))?.len();
+            Ok(Written { path, bytes, content_hash })
+        };
+        let written = (place(self.server, server, server_hash)?, place(self.client, client, client_hash)?);
+        // The names, too, have to reach the disk.
+        File::open(folder).and_then(|f| f.sync_all()).map_err(|e| fail(folder, &e))?;
+        Ok(written)
+    }
 }
 
 #[cfg(unix)]

@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use jali_leak::LeakError;
+use jali_mask::MaskError;
 use jali_model::ModelError;
 use jali_net::NetError;
+use jali_operator::OperatorError;
 use jali_protocol::ProtocolError;
 use jali_ring::RingError;
 
@@ -133,6 +135,25 @@ pub enum JaliError {
         /// What is wrong.
         why: String,
     },
+}
+
+impl JaliError {
+    /// Whether memory ran out, or would.
+    pub fn is_out_of_memory(&self) -> bool {
+        let ring = |e: &RingError| matches!(e, RingError::NoMemory { .. });
+        let of_mask = |e: &MaskError| matches!(e, MaskError::Ring(e) if ring(e));
+        match self {
+            Self::Memory { .. } => true,
+            Self::Ring(e) => ring(e),
+            Self::Protocol(fault) | Self::Bundle { fault, .. } => match fault {
+                ProtocolError::Ring(e) | ProtocolError::Operator(OperatorError::Ring(e)) => ring(e),
+                ProtocolError::Mask(e) | ProtocolError::Operator(OperatorError::Mask(e)) => of_mask(e),
+                ProtocolError::Operator(OperatorError::Memory { .. }) => true,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
 }
 
 /// What is wrong with an image. Each has its own exit code in the command.

@@ -80,7 +80,7 @@ pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
 pub fn read_model_file(path: &Path) -> Result<Imported, JaliError> {
     let bytes = read_bounded(path, MAX_MODEL)?;
     let mut external = |data: &External| read_external(path, data);
-    onnx::import_with(&bytes, &mut external).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
+    onnx::import_owned(bytes, &mut external).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
 }
 
 /// The bytes of a constant in another file. The model names the file: only one in its own folder, or below, is opened. Links

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use jali_leak::Plan;
 use jali_mask::{AnswerKind, RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{QuantModel, Tensor, integer};
-use jali_operator::EncodedLayer;
+use jali_operator::OperatorError;
 use jali_pack::Costs;
 use jali_protocol::awake::in_pool;
-use jali_protocol::{Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, Sealed, Server};
+use jali_protocol::{
+    Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, SealedTo, Server,
+};
 use jali_ring::Kernel;
 
 use crate::{JaliError, memory};
@@ -136,10 +138,15 @@ impl Session {
         kernel: Kernel,
         progress: impl FnMut(usize),
     ) -> Result<Self, JaliError> {
-        memory::check(&model, plan, costs, memory::of_process)?;
+        memory::check(&model, plan, costs, |needs| needs.process)?;
         let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
-        let sealed = jali_protocol::seal(&model, plan, costs, &entropy, progress)?;
-        let (server, sealed_bytes, client, report) = hand_over(sealed, kernel)?;
+        let layers = jali_protocol::forecast(&model, plan, costs)?;
+        let sealed_bytes: usize = layers.iter().map(|l| l.bytes).sum();
+        let what = (&model, plan, costs);
+        let Made { server, client, report, sealed_bytes } = match sealed_bytes <= memory::IN_MEMORY {
+            true => in_memory(what, &entropy, kernel, progress)?,
+            false => through_a_file(what, &entropy, kernel, progress)?,
+        };
         Ok(Self { model, client, server: Arc::new(server), report, sealed_bytes, counter: 0, prepared: vec![] })
     }
 
@@ -239,32 +246,52 @@ impl Session {
     }
 }
 
-/// Above so many bytes the server's bundle goes through a file: what large networks take in memory at once decides whether
-/// they run, so there is one form of the matrices at a time.
-const IN_MEMORY: usize = 256 << 20;
+/// Both sides of a network that was sealed.
+struct Made {
+    server: Server,
+    client: ClientModel,
+    report: Vec<LayerReport>,
+    sealed_bytes: usize,
+}
 
-/// The server as it loads from its bundle, the bundle's length, and the client's part.
-fn hand_over(sealed: Sealed, kernel: Kernel) -> Result<(Server, usize, ClientModel, Vec<LayerReport>), JaliError> {
-    // We made the bundle: its size is as large as the owner wants it.
-    const ANY_SIZE: usize = usize::MAX;
-    if sealed.server.iter().map(EncodedLayer::bytes).sum::<usize>() <= IN_MEMORY {
-        let bytes = sealed.server_bytes()?;
-        let Sealed { client, report, server: encoded } = sealed;
-        drop(encoded);
-        let server = Server::load(&bytes, kernel, ANY_SIZE).map_err(ProtocolError::from)?;
-        return Ok((server, bytes.len(), client, report));
-    }
+type What<'a> = (&'a QuantModel, &'a Plan, &'a Costs);
+
+// We make the bundle: its size is as large as the owner wants it.
+const ANY_SIZE: usize = usize::MAX;
+
+fn in_memory(
+    (model, plan, costs): What<'_>,
+    entropy: &SealEntropy,
+    kernel: Kernel,
+    progress: impl FnMut(usize),
+) -> Result<Made, JaliError> {
+    let SealedTo { sink, client, report, .. } =
+        jali_protocol::seal_into(model, plan, costs, entropy, vec![], progress)?;
+    let server = Server::load(&sink, kernel, ANY_SIZE).map_err(ProtocolError::from)?;
+    Ok(Made { server, client, report, sealed_bytes: sink.len() })
+}
+
+fn through_a_file(
+    (model, plan, costs): What<'_>,
+    entropy: &SealEntropy,
+    kernel: Kernel,
+    progress: impl FnMut(usize),
+) -> Result<Made, JaliError> {
     let fail = |why: String| JaliError::Write { path: std::env::temp_dir(), why };
     // It has no name: nothing is left behind. Nothing in it is secret.
-    let mut file = tempfile::tempfile().map_err(|e| fail(e.to_string()))?;
-    sealed.write_server(BufWriter::new(&mut file)).map_err(|e| fail(e.to_string()))?;
-    let Sealed { client, report, server: encoded } = sealed;
-    drop(encoded);
+    let file = tempfile::tempfile().map_err(|e| fail(e.to_string()))?;
+    let sealed = jali_protocol::seal_into(model, plan, costs, entropy, BufWriter::new(file), progress);
+    let SealedTo { sink, client, report, .. } = sealed.map_err(|e| match e {
+        ProtocolError::Operator(OperatorError::Io(why)) => fail(why),
+        other => other.into(),
+    })?;
+    let mut file = sink.into_inner().map_err(|e| fail(e.to_string()))?;
     let length = file.seek(SeekFrom::End(0)).map_err(|e| fail(e.to_string()))?;
     file.rewind().map_err(|e| fail(e.to_string()))?;
     let server = Server::read(BufReader::new(file), kernel, ANY_SIZE).map_err(ProtocolError::from)?;
-    Ok((server, length as usize, client, report))
+    Ok(Made { server, client, report, sealed_bytes: length as usize })
 }
+
 
 /// Whether sums and output are those of the integer reference.
 fn equals_reference(

@@ -15,6 +15,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::MaskError;
 use crate::answer::{Answer, AnswerForm};
+use crate::seal::MatrixShape;
 use crate::store::inner_product;
 
 /// Independent scalars per limb.
@@ -84,36 +85,52 @@ impl Drop for CheckKey {
     }
 }
 
-/// `sum_o alpha[o]*rows[o]`, `alpha[limb][row]`. A row that is held modulo the first primes only has no part in the other limbs.
-fn combination<'p>(
-    ring: &Ring,
-    alpha: &[impl AsRef<[u64]>],
-    rows: impl Iterator<Item = &'p Poly<Ntt>> + Clone,
-) -> Poly<Ntt> {
-    let mut sum = ring.zero();
-    for (l, alpha) in alpha.iter().enumerate() {
-        for (row, &alpha) in rows.clone().zip(alpha.as_ref()).filter(|(row, _)| row.limbs() > l) {
-            ring.add_scaled(l, sum.limb_mut(l), row.limb(l), alpha);
-        }
-    }
-    sum
+/// The vectors `U` of a matrix while its rows are being sealed: `U[i] = sum_o alpha[o]*W~[o][i]`, one element for every tile.
+pub(crate) struct CheckVectors {
+    /// `[scalar][tile]`.
+    sums: [Zeroizing<Vec<Poly<Ntt>>>; SCALARS],
+    block_tiles: usize,
+    block_rows: usize,
 }
 
-/// `U`, one element per tile, for the rows `W~`, in so many blocks with tiles of their own, and scalars `[limb][row]`. A row that is held modulo the first primes
-/// only has no part in the other limbs, here and in [`CheckKey::verify`]: nothing of it comes back there.
-pub(crate) fn vector(
-    ring: &Ring,
-    rows: &[Vec<Poly<Ntt>>],
-    blocks: usize,
-    alpha: &[Vec<u64>],
-) -> Zeroizing<Vec<Poly<Ntt>>> {
-    let (tiles, block_rows) = (rows.first().map_or(0, Vec::len), rows.len() / blocks);
-    let element = |i: usize| {
-        let (block, tile) = (i / tiles * block_rows..(i / tiles + 1) * block_rows, i % tiles);
-        let alpha: Vec<&[u64]> = alpha.iter().map(|a| &a[block.clone()]).collect();
-        combination(ring, &alpha, rows[block].iter().map(|row| &row[tile]))
-    };
-    Zeroizing::new((0..blocks * tiles).into_par_iter().map(element).collect())
+impl CheckVectors {
+    /// Of a matrix without rows so far.
+    pub(crate) fn new(ring: &Ring, shape: MatrixShape) -> Self {
+        let zeros = || Zeroizing::new((0..shape.blocks * shape.tiles).map(|_| ring.zero()).collect());
+        Self { sums: [(); SCALARS].map(|()| zeros()), block_tiles: shape.tiles, block_rows: shape.rows / shape.blocks }
+    }
+
+    /// Adds rows from `first` on, each with its tiles, under the scalars `[scalar][limb][row]` of all rows. A row that is held modulo the
+    /// first primes only has no part in the other limbs, here and in [`CheckKey::verify`]: nothing of it comes back there.
+    pub(crate) fn add(
+        &mut self,
+        ring: &Ring,
+        alphas: &[Vec<Vec<u64>>; SCALARS],
+        first: usize,
+        rows: &[Vec<Poly<Ntt>>],
+    ) {
+        let (block_tiles, block_rows) = (self.block_tiles, self.block_rows);
+        for (sums, alpha) in self.sums.iter_mut().zip(alphas) {
+            // Blocks that these rows belong to.
+            let blocks = first / block_rows..(first + rows.len()).div_ceil(block_rows);
+            let tiles = &mut sums[blocks.start * block_tiles..blocks.end * block_tiles];
+            tiles.par_iter_mut().enumerate().for_each(|(i, sum)| {
+                let (block, tile) = (blocks.start + i / block_tiles, i % block_tiles);
+                let own = (block * block_rows).max(first)..((block + 1) * block_rows).min(first + rows.len());
+                for row in own {
+                    let element = &rows[row - first][tile];
+                    for l in 0..element.limbs() {
+                        ring.add_scaled(l, sum.limb_mut(l), element.limb(l), alpha[l][row]);
+                    }
+                }
+            });
+        }
+    }
+
+    /// For either scalar the whole vector.
+    pub(crate) fn vectors(&self) -> [&[Poly<Ntt>]; SCALARS] {
+        self.sums.each_ref().map(|sums| &sums[..])
+    }
 }
 
 impl CheckKey {

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::AnswerForm;
-use crate::check::{self, CheckKey, SCALARS};
+use crate::check::{CheckKey, CheckVectors, SCALARS};
 use crate::noise::{NoiseReport, RowNorms};
 use crate::unmask::Unmasking;
 use crate::{AnswerKind, MaskError, Parameters, SealEntropy, Wanted};
@@ -63,6 +63,19 @@ pub struct SealedLayer {
     pub a_seed: [u8; 32],
     /// The matrix.
     pub rows: Vec<SealedRow>,
+}
+
+impl SealedLayer {
+    /// What is known of it before its rows.
+    pub fn head(&self) -> SealedHead {
+        SealedHead {
+            id: self.id,
+            parameters: self.parameters.clone(),
+            wanted: self.wanted.clone(),
+            shape: MatrixShape { rows: self.rows.len(), blocks: self.blocks, tiles: self.tiles },
+            a_seed: self.a_seed,
+        }
+    }
 }
 
 /// The client's part of one layer: secret.
@@ -166,11 +179,11 @@ impl LayerKey {
 
 /// One row while it is being sealed.
 struct SealedWork {
-    row: SealedRow,
     /// `W~` in the NTT domain, hidden or open.
     lifted: Vec<Poly<Ntt>>,
     secret: Option<(Key, Zeroizing<Poly<Ntt>>)>,
-    hint: Poly<Ntt>,
+    /// `sum_i W~[i]*a[i]`, if it is wanted.
+    hint: Option<Poly<Ntt>>,
     norms: RowNorms,
 }
 
@@ -184,13 +197,16 @@ struct Scope<'a> {
     entropy: &'a SealEntropy,
 }
 
-/// Numbers of rows, blocks and tiles of a matrix.
-#[derive(Debug, Clone, Copy)]
-struct MatrixShape {
-    rows: usize,
-    blocks: usize,
-    /// Of every block.
-    tiles: usize,
+/// Numbers of rows, blocks and tiles of a matrix. It is block-diagonal: equally many rows for each block (1 for a dense one), one block after
+/// the other, and every row holds the tiles of its block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MatrixShape {
+    /// Of all blocks together.
+    pub rows: usize,
+    /// Blocks with tiles of their own.
+    pub blocks: usize,
+    /// Tiles of every block.
+    pub tiles: usize,
 }
 
 impl<'a> Scope<'a> {
@@ -220,19 +236,201 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// Seals a layer. `input_bound` is the largest absolute value that a request may hold. The matrix is block-diagonal with so many
-/// `blocks` (1 for a dense one): equally many rows each, one block after the other, and every row holds the tiles of its block. Blocks follow
-/// from the layer's shape, as everything does that the server sees of a hidden row; within a block nothing is skipped.
+/// A matrix to be sealed. Rows are asked for when they are needed, twice each: all of them need not be in memory together.
+pub struct PlainMatrix<'a> {
+    /// Its shape.
+    pub shape: MatrixShape,
+    /// Which rows the plan allows (and sealing chose) to store in the clear.
+    pub open: &'a [bool],
+    /// One row: a sparse element for every tile of its block, indices rising.
+    pub row: &'a (dyn Fn(usize) -> Vec<Tile> + Sync),
+}
+
+impl std::fmt::Debug for PlainMatrix<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PlainMatrix").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+/// Whether the key of a layer keeps what unmasks its answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeepHints {
+    /// It does: requests can be made at once.
+    Yes,
+    /// It does not: the key is stored, and whoever reads it gets hints from the server.
+    No,
+}
+
+/// Bytes of sealed rows that are in memory at a time, beside one row for every thread.
+const ROWS_AT_ONCE: usize = 8 << 20;
+
+/// Rows of so many tiles, of so many in all, that are sealed together: for what sealing takes.
+pub fn rows_together(ring: &Ring, tiles: usize, rows: usize) -> usize {
+    let row = tiles.saturating_mul(ring.limbs() * ring.degree() * 8).max(1);
+    (ROWS_AT_ONCE / row).max(rayon::current_num_threads()).min(rows)
+}
+
+/// The public part of a sealed layer that is known before its rows.
+#[derive(Debug, Clone)]
+pub struct SealedHead {
+    /// Model and position.
+    pub id: LayerId,
+    /// The ring (the plaintext modulus in it is not sent to the server).
+    pub parameters: Parameters,
+    /// Coefficients that the client asks for.
+    pub wanted: Wanted,
+    /// Shape of the matrix.
+    pub shape: MatrixShape,
+    /// Seed of the public vector `a`: see [`expand_public`].
+    pub a_seed: [u8; 32],
+}
+
+/// What sealing one layer needs to know beside its rows.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerSetting<'a> {
+    /// The ring.
+    pub parameters: &'a Parameters,
+    /// Model and position.
+    pub id: LayerId,
+    /// Coefficients that the client is going to ask for.
+    pub wanted: &'a Wanted,
+    /// The largest absolute value that a request may hold.
+    pub input_bound: i64,
+    /// What the client is going to ask for.
+    pub kind: AnswerKind,
+}
+
+impl LayerSetting<'_> {
+    fn scope<'e>(&'e self, shape: MatrixShape, entropy: &'e SealEntropy) -> Scope<'e> {
+        Scope::new(self.parameters, self.id, shape, self.wanted, entropy)
+    }
+
+    /// The public part of the layer, before any row is sealed.
+    ///
+    /// # Errors
+    /// [`MaskError::Shape`] for a matrix without rows, tiles or equal blocks, or with rows that are too long.
+    pub fn head(&self, shape: MatrixShape, entropy: &SealEntropy) -> Result<SealedHead, MaskError> {
+        let MatrixShape { rows, blocks, tiles } = shape;
+        if tiles == 0 || rows == 0 {
+            return Err(MaskError::Shape { what: "rows and tiles of a layer", expected: 1, got: 0 });
+        }
+        if blocks == 0 || !rows.is_multiple_of(blocks) {
+            return Err(MaskError::Shape { what: "rows of equal blocks", expected: blocks, got: rows });
+        }
+        if tiles > MAX_LAZY_PRODUCTS {
+            // The server's kernel could not add them up.
+            return Err(MaskError::Shape { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
+        }
+        Ok(SealedHead {
+            id: self.id,
+            parameters: self.parameters.clone(),
+            wanted: self.wanted.clone(),
+            shape,
+            // The seed of `a` is public and belongs to this layer of this model alone.
+            a_seed: *self.scope(shape, entropy).key("jali 2 seal: public seed of a", &[]),
+        })
+    }
+}
+
+/// Seals a layer row by row; `emit` gets the sealed rows in order, some at a time.
 ///
 /// One entropy gives a row the same sealed bytes as long as everything that enters them is the same: the row and its plan, its
 /// index, the numbers of rows, blocks and tiles, the wanted coefficients, the parameters, model and layer. Any change of any of
-/// these draws a new secret, new errors, and (but for the row itself) a new public vector (condition 1).
+/// these draws a new secret, new errors, and (but for the row itself) a new public vector (condition 1). Within a block nothing is
+/// skipped: what the server sees of a hidden row follows from the layer's shape.
 ///
 /// The caller's layout answers for `t`: every wanted sum of products must lie in `[-t/2, t/2)`.
 ///
 /// # Errors
-/// [`MaskError::Shape`] if rows differ in length, are empty, or their indices do not rise or leave the ring;
-/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a bound below zero or above 2^31 - 1; [`MaskError::Entropy`].
+/// [`MaskError::Shape`] if rows have another number of tiles, or their indices do not rise or leave the ring;
+/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a bound below zero or above 2^31 - 1; [`MaskError::Entropy`]; those of `emit`.
+pub fn seal_matrix<E: From<MaskError>>(
+    setting: LayerSetting<'_>,
+    matrix: &PlainMatrix<'_>,
+    keep: KeepHints,
+    entropy: &SealEntropy,
+    mut emit: impl FnMut(Vec<SealedRow>) -> Result<(), E>,
+) -> Result<LayerKey, E> {
+    let LayerSetting { parameters, id, wanted, input_bound, kind } = setting;
+    // Hints that come with every answer are not kept.
+    let keep = if kind.second_component { KeepHints::No } else { keep };
+    let SealedHead { a_seed, shape, .. } = setting.head(matrix.shape, entropy)?;
+    let (ring, MatrixShape { rows, blocks, tiles }) = (parameters.ring(), shape);
+    parameters.fit_for_checking()?;
+    check_bound(input_bound)?;
+    if matrix.open.len() != rows {
+        return Err(MaskError::Shape { what: "rows that are open or not", expected: rows, got: matrix.open.len() }.into());
+    }
+    let scope = setting.scope(shape, entropy);
+    let digest = |o: usize| -> Result<Key, MaskError> {
+        let row = (matrix.row)(o);
+        check_row(&row, tiles, ring.degree())?;
+        Ok(row_digest(&PlainRow { tiles: &row, open: matrix.open[o] }))
+    };
+    let digests: Vec<Key> = (0..rows).into_par_iter().map(digest).collect::<Result<_, _>>()?;
+    let content = Zeroizing::new(digests.iter().flat_map(|d| **d).collect::<Vec<u8>>());
+    // Fresh for every sealing, also of the same rows with the same entropy.
+    let fresh = entropy.fresh()?;
+    let check_key = scope.key("jali 2 seal: check scalars", &[&*fresh, &content]);
+    let sealing = scope.key("jali 2 seal: name of the sealing", &[&*fresh, &content]);
+    let alphas = check_scalars(ring, &check_key, rows);
+    let a = expand_public(ring, &a_seed, 0..blocks * tiles);
+    let limbs: Vec<usize> = matrix.open.iter().map(|&open| parameters.ring_of(open).limbs()).collect();
+    let hidden = matrix.open.contains(&false);
+    let mut unmasking = match keep {
+        KeepHints::Yes => Some(Unmasking::room(parameters, &limbs, hidden)?),
+        KeepHints::No => None,
+    };
+    let mut vectors = CheckVectors::new(ring, shape);
+    let (mut norms, mut row_keys) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
+    let together = rows_together(ring, tiles, rows);
+    for first in (0..rows).step_by(together) {
+        let some = first..(first + together).min(rows);
+        let one = |o: usize| {
+            let a = &a[o / (rows / blocks) * tiles..][..tiles];
+            let row = (matrix.row)(o);
+            let work = seal_row(&scope, o as u64, &row, matrix.open[o], &digests[o], a, keep);
+            (work, matrix.open[o].then_some(row))
+        };
+        let made: Vec<(SealedWork, Option<Vec<Tile>>)> = some.into_par_iter().map(one).collect();
+        let (mut lifted, mut plain) = (vec![], vec![]);
+        for (i, (work, row)) in made.into_iter().enumerate() {
+            let (key, secret) = work.secret.unzip();
+            if let (Some(unmasking), Some(hint)) = (&mut unmasking, &work.hint) {
+                unmasking.put(first + i, hint, &secret);
+            }
+            row_keys.push(key);
+            norms.push(work.norms);
+            lifted.push(work.lifted);
+            plain.push(row);
+        }
+        vectors.add(ring, &alphas, first, &lifted);
+        let sealed = lifted.into_iter().zip(plain);
+        emit(sealed.map(|(lifted, row)| row.map_or(SealedRow::Hidden(lifted), SealedRow::Open)).collect())?;
+    }
+    let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
+    let (vectors, check) = vectors_and_check(ring, tiles, (&a, vectors.vectors()), alphas)?;
+    Ok(LayerKey {
+        id,
+        parameters: parameters.clone(),
+        form: Arc::new(AnswerForm::new(wanted.clone(), limbs).with_kind(kind)),
+        input_bound,
+        vectors,
+        blocks,
+        unmasking,
+        check,
+        sealing,
+        noise,
+        a_seed: Zeroizing::new(a_seed),
+        check_key,
+        row_keys,
+    })
+}
+
+/// Seals a layer whose rows are all there, in so many `blocks` (1 for a dense matrix), into memory.
+///
+/// # Errors
+/// As [`seal_matrix`].
 pub fn seal(
     parameters: &Parameters,
     id: LayerId,
@@ -242,88 +440,35 @@ pub fn seal(
     input_bound: i64,
     entropy: &SealEntropy,
 ) -> Result<(SealedLayer, LayerKey), MaskError> {
-    let ring = parameters.ring();
     let tiles = rows.first().map_or(0, |r| r.tiles.len());
-    if tiles == 0 {
-        return Err(MaskError::Shape { what: "rows and tiles of a layer", expected: 1, got: 0 });
-    }
-    if blocks == 0 || !rows.len().is_multiple_of(blocks) {
-        return Err(MaskError::Shape { what: "rows of equal blocks", expected: blocks, got: rows.len() });
-    }
-    if tiles > MAX_LAZY_PRODUCTS {
-        // The server's kernel could not add them up.
-        return Err(MaskError::Shape { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
-    }
-    parameters.fit_for_checking()?;
-    check_bound(input_bound)?;
-    for row in rows {
-        if row.tiles.iter().any(|tile| !tile.is_sorted_by(|a, b| a.0 < b.0)) {
-            return Err(MaskError::Shape { what: "rising coefficient indices", expected: 1, got: 0 });
-        }
-        if row.tiles.len() != tiles {
-            return Err(MaskError::Shape { what: "tiles of a row", expected: tiles, got: row.tiles.len() });
-        }
-        if let Some(&(index, _)) = row.tiles.iter().flatten().find(|(i, _)| *i as usize >= ring.degree()) {
-            return Err(MaskError::Shape { what: "coefficient index", expected: ring.degree(), got: index as usize });
-        }
-    }
     let shape = MatrixShape { rows: rows.len(), blocks, tiles };
-    let scope = Scope::new(parameters, id, shape, wanted, entropy);
+    let setting = LayerSetting { parameters, id, wanted, input_bound, kind: AnswerKind::default() };
+    let head = setting.head(shape, entropy)?;
+    let open: Vec<bool> = rows.iter().map(|row| row.open).collect();
+    let matrix = PlainMatrix { shape, open: &open, row: &|o| rows[o].tiles.to_vec() };
+    let mut sealed = Vec::with_capacity(rows.len());
+    let key = seal_matrix(setting, &matrix, KeepHints::Yes, entropy, |rows| -> Result<(), MaskError> {
+        sealed.extend(rows);
+        Ok(())
+    })?;
+    let SealedHead { id, parameters, wanted, a_seed, .. } = head;
+    Ok((SealedLayer { id, parameters, wanted, tiles, blocks, a_seed, rows: sealed }, key))
+}
 
-    // The seed of `a` is public and belongs to this layer of this model alone.
-    let a_seed = scope.key("jali 2 seal: public seed of a", &[]);
-    let a = expand_public(ring, &a_seed, 0..blocks * tiles);
-
-    let block_rows = rows.len() / blocks;
-    let row = |(o, row)| seal_row(&scope, o as u64, row, &a[o / block_rows * tiles..][..tiles]);
-    let work: Vec<SealedWork> = rows.par_iter().enumerate().map(row).collect();
-    let (mut sealed, mut lifted, mut hints, mut norms) = (vec![], vec![], vec![], vec![]);
-    let (mut row_keys, mut secrets) = (vec![], vec![]);
-    for w in work {
-        sealed.push(w.row);
-        lifted.push(w.lifted);
-        let (key, secret) = w.secret.unzip();
-        row_keys.push(key);
-        secrets.push(secret);
-        hints.push(w.hint);
-        norms.push(w.norms);
+/// Whether a row has the layer's tiles, with indices that rise and stay in the ring.
+fn check_row(row: &[Tile], tiles: usize, degree: usize) -> Result<(), MaskError> {
+    if row.iter().any(|tile| !tile.is_sorted_by(|a, b| a.0 < b.0)) {
+        return Err(MaskError::Shape { what: "rising coefficient indices", expected: 1, got: 0 });
     }
-
-    // Fresh for every sealing, also of the same rows with the same entropy.
-    let fresh = entropy.fresh()?;
-    let content = row_bytes(rows);
-    let check_key = scope.key("jali 2 seal: check scalars", &[&*fresh, &content]);
-    let alphas = check_scalars(ring, &check_key, rows.len());
-    let [first, second] = [&alphas[0], &alphas[1]].map(|alpha| check::vector(ring, &lifted, blocks, alpha));
-    let (vectors, check) = vectors_and_check(ring, tiles, (&a, [&first, &second]), alphas)?;
-    let sealing = scope.key("jali 2 seal: name of the sealing", &[&*fresh, &content]);
-    let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
-    let limbs = rows.iter().map(|row| parameters.ring_of(row.open).limbs()).collect();
-    let layer = SealedLayer {
-        id,
-        parameters: parameters.clone(),
-        wanted: wanted.clone(),
-        tiles,
-        blocks,
-        a_seed: *a_seed,
-        rows: sealed,
-    };
-    let key = LayerKey {
-        id,
-        parameters: parameters.clone(),
-        form: Arc::new(AnswerForm::new(wanted.clone(), limbs)),
-        input_bound,
-        vectors,
-        blocks,
-        unmasking: Some(Unmasking::new(parameters, &hints, &secrets)?),
-        check,
-        sealing,
-        noise,
-        a_seed,
-        check_key,
-        row_keys,
-    };
-    Ok((layer, key))
+    if row.len() != tiles {
+        return Err(MaskError::Shape { what: "tiles of a row", expected: tiles, got: row.len() });
+    }
+    match row.iter().flatten().find(|(i, _)| *i as usize >= degree) {
+        Some(&(index, _)) => {
+            Err(MaskError::Shape { what: "coefficient index", expected: degree, got: index as usize })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The vectors of a layer whose blocks have so many tiles as masking reads them, and the check that belongs to them.
@@ -377,49 +522,54 @@ pub(crate) fn check_scalars(ring: &Ring, key: &Key, rows: usize) -> [Vec<Vec<u64
     })
 }
 
-/// Rows and their plan as bytes for key derivation, different for different rows; zeroised.
-fn row_bytes(rows: &[PlainRow<'_>]) -> Zeroizing<Vec<u8>> {
+/// A row and its plan, digested for key derivation: different for different rows.
+fn row_digest(row: &PlainRow<'_>) -> Key {
     let mut w = Writer::new();
-    w.varint(rows.len() as u64);
-    for row in rows {
-        w.u8(u8::from(row.open));
-        w.varint(row.tiles.len() as u64);
-        for tile in row.tiles {
-            w.varint(tile.len() as u64);
-            for &(index, value) in tile {
-                w.u32(index);
-                w.u32(value as u32);
-            }
+    w.u8(u8::from(row.open));
+    w.varint(row.tiles.len() as u64);
+    for tile in row.tiles {
+        w.varint(tile.len() as u64);
+        for &(index, value) in tile {
+            w.u32(index);
+            w.u32(value as u32);
         }
     }
-    Zeroizing::new(w.finish())
+    sample::digest("jali 2 seal: content of a row", &Zeroizing::new(w.finish()))
 }
 
-fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> SealedWork {
-    let ring = scope.parameters.ring_of(row.open);
+fn seal_row(
+    scope: &Scope<'_>,
+    o: u64,
+    row: &[Tile],
+    open: bool,
+    content: &Key,
+    a: &[Poly<Ntt>],
+    keep: KeepHints,
+) -> SealedWork {
+    let ring = scope.parameters.ring_of(open);
     let t = scope.parameters.t();
     let bound = t * BINOMIAL_MAX + (1 << 31);
     let mut norms = RowNorms { squared: 0, error_l1: 0, log2_q: ring.log2_q() };
     // Keyed by the row's content and plan: new content under an old secret would open both.
-    let content = row_bytes(std::slice::from_ref(row));
     let index = o.to_le_bytes();
-    let fields: [&[u8]; 2] = [&index, &content];
-    let secret = (!row.open).then(|| {
+    let fields: [&[u8]; 2] = [&index, &**content];
+    let secret = (!open).then(|| {
         let key = scope.key("jali 2 seal: row secret", &fields);
         let secret = row_secret(ring, &key);
         (key, secret)
     });
     let mut errors = stream(&scope.key("jali 2 seal: row errors", &fields));
+    let mut v = Zeroizing::new(vec![0i64; ring.degree()]);
     let lifted: Vec<Poly<Ntt>> = row
-        .tiles
         .iter()
         .zip(a)
         .map(|(tile, a)| {
-            let mut v = Zeroizing::new(vec![0i64; ring.degree()]);
             if secret.is_some() {
                 sample::centred_binomial(ring.kernel(), &mut errors, &mut v);
                 norms.error_l1 += v.iter().map(|e| u128::from(e.unsigned_abs())).sum::<u128>();
                 v.iter_mut().for_each(|e| *e *= t);
+            } else {
+                v.fill(0);
             }
             for &(index, value) in tile {
                 v[index as usize] += i64::from(value);
@@ -432,8 +582,10 @@ fn seal_row(scope: &Scope<'_>, o: u64, row: &PlainRow<'_>, a: &[Poly<Ntt>]) -> S
             w
         })
         .collect();
-    let mut hint = ring.zero();
-    lifted.iter().zip(a).for_each(|(w, a)| ring.mul_add(&mut hint, w, a));
-    let sealed = if row.open { SealedRow::Open(row.tiles.to_vec()) } else { SealedRow::Hidden(lifted.clone()) };
-    SealedWork { row: sealed, lifted, secret, hint, norms }
+    let hint = (keep == KeepHints::Yes).then(|| {
+        let mut hint = ring.zero();
+        lifted.iter().zip(a).for_each(|(w, a)| ring.mul_add(&mut hint, w, a));
+        hint
+    });
+    SealedWork { lifted, secret, hint, norms }
 }

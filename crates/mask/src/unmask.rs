@@ -17,34 +17,19 @@ const ROWS_TOGETHER: usize = 16;
 pub(crate) struct Unmasking(Zeroizing<RowStore>);
 
 impl Unmasking {
-    /// `H[o]` and `s'[o]` of every row, modulo as many primes as the row is held modulo.
-    ///
-    /// # Errors
-    /// [`MaskError::Ring`] if there is no memory for them.
-    pub(crate) fn new(
-        parameters: &Parameters,
-        hints: &[Poly<Ntt>],
-        secrets: &[Option<Zeroizing<Poly<Ntt>>>],
-    ) -> Result<Self, MaskError> {
-        let limbs: Vec<usize> = hints.iter().map(Poly::limbs).collect();
-        let mut all = Self::room(parameters, &limbs, secrets.iter().any(Option::is_some))?;
-        hints.iter().zip(secrets).enumerate().for_each(|(row, (hint, secret))| all.put(row, hint, secret));
-        Ok(all)
-    }
-
     /// Room for rows modulo so many primes each, and for secrets if any row is hidden.
-    fn room(parameters: &Parameters, limbs: &[usize], hidden: bool) -> Result<Self, MaskError> {
+    pub(crate) fn room(parameters: &Parameters, limbs: &[usize], hidden: bool) -> Result<Self, MaskError> {
         Ok(Self(Zeroizing::new(RowStore::new(parameters.ring(), limbs, 1 + usize::from(hidden))?)))
     }
 
-    fn put(&mut self, row: usize, hint: &Poly<Ntt>, secret: &Option<Zeroizing<Poly<Ntt>>>) {
+    pub(crate) fn put(&mut self, row: usize, hint: &Poly<Ntt>, secret: &Option<Zeroizing<Poly<Ntt>>>) {
         self.0.set(row, 0, hint);
         if let Some(secret) = secret {
             self.0.set(row, 1, secret);
         }
     }
 
-    /// The same for hints that a server sent.
+    /// Of hints that a server sent.
     ///
     /// # Errors
     /// [`MaskError::Ring`] if there is no memory for them.

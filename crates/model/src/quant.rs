@@ -167,35 +167,53 @@ impl QuantModel {
         images: &[Tensor],
         range: Option<(f32, f32)>,
     ) -> Result<Self, ModelError> {
-        if images.is_empty() {
-            return Err(ModelError::NoCalibration);
+        Self::calibrate_on(graph, config, images.len(), |i| Ok(images[i].clone()), range)
+    }
+
+    /// Calibrates on `count` images that are asked for one by one, two or three times each: all of them need not be in memory together.
+    ///
+    /// # Errors
+    /// As [`QuantModel::calibrate`]; those of `image`.
+    pub fn calibrate_on<E: From<ModelError>>(
+        graph: Graph,
+        config: QuantConfig,
+        count: usize,
+        image: impl Fn(usize) -> Result<Tensor, E>,
+        range: Option<(f32, f32)>,
+    ) -> Result<Self, E> {
+        if count == 0 {
+            return Err(ModelError::NoCalibration.into());
         }
         let mut ranges = vec![Range::default(); graph.nodes().len()];
-        for image in images {
-            run(&graph, image.clone(), |node, x| {
+        for i in 0..count {
+            run(&graph, image(i)?, |node, x| {
                 ranges[node].widen(&x.data);
                 float::linear(&graph, node, x)
             })?;
         }
-        for image in images {
-            run(&graph, image.clone(), |node, x| {
+        for i in 0..count {
+            run(&graph, image(i)?, |node, x| {
                 ranges[node].count(&x.data);
                 float::linear(&graph, node, x)
             })?;
         }
         let mut model = Self::of_ranges(graph, config, &ranges, range)?;
         if config.is_coarse() {
-            model.correct_bias(images)?;
+            model.correct_bias(count, &image)?;
         }
         Ok(model)
     }
 
     /// Moves every bias by the mean error that rounding makes of a channel's outputs on the calibration images (bias
     /// correction: Nagel et al., 2019, arXiv:1906.04721). Every layer for itself, from inputs as the float network has them.
-    fn correct_bias(&mut self, images: &[Tensor]) -> Result<(), ModelError> {
+    fn correct_bias<E: From<ModelError>>(
+        &mut self,
+        count: usize,
+        image: &impl Fn(usize) -> Result<Tensor, E>,
+    ) -> Result<(), E> {
         let mut errors: Vec<Vec<f64>> = vec![vec![]; self.layers.len()];
-        for image in images {
-            run(&self.graph, image.clone(), |node, x| {
+        for i in 0..count {
+            run(&self.graph, image(i)?, |node, x| {
                 let exact = float::linear(&self.graph, node, x)?;
                 let scaling = &self.layer(node)?.scaling;
                 let sums = integer::linear(self, node, &scaling.quantise(&x.data), &x.shape)?;
@@ -213,7 +231,7 @@ impl QuantModel {
         for (layer, errors) in self.layers.iter_mut().zip(&errors) {
             let Some(QuantLayer { scaling, .. }) = layer else { continue };
             for ((bias, &unit), error) in scaling.bias.iter_mut().zip(&scaling.scales).zip(errors) {
-                let moved = *bias as f64 + error / images.len() as f64 / unit;
+                let moved = *bias as f64 + error / count as f64 / unit;
                 *bias = moved.round().clamp(-(MAX_BIAS as f64), MAX_BIAS as f64) as i64;
             }
         }

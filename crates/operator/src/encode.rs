@@ -11,7 +11,7 @@
 
 use std::io::Write;
 
-use jali_mask::{SealedLayer, SealedRow, Tile};
+use jali_mask::{Parameters, SealedHead, SealedLayer, SealedRow, Tile};
 use jali_ring::wire::Writer;
 
 use crate::OperatorError;
@@ -30,98 +30,110 @@ pub(crate) fn rows_section(operator: usize, row: usize) -> String {
     format!("rows {operator} {row}")
 }
 
-/// A sealed layer as it goes into a bundle: half the memory of its ring elements.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedLayer {
-    description: Vec<u8>,
-    /// First row of each section, and the section.
-    rows: Vec<(usize, Vec<u8>)>,
+/// Writes a server's bundle while its rows are being sealed: what it holds in memory is one section.
+#[derive(Debug)]
+pub struct ModelWriter<W: Write> {
+    out: BundleWriter<W>,
+    operators: Vec<Shape>,
+    /// The operator whose rows come next, and how many of them were written.
+    at: (usize, usize),
+    /// First row of the section that is being filled, and the section.
+    section: (usize, Writer),
 }
 
-impl EncodedLayer {
-    /// How many bytes it takes in a bundle, headers apart.
-    pub fn bytes(&self) -> usize {
-        self.description.len() + self.rows.iter().map(|(_, section)| section.len()).sum::<usize>()
+/// What is needed to write an operator's rows.
+#[derive(Debug)]
+struct Shape {
+    parameters: Parameters,
+    rows: usize,
+}
+
+impl<W: Write> ModelWriter<W> {
+    /// Begins a bundle with what is known of all operators before their rows; which rows of each are open.
+    ///
+    /// # Errors
+    /// [`OperatorError::Io`] if the sink fails.
+    pub fn new(sink: W, model: [u8; 16], operators: &[(SealedHead, Vec<bool>)]) -> Result<Self, OperatorError> {
+        let mut out = BundleWriter::new(sink, Kind::Server, model)?;
+        let mut w = Writer::new();
+        w.u32(operators.len() as u32);
+        operators.iter().for_each(|(head, open)| describe(&mut w, head, open));
+        out.section(OPERATORS, &w.finish())?;
+        let shape = |(head, open): &(SealedHead, Vec<bool>)| Shape {
+            parameters: head.parameters.clone(),
+            rows: open.len(),
+        };
+        Ok(Self { out, operators: operators.iter().map(shape).collect(), at: (0, 0), section: (0, Writer::new()) })
     }
 
-    /// Of a sealed layer.
-    pub fn of(layer: &SealedLayer) -> Self {
-        let mut description = Writer::new();
-        describe(&mut description, layer);
-        let (mut w, mut first, mut rows) = (Writer::new(), 0, vec![]);
-        for (row, sealed) in layer.rows.iter().enumerate() {
-            encode_row(&mut w, layer, sealed);
-            if w.len() >= SECTION_BYTES || row + 1 == layer.rows.len() {
-                let mut section = std::mem::take(&mut w).finish();
-                section.shrink_to_fit();
-                rows.push((first, section));
-                first = row + 1;
+    /// The next rows of the current operator.
+    ///
+    /// # Errors
+    /// [`OperatorError::Io`] if the sink fails, or for more rows than all operators have.
+    pub fn rows(&mut self, rows: &[SealedRow]) -> Result<(), OperatorError> {
+        for row in rows {
+            let (operator, written) = self.at;
+            let shape = self.operators.get(operator);
+            let shape = shape.ok_or_else(|| OperatorError::Io("more rows than the operators have".into()))?;
+            encode_row(&mut self.section.1, &shape.parameters, row);
+            let last = written + 1 == shape.rows;
+            if self.section.1.len() >= SECTION_BYTES || last {
+                let bytes = std::mem::take(&mut self.section.1).finish();
+                self.out.section(&rows_section(operator, self.section.0), &bytes)?;
+                self.section.0 = written + 1;
+            }
+            self.at = (operator, written + 1);
+            if last {
+                self.at = (operator + 1, 0);
+                self.section.0 = 0;
             }
         }
-        Self { description: description.finish(), rows }
+        Ok(())
     }
 
-    /// Bytes that it takes in a bundle.
-    pub fn len(&self) -> usize {
-        self.description.len() + self.rows.iter().map(|(_, r)| r.len()).sum::<usize>()
-    }
-
-    /// Never: a layer has rows.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
-/// Writes everything that the server gets, for all layers of one model. Returns the sink and the content hash.
-///
-/// # Errors
-/// [`OperatorError::Io`] if the sink fails.
-pub fn write_model<W: Write>(
-    sink: W,
-    model: [u8; 16],
-    layers: &[EncodedLayer],
-) -> Result<(W, [u8; 32]), OperatorError> {
-    let mut out = BundleWriter::new(sink, Kind::Server, model)?;
-    let mut w = Writer::new();
-    w.u32(layers.len() as u32);
-    layers.iter().for_each(|layer| w.raw(&layer.description));
-    out.section(OPERATORS, &w.finish())?;
-    for (operator, layer) in layers.iter().enumerate() {
-        for (first, bytes) in &layer.rows {
-            out.section(&rows_section(operator, *first), bytes)?;
+    /// The sink and the content hash, once all rows were written.
+    ///
+    /// # Errors
+    /// [`OperatorError::Io`] if the sink fails or rows are missing.
+    pub fn finish(self) -> Result<(W, [u8; 32]), OperatorError> {
+        if self.at != (self.operators.len(), 0) {
+            return Err(OperatorError::Io("rows of an operator are missing".into()));
         }
+        self.out.finish()
     }
-    out.finish()
 }
 
-/// As [`write_model`], into memory.
+/// Everything that the server gets of these layers, in memory.
 ///
 /// # Errors
 /// [`OperatorError::Io`] never in practice.
 pub fn encode_model(model: [u8; 16], layers: &[SealedLayer]) -> Result<Vec<u8>, OperatorError> {
-    let layers: Vec<EncodedLayer> = layers.iter().map(EncodedLayer::of).collect();
-    Ok(write_model(vec![], model, &layers)?.0)
+    let head = |layer: &SealedLayer| {
+        let open = layer.rows.iter().map(|row| matches!(row, SealedRow::Open(_))).collect();
+        (layer.head(), open)
+    };
+    let mut out = ModelWriter::new(vec![], model, &layers.iter().map(head).collect::<Vec<_>>())?;
+    layers.iter().try_for_each(|layer| out.rows(&layer.rows))?;
+    Ok(out.finish()?.0)
 }
 
-fn describe(w: &mut Writer, layer: &SealedLayer) {
-    let literal = layer.parameters.literal();
+fn describe(w: &mut Writer, head: &SealedHead, open: &[bool]) {
+    let literal = head.parameters.literal();
     w.u32(literal.degree as u32);
     w.u8(literal.prime_bits.len() as u8);
     literal.prime_bits.iter().for_each(|&bits| w.u8(bits as u8));
     w.u8(literal.open_primes as u8);
-    w.u32(layer.tiles as u32);
-    w.u32(layer.blocks as u32);
-    w.u32(layer.rows.len() as u32);
-    layer.wanted.encode(w);
-    w.raw(&layer.a_seed);
-    for row in &layer.rows {
-        w.u8(if matches!(row, SealedRow::Hidden(_)) { ROW_HIDDEN } else { ROW_OPEN });
-    }
+    w.u32(head.shape.tiles as u32);
+    w.u32(head.shape.blocks as u32);
+    w.u32(open.len() as u32);
+    head.wanted.encode(w);
+    w.raw(&head.a_seed);
+    open.iter().for_each(|&open| w.u8(if open { ROW_OPEN } else { ROW_HIDDEN }));
 }
 
-fn encode_row(w: &mut Writer, layer: &SealedLayer, row: &SealedRow) {
+fn encode_row(w: &mut Writer, parameters: &Parameters, row: &SealedRow) {
     match row {
-        SealedRow::Hidden(tiles) => w.polys(layer.parameters.ring(), tiles),
+        SealedRow::Hidden(tiles) => w.polys(parameters.ring(), tiles),
         SealedRow::Open(tiles) => tiles.iter().for_each(|t| encode_tile(w, t)),
     }
 }

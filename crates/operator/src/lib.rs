@@ -17,7 +17,7 @@ pub mod error;
 pub mod load;
 
 pub use container::{Bundle, BundleWriter, Kind, Section};
-pub use encode::{EncodedLayer, encode_model, write_model};
+pub use encode::{ModelWriter, encode_model};
 pub use error::OperatorError;
 pub use load::{Operator, OperatorSummary, ServerModel};
 

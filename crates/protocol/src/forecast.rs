@@ -3,7 +3,7 @@
 use jali_leak::Plan;
 use jali_model::QuantModel;
 use jali_pack::{Costs, LayerCounts, Prediction};
-use jali_ring::{MaskVectors, RowStore};
+use jali_ring::{MaskVectors, Ring, RowStore};
 
 use crate::ProtocolError;
 use crate::owner::{Blueprint, Choice};
@@ -33,6 +33,14 @@ pub struct LayerForecast {
     pub server_memory: usize,
     /// Bytes of the client's memory: hints, check vectors, the public vector.
     pub client_memory: usize,
+    /// How many of these are there without hints: what the owner holds of a layer that has been sealed to be stored.
+    pub key_memory: usize,
+    /// Bytes more while the operator is being sealed: the public vector and those of the check.
+    pub vector_memory: usize,
+    /// Bytes of the rows that are sealed together, before there is a key.
+    pub row_memory: usize,
+    /// Bytes of tables of the operator's ring.
+    pub ring_memory: usize,
     /// Rows of the matrix.
     pub rows: usize,
     /// How many of these are going to be open.
@@ -46,6 +54,21 @@ pub struct LayerForecast {
     /// Expected times for an image.
     pub prediction: Prediction,
 }
+
+/// Bytes of keys, digests and norms that a row takes.
+const KEY_BYTES: usize = 200;
+/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
+const TABLE_BYTES: usize = 60;
+
+/// Bytes of the rows that are sealed together, and of one of them packed.
+fn row_memory(ring: &Ring, counts: &LayerCounts) -> usize {
+    let row = 8 * ring.limbs() * ring.degree() * counts.row_tiles;
+    let rows = jali_mask::rows_together(ring, counts.row_tiles, counts.rows);
+    rows * row + counts.hidden_bytes(1) + SECTION
+}
+
+/// Bytes of a section with rows, at most, but for its last row.
+const SECTION: usize = 1 << 20;
 
 /// All operators of a network under a plan.
 ///
@@ -61,6 +84,7 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
         let hidden_rows = counts.rows - rows_open;
         let weights_open = ranges.iter().zip(&open).filter(|(_, o)| **o).map(|(r, _)| r.len()).sum();
         let ring = blueprint.parameters.ring();
+        let vectors = MaskVectors::bytes_needed(ring, counts.row_tiles, counts.tiles);
         let n = &model.graph().nodes()[node];
         LayerForecast {
             node,
@@ -69,7 +93,11 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
             counts,
             server_memory: RowStore::bytes_needed(ring, &limbs, counts.row_tiles),
             // Hints and secrets of the rows, if they are kept; for every tile the public vector and two of the check.
-            client_memory: hint_bytes + MaskVectors::bytes_needed(ring, counts.row_tiles, counts.tiles),
+            client_memory: hint_bytes + vectors,
+            key_memory: vectors + KEY_BYTES * counts.rows,
+            vector_memory: 3 * counts.tiles * 8 * ring.limbs() * ring.degree(),
+            row_memory: row_memory(ring, &counts),
+            ring_memory: ring.limbs() * ring.degree() * TABLE_BYTES,
             name: n.name.clone(),
             kind: n.op.linear().map(|l| l.kind()).unwrap_or_default(),
             weights: allowed.len(),

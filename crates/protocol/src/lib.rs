@@ -24,7 +24,9 @@ pub use bundle::{LayerSummary, StoredClient};
 pub use client::{Action, ClientModel, Inference, PreparedImage};
 pub use error::ProtocolError;
 pub use forecast::{LayerForecast, forecast, row_savings};
-pub use owner::{Blueprint, Estimate, LayerReport, OtherAnswer, Sealed, answer_kind, seal};
+pub use owner::{
+    Blueprint, ClosedClient, Estimate, LayerReport, OtherAnswer, Sealed, SealedTo, answer_kind, seal, seal_into, seal_to,
+};
 pub use server::Server;
 
 #[cfg(test)]

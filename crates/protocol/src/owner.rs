@@ -7,10 +7,11 @@ use jali_leak::Plan;
 use jali_mask::noise::{MAX_FAILURE_LOG2, sum_log2};
 use jali_mask::params::LayerShape;
 use jali_mask::{
-    AnswerKind, LayerId, MaskError, NoiseReport, Parameters, ParametersLiteral, PlainRow, SealEntropy, Wanted,
+    AnswerKind, KeepHints, LayerId, LayerKey, LayerSetting, MaskError, MatrixShape, NoiseReport, Parameters,
+    ParametersLiteral, PlainMatrix, SealEntropy, SealedHead, Wanted, seal_matrix,
 };
 use jali_model::{Linear, QuantConfig, QuantModel};
-use jali_operator::{EncodedLayer, write_model};
+use jali_operator::ModelWriter;
 use jali_pack::{Answer, Columns, Costs, LayerCounts, Layout, Prediction};
 use jali_ring::RowStore;
 
@@ -483,10 +484,10 @@ pub struct LayerReport {
     pub others: Vec<OtherAnswer>,
 }
 
-/// A sealed network: what each side gets.
+/// A sealed network in memory: what each side gets.
 pub struct Sealed {
-    /// For the server, and for anybody's eyes.
-    pub server: Vec<EncodedLayer>,
+    /// The server's bundle, for anybody's eyes.
+    pub server: Vec<u8>,
     /// For the client: secret.
     pub client: ClientModel,
     /// Layer by layer.
@@ -494,20 +495,12 @@ pub struct Sealed {
 }
 
 impl Sealed {
-    /// Writes the server's bundle. Returns the sink and the content hash.
+    /// The server's bundle.
     ///
     /// # Errors
-    /// [`ProtocolError::Operator`] if the sink fails.
-    pub fn write_server<W: Write>(&self, sink: W) -> Result<(W, [u8; 32]), ProtocolError> {
-        Ok(write_model(sink, self.client.id, &self.server)?)
-    }
-
-    /// The server's bundle in memory.
-    ///
-    /// # Errors
-    /// [`ProtocolError::Operator`] never in practice.
+    /// Never.
     pub fn server_bytes(&self) -> Result<Vec<u8>, ProtocolError> {
-        Ok(self.write_server(vec![])?.0)
+        Ok(self.server.clone())
     }
 }
 
@@ -517,66 +510,219 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// Seals a network. `costs` choose rings, layouts and kinds of answers. Rows and columns are opened only where the plan allows every weight in them; `progress` hears of every layer done.
+/// The client's part of a sealed network, to be stored: it has no hints, which whoever reads it gets from the server.
+pub struct ClosedClient(ClientModel);
+
+impl std::fmt::Debug for ClosedClient {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClosedClient(withheld)")
+    }
+}
+
+impl ClosedClient {
+    /// Public id of the sealed model.
+    pub fn id(&self) -> [u8; 16] {
+        self.0.id
+    }
+
+    /// Says where the plan comes from that it was sealed with: it goes into the bundle.
+    pub fn set_origin(&mut self, origin: jali_leak::Origin) {
+        self.0.set_origin(origin);
+    }
+
+    /// Writes the client's bundle. Returns the sink and the content hash.
+    ///
+    /// # Errors
+    /// [`ProtocolError::Operator`] if the sink fails.
+    pub fn write<W: Write>(&self, sink: W) -> Result<(W, [u8; 32]), ProtocolError> {
+        self.0.write(sink)
+    }
+}
+
+/// What sealing into a sink gives.
+#[derive(Debug)]
+pub struct SealedTo<W, C> {
+    /// The sink, which holds the server's bundle.
+    pub sink: W,
+    /// Content hash of the server's bundle.
+    pub server_hash: [u8; 32],
+    /// The client's part.
+    pub client: C,
+    /// Layer by layer.
+    pub report: Vec<LayerReport>,
+}
+
+/// Seals a network into memory. `costs` choose rings, layouts and kinds of answers. Rows and columns are opened only where the plan allows
+/// every weight in them; `progress` hears of every layer done.
 ///
 /// # Errors
-/// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer cannot be lowered,
-/// [`ProtocolError::Noise`] if the exact failure bound exceeds 2^-64 per inference.
+/// As [`seal_to`].
 pub fn seal(
     model: &QuantModel,
     plan: &Plan,
     costs: &Costs,
     entropy: &SealEntropy,
-    mut progress: impl FnMut(usize),
+    progress: impl FnMut(usize),
 ) -> Result<Sealed, ProtocolError> {
-    plan.validate(model.graph())?;
-    let id = entropy.model_id();
-    let (mut sealed, mut layers, mut report) = (vec![], vec![], vec![]);
-    let choices = Choice::all(model, plan, costs)?;
-    for (index, choice) in choices.into_iter().enumerate() {
-        let Choice { layer, node, columns, blueprint, allowed, ranges, open } = choice;
-        let name = &model.graph().nodes()[node].name;
-        let linear = model.graph().nodes()[node].op.linear().ok_or(ProtocolError::Order("a linear layer"))?;
-        let (counts, prediction) = (blueprint.counts(), blueprint.prediction);
-        let Blueprint { parameters, layout, answer, others, .. } = blueprint;
-        let weights = columns.weights(&model.layer(node)?.weights, linear.outputs());
-        let pattern = layout.wanted();
-        let degree = parameters.ring().degree();
-        let wanted = Wanted::new(degree, pattern.start, pattern.dims)?;
-        let rows: Vec<_> = (0..layout.rows()).map(|row| layout.row(&weights, row)).collect();
-        let plain: Vec<PlainRow<'_>> = rows.iter().zip(&open).map(|(tiles, &open)| PlainRow { tiles, open }).collect();
-        let hidden = || ranges.iter().zip(&plain).filter(|(_, row)| !row.open).map(|(range, _)| range.clone());
-        let id = LayerId { model: id, layer: index as u32 };
-        let bound = model.config().activation_bound();
-        let (server, mut key) = jali_mask::seal(&parameters, id, &plain, layout.blocks(), &wanted, bound, entropy)?;
-        key.ask_for(answer_kind(answer))?;
-        report.push(LayerReport {
-            name: name.clone(),
-            kind: linear.kind(),
-            ring_degree: degree,
-            primes_bits: parameters.literal().prime_bits.clone(),
+    let SealedTo { sink: server, client, report, .. } = seal_into(model, plan, costs, entropy, vec![], progress)?;
+    Ok(Sealed { server, client, report })
+}
+
+/// Seals a network whose server's bundle goes to a sink as it is made; the client can be used at once.
+///
+/// # Errors
+/// As [`seal_to`].
+pub fn seal_into<W: Write>(
+    model: &QuantModel,
+    plan: &Plan,
+    costs: &Costs,
+    entropy: &SealEntropy,
+    sink: W,
+    progress: impl FnMut(usize),
+) -> Result<SealedTo<W, ClientModel>, ProtocolError> {
+    Sealing::new(model, plan, costs, entropy)?.run(KeepHints::Yes, sink, progress)
+}
+
+/// Seals a network whose server's bundle goes to a sink as it is made, and whose client is to be stored: a few rows of a layer are in memory
+/// at a time.
+///
+/// # Errors
+/// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer cannot be lowered,
+/// [`ProtocolError::Noise`] if the exact failure bound exceeds 2^-64 per inference (what the sink holds is of no use then),
+/// [`ProtocolError::Operator`] if the sink fails.
+pub fn seal_to<W: Write>(
+    model: &QuantModel,
+    plan: &Plan,
+    costs: &Costs,
+    entropy: &SealEntropy,
+    sink: W,
+    progress: impl FnMut(usize),
+) -> Result<SealedTo<W, ClosedClient>, ProtocolError> {
+    let SealedTo { sink, server_hash, client, report } =
+        Sealing::new(model, plan, costs, entropy)?.run(KeepHints::No, sink, progress)?;
+    Ok(SealedTo { sink, server_hash, client: ClosedClient(client), report })
+}
+
+/// A network that is about to be sealed.
+struct Sealing<'a> {
+    model: &'a QuantModel,
+    entropy: &'a SealEntropy,
+    id: [u8; 16],
+    choices: Vec<Choice>,
+}
+
+impl<'a> Sealing<'a> {
+    fn new(
+        model: &'a QuantModel,
+        plan: &Plan,
+        costs: &Costs,
+        entropy: &'a SealEntropy,
+    ) -> Result<Self, ProtocolError> {
+        plan.validate(model.graph())?;
+        Ok(Self { model, entropy, id: entropy.model_id(), choices: Choice::all(model, plan, costs)? })
+    }
+
+    fn wanted(choice: &Choice) -> Result<Wanted, ProtocolError> {
+        let pattern = choice.blueprint.layout.wanted();
+        Ok(Wanted::new(choice.blueprint.parameters.ring().degree(), pattern.start, pattern.dims)?)
+    }
+
+    fn setting<'c>(&self, index: usize, choice: &'c Choice, wanted: &'c Wanted) -> LayerSetting<'c> {
+        LayerSetting {
+            parameters: &choice.blueprint.parameters,
+            id: LayerId { model: self.id, layer: index as u32 },
+            wanted,
+            input_bound: self.model.config().activation_bound(),
+            kind: answer_kind(choice.blueprint.answer),
+        }
+    }
+
+    fn shape(choice: &Choice) -> MatrixShape {
+        let layout = &choice.blueprint.layout;
+        MatrixShape { rows: layout.rows(), blocks: layout.blocks(), tiles: layout.row_tiles() }
+    }
+
+    fn run<W: Write>(
+        mut self,
+        keep: KeepHints,
+        sink: W,
+        mut progress: impl FnMut(usize),
+    ) -> Result<SealedTo<W, ClientModel>, ProtocolError> {
+        let head = |(index, choice): (usize, &Choice)| -> Result<(SealedHead, Vec<bool>), ProtocolError> {
+            let wanted = Self::wanted(choice)?;
+            let head = self.setting(index, choice, &wanted).head(Self::shape(choice), self.entropy)?;
+            Ok((head, choice.open.clone()))
+        };
+        let heads = self.choices.iter().enumerate().map(head).collect::<Result<Vec<_>, _>>()?;
+        let mut out = ModelWriter::new(sink, self.id, &heads)?;
+        drop(heads);
+        let (mut layers, mut report) = (vec![], vec![]);
+        for (index, choice) in std::mem::take(&mut self.choices).into_iter().enumerate() {
+            let key = self.operator(index, &choice, keep, &mut out)?;
+            let layer = choice.layer;
+            report.push(self.report(&choice, &key)?);
+            layers.push(ClientLayer {
+                node: choice.node,
+                columns: choice.columns,
+                layout: choice.blueprint.layout,
+                key,
+            });
+            progress(layer + 1);
+        }
+        let got = sum_log2(report.iter().map(|r: &LayerReport| r.noise.log2_failure + (r.strips as f64).log2()));
+        if got > MAX_FAILURE_LOG2 {
+            return Err(ProtocolError::Noise { got, limit: MAX_FAILURE_LOG2 });
+        }
+        let (sink, server_hash) = out.finish()?;
+        let client = ClientModel { id: self.id, outline: self.model.outline()?, layers, origin: None };
+        Ok(SealedTo { sink, server_hash, client, report })
+    }
+
+    /// Seals one operator.
+    fn operator<W: Write>(
+        &self,
+        index: usize,
+        choice: &Choice,
+        keep: KeepHints,
+        out: &mut ModelWriter<W>,
+    ) -> Result<LayerKey, ProtocolError> {
+        let linear = self.linear(choice.node)?;
+        let weights = choice.columns.weights(&self.model.layer(choice.node)?.weights, linear.outputs());
+        let layout = &choice.blueprint.layout;
+        let row = |row| layout.row(&weights, row);
+        let matrix = PlainMatrix { shape: Self::shape(choice), open: &choice.open, row: &row };
+        let wanted = Self::wanted(choice)?;
+        let setting = self.setting(index, choice, &wanted);
+        seal_matrix(setting, &matrix, keep, self.entropy, |rows| Ok(out.rows(&rows)?))
+    }
+
+    fn linear(&self, node: usize) -> Result<Linear<'a>, ProtocolError> {
+        self.model.graph().nodes()[node].op.linear().ok_or(ProtocolError::Order("a linear layer"))
+    }
+
+    fn report(&self, choice: &Choice, key: &LayerKey) -> Result<LayerReport, ProtocolError> {
+        let Choice { node, columns, blueprint, allowed, ranges, open, .. } = choice;
+        let layout = &blueprint.layout;
+        let hidden = || ranges.iter().zip(open).filter(|(_, open)| !**open).map(|(range, _)| range.clone());
+        let counts = blueprint.counts();
+        Ok(LayerReport {
+            name: self.model.graph().nodes()[*node].name.clone(),
+            kind: self.linear(*node)?.kind(),
+            ring_degree: blueprint.parameters.ring().degree(),
+            primes_bits: blueprint.parameters.literal().prime_bits.clone(),
             tiles: layout.row_tiles(),
             blocks: layout.blocks(),
             strips: layout.strips(),
             rows: layout.rows(),
             short_rows: counts.short_rows,
-            weights: weights.len(),
+            weights: allowed.len(),
             weights_sealed: hidden().map(|r| r.len()).sum(),
             weights_allowed_but_sealed: hidden().flatten().filter(|&w| allowed[w]).count(),
             noise: key.noise(),
             layout: columns.describe() + &layout.describe(),
             counts,
-            prediction,
-            others,
-        });
-        sealed.push(EncodedLayer::of(&server));
-        layers.push(ClientLayer { node, columns, layout, key });
-        progress(layer + 1);
+            prediction: blueprint.prediction,
+            others: blueprint.others.clone(),
+        })
     }
-    let got = sum_log2(report.iter().map(|r| r.noise.log2_failure + (r.strips as f64).log2()));
-    if got > MAX_FAILURE_LOG2 {
-        return Err(ProtocolError::Noise { got, limit: MAX_FAILURE_LOG2 });
-    }
-    let client = ClientModel { id, outline: model.outline()?, layers, origin: None };
-    Ok(Sealed { server: sealed, client, report })
 }

@@ -713,14 +713,12 @@ fn choices_do_not_depend_on_weights() {
         }
         let length = |model: &QuantModel| {
             let sealed = seal(model, &plan, &costs, &SealEntropy::fixed([1; 32]), |_| {}).unwrap();
-            let hidden: usize = sealed
-                .report
-                .iter()
-                .zip(&sealed.server)
-                .filter(|(l, _)| l.weights_sealed == l.weights)
-                .map(|(_, s)| s.bytes())
-                .sum();
-            hidden
+            let source = std::io::Cursor::new(&sealed.server);
+            let bundle = jali_operator::Bundle::open(source, jali_operator::Kind::Server).unwrap();
+            let hidden = sealed.report.iter().enumerate().filter(|(_, l)| l.weights_sealed == l.weights);
+            let hidden: Vec<String> = hidden.map(|(operator, _)| format!("rows {operator} ")).collect();
+            let own = bundle.sections().iter().filter(|s| hidden.iter().any(|h| s.name.starts_with(h)));
+            own.map(|s| s.len).sum::<u64>()
         };
         let hidden = length(&one);
         assert!(hidden > 100_000);

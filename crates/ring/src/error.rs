@@ -42,6 +42,12 @@ pub enum RingError {
         /// What was found.
         got: usize,
     },
+    /// The system has no memory left.
+    #[error("the system has no memory for {bytes} more bytes")]
+    NoMemory {
+        /// How many were asked for.
+        bytes: usize,
+    },
     /// A kernel that this machine or build does not have.
     #[error("kernel \"{name}\" is not available here; available: {available}")]
     Kernel {

@@ -10,7 +10,7 @@ use jali_model::{Preprocess, float, integer};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::pixels::{Pixels, calibrate_file, calibration_images, read_model_aloud, warn_of_range};
+use super::pixels::{Calibration, Pixels, calibrate_file, calibration_images, read_model_aloud, warn_of_range};
 use super::text::{Spread, bytes, note, percent, progress, say, say_json, table};
 use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude, start_session};
 
@@ -173,7 +173,8 @@ impl Subject {
             (None, Some(dataset)) => {
                 let records = dataset.calibration_records();
                 let images = (0..records.len()).map(|i| Ok(records.get_as(i, &shape, &p)?.image));
-                (images.collect::<Result<Vec<_>, JaliError>>()?, format!("100 training images of {name}"))
+                let images = images.collect::<Result<Vec<_>, JaliError>>()?;
+                (Calibration::Images(images), format!("100 training images of {name}"))
             }
             (None, None) => {
                 note(
@@ -182,7 +183,7 @@ impl Subject {
                 let images: Vec<Tensor> =
                     (0..images.len().min(100)).map(|i| Ok(images.get(i)?.image)).collect::<Result<_, JaliError>>()?;
                 warn_of_range(&name, &images, &p)?;
-                (images, "the first measured images".into())
+                (Calibration::Images(images), "the first measured images".into())
             }
         };
         let model = calibrate_file(path, graph, args.common.bits, &typical, &p)?;

@@ -256,6 +256,9 @@ fn conclude(printed: anyhow::Result<()>, failure: Option<u8>) -> anyhow::Result<
 
 /// Exit code of a library error.
 fn exit_code(error: &JaliError) -> u8 {
+    if error.is_out_of_memory() {
+        return 9;
+    }
     match error {
         JaliError::Image { fault, .. } => fault.exit_code(),
         JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } | JaliError::Write { .. } => 10,
@@ -299,5 +302,8 @@ pub(crate) fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let _ = text::note(format!("error: {error:#}"));
+    if error.downcast_ref::<JaliError>().is_some_and(JaliError::is_out_of_memory) {
+        let _ = text::note("what helps: a larger machine or limit, server and client apart (jali seal, serve, infer --client), open weights, a smaller network or image");
+    }
     ExitCode::from(error.downcast_ref::<JaliError>().map_or(1, exit_code))
 }

@@ -78,6 +78,8 @@ struct Totals {
     client_memory_bytes: usize,
     /// At the worst moment when owner, server and client are one process.
     process_memory_bytes: usize,
+    /// At the worst moment of sealing it into files.
+    sealing_memory_bytes: usize,
     bytes_up: usize,
     bytes_down: usize,
     round_trips: usize,
@@ -87,7 +89,8 @@ struct Totals {
 }
 
 impl Totals {
-    fn of(layers: &[LayerForecast]) -> Self {
+    fn of(graph: &Graph, layers: &[LayerForecast]) -> Self {
+        let needs = memory::Needs::of(graph, layers);
         let sum = |f: &dyn Fn(&LayerForecast) -> usize| layers.iter().map(f).sum::<usize>();
         let ms = |f: &dyn Fn(&LayerForecast) -> f64| layers.iter().map(f).sum::<f64>();
         let sealed_bytes = sum(&|l| l.bytes);
@@ -96,7 +99,8 @@ impl Totals {
             sealed_bytes,
             server_memory_bytes: sum(&|l| l.server_memory),
             client_memory_bytes: sum(&|l| l.client_memory),
-            process_memory_bytes: memory::of_process(layers),
+            process_memory_bytes: needs.process,
+            sealing_memory_bytes: needs.sealing,
             bytes_up: sum(&|l| l.counts.bytes_up()),
             bytes_down: sum(&|l| l.counts.bytes_down()),
             round_trips: layers.len(),
@@ -161,8 +165,8 @@ fn describe(report: &mut Report, imported: Imported, args: &InspectArgs, costs: 
     }
     let layers = |plan: &Plan| forecast(&model, plan, costs).map_err(JaliError::from);
     let hidden = layers(&Plan::hide_all(model.graph()))?;
-    report.everything_open = Some(Totals::of(&layers(&Plan::open_all(model.graph()))?));
-    let totals = Totals::of(&hidden);
+    report.everything_open = Some(Totals::of(model.graph(), &layers(&Plan::open_all(model.graph()))?));
+    let totals = Totals::of(model.graph(), &hidden);
     report.warnings.extend(warn(model.graph(), &totals, &hidden));
     report.everything_hidden = Some(totals);
     for l in hidden {
@@ -283,7 +287,7 @@ fn print(r: &Report, plot: Option<&Path>) -> anyhow::Result<()> {
     for (what, totals) in [("everything hidden", &r.everything_hidden), ("everything open", &r.everything_open)] {
         let Some(t) = totals else { continue };
         say(format!(
-            "{what}: about {:.0} ms an image (client {:.0}, server {:.0}, link {:.0}), {} sealed, {} of server memory, {} of client memory, {} up and {} down in {} round trips",
+            "{what}: about {:.0} ms an image (client {:.0}, server {:.0}, link {:.0}), {} sealed, {} of server memory, {} of client memory, {} to seal it, {} for all in one process, {} up and {} down in {} round trips",
             t.total_ms(),
             t.predicted_client_ms,
             t.predicted_server_ms,
@@ -291,6 +295,8 @@ fn print(r: &Report, plot: Option<&Path>) -> anyhow::Result<()> {
             bytes(t.sealed_bytes),
             bytes(t.server_memory_bytes),
             bytes(t.client_memory_bytes),
+            bytes(t.sealing_memory_bytes),
+            bytes(t.process_memory_bytes),
             bytes(t.bytes_up),
             bytes(t.bytes_down),
             t.round_trips

@@ -125,13 +125,41 @@ pub(super) fn calibrate_file(
     path: &Path,
     graph: Graph,
     bits: QuantConfig,
-    images: &[Tensor],
+    images: &Calibration,
     preprocess: &Preprocess,
 ) -> Result<QuantModel, JaliError> {
     let range = range(graph.input_shape(), preprocess);
-    let model = QuantModel::calibrate(graph, bits, images, Some(range));
-    let model = model.and_then(|model| model.with_preprocess(preprocess.clone()));
-    model.map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
+    let shape = graph.input_shape().to_vec();
+    let model = QuantModel::calibrate_on(graph, bits, images.len(), |i| images.get(i, &shape, preprocess), Some(range));
+    let model = model.and_then(|model| Ok(model.with_preprocess(preprocess.clone())?));
+    model.map_err(|e| match e {
+        JaliError::Model(fault) => JaliError::ModelFile { path: path.into(), fault },
+        other => other,
+    })
+}
+
+/// Images to calibrate on, read one by one.
+pub(super) enum Calibration {
+    /// Files, each of which was read once.
+    Files(Vec<PathBuf>),
+    /// Images that are in memory anyway.
+    Images(Vec<Tensor>),
+}
+
+impl Calibration {
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::Files(paths) => paths.len(),
+            Self::Images(images) => images.len(),
+        }
+    }
+
+    fn get(&self, i: usize, shape: &[usize], p: &Preprocess) -> Result<Tensor, JaliError> {
+        match self {
+            Self::Files(paths) => read_image(&paths[i], shape, p),
+            Self::Images(images) => Ok(images[i].clone()),
+        }
+    }
 }
 
 /// The range of a model's inputs that its preprocessing gives.
@@ -139,48 +167,68 @@ fn range(shape: &[usize], p: &Preprocess) -> (f32, f32) {
     p.range(p.image_size(shape).map_or(1, |[c, ..]| c))
 }
 
-/// Says so where images do not have the range that pixels have after preprocessing: arrays of another scale, most likely.
+/// The smallest and largest value of some images.
+#[derive(Clone, Copy)]
+struct Extent(f32, f32);
+
+impl Extent {
+    const NONE: Self = Self(f32::INFINITY, f32::NEG_INFINITY);
+
+    fn with(self, image: &Tensor) -> Self {
+        image.data.iter().fold(self, |Self(a, b), &v| Self(a.min(v), b.max(v)))
+    }
+
+    /// Says so where it is not the range that pixels have after preprocessing: arrays of another scale, most likely.
+    fn warn(self, name: &str, shape: &[usize], p: &Preprocess) -> anyhow::Result<()> {
+        let (Self(least, most), (low, high)) = (self, range(shape, p));
+        let slack = TOLERANCE * (high - low);
+        if least < low - slack || most > high + slack {
+            note(format!(
+                "warning: {name}: values from {least:.3} to {most:.3}, but the preprocessing gives {low:.3} to {high:.3}; is --input-scale (or mean, std) right?"
+            ))?;
+        } else if most - least < 0.05 * (high - low) {
+            note(format!(
+                "warning: {name}: values from {least:.3} to {most:.3} fill little of the range {low:.3} to {high:.3} that the preprocessing gives; is --input-scale (or mean, std) right?"
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+/// Says so where images do not have the range that pixels have after preprocessing.
 pub(super) fn warn_of_range(name: &str, images: &[Tensor], p: &Preprocess) -> anyhow::Result<()> {
     let Some(first) = images.first() else { return Ok(()) };
-    let (low, high) = range(&first.shape, p);
-    let values = || images.iter().flat_map(|i| &i.data);
-    let (least, most) = values().fold((f32::INFINITY, f32::NEG_INFINITY), |(a, b), &v| (a.min(v), b.max(v)));
-    let slack = TOLERANCE * (high - low);
-    if least < low - slack || most > high + slack {
-        note(format!(
-            "warning: {name}: values from {least:.3} to {most:.3}, but the preprocessing gives {low:.3} to {high:.3}; is --input-scale (or mean, std) right?"
-        ))?;
-    } else if most - least < 0.05 * (high - low) {
-        note(format!(
-            "warning: {name}: values from {least:.3} to {most:.3} fill little of the range {low:.3} to {high:.3} that the preprocessing gives; is --input-scale (or mean, std) right?"
-        ))?;
-    }
-    Ok(())
+    images.iter().fold(Extent::NONE, Extent::with).warn(name, &first.shape, p)
 }
 
-/// Images to calibrate on: those of a folder, or one.
-pub(super) fn calibration_images(path: &Path, shape: &[usize], p: &Preprocess) -> anyhow::Result<Vec<Tensor>> {
-    let images = if path.is_dir() { read_folder(path, shape, p)? } else { vec![read_image(path, shape, p)?] };
-    warn_of_range(&path.display().to_string(), &images, p)?;
-    Ok(images)
-}
-
-fn read_folder(folder: &Path, shape: &[usize], p: &Preprocess) -> anyhow::Result<Vec<Tensor>> {
-    let Found { images: paths, others, .. } = find_images(folder, false)?;
-    let (mut images, mut unused) = (vec![], 0);
-    for path in paths.iter().take(MAX_CALIBRATION) {
-        match read_image(path, shape, p) {
-            Ok(image) => images.push(image),
-            Err(e) => {
-                unused += 1;
-                note(format!("note: not used for calibration: {e}"))?;
+/// Images to calibrate on: those of a folder, or one. Each is read once, so that those that cannot be used are told.
+pub(super) fn calibration_images(path: &Path, shape: &[usize], p: &Preprocess) -> anyhow::Result<Calibration> {
+    let mut extent = Extent::NONE;
+    let mut usable = vec![];
+    if path.is_dir() {
+        let Found { images: paths, others, .. } = find_images(path, false)?;
+        let mut unused = 0;
+        for path in paths.into_iter().take(MAX_CALIBRATION) {
+            match read_image(&path, shape, p) {
+                Ok(image) => {
+                    extent = extent.with(&image);
+                    usable.push(path);
+                }
+                Err(e) => {
+                    unused += 1;
+                    note(format!("note: not used for calibration: {e}"))?;
+                }
             }
         }
+        if usable.is_empty() {
+            anyhow::bail!("--calibrate {}: no usable image among {} file(s)", path.display(), unused + others);
+        }
+    } else {
+        extent = extent.with(&read_image(path, shape, p)?);
+        usable.push(path.to_owned());
     }
-    if images.is_empty() {
-        anyhow::bail!("--calibrate {}: no usable image among {} file(s)", folder.display(), unused + others);
-    }
-    Ok(images)
+    extent.warn(&path.display().to_string(), shape, p)?;
+    Ok(Calibration::Files(usable))
 }
 
 /// What is in a folder.

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
-use jali::bundle::{self, Written};
-use jali::{JaliError, Network, memory};
+use jali::bundle::{self, SealedFiles, ToSeal, Written};
+use jali::{Network, memory};
 use jali_mask::SealEntropy;
 use jali_net::hex;
 use jali_protocol::ProtocolError;
@@ -95,21 +95,24 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     };
     let costs = args.over.costs(kernel);
     let plan = args.leak.plan(&model, &costs)?;
-    memory::check(&model, &plan, &costs, memory::of_sealing)?;
+    memory::check(&model, &plan, &costs, |needs| needs.sealing)?;
     let entropy = SealEntropy::from_os().map_err(ProtocolError::from)?;
     let bar = progress(model.graph().linear_nodes().count() + 1, "sealing");
-    let mut sealed = jali_protocol::seal(&model, &plan, &costs, &entropy, |done| bar.set_position(done as u64))
-        .map_err(JaliError::from)?;
-    if let Some(origin) = args.leak.origin(&model)? {
-        sealed.client.set_origin(origin);
-    }
-    let (server, client) = bundle::write(&sealed, &args.out, passphrase.as_ref())?;
+    let what = ToSeal {
+        model: &model,
+        plan: &plan,
+        costs: &costs,
+        origin: args.leak.origin(&model)?,
+        passphrase: passphrase.as_ref(),
+    };
+    let SealedFiles { server, client, id, report: sealed } =
+        bundle::seal(what, &entropy, &args.out, |done| bar.set_position(done as u64))?;
     bar.finish_and_clear();
     let report = Report {
         model: name,
-        model_id: hex(&sealed.client.id()),
-        weights: sealed.report.iter().map(|l| l.weights).sum(),
-        weights_hidden: super::demo::hidden_fraction(&sealed.report),
+        model_id: hex(&id),
+        weights: sealed.iter().map(|l| l.weights).sum(),
+        weights_hidden: super::demo::hidden_fraction(&sealed),
         locked: passphrase.is_some(),
         server: (&server).into(),
         client: (&client).into(),

@@ -48,6 +48,14 @@ pub fn import(bytes: &[u8]) -> Result<Graph, ModelError> {
 /// [`ModelError::Onnx`] if the bytes are no ONNX model, [`ModelError::Unsupported`] naming all nodes that cannot be run,
 /// [`ModelError::Shape`] for an input that is no image.
 pub fn import_with(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported, ModelError> {
+    import_owned(bytes.to_vec(), external)
+}
+
+/// Reads an ONNX model whose bytes are given away: they are gone as soon as all weights have been read from them.
+///
+/// # Errors
+/// As [`import_with`].
+pub fn import_owned(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<Imported, ModelError> {
     let imported = import_any(bytes, external)?;
     if imported.graph.linear_nodes().next().is_none() {
         return Err(offence(
@@ -63,10 +71,11 @@ pub fn import_with(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported,
 }
 
 /// As [`import_with`], also without a linear layer.
-pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported, ModelError> {
+pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<Imported, ModelError> {
     let bad = |what: String| ModelError::Onnx(what);
-    guard::check(bytes)?;
-    let mut model = proto::Model::decode(bytes)
+    guard::check(&bytes)?;
+    let length = bytes.len();
+    let mut model = proto::Model::decode(prost::bytes::Bytes::from(bytes))
         .map_err(|e| bad(format!("{e}; the file is damaged or cut off: export or download it again")))?;
     if let Some(graph) = &mut model.graph {
         make_printable(graph);
@@ -86,8 +95,8 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
             "operator set {opset} is newer than those known here ({OPSETS:?}); compare results with your framework's"
         ));
     }
-    let file = model.graph.ok_or_else(|| bad("it has no graph".into()))?;
-    let held = Cell::new(bytes.len());
+    let mut file = model.graph.take().ok_or_else(|| bad("it has no graph".into()))?;
+    let held = Cell::new(length);
     let mut counted = |data: &External| {
         held.set(held.get().saturating_add(data.length));
         match held.get() {
@@ -97,12 +106,15 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
     };
     let external: ReadExternal<'_> = &mut counted;
     let mut constants = HashMap::new();
-    for tensor in &file.initializer {
-        let constant = Rc::new(Constant::read(tensor, external)?);
-        if constants.insert(tensor.name.clone(), constant).is_some() {
-            return Err(bad(format!("its constant \"{}\" is there twice", tensor.name)));
+    // Given back one by one: with the last of them goes the file's memory.
+    for tensor in std::mem::take(&mut file.initializer) {
+        let constant = Rc::new(Constant::read(&tensor, external)?);
+        if let Some(twice) = constants.insert(tensor.name.clone(), constant).map(|_| tensor.name) {
+            return Err(bad(format!("its constant \"{twice}\" is there twice")));
         }
     }
+    drop(model);
+    let file = file;
     let inputs: Vec<_> = file.input.iter().filter(|v| !constants.contains_key(&v.name)).collect();
     let [input] = inputs[..] else {
         let names: Vec<&str> = inputs.iter().map(|v| v.name.as_str()).collect();
@@ -122,7 +134,7 @@ pub(super) fn import_any(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imp
     count_uses(&file, &mut uses);
     let graph = Graph::new(image_shape(input)?)?;
     warnings.extend(of_input(input));
-    assigned_once(&file, &input.name)?;
+    assigned_once(&file, &input.name, &constants)?;
     let mut importer = Importer::new(graph, opset, &input.name, constants, uses, (&held, external));
     importer.batch = batch_of(input).unwrap_or(0);
     importer.shapes = file.value_info.iter().filter_map(|v| Some((v.name.as_str(), known_shape(v)?))).collect();
@@ -163,8 +175,12 @@ fn count_uses<'a>(graph: &'a proto::Graph, uses: &mut HashMap<&'a str, usize>) {
 }
 
 /// Every name stands for one value.
-fn assigned_once(file: &proto::Graph, input: &str) -> Result<(), ModelError> {
-    let mut names: HashSet<&str> = file.initializer.iter().map(|t| t.name.as_str()).collect();
+fn assigned_once(
+    file: &proto::Graph,
+    input: &str,
+    constants: &HashMap<String, Rc<Constant>>,
+) -> Result<(), ModelError> {
+    let mut names: HashSet<&str> = constants.keys().map(String::as_str).collect();
     names.insert(input);
     for name in file.node.iter().flat_map(|n| &n.output).filter(|name| !name.is_empty()) {
         if !names.insert(name) {

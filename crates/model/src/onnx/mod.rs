@@ -33,7 +33,7 @@ mod transposed;
 mod window;
 
 pub use constant::{External, ReadExternal};
-pub use import::{Imported, import, import_with};
+pub use import::{Imported, import, import_owned, import_with};
 
 #[cfg(test)]
 mod tests;

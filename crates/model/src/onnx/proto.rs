@@ -80,8 +80,9 @@ pub(crate) struct TensorData {
     pub(crate) int64_data: Vec<i64>,
     #[prost(string, tag = "8")]
     pub(crate) name: String,
-    #[prost(bytes = "vec", tag = "9")]
-    pub(crate) raw_data: Vec<u8>,
+    /// A part of the file's own memory.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub(crate) raw_data: prost::bytes::Bytes,
     #[prost(double, repeated, tag = "10")]
     pub(crate) double_data: Vec<f64>,
     #[prost(message, repeated, tag = "13")]

@@ -76,7 +76,7 @@ fn compare(cases: &'static [u8]) -> (Vec<String>, Vec<(String, String)>) {
         let outputs = cases.take(1)[0];
         let wanted: Vec<_> = (0..outputs).map(|_| cases.tensor()).collect();
         let mut none = |_: &super::External| Err(String::new());
-        let graph = match import_any(&with_batch(model, shape[0]), &mut none) {
+        let graph = match import_any(with_batch(model, shape[0]), &mut none) {
             Ok(imported) => imported.graph,
             Err(e) => {
                 refused.push((name, e.to_string()));
@@ -184,7 +184,7 @@ fn few_bytes_cannot_ask_for_much_memory() {
         (one_operator("Pad", ints(&[0, 0, 0, 0, 0, 0, 0, many]), true), "out of range"),
         (one_operator("Resize", floats(&[1.0, 1.0, 1.0, 1e7]), true), "are supported"),
     ] {
-        let error = import_any(&model, &mut |_| Err(String::new())).err().map(|e| e.to_string()).unwrap_or_default();
+        let error = import_any(model, &mut |_| Err(String::new())).err().map(|e| e.to_string()).unwrap_or_default();
         assert!(error.contains(says), "{says}: {error}");
     }
 }

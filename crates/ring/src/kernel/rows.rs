@@ -84,8 +84,8 @@ impl RowStore {
     /// Room for rows; `limbs` says for every one how many of the first primes it is held modulo. The content is zero.
     ///
     /// # Errors
-    /// [`RingError::Length`] for 0 or more than 4096 tiles, for a row of 0 primes or of more than the ring has, or if the memory
-    /// cannot be had.
+    /// [`RingError::Length`] for 0 or more than 4096 tiles, for a row of 0 primes or of more than the ring has;
+    /// [`RingError::NoMemory`].
     pub fn new(ring: &Ring, limbs: &[usize], tiles: usize) -> Result<Self, RingError> {
         if !(1..=MAX_LAZY_PRODUCTS).contains(&tiles) {
             return Err(RingError::Length { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
@@ -95,7 +95,7 @@ impl RowStore {
         }
         let got = Self::bytes_needed(ring, limbs, tiles);
         let Some(bytes) = Pages::zero(got) else {
-            return Err(RingError::Length { what: "bytes of memory for the rows", expected: 0, got });
+            return Err(RingError::NoMemory { bytes: got });
         };
         let mut end = 0;
         let limb = |(l, m): (usize, &Modulus)| {

@@ -17,7 +17,7 @@ use jali_net::{Client, ClientConfig};
 
 use self::inputs::{Input, Inputs};
 use self::report::{Outcome, Report, csv, guesses, print, summarise};
-use super::pixels::{Pixels, calibrate_file, calibration_images, read_model_aloud};
+use super::pixels::{Calibration, Pixels, calibrate_file, calibration_images, read_model_aloud};
 use super::text::{Spread, ms, note, progress, say, say_json};
 use super::{Common, DIFFERENT, Leak, Over, PinArgs, conclude, exit_code, start_session};
 
@@ -436,14 +436,14 @@ fn calibration_of(
     good: Vec<Tensor>,
     shape: &[usize],
     preprocess: &Preprocess,
-) -> anyhow::Result<(Vec<Tensor>, String)> {
+) -> anyhow::Result<(Calibration, String)> {
     if let Some(folder) = &args.calibrate {
         return Ok((calibration_images(folder, shape, preprocess)?, format!("the images of {}", folder.display())));
     }
     note(
         "note: no --calibrate folder, so the given images set the quantisation scales; name a folder of typical images for results that do not depend on what is classified",
     )?;
-    Ok((good, "the given images themselves".to_string()))
+    Ok((Calibration::Images(good), "the given images themselves".to_string()))
 }
 
 /// Of two failures the one to exit with: wrong or rejected results before anything else, then the first.
