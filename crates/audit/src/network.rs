@@ -79,9 +79,12 @@ pub fn check(graph: &Graph) -> Result<(), ModelError> {
                 Op::Conv(_) | Op::Gemm(_) | Op::Flatten | Op::Reshape(_) => true,
                 // At the end it changes no class; attackers work with what is in front of it.
                 Op::Softmax { .. } => graph.output() == index + 1,
-                Op::Transpose(_) | Op::Select(_) | Op::Resample(_) | Op::Reduce { .. } | Op::ArgMax { .. } | Op::Choose(_) => {
-                    false
-                }
+                Op::Transpose(_)
+                | Op::Select(_)
+                | Op::Resample(_)
+                | Op::Reduce { .. }
+                | Op::ArgMax { .. }
+                | Op::Choose(_) => false,
             };
         if !known {
             return Err(ModelError::Node {

@@ -136,9 +136,7 @@ impl Aside {
     /// A failure of the file itself is told as one.
     fn failed(&self, e: ProtocolError) -> JaliError {
         match e {
-            ProtocolError::Operator(OperatorError::Io(why)) => {
-                JaliError::Write { path: self.folder.join(SERVER), why }
-            }
+            ProtocolError::Operator(OperatorError::Io(why)) => JaliError::Write { path: self.folder.join(SERVER), why },
             other => other.into(),
         }
     }

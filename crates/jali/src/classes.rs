@@ -57,9 +57,9 @@ impl Reading {
             Some(Op::ArgMax { .. }) => Self::Other,
             _ if extents > 1 => Self::Other,
             Some(Op::Softmax { log: true, .. }) => Self::Logarithms,
-            Some(Op::Softmax { log: false, .. } | Op::Activation(Activation::Sigmoid | Activation::HardSigmoid { .. })) => {
-                Self::Probabilities
-            }
+            Some(
+                Op::Softmax { log: false, .. } | Op::Activation(Activation::Sigmoid | Activation::HardSigmoid { .. }),
+            ) => Self::Probabilities,
             Some(op) if !gives_scores(op) => Self::Other,
             _ => Self::Scores,
         }
@@ -107,7 +107,10 @@ fn gives_scores(op: &Op) -> bool {
     use Activation as A;
     match op {
         Op::Activation(a) => {
-            matches!(a, A::Relu | A::Clip { .. } | A::LeakyRelu { .. } | A::Elu { .. } | A::Gelu | A::GeluTanh | A::HardSwish)
+            matches!(
+                a,
+                A::Relu | A::Clip { .. } | A::LeakyRelu { .. } | A::Elu { .. } | A::Gelu | A::GeluTanh | A::HardSwish
+            )
         }
         Op::Arithmetic(Arithmetic::Div) | Op::Concat(_) | Op::Select(_) | Op::Resample(_) | Op::Choose(_) => false,
         _ => true,

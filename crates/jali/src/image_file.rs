@@ -264,7 +264,8 @@ mod tests {
 
     #[test]
     fn pictures_that_are_cut_are_refused() {
-        let cut = |bytes: &[u8]| matches!(decode(bytes, &[3, 16, 24]), Err(ImageFault::Damaged(_) | ImageFault::NotAnImage));
+        let cut =
+            |bytes: &[u8]| matches!(decode(bytes, &[3, 16, 24]), Err(ImageFault::Damaged(_) | ImageFault::NotAnImage));
         for format in [ImageFormat::Jpeg, ImageFormat::Png] {
             let mut whole = Cursor::new(vec![]);
             picture().write_to(&mut whole, format).unwrap();

@@ -255,9 +255,11 @@ mod tests {
         let of = |path: &str, files| least(&root.path().display().to_string(), path, files);
         assert_eq!(of("/a/b", &VERSION_2), Some(700), "its own has no limit, the one around it has");
         assert_eq!(of("/elsewhere", &VERSION_2), Some(4700), "a path of the machine, seen from a container");
-        for (name, text) in
-            [("memory.limit_in_bytes", "900"), ("memory.usage_in_bytes", "300"), ("memory.stat", "total_inactive_file 50\n")]
-        {
+        for (name, text) in [
+            ("memory.limit_in_bytes", "900"),
+            ("memory.usage_in_bytes", "300"),
+            ("memory.stat", "total_inactive_file 50\n"),
+        ] {
             write(&inner, name, text);
         }
         assert_eq!(of("/a/b", &VERSION_1), Some(650));

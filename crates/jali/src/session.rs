@@ -11,9 +11,7 @@ use jali_model::{QuantModel, Tensor, integer};
 use jali_operator::OperatorError;
 use jali_pack::Costs;
 use jali_protocol::awake::in_pool;
-use jali_protocol::{
-    Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, SealedTo, Server,
-};
+use jali_protocol::{Action, ClientModel, Inference, LayerReport, PreparedImage, ProtocolError, SealedTo, Server};
 use jali_ring::Kernel;
 
 use crate::{JaliError, memory};
@@ -292,7 +290,6 @@ fn through_a_file(
     Ok(Made { server, client, report, sealed_bytes: length as usize })
 }
 
-
 /// Whether sums and output are those of the integer reference.
 fn equals_reference(
     model: &QuantModel,
@@ -352,7 +349,8 @@ pub(crate) fn drive(
                 }
             };
             let sent = Instant::now();
-            let Carried::Answer(answer) = carry(Request { layer, bytes: &request, most: inference.answer_len() })? else {
+            let Carried::Answer(answer) = carry(Request { layer, bytes: &request, most: inference.answer_len() })?
+            else {
                 action = inference.again(entropy()?)?;
                 continue;
             };

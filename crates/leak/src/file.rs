@@ -218,7 +218,8 @@ impl PlanFile {
         let counts = plan.counts();
         let alike = counts.len() == file.layers.len() && file.layers.iter().zip(&counts).all(|(l, c)| l.weights == *c);
         if !alike {
-            let own = graph.linear_nodes().map(|(node, linear)| (graph.nodes()[node].name.as_str(), linear.weights().len()));
+            let own =
+                graph.linear_nodes().map(|(node, linear)| (graph.nodes()[node].name.as_str(), linear.weights().len()));
             let theirs = file.layers.iter().map(|l| (l.name.as_str(), l.weights));
             let name = file.network.map_or("a network".into(), |n| format!("\"{n}\""));
             let expected = format!("{name} with {}", described(&theirs.collect::<Vec<_>>()));
@@ -318,7 +319,9 @@ mod tests {
             method: 1,
             plan: plan.digest(&g),
         };
-        let text = plan.to_json_with(&g, &Origin { made: "test".into(), network: None, evidence: Some(evidence.clone()) }).unwrap();
+        let text = plan
+            .to_json_with(&g, &Origin { made: "test".into(), network: None, evidence: Some(evidence.clone()) })
+            .unwrap();
         assert_eq!(PlanFile::from_json(&text, &g).unwrap().origin.evidence, Some(evidence));
         let altered = text.replacen("9\n", "10\n", 1);
         assert!(altered != text && Plan::from_json(&altered, &g).unwrap_err().to_string().contains("another plan"));

@@ -51,8 +51,8 @@ pub use noise::NoiseReport;
 pub use params::{Parameters, ParametersLiteral};
 pub use request::{Masked, PendingRequest, Prepared, RequestContext};
 pub use seal::{
-    KeepHints, LayerId, LayerKey, LayerSetting, MatrixShape, PlainMatrix, PlainRow, SealedHead, SealedLayer, SealedRow, Tile,
-    expand_public, rows_together, seal, seal_matrix,
+    KeepHints, LayerId, LayerKey, LayerSetting, MatrixShape, PlainMatrix, PlainRow, SealedHead, SealedLayer, SealedRow,
+    Tile, expand_public, rows_together, seal, seal_matrix,
 };
 pub use store::UnhintedKey;
 pub use wanted::{Wanted, WantedDims};

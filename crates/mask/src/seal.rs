@@ -359,7 +359,9 @@ pub fn seal_matrix<E: From<MaskError>>(
     parameters.fit_for_checking()?;
     check_bound(input_bound)?;
     if matrix.open.len() != rows {
-        return Err(MaskError::Shape { what: "rows that are open or not", expected: rows, got: matrix.open.len() }.into());
+        return Err(
+            MaskError::Shape { what: "rows that are open or not", expected: rows, got: matrix.open.len() }.into()
+        );
     }
     let scope = setting.scope(shape, entropy);
     let digest = |o: usize| -> Result<Key, MaskError> {
@@ -464,9 +466,7 @@ fn check_row(row: &[Tile], tiles: usize, degree: usize) -> Result<(), MaskError>
         return Err(MaskError::Shape { what: "tiles of a row", expected: tiles, got: row.len() });
     }
     match row.iter().flatten().find(|(i, _)| *i as usize >= degree) {
-        Some(&(index, _)) => {
-            Err(MaskError::Shape { what: "coefficient index", expected: degree, got: index as usize })
-        }
+        Some(&(index, _)) => Err(MaskError::Shape { what: "coefficient index", expected: degree, got: index as usize }),
         None => Ok(()),
     }
 }

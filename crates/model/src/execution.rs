@@ -2,6 +2,7 @@
 //! float reference, the integer reference, or a server.
 
 use crate::graph::Graph;
+use crate::op::Op;
 use crate::tensor::Tensor;
 use crate::{ModelError, nonlinear};
 
@@ -54,16 +55,38 @@ impl<'g> Execution<'g> {
     /// # Errors
     /// [`ModelError`] if a value is missing (only after an error).
     pub fn step(&mut self) -> Result<Step, ModelError> {
+        if let Some(node) = self.advance()? {
+            return Ok(Step::Linear { node, input: self.input(node)?.clone() });
+        }
+        let output = |&v: &usize| self.value(v).cloned();
+        Ok(Step::Done(self.graph.outputs().iter().map(output).collect::<Result<_, _>>()?))
+    }
+
+    /// Runs on to the next linear node, which it names, or to the end.
+    fn advance(&mut self) -> Result<Option<usize>, ModelError> {
         while let Some(node) = self.graph.nodes().get(self.next) {
             if node.op.linear().is_some() {
-                return Ok(Step::Linear { node: self.next, input: self.value(node.inputs[0])?.clone() });
+                return Ok(Some(self.next));
+            }
+            if let (Op::Activation(activation), &[input]) = (&node.op, &node.inputs[..])
+                && self.uses[input] == 1
+                && let Some(mut value) = self.values[input].take()
+            {
+                // Nobody else needs the input: it becomes the output.
+                nonlinear::activate(*activation, &mut value.data);
+                self.finish_node(value);
+                continue;
             }
             let inputs: Vec<&Tensor> = node.inputs.iter().map(|&v| self.value(v)).collect::<Result<_, _>>()?;
             let output = nonlinear::apply(node, &inputs)?;
             self.finish_node(output);
         }
-        let output = |&v: &usize| self.value(v).cloned();
-        Ok(Step::Done(self.graph.outputs().iter().map(output).collect::<Result<_, _>>()?))
+        Ok(None)
+    }
+
+    /// The input of a linear node.
+    fn input(&self, node: usize) -> Result<&Tensor, ModelError> {
+        self.value(self.graph.nodes()[node].inputs[0])
     }
 
     /// The output of the linear node that [`Execution::step`] stopped at.
@@ -108,10 +131,10 @@ pub fn run(
     mut linear: impl FnMut(usize, &Tensor) -> Result<Vec<f32>, ModelError>,
 ) -> Result<Vec<Tensor>, ModelError> {
     let mut execution = Execution::new(graph, image)?;
-    loop {
-        match execution.step()? {
-            Step::Linear { node, input } => execution.provide(linear(node, &input)?)?,
-            Step::Done(outputs) => return Ok(outputs),
-        }
+    while let Some(node) = execution.advance()? {
+        let output = linear(node, execution.input(node)?)?;
+        execution.provide(output)?;
     }
+    let output = |&v: &usize| execution.value(v).cloned();
+    graph.outputs().iter().map(output).collect()
 }

@@ -1,11 +1,22 @@
-//! The float reference: im2col and a matrix product by `ndarray` (matrixmultiply underneath), one thread per image.
+//! The network in the clear: windows laid out and multiplied by `ndarray` (`matrixmultiply` underneath), one thread per image.
 
-use ndarray::{ArrayView2, ArrayViewMut2, linalg::general_mat_mul};
+use std::cell::RefCell;
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2, Axis, Slice};
 
 use crate::graph::Graph;
 use crate::op::{Conv, Gemm, Linear};
 use crate::tensor::Tensor;
 use crate::{ModelError, execution};
+
+/// Numbers of windows that are laid out at a time: what a second-level cache keeps beside weights and sums.
+const TOGETHER: usize = 1 << 17;
+
+thread_local! {
+    /// Windows of earlier products: new memory would have to be fetched page by page every time.
+    static WINDOWS: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Runs the network in the clear, to its first output.
 ///
@@ -31,7 +42,7 @@ pub fn linear(graph: &Graph, node: usize, x: &Tensor) -> Result<Vec<f32>, ModelE
     let n = &graph.nodes()[node];
     match n.op.linear() {
         Some(Linear::Conv(c)) => conv(c, x, &n.shape),
-        Some(Linear::Gemm(g)) => gemm(g, x),
+        Some(Linear::Gemm(g)) => Some(gemm(g, x)),
         None => None,
     }
     .ok_or_else(|| ModelError::Node {
@@ -41,53 +52,193 @@ pub fn linear(graph: &Graph, node: usize, x: &Tensor) -> Result<Vec<f32>, ModelE
     })
 }
 
-fn gemm(g: &Gemm, x: &Tensor) -> Option<Vec<f32>> {
-    let mut y = g.bias.clone();
-    let w = ArrayView2::from_shape((g.outputs, g.inputs), &g.weight).ok()?;
-    let x = ArrayView2::from_shape((g.inputs, 1), &x.data).ok()?;
-    general_mat_mul(1.0, &w, &x, 1.0, &mut ArrayViewMut2::from_shape((g.outputs, 1), &mut y).ok()?);
-    Some(y)
+/// A matrix times a vector is read once and multiplied as it comes.
+fn gemm(g: &Gemm, x: &Tensor) -> Vec<f32> {
+    g.weight.chunks_exact(g.inputs).zip(&g.bias).map(|(row, bias)| bias + dot(row, &x.data)).collect()
+}
+
+/// Sums of every sixteenth product, then their sum: in vectors, and always in the same order.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0f32; LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        sums.iter_mut().zip(a.iter().zip(b)).for_each(|(s, (a, b))| *s += a * b);
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
 }
 
 fn conv(c: &Conv, x: &Tensor, shape: &[usize]) -> Option<Vec<f32>> {
-    let out_plane = shape[1] * shape[2];
+    let plane = shape[1] * shape[2];
+    let mut y = Vec::with_capacity(c.filters * plane);
+    c.bias.iter().for_each(|&b| y.resize(y.len() + plane, b));
+    if c.channels == 1 && c.filters == c.groups {
+        depthwise(c, x, shape, &mut y);
+        return Some(y);
+    }
     let (fan_in, filters) = (c.channels * c.kernel[0] * c.kernel[1], c.filters / c.groups);
-    let mut y: Vec<f32> = c.bias.iter().flat_map(|&b| std::iter::repeat_n(b, out_plane)).collect();
+    let x_shape = &x.shape;
+    let input = c.channels * x_shape[1] * x_shape[2];
     for g in 0..c.groups {
-        let columns = im2col(c, x, g, shape);
         let w =
             ArrayView2::from_shape((filters, fan_in), &c.weight[g * filters * fan_in..][..filters * fan_in]).ok()?;
-        let columns = ArrayView2::from_shape((fan_in, out_plane), &columns).ok()?;
-        let y = &mut y[g * filters * out_plane..][..filters * out_plane];
-        general_mat_mul(1.0, &w, &columns, 1.0, &mut ArrayViewMut2::from_shape((filters, out_plane), y).ok()?);
+        let mut y =
+            ArrayViewMut2::from_shape((filters, plane), &mut y[g * filters * plane..][..filters * plane]).ok()?;
+        let x = &x.data[g * input..][..input];
+        if is_pointwise(c) {
+            general_mat_mul(1.0, &w, &ArrayView2::from_shape((fan_in, plane), x).ok()?, 1.0, &mut y);
+        } else {
+            by_windows(c, (x, [x_shape[1], x_shape[2]]), shape, &w, &mut y)?;
+        }
     }
     Some(y)
 }
 
-/// The inputs of every product, `[channel][kh][kw][output position]`, zero where the window leaves the plane.
-fn im2col(c: &Conv, x: &Tensor, group: usize, shape: &[usize]) -> Vec<f32> {
-    let (h, w) = (x.shape[1], x.shape[2]);
-    let mut columns = vec![0.0; c.channels * c.kernel[0] * c.kernel[1] * shape[1] * shape[2]];
-    let mut rows = columns.chunks_exact_mut(shape[2]);
-    for channel in 0..c.channels {
-        let plane = &x.data[(group * c.channels + channel) * h * w..][..h * w];
-        for di in 0..c.kernel[0] {
-            for dj in 0..c.kernel[1] {
-                for i in 0..shape[1] {
-                    let Some(row) = rows.next() else { return columns };
-                    let Some(y) = (i * c.stride[0] + di * c.dilation[0]).checked_sub(c.padding[0]).filter(|&y| y < h)
-                    else {
-                        continue;
-                    };
-                    for (j, o) in row.iter_mut().enumerate() {
-                        let x = (j * c.stride[1] + dj * c.dilation[1]).checked_sub(c.padding[1]);
-                        if let Some(x) = x.filter(|&x| x < w) {
-                            *o = plane[y * w + x];
+/// Whether the windows are the input itself.
+fn is_pointwise(c: &Conv) -> bool {
+    c.kernel == [1, 1] && c.stride == [1, 1] && c.padding == [0; 4]
+}
+
+/// Lays out windows of some output rows at a time and multiplies them. `x`: the input of the group, planes of the size `input`.
+fn by_windows(
+    c: &Conv,
+    (x, input): (&[f32], [usize; 2]),
+    shape: &[usize],
+    w: &ArrayView2<'_, f32>,
+    y: &mut ArrayViewMut2<'_, f32>,
+) -> Option<()> {
+    let (fan_in, (rows, columns)) = (w.ncols(), (shape[1], shape[2]));
+    let together = (TOGETHER / (fan_in * columns)).clamp(1, rows);
+    let geometry = Geometry::new(c, input, columns);
+    WINDOWS.with_borrow_mut(|windows| {
+        for first in (0..rows).step_by(together) {
+            let some = first..(first + together).min(rows);
+            let positions = some.len() * columns;
+            windows.resize(windows.len().max(fan_in * positions), 0.0);
+            let windows = &mut windows[..fan_in * positions];
+            geometry.lay_out(c, x, some.clone(), windows);
+            let windows = ArrayView2::from_shape((fan_in, positions), &*windows).ok()?;
+            let own = Slice::from(some.start * columns..some.end * columns);
+            let mut y = y.slice_axis_mut(Axis(1), own);
+            general_mat_mul(1.0, w, &windows, 1.0, &mut y);
+        }
+        Some(())
+    })
+}
+
+/// Which pixels meet a tap.
+struct Geometry {
+    /// Height and width of the input.
+    input: [usize; 2],
+    columns: usize,
+    /// For every tap along the width: the first output column whose pixel lies inside, and the one after the last.
+    inside: Vec<(usize, usize)>,
+}
+
+impl Geometry {
+    fn new(c: &Conv, input: [usize; 2], columns: usize) -> Self {
+        let width = input[1];
+        let inside = |tap: usize| {
+            let offset = tap * c.dilation[1];
+            let first = c.padding[1].saturating_sub(offset).div_ceil(c.stride[1]).min(columns);
+            let end = (width + c.padding[1]).saturating_sub(offset).div_ceil(c.stride[1]).min(columns);
+            (first, end.max(first))
+        };
+        Self { input, columns, inside: (0..c.kernel[1]).map(inside).collect() }
+    }
+
+    /// The inputs of every product, `[channel][kh][kw][position]` of the output rows, zero where the window leaves the plane.
+    fn lay_out(&self, c: &Conv, x: &[f32], rows: std::ops::Range<usize>, out: &mut [f32]) {
+        let [height, width] = self.input;
+        if c.stride == [1, 1] && self.columns == width {
+            return self.shift(c, x, rows, out);
+        }
+        let mut lines = out.chunks_exact_mut(self.columns);
+        for plane in x.chunks_exact(height * width) {
+            for di in 0..c.kernel[0] {
+                for (dj, &(first, end)) in self.inside.iter().enumerate() {
+                    for row in rows.clone() {
+                        let Some(line) = lines.next() else { return };
+                        let at = (row * c.stride[0] + di * c.dilation[0]).checked_sub(c.padding[0]);
+                        let Some(at) = at.filter(|&at| at < height && first < end) else {
+                            line.fill(0.0);
+                            continue;
+                        };
+                        line[..first].fill(0.0);
+                        line[end..].fill(0.0);
+                        let start = at * width + first * c.stride[1] + dj * c.dilation[1] - c.padding[1];
+                        let line = &mut line[first..end];
+                        if c.stride[1] == 1 {
+                            line.copy_from_slice(&plane[start..][..line.len()]);
+                        } else {
+                            let pixels = plane[start..].iter().step_by(c.stride[1]);
+                            line.iter_mut().zip(pixels).for_each(|(o, v)| *o = *v);
                         }
                     }
                 }
             }
         }
     }
-    columns
+}
+
+impl Geometry {
+    /// As [`Geometry::lay_out`], where an output row is as long as an input row and steps are 1: what a tap meets is the plane itself, moved.
+    fn shift(&self, c: &Conv, x: &[f32], rows: std::ops::Range<usize>, out: &mut [f32]) {
+        let [height, width] = self.input;
+        let size = rows.len() * width;
+        let taps = (0..c.kernel[0]).flat_map(|di| (0..c.kernel[1]).map(move |dj| (di, dj)));
+        let planes = x.chunks_exact(height * width).flat_map(|plane| taps.clone().map(move |tap| (plane, tap)));
+        for (out, (plane, (di, dj))) in out.chunks_exact_mut(size).zip(planes) {
+            // Place `k` of the output meets pixel `k + moved`.
+            let moved = ((rows.start + di * c.dilation[0]) * width + dj * c.dilation[1]) as isize
+                - (c.padding[0] * width + c.padding[1]) as isize;
+            let first = (-moved).clamp(0, size as isize) as usize;
+            let end = (plane.len() as isize - moved).clamp(first as isize, size as isize) as usize;
+            out[..first].fill(0.0);
+            out[end..].fill(0.0);
+            let start = (first as isize + moved) as usize;
+            if first < end {
+                out[first..end].copy_from_slice(&plane[start..][..end - first]);
+            }
+            // Where the tap stands beside the plane, pixels of neighbouring rows came along.
+            let (left, right) = self.inside[dj];
+            if left > 0 || right < width {
+                for line in out.chunks_exact_mut(width) {
+                    line[..left].fill(0.0);
+                    line[right..].fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+/// One filter for each channel: too few products for a matrix.
+fn depthwise(c: &Conv, x: &Tensor, shape: &[usize], y: &mut [f32]) {
+    let (height, width) = (x.shape[1], x.shape[2]);
+    let (rows, columns) = (shape[1], shape[2]);
+    let geometry = Geometry::new(c, [height, width], columns);
+    let taps = c.kernel[0] * c.kernel[1];
+    let planes = x.data.chunks_exact(height * width).zip(c.weight.chunks_exact(taps));
+    for ((plane, weights), y) in planes.zip(y.chunks_exact_mut(rows * columns)) {
+        for (row, line) in y.chunks_exact_mut(columns).enumerate() {
+            for di in 0..c.kernel[0] {
+                let at = (row * c.stride[0] + di * c.dilation[0]).checked_sub(c.padding[0]);
+                let Some(at) = at.filter(|&at| at < height) else { continue };
+                for (dj, &(first, end)) in geometry.inside.iter().enumerate().filter(|(_, (a, b))| a < b) {
+                    let weight = weights[di * c.kernel[1] + dj];
+                    let start = at * width + first * c.stride[1] + dj * c.dilation[1] - c.padding[1];
+                    let line = &mut line[first..end];
+                    // Two forms of one loop: the compiler vectorises only the first.
+                    if c.stride[1] == 1 {
+                        line.iter_mut().zip(&plane[start..]).for_each(|(o, v)| *o += weight * v);
+                    } else {
+                        let pixels = plane[start..].iter().step_by(c.stride[1]);
+                        line.iter_mut().zip(pixels).for_each(|(o, v)| *o += weight * v);
+                    }
+                }
+            }
+        }
+    }
 }

@@ -35,7 +35,8 @@ pub use error::{ModelError, Offence};
 pub use execution::{Execution, Step};
 pub use graph::{Graph, Node};
 pub use op::{
-    Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, ReduceKind, Resample, ResampleAxis, Select, SelectKind,
+    Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, ReduceKind, Resample, ResampleAxis, Select,
+    SelectKind,
 };
 pub use outline::Outline;
 pub use preprocess::{Colours, ImageLayout, Preprocess, Resize};

@@ -17,7 +17,11 @@ use crate::tensor::Tensor;
 pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
     let x = inputs[0];
     let data = match &node.op {
-        Op::Activation(a) => activate(*a, &x.data),
+        Op::Activation(a) => {
+            let mut data = x.data.clone();
+            activate(*a, &mut data);
+            data
+        }
         Op::Flatten | Op::Reshape(_) => x.data.clone(),
         Op::Transpose(order) => {
             let strides = strides(&x.shape);
@@ -62,11 +66,12 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
 }
 
 /// A function of every value. Generic, so that every one becomes a loop of its own, in vectors.
-fn each(x: &[f32], f: impl Fn(f32) -> f32) -> Vec<f32> {
-    x.iter().map(|&v| f(v)).collect()
+fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
+    x.iter_mut().for_each(|v| *v = f(*v));
 }
 
-fn activate(activation: Activation, x: &[f32]) -> Vec<f32> {
+/// An activation of all values, in place.
+pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
     use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
     // Comparisons and not `clamp`, which panics where a file says low > high, and looks at every value for that.
     let hard = |v: f32, alpha: f32, beta: f32| (alpha * v + beta).max(0.0).min(1.0);
@@ -274,22 +279,23 @@ fn pool(
     let columns: Vec<_> = (0..shape[2]).map(|j| clip(j, 1, w, left, right)).collect();
     let rows: Vec<_> = (0..shape[1]).map(|i| clip(i, 0, h, top, bottom)).collect();
     let mut out = Vec::with_capacity(shape.iter().product());
+    let mut folded = vec![start; w];
     for plane in x.data.chunks_exact(h * w) {
         for &(padded_rows, i, i_end) in &rows {
+            // Rows of the window first, all columns at once: in vectors.
+            let mut inside_rows = 0;
+            folded.fill(start);
+            for row in (i..i_end).step_by(p.dilation[0]) {
+                folded.iter_mut().zip(&plane[row * w..][..w]).for_each(|(f, &v)| *f = step(*f, v));
+                inside_rows += 1;
+            }
             for &(padded_columns, j, j_end) in &columns {
-                let (mut value, mut inside) = (start, 0);
-                for row in (i..i_end).step_by(p.dilation[0]) {
-                    let line = plane.get(row * w + j..row * w + j_end).unwrap_or_default();
-                    // Two forms of one loop: the compiler vectorises only the first.
-                    if p.dilation[1] == 1 {
-                        value = line.iter().fold(value, |a, &v| step(a, v));
-                        inside += line.len();
-                    } else {
-                        value = line.iter().step_by(p.dilation[1]).fold(value, |a, &v| step(a, v));
-                        inside += line.len().div_ceil(p.dilation[1]);
-                    }
-                }
-                out.push(finish(value, inside, padded_rows * padded_columns));
+                let line = folded.get(j..j_end).unwrap_or_default();
+                let (value, inside) = match p.dilation[1] {
+                    1 => (line.iter().fold(start, |a, &v| step(a, v)), line.len()),
+                    d => (line.iter().step_by(d).fold(start, |a, &v| step(a, v)), line.len().div_ceil(d)),
+                };
+                out.push(finish(value, inside_rows * inside, padded_rows * padded_columns));
             }
         }
     }

@@ -106,7 +106,12 @@ impl Scaling {
         let (low, high) = (i64::from(self.input_range.0), i64::from(self.input_range.1));
         let bound = config.activation_bound();
         let sane = self.input_scale.is_finite() && self.input_scale > 0.0 && self.scales.iter().all(|s| s.is_finite());
-        if !sane || low > high || low < -bound || high > bound || self.bias.iter().any(|b| b.unsigned_abs() > MAX_BIAS as u64) {
+        if !sane
+            || low > high
+            || low < -bound
+            || high > bound
+            || self.bias.iter().any(|b| b.unsigned_abs() > MAX_BIAS as u64)
+        {
             return Err("a scale, bias or range outside its bounds".into());
         }
         Ok(())

@@ -32,7 +32,10 @@ impl Tensor {
                 got: format!("{} values", data.len()),
             });
         }
-        if let Some(index) = data.iter().position(|v| !v.is_finite()) {
+        // All at once, in vectors; which one it is is looked for only if there is one.
+        let is_special = |v: &f32| u32::from(v.to_bits() & 0x7f80_0000 == 0x7f80_0000);
+        if data.iter().fold(0, |any, v| any | is_special(v)) != 0 {
+            let index = data.iter().position(|v| !v.is_finite()).unwrap_or(0);
             return Err(ModelError::NotFinite { what: what.into(), index });
         }
         Ok(Self { shape, data })

@@ -155,7 +155,11 @@ impl Client {
                 why: format!("its answer has more than the {most} bytes that it may have here"),
             },
             ureq::Error::Protocol(e) => {
-                let tls = if self.url.starts_with("http://") { " (if it speaks TLS, the URL begins with https://)" } else { "" };
+                let tls = if self.url.starts_with("http://") {
+                    " (if it speaks TLS, the URL begins with https://)"
+                } else {
+                    ""
+                };
                 NetError::Foreign { url, why: format!("its answer is not HTTP: {e}{tls}") }
             }
             other => NetError::Unreachable { url, why: other.to_string() },

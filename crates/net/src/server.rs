@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
-use axum::http::header::{CONNECTION, HeaderValue};
 use axum::http::Request;
+use axum::http::header::{CONNECTION, HeaderValue};
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -26,11 +26,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 
-use crate::{NetError, pem};
 pub use crate::app::Limits;
 use crate::app::{App, full, router};
 use crate::auth::Tokens;
 use crate::connections::{Connection, Connections, Times};
+use crate::{NetError, pem};
 
 /// Bytes of a request's head.
 const MAX_HEAD: usize = 16 << 10;
@@ -176,7 +176,9 @@ fn acceptor(files: &TlsFiles) -> Result<TlsAcceptor, NetError> {
     let mut config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .and_then(|b| b.with_no_client_auth().with_single_cert(chain, key))
-        .map_err(|e| fail(&files.certificate, format!("it cannot be used with the key of {}: {e}", files.key.display())))?;
+        .map_err(|e| {
+            fail(&files.certificate, format!("it cannot be used with the key of {}: {e}", files.key.display()))
+        })?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }

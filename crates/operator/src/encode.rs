@@ -59,10 +59,8 @@ impl<W: Write> ModelWriter<W> {
         w.u32(operators.len() as u32);
         operators.iter().for_each(|(head, open)| describe(&mut w, head, open));
         out.section(OPERATORS, &w.finish())?;
-        let shape = |(head, open): &(SealedHead, Vec<bool>)| Shape {
-            parameters: head.parameters.clone(),
-            rows: open.len(),
-        };
+        let shape =
+            |(head, open): &(SealedHead, Vec<bool>)| Shape { parameters: head.parameters.clone(), rows: open.len() };
         Ok(Self { out, operators: operators.iter().map(shape).collect(), at: (0, 0), section: (0, Writer::new()) })
     }
 

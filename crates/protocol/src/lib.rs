@@ -25,7 +25,8 @@ pub use client::{Action, ClientModel, Inference, PreparedImage};
 pub use error::ProtocolError;
 pub use forecast::{LayerForecast, forecast, row_savings};
 pub use owner::{
-    Blueprint, ClosedClient, Estimate, LayerReport, OtherAnswer, Sealed, SealedTo, answer_kind, seal, seal_into, seal_to,
+    Blueprint, ClosedClient, Estimate, LayerReport, OtherAnswer, Sealed, SealedTo, answer_kind, seal, seal_into,
+    seal_to,
 };
 pub use server::Server;
 

@@ -612,12 +612,7 @@ struct Sealing<'a> {
 }
 
 impl<'a> Sealing<'a> {
-    fn new(
-        model: &'a QuantModel,
-        plan: &Plan,
-        costs: &Costs,
-        entropy: &'a SealEntropy,
-    ) -> Result<Self, ProtocolError> {
+    fn new(model: &'a QuantModel, plan: &Plan, costs: &Costs, entropy: &'a SealEntropy) -> Result<Self, ProtocolError> {
         plan.validate(model.graph())?;
         Ok(Self { model, entropy, id: entropy.model_id(), choices: Choice::all(model, plan, costs)? })
     }

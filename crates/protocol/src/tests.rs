@@ -185,7 +185,13 @@ fn wide_network(
     let leaky = g.push("leaky".into(), Op::Activation(Activation::LeakyRelu { alpha: 0.1 }), vec![sum]).unwrap();
     let dilated = g.push("dilated".into(), conv(6, 6 / groups, 3, [1, 1], dilation, groups, 7), vec![leaky]).unwrap();
     let both = g.push("both".into(), Op::Concat(0), vec![leaky, dilated]).unwrap();
-    let mean = g.push("mean".into(), Op::Reduce { kind: jali_model::ReduceKind::Mean, axes: vec![1, 2], keep: false }, vec![both]).unwrap();
+    let mean = g
+        .push(
+            "mean".into(),
+            Op::Reduce { kind: jali_model::ReduceKind::Mean, axes: vec![1, 2], keep: false },
+            vec![both],
+        )
+        .unwrap();
     let gemm = |inputs, outputs, n| {
         Op::Gemm(Gemm {
             weight: numbers(seed + n, inputs * outputs),
@@ -390,7 +396,9 @@ fn channelled() -> QuantModel {
     let a = g.push("a".into(), conv(96, 3, [3, 3], [1; 4], 5), vec![0]).unwrap();
     let r = g.push("r".into(), Op::RELU, vec![a]).unwrap();
     let b = g.push("b".into(), conv(24, 96, [3, 3], [1; 4], 6), vec![r]).unwrap();
-    let m = g.push("m".into(), Op::Reduce { kind: jali_model::ReduceKind::Mean, axes: vec![1, 2], keep: false }, vec![b]).unwrap();
+    let m = g
+        .push("m".into(), Op::Reduce { kind: jali_model::ReduceKind::Mean, axes: vec![1, 2], keep: false }, vec![b])
+        .unwrap();
     let (weight, bias) = (numbers(7, 240), numbers(8, 10));
     g.push("c".into(), Op::Gemm(Gemm { weight, bias, inputs: 24, outputs: 10 }), vec![m]).unwrap();
     QuantModel::calibrate(g, QuantConfig::default(), &[plane(1), plane(2)], None).unwrap()

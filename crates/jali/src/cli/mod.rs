@@ -302,8 +302,11 @@ pub(crate) fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let _ = text::note(format!("error: {error:#}"));
-    if error.downcast_ref::<JaliError>().is_some_and(JaliError::is_out_of_memory) {
-        let _ = text::note("what helps: a larger machine or limit, server and client apart (jali seal, serve, infer --client), open weights, a smaller network or image");
+    let ran_out = |e: &JaliError| e.is_out_of_memory() && !matches!(e, JaliError::Memory { .. });
+    if error.downcast_ref::<JaliError>().is_some_and(ran_out) {
+        let _ = text::note(
+            "what helps: a larger machine or limit, server and client apart (jali seal, serve, infer --client), open weights, a smaller network or image",
+        );
     }
     ExitCode::from(error.downcast_ref::<JaliError>().map_or(1, exit_code))
 }

@@ -27,7 +27,13 @@ pub(super) struct SealArgs {
     #[arg(value_name = "MODEL.onnx", required_unless_present_any = ["network", "model_file"], requires = "calibrate")]
     model: Option<PathBuf>,
     /// The network as an ONNX file, as an option
-    #[arg(long = "model", id = "model_file", value_name = "FILE.onnx", conflicts_with = "model", requires = "calibrate")]
+    #[arg(
+        long = "model",
+        id = "model_file",
+        value_name = "FILE.onnx",
+        conflicts_with = "model",
+        requires = "calibrate"
+    )]
     model_file: Option<PathBuf>,
     /// A bundled network instead, calibrated on bundled images
     #[arg(long, value_enum, conflicts_with_all = ["model", "model_file", "calibrate"])]

@@ -48,10 +48,7 @@ impl Kind {
         };
         let (&letter, size) = rest.split_first()?;
         let size = std::str::from_utf8(size).ok()?.parse().ok()?;
-        let known = matches!(
-            (letter, size),
-            (b'f', 2 | 4 | 8) | (b'i' | b'u', 1 | 2 | 4 | 8) | (b'b', 1)
-        );
+        let known = matches!((letter, size), (b'f', 2 | 4 | 8) | (b'i' | b'u', 1 | 2 | 4 | 8) | (b'b', 1));
         // Arrays in the order of the machine that wrote them come from machines like this one.
         let native_big = order == b'=' && cfg!(target_endian = "big");
         known.then_some(Self { letter, size, big_endian: order == b'>' || native_big })
@@ -121,11 +118,7 @@ pub(super) fn decode(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> 
     fits(&dims, shape)?;
     let count: usize = shape.iter().product();
     if data.len() != count * kind.size {
-        return Err(damaged(format!(
-            "it holds {} bytes of values, its shape needs {}",
-            data.len(),
-            count * kind.size
-        )));
+        return Err(damaged(format!("it holds {} bytes of values, its shape needs {}", data.len(), count * kind.size)));
     }
     let mut values: Vec<f64> = data.chunks_exact(kind.size).map(|v| kind.value(v)).collect();
     if fortran {

@@ -30,8 +30,7 @@ impl Given {
             open_primes: self.open_primes,
         };
         let wanted = Wanted::new(self.degree, self.wanted.0, self.wanted.1).unwrap();
-        let plain: Vec<PlainRow<'_>> =
-            self.rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
+        let plain: Vec<PlainRow<'_>> = self.rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
         let id = LayerId { model: self.model, layer: self.layer };
         seal(&literal.try_into().unwrap(), id, &plain, self.blocks, &wanted, self.bound, entropy).unwrap()
     }
@@ -94,9 +93,7 @@ fn have_nothing_in_common(one: (&SealedLayer, &[Poly<Ntt>]), two: (&SealedLayer,
 fn compare(given: &Given, which: usize, entropy: &SealEntropy) {
     let changed = given.clone().changed(which);
     let ((one, key), (two, other)) = (given.seal(entropy), changed.seal(entropy));
-    let a = |layer: &SealedLayer| {
-        expand_public(layer.parameters.ring(), &layer.a_seed, 0..layer.blocks * layer.tiles)
-    };
+    let a = |layer: &SealedLayer| expand_public(layer.parameters.ring(), &layer.a_seed, 0..layer.blocks * layer.tiles);
     let (a_one, a_two) = (a(&one), a(&two));
     for row in 0..one.rows.len().min(two.rows.len()) {
         let same = one.rows[row] == two.rows[row] && one.a_seed == two.a_seed;

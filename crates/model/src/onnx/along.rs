@@ -7,8 +7,20 @@ use crate::op::{Activation, Arithmetic, Op, ReduceKind};
 
 /// Operators that are read here.
 pub(super) const OPERATORS: [&str; 14] = [
-    "ArgMax", "ArgMin", "LogSoftmax", "ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
-    "ReduceSum", "ReduceSumSquare", "Softmax", "ReduceLogSum", "ReduceLogSumExp",
+    "ArgMax",
+    "ArgMin",
+    "LogSoftmax",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSum",
+    "ReduceSumSquare",
+    "Softmax",
+    "ReduceLogSum",
+    "ReduceLogSumExp",
 ];
 
 impl Importer<'_, '_> {

@@ -61,8 +61,10 @@ impl Importer<'_, '_> {
             return Err("has an equation that does not fit its operands".into());
         }
         // What stands in the image alone and not in the result is added up first.
-        let alone: Vec<i64> =
-            (0..eq.x.len()).filter(|&i| !eq.w.contains(&eq.x[i]) && !eq.out.contains(&eq.x[i])).map(|i| i as i64).collect();
+        let alone: Vec<i64> = (0..eq.x.len())
+            .filter(|&i| !eq.w.contains(&eq.x[i]) && !eq.out.contains(&eq.x[i]))
+            .map(|i| i as i64)
+            .collect();
         let x = self.whole(r, x)?;
         let x = if alone.is_empty() { x } else { self.reduced(r, x, ReduceKind::Sum, &alone, false)? };
         let x = self.whole(r, x)?;
@@ -71,7 +73,8 @@ impl Importer<'_, '_> {
             let of_x = eq.x.iter().position(|l| l == c).map(|i| x_dims[i]);
             of_x.or_else(|| eq.w.iter().position(|l| l == c).map(|i| w_dims[i])).unwrap_or(1)
         };
-        let pick = |keep: &dyn Fn(&char) -> bool, from: &[char]| from.iter().copied().filter(|c| keep(c)).collect::<Vec<_>>();
+        let pick =
+            |keep: &dyn Fn(&char) -> bool, from: &[char]| from.iter().copied().filter(|c| keep(c)).collect::<Vec<_>>();
         let both = pick(&|c| eq.w.contains(c) && eq.out.contains(c), &x_labels);
         let summed = pick(&|c| eq.w.contains(c) && !eq.out.contains(c), &x_labels);
         let of_x = pick(&|c| !eq.w.contains(c), &x_labels);

@@ -7,9 +7,8 @@ use crate::infer::{self, spread, strides, walk};
 use crate::tensor::elements;
 
 /// Operators that are computed from constants (and shapes) only.
-pub(super) const OPERATORS: [&str; 10] = [
-    "Constant", "ConstantOfShape", "CumSum", "EyeLike", "IsNaN", "Mod", "NonZero", "Range", "Shape", "Size",
-];
+pub(super) const OPERATORS: [&str; 10] =
+    ["Constant", "ConstantOfShape", "CumSum", "EyeLike", "IsNaN", "Mod", "NonZero", "Range", "Shape", "Size"];
 
 /// Attributes that [`fold`] looks at.
 #[derive(Debug, Default)]
@@ -133,9 +132,7 @@ pub(super) fn fold(op: &str, inputs: &[&Constant], attributes: &Attributes<'_>) 
         }
         ("Add" | "Sub" | "Mul" | "Div" | "Pow" | "Mod", &[a, b]) => arithmetic(op, a, b, attributes.fmod),
         (_, &[a, b]) if compares(op) => arithmetic(op, a, b, false),
-        ("Not", _) => {
-            each(first, |v| f32::from(u8::from(v == 0.0)), Some(|v| i64::from(v == 0)))
-        }
+        ("Not", _) => each(first, |v| f32::from(u8::from(v == 0.0)), Some(|v| i64::from(v == 0))),
         ("IsNaN", _) => each(first, |v| f32::from(u8::from(v.is_nan())), Some(|_| 0)),
         ("Expand", [_, shape]) => expand(first, shape),
         ("Where", [condition, a, b]) => choose(condition, a, b),

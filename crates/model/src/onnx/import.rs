@@ -275,4 +275,3 @@ fn image_shape(input: &proto::ValueInfo) -> Result<Vec<usize>, ModelError> {
         }),
     }
 }
-

@@ -134,9 +134,13 @@ impl<'a, 'e> Importer<'a, 'e> {
     }
 
     /// As [`Importer::new`], for a value that is a constant with this whole shape.
-    pub(super) fn of_constant(graph: Graph, outer: &'a Importer<'_, '_>, input: &str, external: ReadExternal<'e>) -> Self {
-        let mut inner =
-            Self::new(graph, outer.opset, input, HashMap::new(), HashMap::new(), (outer.held, external));
+    pub(super) fn of_constant(
+        graph: Graph,
+        outer: &'a Importer<'_, '_>,
+        input: &str,
+        external: ReadExternal<'e>,
+    ) -> Self {
+        let mut inner = Self::new(graph, outer.opset, input, HashMap::new(), HashMap::new(), (outer.held, external));
         inner.bare.insert(0);
         inner.is_constant = true;
         inner
@@ -425,7 +429,11 @@ impl<'a, 'e> Importer<'a, 'e> {
     /// A bare value without its batch dimension, if it has one in front.
     pub(super) fn settled(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
         let dims = self.graph.shape(x).to_vec();
-        if self.bare.contains(&x) && dims.len() > 1 && dims[0] == 1 { self.shaped(r, x, dims[1..].to_vec()) } else { Ok(x) }
+        if self.bare.contains(&x) && dims.len() > 1 && dims[0] == 1 {
+            self.shaped(r, x, dims[1..].to_vec())
+        } else {
+            Ok(x)
+        }
     }
 
     pub(super) fn is_bare(&self, x: ValueId) -> bool {
@@ -474,12 +482,7 @@ impl<'a, 'e> Importer<'a, 'e> {
     }
 
     /// Two values for an operation that broadcasts as the file says.
-    pub(super) fn together(
-        &mut self,
-        r: &Reading<'_>,
-        a: ValueId,
-        b: ValueId,
-    ) -> Result<(ValueId, ValueId), Refusal> {
+    pub(super) fn together(&mut self, r: &Reading<'_>, a: ValueId, b: ValueId) -> Result<(ValueId, ValueId), Refusal> {
         let ranks = [a, b].map(|v| self.dims(v).len());
         // Without a batch dimension in front a value may not be mistaken for one whose first dimension stands elsewhere.
         if self.bare.contains(&a) != self.bare.contains(&b) && ranks[0].abs_diff(ranks[1]) > 0 {

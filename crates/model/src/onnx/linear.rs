@@ -8,7 +8,15 @@ use crate::op::{Arithmetic, Constant, Conv, Gemm, Op};
 
 /// Operators that are read here.
 pub(super) const OPERATORS: [&str; 10] = [
-    "AveragePool", "BatchNormalization", "Conv", "ConvTranspose", "Einsum", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "MatMul",
+    "AveragePool",
+    "BatchNormalization",
+    "Conv",
+    "ConvTranspose",
+    "Einsum",
+    "Gemm",
+    "GlobalAveragePool",
+    "GlobalMaxPool",
+    "MatMul",
     "MaxPool",
 ];
 
@@ -24,7 +32,8 @@ impl Matrix {
     /// From the values of a file: `groups` matrices of `rows x cols`; `turned`: the file has inputs as rows.
     pub(super) fn new((groups, rows, cols): (usize, usize, usize), values: &[f32], turned: bool) -> Self {
         let (outputs, inputs) = if turned { (cols, rows) } else { (rows, cols) };
-        let at = |g: usize, o: usize, i: usize| (g * rows + if turned { i } else { o }) * cols + if turned { o } else { i };
+        let at =
+            |g: usize, o: usize, i: usize| (g * rows + if turned { i } else { o }) * cols + if turned { o } else { i };
         let mut weight = Vec::with_capacity(values.len());
         for g in 0..groups {
             for o in 0..outputs {
@@ -130,7 +139,10 @@ impl Importer<'_, '_> {
             let of_x = self.dims(x);
             let own = of_x.len().checked_sub(2).map(|n| &of_x[..n]).unwrap_or_default();
             if !own.ends_with(&before) {
-                return Err(format!("multiplies {of_x:?} with {groups} matrices {dims:?}, one for each of other positions").into());
+                return Err(format!(
+                    "multiplies {of_x:?} with {groups} matrices {dims:?}, one for each of other positions"
+                )
+                .into());
             }
         }
         let matrix = Matrix::new((groups, rows, cols), &weight, !weights_first);

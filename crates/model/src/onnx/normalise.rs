@@ -8,8 +8,13 @@ use crate::op::{Activation, Arithmetic, Op, Pool, ReduceKind};
 
 /// Operators that are read here.
 pub(super) const OPERATORS: [&str; 7] = [
-    "GroupNormalization", "InstanceNormalization", "LRN", "LayerNormalization", "LpNormalization",
-    "MeanVarianceNormalization", "RMSNormalization",
+    "GroupNormalization",
+    "InstanceNormalization",
+    "LRN",
+    "LayerNormalization",
+    "LpNormalization",
+    "MeanVarianceNormalization",
+    "RMSNormalization",
 ];
 
 impl Importer<'_, '_> {
@@ -41,7 +46,13 @@ impl Importer<'_, '_> {
     }
 
     /// `(x - mean) / sqrt(variance + eps)` along axes.
-    pub(super) fn standardised(&mut self, r: &Reading<'_>, x: ValueId, axes: &[i64], eps: f32) -> Result<ValueId, Refusal> {
+    pub(super) fn standardised(
+        &mut self,
+        r: &Reading<'_>,
+        x: ValueId,
+        axes: &[i64],
+        eps: f32,
+    ) -> Result<ValueId, Refusal> {
         let mean = self.reduced(r, x, ReduceKind::Mean, axes, true)?;
         let centred = self.both(r, Arithmetic::Sub, x, mean)?;
         self.by_its_size(r, centred, axes, eps)

@@ -94,7 +94,10 @@ impl Importer<'_, '_> {
         let mut dims = self.dims(x);
         let axis = axis_of(r.int("axis", 0), dims.len())?;
         let index = self.constant_input(r, 1).ok_or_else(|| {
-            Refusal::new("takes places that depend on the image", "end the network before it, or export with fixed sizes")
+            Refusal::new(
+                "takes places that depend on the image",
+                "end the network before it, or export with fixed sizes",
+            )
         })?;
         let indices = index.as_ints().ok_or("its indices must be integers")?;
         let place = |&i: &i64| Ok(Some(axis_of(i, dims[axis])? as u32));
@@ -109,7 +112,10 @@ impl Importer<'_, '_> {
     fn gather_nd(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let index = self.constant_input(r, 1).ok_or_else(|| {
-            Refusal::new("takes places that depend on the image", "end the network before it, or export with fixed sizes")
+            Refusal::new(
+                "takes places that depend on the image",
+                "end the network before it, or export with fixed sizes",
+            )
         })?;
         if r.int("batch_dims", 0) != 0 {
             return Err("takes other places of every image (batch_dims)".into());
@@ -243,7 +249,10 @@ impl Importer<'_, '_> {
             return Err("combines what it replaces (reduction)".into());
         }
         let index = self.constant_input(r, 1).ok_or_else(|| {
-            Refusal::new("writes to places that depend on the image", "end the network before it, or export with fixed sizes")
+            Refusal::new(
+                "writes to places that depend on the image",
+                "end the network before it, or export with fixed sizes",
+            )
         })?;
         let dims = match self.operand(r, 0)? {
             Operand::Value(v) => self.dims(v),
@@ -268,7 +277,8 @@ impl Importer<'_, '_> {
                     for (slot, place) in constant.iter_mut().zip(&mut places) {
                         let at = place.and_then(|p| (p as usize).checked_sub(from)).filter(|&p| p < count);
                         if let Some(at) = at {
-                            (*slot, *place) = (*data.get(at).ok_or("has updates of another number than its indices name")?, None);
+                            (*slot, *place) =
+                                (*data.get(at).ok_or("has updates of another number than its indices name")?, None);
                         } else if let (Some(p), 0) = (place.as_mut(), from) {
                             *p -= total as u32;
                         }

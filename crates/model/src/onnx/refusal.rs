@@ -15,7 +15,8 @@ const EXPORT: &str = "change the network or how it is exported; docs/bring-your-
 pub(super) const FOLD: &str = "let another tool compute the constants of the file: onnxsim, or onnxruntime with \
                                optimized_model_filepath and ORT_ENABLE_BASIC";
 /// For what only the end of a network needs.
-const CUT: &str = "end the network before it (onnx.utils.extract_model names other outputs) and do this step where the images are";
+const CUT: &str =
+    "end the network before it (onnx.utils.extract_model names other outputs) and do this step where the images are";
 
 impl From<String> for Refusal {
     fn from(reason: String) -> Self {

@@ -159,9 +159,7 @@ impl Importer<'_, '_> {
         };
         resized.retain(|a| a.from != a.to || a.scale != 1.0);
         match resized.iter().find(|a| a.to == 0 || a.to > MAX_EXTENT || !a.scale.is_finite()) {
-            Some(a) => {
-                Err(format!("gives axis {} the size {}, 1 to {MAX_EXTENT} are supported", a.axis, a.to).into())
-            }
+            Some(a) => Err(format!("gives axis {} the size {}, 1 to {MAX_EXTENT} are supported", a.axis, a.to).into()),
             None => Ok(resized),
         }
     }

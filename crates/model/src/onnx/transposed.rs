@@ -56,7 +56,8 @@ impl Importer<'_, '_> {
             _ => return Err(format!("its weights {dims:?} do not fit an input of {n} spatial dimensions").into()),
         };
         let groups = usize::try_from(r.int("group", 1)).ok().filter(|&g| g > 0 && channels.is_multiple_of(g));
-        let groups = groups.ok_or_else(|| format!("its group {} does not fit {channels} channels", r.int("group", 1)))?;
+        let groups =
+            groups.ok_or_else(|| format!("its group {} does not fit {channels} channels", r.int("group", 1)))?;
         let filters = group_filters.checked_mul(groups).ok_or("has too many filters")?;
         let size = self.graph.shape(x).to_vec();
         if size[0] != channels {

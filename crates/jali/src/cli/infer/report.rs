@@ -176,4 +176,3 @@ pub(super) fn summarise(r: &Report) -> std::io::Result<()> {
     }
     Ok(())
 }
-
