@@ -61,6 +61,7 @@ pub mod network;
 pub mod remote;
 pub mod session;
 pub mod text_file;
+pub mod visible;
 
 pub use classes::Reading;
 pub use dataset::{Dataset, Records, Sample};

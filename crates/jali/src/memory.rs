@@ -145,7 +145,7 @@ fn resident() -> Option<u64> {
 pub fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let machine = field(&text, "MemAvailable:")?.saturating_add(field(&text, "SwapFree:").unwrap_or(0));
-    [groups(), address_space()].into_iter().flatten().fold(Some(machine), |least, limit| least.map(|l| l.min(limit)))
+    [Some(machine), groups(), address_space()].into_iter().flatten().min()
 }
 
 fn field(text: &str, name: &str) -> Option<u64> {

@@ -73,11 +73,10 @@ fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
 /// An activation of all values, in place.
 pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
     use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
-    // Comparisons and not `clamp`, which panics where a file says low > high, and looks at every value for that.
-    let hard = |v: f32, alpha: f32, beta: f32| (alpha * v + beta).max(0.0).min(1.0);
+    let hard = |v: f32, alpha: f32, beta: f32| (alpha * v + beta).clamp(0.0, 1.0);
     match activation {
         Activation::Relu => each(x, |v| v.max(0.0)),
-        // ONNX gives `high` where low > high.
+        // Not `clamp`, which panics where a file says low > high: ONNX gives `high` then.
         Activation::Clip { low, high } => each(x, |v| v.max(low).min(high)),
         Activation::LeakyRelu { alpha } => each(x, |v| if v < 0.0 { alpha * v } else { v }),
         Activation::Sigmoid => each(x, smooth::sigmoid),

@@ -325,6 +325,10 @@ fn read_table(table: &[u8], room: u64) -> Result<Vec<Section>, OperatorError> {
     for _ in 0..count {
         let len = usize::from(r.u8()?);
         let name = String::from_utf8(r.raw(len)?.to_vec()).map_err(|_| damaged("a name is not text"))?;
+        // Names are shown.
+        if name.contains(char::is_control) {
+            return Err(damaged("a name holds control characters"));
+        }
         let (len, hash) = (r.u64()?, blake3::Hash::from_bytes(r.array()?));
         sections.push(Section { name, offset, len, hash });
         offset = offset.checked_add(len).ok_or_else(|| damaged("lengths do not add up"))?;

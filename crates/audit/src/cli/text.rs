@@ -5,20 +5,21 @@ use std::io::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
+use jali::visible::{visible, visible_json};
 
 /// A line of the result.
 pub(super) fn say(line: impl Display) -> std::io::Result<()> {
-    writeln!(std::io::stdout(), "{line}")
+    writeln!(std::io::stdout(), "{}", visible(&line.to_string()))
 }
 
 /// A result as one JSON object.
 pub(super) fn say_json(result: &impl serde::Serialize) -> anyhow::Result<()> {
-    Ok(say(serde_json::to_string_pretty(result)?)?)
+    Ok(writeln!(std::io::stdout(), "{}", visible_json(&serde_json::to_string_pretty(result)?))?)
 }
 
 /// A line for the person who watches.
 pub(super) fn note(line: impl Display) -> std::io::Result<()> {
-    writeln!(std::io::stderr(), "{line}")
+    writeln!(std::io::stderr(), "{}", visible(&line.to_string()))
 }
 
 /// A bar on standard error that counts work, silent when that is not a terminal.

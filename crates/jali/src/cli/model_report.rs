@@ -238,11 +238,27 @@ fn shape(shape: &[usize]) -> String {
     if shape.is_empty() { "1".into() } else { shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x") }
 }
 
+/// Every reason once, with the first node that has it and how many more do.
+fn by_reason(offences: &[Offence]) -> Vec<(&Offence, usize)> {
+    let mut kinds: Vec<(&Offence, usize)> = vec![];
+    for o in offences {
+        let same = |k: &&mut (&Offence, usize)| {
+            (&k.0.operator, &k.0.reason, &k.0.remedy) == (&o.operator, &o.reason, &o.remedy)
+        };
+        match kinds.iter_mut().find(same) {
+            Some((_, more)) => *more += 1,
+            None => kinds.push((o, 0)),
+        }
+    }
+    kinds
+}
+
 fn print(r: &Report, plot: Option<&Path>) -> anyhow::Result<()> {
     if !r.supported {
         say(format!("{}: not supported; {} node(s) are in the way", r.model, r.offences.len()))?;
-        for o in &r.offences {
-            say(format!("  node \"{}\" ({}): {}\n    what to do: {}", o.node, o.operator, o.reason, o.remedy))?;
+        for (o, more) in by_reason(&r.offences) {
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            say(format!("  node \"{}\"{more} ({}): {}\n    what to do: {}", o.node, o.operator, o.reason, o.remedy))?;
         }
         return Ok(());
     }

@@ -222,7 +222,7 @@ impl Importer<'_, '_> {
         };
         if self.single_use(r) && !self.is_bare(x) {
             let shape = if dims.len() == own.len() + 1 && dims[0] == 1 { &dims[1..] } else { &dims[..] };
-            if self.into_linear(x, op, constant_first, (shape, &data)) {
+            if self.fold_constant(x, op, constant_first, (shape, &data)) {
                 return Ok(x);
             }
         }
@@ -230,7 +230,7 @@ impl Importer<'_, '_> {
     }
 
     /// Whether the constant went into the linear node in front: one value, or one per channel.
-    fn into_linear(&mut self, x: ValueId, op: Arithmetic, first: bool, (shape, data): (&[usize], &[f32])) -> bool {
+    fn fold_constant(&mut self, x: ValueId, op: Arithmetic, first: bool, (shape, data): (&[usize], &[f32])) -> bool {
         let own = self.graph.shape(x);
         let Some(&channels) = own.first() else { return false };
         let per_channel = shape.len() == own.len() && shape[0] == channels && shape[1..].iter().all(|&d| d == 1);

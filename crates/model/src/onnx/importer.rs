@@ -310,7 +310,7 @@ impl<'a, 'e> Importer<'a, 'e> {
     /// Integers from the `i`-th input; `None` if it is left out.
     pub(super) fn ints(&self, r: &Reading<'_>, i: usize) -> Result<Option<Vec<i64>>, Refusal> {
         let Some(name) = r.input(i) else { return Ok(None) };
-        let c = self.constants.get(name).ok_or_else(|| computed())?;
+        let c = self.constants.get(name).ok_or_else(computed)?;
         let ints = c.as_ints().ok_or_else(|| format!("its input \"{name}\" must hold integers"))?;
         Ok(Some(ints.to_vec()))
     }
@@ -328,7 +328,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         let Some(name) = r.input(i).filter(|_| r.attribute(attribute).is_none()) else {
             return Ok(r.float(attribute, default));
         };
-        let constant = self.constants.get(name).ok_or_else(|| computed())?;
+        let constant = self.constants.get(name).ok_or_else(computed)?;
         match constant.floats().as_deref() {
             Some([one]) if !one.is_nan() => Ok(*one),
             _ => Err(format!("its input {i} must be a single number").into()),

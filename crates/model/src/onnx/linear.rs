@@ -130,7 +130,7 @@ impl Importer<'_, '_> {
             (&[n], false) => vec![n, 1],
             (other, _) => other.to_vec(),
         };
-        let Some((before, &[rows, cols])) = full.split_last_chunk::<2>().map(|(b, m)| (b, m)) else {
+        let Some((before, &[rows, cols])) = full.split_last_chunk::<2>() else {
             return Err("has a single number as a matrix".into());
         };
         let before: Vec<usize> = before.iter().copied().skip_while(|&d| d == 1).collect();
@@ -211,7 +211,6 @@ impl Importer<'_, '_> {
         let four = self.whole(r, four)?;
         let back = if weights_first { vec![2, 0, 1, 3] } else { vec![2, 0, 3, 1] };
         let turned = self.push(r, Op::Transpose(back), vec![four])?;
-        let mut dims = dims;
         dims[if weights_first { rank - 2 } else { rank - 1 }] = outputs;
         self.reshaped(r, turned, &dims)
     }

@@ -91,7 +91,8 @@ impl Interpolation {
         let mut weights = std::collections::BTreeMap::new();
         for p in first..=end {
             let weight = self.weight((p as f64 - at) * shrink);
-            if weight != 0.0 && !(self.exclude_outside && !(0..=last).contains(&p)) {
+            let counts = !self.exclude_outside || (0..=last).contains(&p);
+            if counts && weight != 0.0 {
                 *weights.entry(p.clamp(0, last) as u32).or_insert(0.0) += weight;
             }
         }

@@ -41,7 +41,7 @@ impl Axis {
     /// The tap of a phase at place `v` of the turned kernel.
     fn tap(&self, phase: usize, v: usize) -> Option<usize> {
         let at = self.stride * (self.reach - v) + phase;
-        (at % self.dilation == 0 && at / self.dilation < self.taps).then(|| at / self.dilation)
+        (at.is_multiple_of(self.dilation) && at / self.dilation < self.taps).then(|| at / self.dilation)
     }
 }
 
@@ -152,7 +152,10 @@ impl Importer<'_, '_> {
             let total = |outputs: usize| (full + more[a]) as i64 - outputs as i64;
             let split = |total: i64| match auto.as_str() {
                 "SAME_UPPER" => (total.max(0) / 2, total - total.max(0) / 2),
-                _ => (total - total.max(0) / 2, total.max(0) / 2),
+                _ => {
+                    let before = total.max(0) - total.max(0) / 2;
+                    (before, total - before)
+                }
             };
             let (before, after) = match (shape, auto.as_str()) {
                 (Some(shape), _) => split(total(shape[a])),
@@ -164,7 +167,7 @@ impl Importer<'_, '_> {
                 (None, other) => return Err(format!("its auto_pad \"{other}\" is unknown").into()),
             };
             let outputs = (full + more[a]) as i64 - before - after;
-            if before < 0 || outputs < 1 || outputs > 1 << 20 || before >= 1 << 20 {
+            if !(0..1 << 20).contains(&before) || !(1..=1 << 20).contains(&outputs) {
                 return Err(format!("gives an axis {outputs} places, starting at {before}").into());
             }
             let (before, outputs) = (before as usize, outputs as usize);
