@@ -27,7 +27,7 @@
 //! # fn main() -> Result<(), jali::JaliError> {
 //! let time = Duration::from_secs(60);
 //! let (url, token) = ("https://host:8433".into(), Some(jali::read_token(Path::new("token.txt"))?));
-//! let transport = Client::new(&ClientConfig { url, ca_cert: None, token, timeout: time })?;
+//! let transport = Client::new(&ClientConfig { url, ca_cert: None, token, timeout: time, insecure: false })?;
 //! let stored = bundle::load_client(Path::new("sealed/client"), None, &Default::default())?;
 //! let mut remote = Remote::connect(stored, transport, None, time)?;
 //! let samples = Network::Vgg3.dataset().bundled_test()?;

@@ -1,6 +1,7 @@
 //! The graph: nodes in an order in which they can run, with inferred shapes.
 
 use crate::ModelError;
+use crate::first::Trained;
 use crate::infer::{infer, wrong_counts};
 use crate::op::{Linear, Op};
 use crate::tensor::elements;
@@ -36,6 +37,8 @@ pub struct Graph {
     outputs: Vec<ValueId>,
     /// Names of the outputs; empty where none are known.
     output_names: Vec<String>,
+    /// What training saw behind the first linear node, if the file says so.
+    trained: Option<Trained>,
     /// Elements of all values.
     total: usize,
 }
@@ -54,7 +57,7 @@ impl Graph {
                 got: format!("{input:?}"),
             });
         };
-        Ok(Self { input, nodes: vec![], outputs: vec![0], output_names: vec![], total })
+        Ok(Self { input, nodes: vec![], outputs: vec![0], output_names: vec![], trained: None, total })
     }
 
     /// Shape of the image.
@@ -88,7 +91,9 @@ impl Graph {
     /// [`ModelError::Shape`] unless the shape is bounded and not empty.
     pub(crate) fn of_any_shape(input: Vec<usize>) -> Result<Self, ModelError> {
         match elements(&input).filter(|&n| n > 0 && input.len() <= MAX_RANK) {
-            Some(total) => Ok(Self { input, nodes: vec![], outputs: vec![0], output_names: vec![], total }),
+            Some(total) => {
+                Ok(Self { input, nodes: vec![], outputs: vec![0], output_names: vec![], trained: None, total })
+            }
             None => Err(ModelError::Shape {
                 what: "a constant".into(),
                 expected: format!("1 to {MAX_RANK} dimensions, not empty"),
@@ -154,6 +159,8 @@ impl Graph {
 
     /// Scales the output channels of a linear node and shifts its bias: a batch norm behind it.
     pub(crate) fn fold_scale(&mut self, value: ValueId, scale: &[f32], shift: &[f32]) -> bool {
+        // What follows a normalisation is no longer what that one says.
+        self.trained = self.trained.take().filter(|t| t.node + 1 != value);
         self.linear_mut(value, |weight, bias| {
             let fits = bias.len() == scale.len() && bias.len() == shift.len();
             if fits {
@@ -165,6 +172,22 @@ impl Graph {
             }
             fits
         })
+    }
+
+    /// Keeps what a normalisation that was folded into the node of `value` says about training, if that is the first linear node.
+    pub(crate) fn set_trained(&mut self, value: ValueId, gamma: &[f32], beta: &[f32]) {
+        let first = self.linear_nodes().next();
+        if let Some((node, linear)) = first.filter(|&(node, _)| node + 1 == value)
+            && [gamma.len(), beta.len()] == [linear.bias().len(); 2]
+        {
+            let spread = gamma.iter().map(|g| g.abs()).collect();
+            self.trained = Some(Trained { node, mean: beta.to_vec(), spread });
+        }
+    }
+
+    /// What training saw behind the first linear node, if the file says so.
+    pub(crate) fn trained(&self) -> Option<&Trained> {
+        self.trained.as_ref()
     }
 
     fn linear_mut(&mut self, value: ValueId, f: impl FnOnce(&mut [f32], &mut [f32]) -> bool) -> bool {

@@ -18,6 +18,7 @@
 
 pub mod error;
 pub mod execution;
+mod first;
 pub mod float;
 pub mod graph;
 pub mod infer;
@@ -33,6 +34,7 @@ pub mod tensor;
 
 pub use error::{ModelError, Offence};
 pub use execution::{Execution, Step};
+pub use first::FirstActivations;
 pub use graph::{Graph, Node};
 pub use op::{
     Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, ReduceKind, Resample, ResampleAxis, Select,

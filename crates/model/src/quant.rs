@@ -8,6 +8,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::execution::run;
+use crate::first::{FirstActivations, Seen};
 use crate::graph::Graph;
 use crate::op::Linear;
 use crate::preprocess::Preprocess;
@@ -157,6 +158,7 @@ pub struct QuantModel {
     config: QuantConfig,
     preprocess: Preprocess,
     layers: Vec<Option<QuantLayer>>,
+    first: Option<FirstActivations>,
 }
 
 impl QuantModel {
@@ -196,13 +198,17 @@ impl QuantModel {
                 float::linear(&graph, node, x)
             })?;
         }
+        let mut seen = graph.trained().map(Seen::new);
         for i in 0..count {
             run(&graph, image(i)?, |node, x| {
                 ranges[node].count(&x.data);
-                float::linear(&graph, node, x)
+                let y = float::linear(&graph, node, x)?;
+                seen.iter_mut().for_each(|s| s.add(node, &y));
+                Ok(y)
             })?;
         }
         let mut model = Self::of_ranges(graph, config, &ranges, range)?;
+        model.first = seen.and_then(|s| s.compared());
         if config.is_coarse() {
             model.correct_bias(count, &image)?;
         }
@@ -264,7 +270,7 @@ impl QuantModel {
             let known = range.filter(|_| graph.nodes()[node].inputs[0] == 0);
             layers[node] = Some(quantise_layer(&graph.nodes()[node].name, linear, config, &ranges[node], known)?);
         }
-        Ok(Self { graph, config, preprocess: Preprocess::default(), layers })
+        Ok(Self { graph, config, preprocess: Preprocess::default(), layers, first: None })
     }
 
     /// Says how images become its inputs.
@@ -280,6 +286,11 @@ impl QuantModel {
     /// How images become its inputs.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
+    }
+
+    /// How the first activations of the calibration images differ from those that training saw, if the file says what those were.
+    pub fn first_activations(&self) -> Option<FirstActivations> {
+        self.first
     }
 
     /// The float network.

@@ -105,10 +105,20 @@ impl Images {
         }
     }
 
-    fn get(&self, index: usize) -> Result<Sample, JaliError> {
+    fn preprocess(&self) -> &Preprocess {
         match self {
-            Self::Records(r, shape, p) => r.get_as(index, shape, p),
-            Self::Files(f, shape, p) => {
+            Self::Records(.., p) | Self::Files(.., p) => p,
+        }
+    }
+
+    fn get(&self, index: usize) -> Result<Sample, JaliError> {
+        self.get_with(index, self.preprocess())
+    }
+
+    fn get_with(&self, index: usize, p: &Preprocess) -> Result<Sample, JaliError> {
+        match self {
+            Self::Records(r, shape, _) => r.get_as(index, shape, p),
+            Self::Files(f, shape, _) => {
                 let (path, label) = &f[index];
                 Ok(Sample { image: read_image(path, shape, p)?, label: *label })
             }
@@ -189,6 +199,56 @@ impl Subject {
         let model = calibrate_file(path, graph, args.common.bits, &typical, &p)?;
         Ok(Self { network: path.display().to_string(), dataset: name, model, calibration, images })
     }
+}
+
+/// Below this accuracy in percent other ways from images to inputs are tried.
+const DOUBTFUL: f64 = 90.0;
+/// Images on which they are tried.
+const TRIED: usize = 48;
+
+/// Says so where one of the usual ways from images to inputs is right far more often than the one that was asked for.
+fn warn_of_better(
+    chosen: &Preprocess,
+    shape: &[usize],
+    count: usize,
+    right: impl Fn(usize, &Preprocess) -> Result<bool, JaliError> + Sync,
+) -> anyhow::Result<()> {
+    let usual = usual_preprocessings(chosen).into_iter().filter(|(_, p)| p != chosen && p.check(shape).is_ok());
+    let all: Vec<_> = std::iter::once((String::new(), chosen.clone())).chain(usual).collect();
+    let bar = progress(all.len() * count, "other preprocessing");
+    let mut percents = vec![];
+    for (_, p) in &all {
+        let hits = (0..count).into_par_iter().map(|i| right(i, p)).inspect(|_| bar.inc(1));
+        percents.push(percent(hits.collect::<Result<Vec<_>, _>>()?.into_iter().filter(|hit| *hit).count(), count));
+    }
+    bar.finish_and_clear();
+    let best = (0..all.len()).max_by(|&a, &b| percents[a].total_cmp(&percents[b])).unwrap_or(0);
+    // Twenty points of 48 images are far beyond what chance does to them.
+    if percents[best] > percents[0] + 20.0 {
+        note(format!(
+            "warning: with {} {:.0} % of the first {count} images are right, as asked for {:.0} %: were mean, std or scale forgotten?",
+            all[best].0, percents[best], percents[0]
+        ))?;
+    }
+    Ok(())
+}
+
+/// Ways from pixels to inputs that most networks were trained with, and how one asks for them.
+fn usual_preprocessings(chosen: &Preprocess) -> Vec<(String, Preprocess)> {
+    let way = |options: &str, scale: f32, mean: &[f32], std: &[f32]| {
+        (options.to_string(), Preprocess { input_scale: scale, mean: mean.into(), std: std.into(), ..chosen.clone() })
+    };
+    vec![
+        way("--input-scale 1/255 --mean 0 --std 1", 1.0 / 255.0, &[], &[]),
+        way("--input-scale 1 --mean 0 --std 1", 1.0, &[], &[]),
+        way("--input-scale 1/255 --mean 0.5 --std 0.5", 1.0 / 255.0, &[0.5], &[0.5]),
+        way(
+            "--input-scale 1/255 --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225",
+            1.0 / 255.0,
+            &[0.485, 0.456, 0.406],
+            &[0.229, 0.224, 0.225],
+        ),
+    ]
 }
 
 /// Most bytes of a file of labels.
@@ -275,6 +335,13 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
             "warning: in float {:.1} % are right, near the {chance:.1} % of chance: are preprocessing (--input-scale, --mean, --std, --channels) and labels those of the training?",
             report.float_accuracy
         ))?;
+    }
+    if args.file().is_some() && report.float_accuracy < DOUBTFUL {
+        let right = |i: usize, p: &Preprocess| -> Result<bool, JaliError> {
+            let Sample { image, label } = images.get_with(i, p)?;
+            Ok(class_of(&float::run_all(model.graph(), image)?) == label)
+        };
+        warn_of_better(images.preprocess(), model.graph().input_shape(), total.min(TRIED), right)?;
     }
     if args.encrypted > total {
         note(format!("note: --encrypted {}: the set has {total} images, all of them are used", args.encrypted))?;

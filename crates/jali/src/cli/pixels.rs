@@ -131,6 +131,16 @@ pub(super) fn calibrate_file(
     let range = range(graph.input_shape(), preprocess);
     let shape = graph.input_shape().to_vec();
     let model = QuantModel::calibrate_on(graph, bits, images.len(), |i| images.get(i, &shape, preprocess), Some(range));
+    if let Some(first) = model.as_ref().ok().and_then(QuantModel::first_activations).filter(|f| f.are_unlike_training())
+    {
+        // A note that cannot be written is no reason not to go on.
+        let _ = note(format!(
+            "warning: {}: the first activations of these images are unlike those of its training images (mean {:.1} spreads off, spread {:.2} times); are --mean, --std and --input-scale right?",
+            path.display(),
+            first.shift,
+            first.spread
+        ));
+    }
     let model = model.and_then(|model| Ok(model.with_preprocess(preprocess.clone())?));
     model.map_err(|e| match e {
         JaliError::Model(fault) => JaliError::ModelFile { path: path.into(), fault },

@@ -235,6 +235,10 @@ impl Importer<'_, '_> {
             return Err("its variances give no finite scale".into());
         }
         if self.single_use(r) && self.fold_into(x, &scale, &shift) {
+            // Parameters that no training has touched say nothing about images.
+            if mean.iter().any(|&m| m != 0.0) || var.iter().any(|&v| v != 1.0) {
+                self.graph.set_trained(x, &gamma, &beta);
+            }
             return Ok(x);
         }
         let x = self.image(r, x)?;
