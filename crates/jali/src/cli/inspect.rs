@@ -35,19 +35,19 @@ pub(super) struct InspectArgs {
     /// Bits of weights and activations of a model
     #[arg(long, value_name = "W,A", default_value = "8,8", value_parser = parse_bits)]
     pub(super) bits: QuantConfig,
-    #[command(flatten)]
-    pub(super) over: Over,
     /// Read everything and check every checksum
     #[arg(long)]
     verify: bool,
     /// Passphrase of a locked client's bundle: first line of this file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    #[command(flatten)]
-    pin: PinArgs,
     /// Print one JSON object instead of text
     #[arg(long)]
     pub(super) json: bool,
+    #[command(flatten)]
+    pin: PinArgs,
+    #[command(flatten)]
+    pub(super) over: Over,
 }
 
 impl InspectArgs {
