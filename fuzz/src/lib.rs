@@ -1,9 +1,11 @@
 //! What is fuzzed: every decoder of bytes that come from a file or a socket.
 //!
 //! ```sh
-//! cargo fuzz run request -- -max_total_time=60                                                     # libfuzzer, nightly
+//! cargo fuzz run request -- -max_total_time=60 -rss_limit_mb=512 -malloc_limit_mb=256                 # libfuzzer, nightly
 //! cargo run --release --no-default-features --manifest-path fuzz/Cargo.toml --bin stable -- all 60   # stable, no C++
 //! ```
+//!
+//! Both end with a failure where an input makes a decoder ask for more memory than that; the stable runner by an allocator that counts.
 //!
 //! Checksums would keep a fuzzer at the door, so `*_sections` targets put the input behind right ones.
 

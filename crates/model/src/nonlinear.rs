@@ -49,14 +49,7 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
         Op::Softmax { axis, log } => along(x, *axis, x.shape[*axis], |line, out| softmax(line, out, *log)),
         Op::Resample(r) => resample(r, x),
         Op::Reduce { kind, axes, .. } => reduce(*kind, x, axes),
-        Op::ArgMax { axis, last, .. } => along(x, *axis, 1, |line, out| {
-            let better = |a: f32, b: f32| if *last { a >= b } else { a > b };
-            // The index and its value go along together: no look-up by an index that depends on values.
-            let step = |(best, top): (f32, f32), (i, &v): (usize, &f32)| {
-                if better(v, top) { (i as f32, v) } else { (best, top) }
-            };
-            out[0] = line.iter().enumerate().skip(1).fold((0.0, line[0]), step).0;
-        }),
+        Op::ArgMax { axis, last, .. } => along(x, *axis, 1, |line, out| out[0] = arg_max(line, *last)),
         Op::Conv(_) | Op::Gemm(_) => {
             let reason = "is linear and cannot run on the client".into();
             return Err(ModelError::Node { name: node.name.clone(), op: node.op.name().into(), reason });
@@ -90,7 +83,7 @@ pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
             each(x, |v| 0.5 * v * (1.0 + smooth::tanh(factor * (v + 0.044_715 * v * v * v))))
         }
         Activation::Erf => each(x, smooth::erf),
-        Activation::Truncate => each(x, f32::trunc),
+        Activation::Truncate => each(x, smooth::truncate),
         Activation::NonZero => each(x, |v| f32::from(u8::from(v != 0.0))),
         Activation::Abs => each(x, f32::abs),
         Activation::Sqrt => each(x, f32::sqrt),
@@ -98,9 +91,9 @@ pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
         Activation::Log => each(x, smooth::ln),
         Activation::Reciprocal => each(x, |v| 1.0 / v),
         Activation::Pow { exponent } => each(x, |v| smooth::pow(v, exponent)),
-        Activation::Floor => each(x, f32::floor),
-        Activation::Ceil => each(x, f32::ceil),
-        Activation::Round => each(x, f32::round_ties_even),
+        Activation::Floor => each(x, smooth::floor),
+        Activation::Ceil => each(x, smooth::ceil),
+        Activation::Round => each(x, smooth::round),
         Activation::Sign => each(x, |v| f32::from(i8::from(v > 0.0) - i8::from(v < 0.0))),
         Activation::Sin => each(x, smooth::sin),
         Activation::Cos => each(x, smooth::cos),
@@ -127,13 +120,7 @@ fn combine(op: Arithmetic, shape: &[usize], (a_shape, a): View<'_>, (b_shape, b)
         Arithmetic::Sub => a - b,
         Arithmetic::Mul => a * b,
         Arithmetic::Div => a / b,
-        Arithmetic::PRelu => {
-            if a < 0.0 {
-                a * b
-            } else {
-                a
-            }
-        }
+        Arithmetic::PRelu => smooth::pick(a < 0.0, a * b, a),
         Arithmetic::Max => a.max(b),
         Arithmetic::Min => a.min(b),
         Arithmetic::Pow => smooth::pow(a, b),
@@ -195,6 +182,17 @@ fn along(x: &Tensor, axis: usize, length: usize, f: impl Fn(&[f32], &mut [f32]))
         }
     }
     out
+}
+
+/// The index of the largest value, the last or the first of several: the largest first, then where it is, so that nothing branches
+/// on values.
+fn arg_max(line: &[f32], last: bool) -> f32 {
+    let top = line.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let places = |other: f32| line.iter().enumerate().map(move |(i, &v)| smooth::pick(v == top, i as f32, other));
+    match last {
+        true => places(0.0).fold(0.0, f32::max),
+        false => places((line.len() - 1) as f32).fold((line.len() - 1) as f32, f32::min),
+    }
 }
 
 fn softmax(line: &[f32], out: &mut [f32], log: bool) {

@@ -126,6 +126,35 @@ fn sin_of_half_turns(f: f64) -> f64 {
     x * (1.0 - z * (1.0 / 6.0 - z * (1.0 / 120.0 - z * (1.0 / 5_040.0 - z * series))))
 }
 
+/// The nearest integer, halves to the even one.
+#[inline]
+pub(crate) fn round(x: f32) -> f32 {
+    /// 2^23: from there on every number is whole, and beside it no other has room for a fraction.
+    const WHOLE: f32 = 8_388_608.0;
+    let a = x.abs();
+    let rounded = ((a + WHOLE) - WHOLE).copysign(x);
+    pick(a < WHOLE, rounded, x)
+}
+
+/// The largest integer that is not larger.
+#[inline]
+pub(crate) fn floor(x: f32) -> f32 {
+    let r = round(x);
+    (r - f32::from(u8::from(r > x))).copysign(x)
+}
+
+/// The smallest integer that is not smaller.
+#[inline]
+pub(crate) fn ceil(x: f32) -> f32 {
+    -floor(-x)
+}
+
+/// Cut to an integer, towards zero.
+#[inline]
+pub(crate) fn truncate(x: f32) -> f32 {
+    floor(x.abs()).copysign(x)
+}
+
 /// The sine of `x + shift` half turns. Beyond 2^20 or so its argument has no precise sine as a 32-bit float.
 #[inline]
 fn sin_from(x: f32, shift: f64) -> f32 {
@@ -230,6 +259,23 @@ mod tests {
             let relative = |g: f32, w: f64| (f64::from(g) - w).abs() / w.abs();
             assert!(relative(exp_m1(x), libm::expm1(x.into())) < 3e-7);
             assert!(relative(tanh(x), libm::tanh(x.into())) < 3e-7);
+        }
+    }
+
+    #[test]
+    fn integers_are_the_standard_librarys() {
+        let halves = (-40..40).map(|i| i as f32 / 4.0);
+        let large = [8_388_607.5, 8_388_608.0, 8_388_609.0, 4_194_303.5, 4_194_304.5, 1e30, f32::INFINITY, 1e-40, 0.0];
+        let ends = large.into_iter().flat_map(|v| [v, -v, v.next_up(), (-v).next_up(), v.next_down()]);
+        for x in samples().chain(halves).chain(ends) {
+            for (name, got, want) in [
+                ("round", round(x), x.round_ties_even()),
+                ("floor", floor(x), x.floor()),
+                ("ceil", ceil(x), x.ceil()),
+                ("truncate", truncate(x), x.trunc()),
+            ] {
+                assert!(got.to_bits() == want.to_bits() || x.is_nan(), "{name}({x}) = {got}, not {want}");
+            }
         }
     }
 

@@ -4,7 +4,14 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cap::Cap;
 use jali_fuzz::{TARGETS, Target, small};
+
+/// Ends the process where more is asked for than the limit.
+#[global_allocator]
+static MEMORY: Cap<std::alloc::System> = Cap::new(std::alloc::System, usize::MAX);
+/// Bytes that an input may take beyond what is there before it.
+const LIMIT: usize = 256 << 20;
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name)
@@ -125,7 +132,13 @@ impl Random {
     }
 }
 
-fn run((name, body): Target, time: Duration) {
+fn run((name, run): Target, time: Duration) {
+    small();
+    let body = |input: &[u8]| {
+        MEMORY.set_limit(MEMORY.allocated() + LIMIT).unwrap();
+        run(input);
+        MEMORY.set_limit(usize::MAX).unwrap();
+    };
     let mut corpus: Vec<Vec<u8>> = vec![vec![]];
     for entry in std::fs::read_dir(folder(name)).into_iter().flatten().flatten() {
         corpus.push(std::fs::read(entry.path()).unwrap());

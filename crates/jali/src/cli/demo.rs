@@ -291,7 +291,10 @@ fn print(r: &Report, exact: usize) -> anyhow::Result<()> {
         "latency        {:.1} ms median ({:.1} to {:.1}): client {:.1}, server {:.1}; kernel {}, {} thread(s)",
         r.latency_ms.median, r.latency_ms.min, r.latency_ms.max, r.client_ms, r.server_ms, r.kernel, r.threads
     ))?;
-    say(format!("unencrypted    {:.1} ms for the same network in the clear (float, one thread)", r.plain_ms))?;
+    say(format!(
+        "unencrypted    {:.1} ms for the same network in the clear (Jali's own float path, one thread; onnxruntime takes less: docs/performance.md)",
+        r.plain_ms
+    ))?;
     say(format!("traffic        {} up, {} down per image", bytes(r.bytes_up), bytes(r.bytes_down)))?;
     say(format!(
         "sealed model   {} on the server, {} of hints with the client",
