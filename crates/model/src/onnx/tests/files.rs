@@ -99,7 +99,7 @@ fn networks_that_were_refused_are_right_now() {
 }
 
 /// A folder of models, for maintainers: `JALI_ZOO=DIR cargo test --release -p jali-model zoo -- --ignored --nocapture`
-/// (`scripts/zoo` makes one).
+/// (each `NAME.onnx` with a `NAME.npz` beside it: `x`, and what onnxruntime gives, `y`, `y1`, ..).
 #[test]
 #[ignore = "needs a folder of models in JALI_ZOO"]
 fn zoo() {
