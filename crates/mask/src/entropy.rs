@@ -16,7 +16,7 @@ fn from_os() -> Result<Zeroizing<[u8; 32]>, MaskError> {
 /// The owner's sealing secret. Everything that a seal draws is derived from it together with what is sealed, so an
 /// unchanged row stays byte-identical when a model is sealed again, and a changed one is drawn anew.
 ///
-/// The check scalars do not depend on it: [`crate::seal`] draws them from the operating system at every sealing.
+/// The check scalars do not depend on it: [`crate::seal()`] draws them from the operating system at every sealing.
 pub struct SealEntropy {
     pub(crate) rows: Zeroizing<[u8; 32]>,
     /// What check scalars are drawn from instead, for tests.
