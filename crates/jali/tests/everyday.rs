@@ -242,3 +242,22 @@ fn what_is_for_the_owner_is_readable_by_the_owner() {
     assert!(kept.peek().is_some());
     assert!(kept.all(|entry| mode(&entry.path()) == 0));
 }
+
+#[test]
+fn a_forgotten_scale_is_noticed() {
+    let (folder, pictures) = (Folder::new(), asset("images/cifar10"));
+    let kinds = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+    let mut lines = String::new();
+    for entry in std::fs::read_dir(&pictures).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let class = kinds.iter().position(|kind| name.contains(kind)).unwrap();
+        lines.push_str(&format!("{name} {class}\n"));
+    }
+    let (labels, pictures) = (folder.holds("labels.txt", lines), pictures.display().to_string());
+    let model = asset("vgg3.onnx").display().to_string();
+    let args = ["evaluate", "--model", &model, "--data", &pictures, "--labels", &labels];
+    let (code, _, err) = jali(&[&args[..], &["--input-scale", "1"]].concat());
+    assert!(code == 0 && err.contains("with --input-scale 1/255 --mean 0 --std 1"), "{err}");
+    let (code, _, err) = jali(&args);
+    assert!(code == 0 && !err.contains("forgotten"), "{err}");
+}

@@ -75,3 +75,39 @@ fn median(values: &mut [f64]) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{FirstActivations, Seen, Trained};
+
+    /// Two channels around their trained means, `scale` times as wide as in training and `shift` beside it.
+    fn seen(scale: f32, shift: f32) -> Option<FirstActivations> {
+        let trained = Trained { node: 3, mean: vec![1.0, -2.0], spread: vec![0.5, 4.0] };
+        let mut seen = Seen::new(&trained);
+        let channel = |mean: f32, spread: f32| {
+            (0..64).map(move |i| mean + spread * (shift + if i % 2 == 0 { scale } else { -scale }))
+        };
+        let y: Vec<f32> = channel(1.0, 0.5).chain(channel(-2.0, 4.0)).collect();
+        seen.add(2, &[1e9; 128]);
+        seen.add(3, &y);
+        seen.compared()
+    }
+
+    #[test]
+    fn images_unlike_the_trainings_are_noticed() -> Result<(), &'static str> {
+        for (scale, shift, unlike) in [
+            (1.0, 0.0, false),
+            (0.6, 0.4, false),
+            (2.0, -0.5, false),
+            (0.25, 0.0, true),
+            (255.0, 0.0, true),
+            (1.0, 2.0, true),
+        ] {
+            let found = seen(scale, shift).ok_or("nothing was compared")?;
+            assert!((found.spread - f64::from(scale)).abs() < 1e-3 * f64::from(scale), "{found:?}");
+            assert!((found.shift - f64::from(shift.abs())).abs() < 1e-3, "{found:?}");
+            assert_eq!(found.are_unlike_training(), unlike, "{found:?}");
+        }
+        Ok(())
+    }
+}
