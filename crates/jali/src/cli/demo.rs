@@ -292,7 +292,7 @@ fn print(r: &Report, exact: usize) -> anyhow::Result<()> {
         r.latency_ms.median, r.latency_ms.min, r.latency_ms.max, r.client_ms, r.server_ms, r.kernel, r.threads
     ))?;
     say(format!(
-        "unencrypted    {:.1} ms for the same network in the clear (Jali's own float path, one thread; onnxruntime takes less: docs/performance.md)",
+        "unencrypted    {:.1} ms for the same network in the clear (Jali's float path, one thread; onnxruntime took 0.4 to 0.6 of that: docs/performance.md)",
         r.plain_ms
     ))?;
     say(format!("traffic        {} up, {} down per image", bytes(r.bytes_up), bytes(r.bytes_down)))?;
