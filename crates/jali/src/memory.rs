@@ -87,12 +87,13 @@ impl Needs {
             each.max().unwrap_or(0).max(layers.iter().map(|l| in_pages(kept(l))).sum())
         };
         let rings = sum(|l| l.ring_memory);
-        let sealing = model.held + rings + worst(|l| l.key_memory);
+        // Weights as integers take the place of what was read: the allocator leaves gaps there.
+        let sealing = model.held + model.held / 20 + rings + worst(|l| l.key_memory);
         let sealed = sum(|l| l.bytes);
         let in_memory = if sealed <= IN_MEMORY { 2 * sealed } else { 0 };
-        let client = sum(|l| in_pages(l.client_memory));
+        let client = sum(|l| half_in_pages(l.client_memory));
         let sealing_here = model.held + rings + worst(|l| l.client_memory) + in_memory;
-        let loading = model.held + 2 * rings + client + in_memory / 2 + sum(|l| in_pages(l.server_memory));
+        let loading = model.held + 2 * rings + client + in_memory / 2 + sum(|l| half_in_pages(l.server_memory));
         let running = loading - in_memory / 2 + model.running + batch(layers);
         let total = |most: usize| with_overhead(BASE + most.max(model.before));
         Self { sealing: total(sealing), process: total(sealing_here.max(loading).max(running)) }
@@ -112,6 +113,11 @@ fn batch(layers: &[LayerForecast]) -> usize {
 fn in_pages(bytes: usize) -> usize {
     const LARGE: usize = 2 << 20;
     if bytes < LARGE { bytes } else { bytes.next_multiple_of(LARGE) }
+}
+
+/// Memory of many parts together: the last large page of each is half used, and half of those are given whole.
+fn half_in_pages(bytes: usize) -> usize {
+    bytes.midpoint(in_pages(bytes))
 }
 
 /// What the allocator keeps, and smaller things: `docs/performance.md` compares with what networks took.
