@@ -5,22 +5,25 @@
 //! cargo run --release --no-default-features --manifest-path fuzz/Cargo.toml --bin stable -- all 60   # stable, no C++
 //! ```
 //!
-//! Both end with a failure where an input makes a decoder ask for more memory than that; the stable runner by an allocator that counts.
+//! Both end with a failure where an input makes a decoder ask for more memory than that; the stable
+//! runner by an allocator that counts.
 //!
-//! Checksums would keep a fuzzer at the door, so `*_sections` targets put the input behind right ones.
+//! Checksums would keep a fuzzer at the door, so `*_sections` targets put the input behind right
+//! ones.
 
 use std::io::Cursor;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
+use jali_bundle::{Bundle, BundleWriter, Kind};
 use jali_leak::Plan;
-use jali_mask::{AnswerKind, RequestContext, RequestEntropy, SealEntropy};
+use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_model::onnx::{self, External};
 use jali_model::{Gemm, Graph, Op, Outline, QuantConfig, QuantModel, Tensor, float, integer};
-use jali_operator::{Bundle, BundleWriter, Kind, OperatorSummary, ServerModel};
+use jali_operator::{OperatorSummary, ServerModel};
 use jali_pack::Costs;
-use jali_protocol::message::{asked, decode_answer, decode_hints, decode_refusal};
-use jali_protocol::{Action, ClientModel, Inference, Server, StoredClient};
-use jali_ring::{Kernel, Ring};
+use jali_protocol::message::{decode_answer, decode_hints, decode_refusal, operator_of};
+use jali_protocol::{Action, ClientModel, Inference, Owner, Server, StoredClient};
+use jali_ring::{Backend, Ring};
 
 /// Memory that a hostile bundle may ask for here.
 const MEMORY: usize = 1 << 24;
@@ -72,9 +75,10 @@ pub fn small() -> &'static Small {
         // All open: a small ring, and bundles of a few kilobytes.
         let plan = Plan::open_all(model.graph());
         let entropy = SealEntropy::fixed([1; 32]);
-        let sealed = jali_protocol::seal(&model, &plan, &Costs::default(), &entropy, |_| {}).unwrap();
-        let server_bytes = sealed.server_bytes().unwrap();
-        let server = Server::load(&server_bytes, Kernel::fastest(), usize::MAX).unwrap();
+        let costs = Costs::default();
+        let sealed = Owner { model: &model, plan: &plan, costs: &costs }.seal(&entropy, |_| {}).unwrap();
+        let server_bytes = sealed.server;
+        let server = Server::load(&server_bytes, Backend::fastest(), usize::MAX).unwrap();
         let client_bytes = sealed.client.write(vec![]).unwrap().0;
         let outline = sealed.client.outline().to_bytes().unwrap();
         let client = sealed.client;
@@ -94,7 +98,7 @@ pub fn container(data: &[u8]) {
             let _ = bundle.verify(|_| {});
         }
     }
-    let _ = ServerModel::load(data, Kernel::fastest(), MEMORY);
+    let _ = ServerModel::load(data, Backend::fastest(), MEMORY);
     let _ = StoredClient::read(Cursor::new(data));
 }
 
@@ -123,10 +127,10 @@ fn bundle(kind: Kind, data: &[u8], names: &[&'static str]) -> Vec<u8> {
 pub fn server_sections(data: &[u8]) {
     let bytes = bundle(Kind::Server, data, &["operators", "rows 0 0"]);
     let _ = OperatorSummary::read_all(&mut Bundle::open(Cursor::new(&bytes), Kind::Server).unwrap());
-    if let Ok(model) = ServerModel::load(&bytes, Kernel::fastest(), MEMORY) {
+    if let Ok(model) = ServerModel::load(&bytes, Backend::fastest(), MEMORY) {
         for operator in model.operators() {
             let x = vec![operator.ring().zero(); operator.tiles()];
-            AnswerKind::ALL.into_iter().for_each(|kind| drop(operator.apply(kind, &[&x])));
+            let _ = operator.apply(&[&x]);
             let _ = operator.hints(&mut vec![0; operator.hints_len()]);
         }
     }
@@ -134,7 +138,7 @@ pub fn server_sections(data: &[u8]) {
 
 /// Sections of a client's bundle behind right checksums.
 pub fn client_sections(data: &[u8]) {
-    let bytes = bundle(Kind::Client, data, &["network", "layers", "key 0"]);
+    let bytes = bundle(Kind::Client, data, &["network", "operators", "key 0"]);
     if let Ok(stored) = StoredClient::read(Cursor::new(&bytes)) {
         let _ = stored.summaries();
     }
@@ -144,24 +148,21 @@ pub fn client_sections(data: &[u8]) {
 pub fn request(data: &[u8]) {
     let answer = small().server.handle(data);
     assert!(!answer.is_empty());
-    if let Some((operator, kind)) = asked(data) {
-        let _ = small().server.work_bytes(operator, kind, data.len());
+    if let Some(operator) = operator_of(data) {
+        let _ = small().server.work_bytes(operator, data.len());
     }
 }
 
-/// An answer to a client, of whatever kind it asked for.
+/// An answer to a client.
 pub fn answer(data: &[u8]) {
-    let key = &small().client.layers()[0].key;
-    for kind in AnswerKind::ALL {
-        let form = Arc::new(key.form().with_kind(kind));
-        let _ = decode_answer(data, 0, key.parameters().ring(), &form, 1);
-    }
+    let key = &small().client.operators()[0].key;
+    let _ = decode_answer(data, 0, key.parameters().ring(), key.form(), 1);
     let _ = decode_refusal(data);
 }
 
 /// Hints to a client, which checks them.
 pub fn hints(data: &[u8]) {
-    let key = &small().client.layers()[0].key;
+    let key = &small().client.operators()[0].key;
     let ring: &Ring = key.parameters().ring();
     let _ = decode_hints(data, 0, ring, key.form().limbs());
     let mut stored = StoredClient::read(Cursor::new(&small().client_bytes)).unwrap();
@@ -189,7 +190,8 @@ pub fn plan(data: &[u8]) {
     }
 }
 
-/// A model file, with a file of data beside it; what can be imported and is small is run, quantised, and lowered.
+/// A model file, with a file of data beside it; what can be imported and is small is run,
+/// quantised, and lowered.
 pub fn onnx_model(data: &[u8]) {
     let mut beside = |e: &External| data.get(..e.length).map(<[u8]>::to_vec).ok_or_else(|| "too short".to_string());
     let Ok(imported) = onnx::import_with(data, &mut beside) else { return };
@@ -221,7 +223,7 @@ fn work(op: &Op) -> usize {
 /// A file that says how images become inputs, and an image.
 pub fn image(data: &[u8]) {
     let parts = sections(data, &["preprocess", "image"]);
-    let preprocess = parts.first().and_then(|(_, json)| jali::network::parse_preprocess(json).ok());
+    let preprocess = parts.first().and_then(|(_, json)| jali::model_file::parse_preprocess(json).ok());
     let Some((_, image)) = parts.get(1) else { return };
     for shape in [&[3, 8, 8][..], &[1, 4, 4], &[8, 8, 3], &[5]] {
         let p = preprocess.clone().filter(|p| p.check(shape).is_ok()).unwrap_or_default();

@@ -4,8 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 
-/// Reads `data_batch_1..5.png`, `test_batch.png` (1024 x 10 000 pixels, one image a row) and the two label files (their
-/// spelling) from `package` and writes the `.bin` files to `out`.
+/// Reads `data_batch_1..5.png`, `test_batch.png` (1024 x 10 000 pixels, one image a row) and the
+/// two label files (their spelling) from `package` and writes the `.bin` files to `out`.
 pub(crate) fn convert(package: &Path, out: &Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(out)?;
     let labels = |name: &str| -> anyhow::Result<Vec<u8>> {

@@ -1,5 +1,5 @@
-//! `cargo run -p xtask -- tidy`: the architecture check. What it enforces stands in ARCHITECTURE.md.
-//! `cargo run -p xtask -- cifar PNG.. JSON.. OUT`: see scripts/fetch-data.
+//! `cargo run -p xtask -- tidy`: the architecture check. What it enforces stands in
+//! ARCHITECTURE.md. `cargo run -p xtask -- cifar PNG.. JSON.. OUT`: see scripts/fetch-data.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout)]
 

@@ -1,4 +1,5 @@
-//! The attackers. Each is one procedure that is told what is open; its black-box twin is the same procedure told nothing.
+//! The attackers. Each is one procedure that is told what is open; its black-box twin is the same
+//! procedure told nothing.
 
 use std::fmt;
 use std::str::FromStr;
@@ -50,7 +51,8 @@ const NAMES: [(Attacker, u8, &str, &str); 8] = [
 const DRAWS: usize = 16;
 /// Most images that [`Attacker::BestOf`] compares its draws on.
 const DRAW_IMAGES: usize = 200;
-/// Softens logits before they serve as targets (Hinton et al. 2015): the small ones carry information too.
+/// Softens logits before they serve as targets (Hinton et al. 2015): the small ones carry
+/// information too.
 const TEMPERATURE: f32 = 2.0;
 
 impl Attacker {
@@ -142,7 +144,8 @@ pub struct Knowledge<'a> {
     pub policy: Option<Policy>,
     /// Labelled images.
     pub queries: &'a Queries,
-    /// Weights of a public model of the same architecture, layer by layer; `None` for layers of another shape.
+    /// Weights of a public model of the same architecture, layer by layer; `None` for layers of
+    /// another shape.
     pub public: Option<&'a [Option<Vec<f32>>]>,
 }
 
@@ -182,7 +185,8 @@ pub fn attack(
     let done = |layers| Surrogate { layers, rate: None, curve: vec![], plateau: true };
     // Draws of one seed are far from those of the next.
     let draw = |n: usize| statistics(victim, hidden, policy, seed * DRAWS as u64 + n as u64);
-    // Both fills are tried: zeros are the better start where what is hidden is large and its signs are a guess.
+    // Both fills are tried: zeros are the better start where what is hidden is large and its signs
+    // are a guess.
     let starts = || vec![layers(draw(0)), layers(zeros(victim, hidden))];
     let (begin, free) = match attacker {
         Attacker::Zero => return Ok(done(layers(zeros(victim, hidden)))),

@@ -21,14 +21,17 @@ pub fn zeros(victim: &Victim, hidden: &[Vec<f32>]) -> Vec<Vec<f32>> {
     victim.layers().iter().zip(hidden).map(layer).collect()
 }
 
-/// Draws from a normal distribution whose spread is estimated from the layer's open weights, relative to the known scale of
-/// the output channel, cut off at that scale's largest weight. Without enough open weights the spread follows from the
-/// scale: the largest of n normal values is expected near `sigma * sqrt(2 ln n)`.
+/// Draws from a normal distribution whose spread is estimated from the layer's open weights,
+/// relative to the known scale of the output channel, cut off at that scale's largest weight.
+/// Without enough open weights the spread follows from the scale: the largest of n normal values is
+/// expected near `sigma * sqrt(2 ln n)`.
 ///
-/// A policy that hides the largest weights says more: what is hidden exceeds every open weight, so magnitudes are drawn
-/// from the tail, and the spread follows from where the tail starts and how much of the layer lies in it.
+/// A policy that hides the largest weights says more: what is hidden exceeds every open weight, so
+/// magnitudes are drawn from the tail, and the spread follows from where the tail starts and how
+/// much of the layer lies in it.
 ///
-/// A seed gives a weight the same luck whatever else is hidden, so that an attacker and its twin differ by what they know alone.
+/// A seed gives a weight the same luck whatever else is hidden, so that an attacker and its twin
+/// differ by what they know alone.
 pub fn statistics(victim: &Victim, hidden: &[Vec<f32>], policy: Option<Policy>, seed: u64) -> Vec<Vec<f32>> {
     let tail = policy.is_some_and(|p| p.order() == Order::Magnitude && p.unit() == Unit::Weights);
     let mut weights = zeros(victim, hidden);
@@ -73,7 +76,8 @@ fn largest(weights: &[Vec<f32>]) -> f32 {
 
 /// The magnitude of a normal value, given that it lies between `from` and `limit`.
 fn beyond(from: f32, sigma: f32, limit: f32, uniform: f64) -> f32 {
-    // Beyond `from` a normal density falls about as fast as an exponential one with the rate at `from`, and faster later.
+    // Beyond `from` a normal density falls about as fast as an exponential one with the rate at
+    // `from`, and faster later.
     let rate = f64::from(from / (sigma * sigma)).max(1e-6);
     let magnitude = f64::from(from) - (1.0 - uniform).ln() / rate;
     (magnitude as f32).min(limit.max(from))

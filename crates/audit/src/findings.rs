@@ -1,7 +1,8 @@
-//! Everything that a finished (or half-finished) run says: for the terminal, for JSON and for the report.
+//! Everything that a finished (or half-finished) run says: for the terminal, for JSON and for the
+//! report.
 
 use jali::Costs;
-use jali_protocol::{LayerForecast, forecast};
+use jali_protocol::{OperatorForecast, forecast};
 use serde::Serialize;
 
 use crate::AuditError;
@@ -18,7 +19,7 @@ pub struct PlanFacts {
     pub leaked: f64,
     /// Fraction that the plan permits (seed 0).
     pub opened: f64,
-    /// Fraction that sealing really opens: whole rows and columns.
+    /// Fraction that sealing really opens: whole rows.
     pub really_open: f64,
     /// Part of every layer's weights that may be open.
     pub exposure: Vec<f64>,
@@ -175,10 +176,11 @@ impl Findings {
     }
 }
 
-/// Part of every linear layer's weights that may be open. Sealing may cut a layer into several operators.
-fn exposure(operators: &[LayerForecast]) -> Vec<f64> {
+/// Part of every linear layer's weights that may be open. Sealing may cut a layer into several
+/// operators.
+fn exposure(operators: &[OperatorForecast]) -> Vec<f64> {
     let parts = operators.chunk_by(|a, b| a.node == b.node);
-    let sum = |part: &[LayerForecast], of: fn(&LayerForecast) -> usize| part.iter().map(of).sum::<usize>() as f64;
+    let sum = |part: &[OperatorForecast], of: fn(&OperatorForecast) -> usize| part.iter().map(of).sum::<usize>() as f64;
     parts.map(|part| sum(part, |l| l.weights_allowed) / sum(part, |l| l.weights).max(1.0)).collect()
 }
 

@@ -1,5 +1,5 @@
-//! The grid of a run: which cells there are. A cell is one attacker with one budget and one seed against one plan; cells are
-//! independent of each other, so that any scheduler can spread them.
+//! The grid of a run: which cells there are. A cell is one attacker with one budget and one seed
+//! against one plan; cells are independent of each other, so that any scheduler can spread them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -108,7 +108,8 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// All cells, those of the first seed first, so that a run that is cut short still says something about everything.
+    /// All cells, those of the first seed first, so that a run that is cut short still says
+    /// something about everything.
     ///
     /// # Errors
     /// [`AuditError::UnknownAttacker`], [`AuditError::Leak`] for unknown names.

@@ -1,5 +1,6 @@
-//! A graph of `jali-model` as a differentiable function on burn's tensors. Parameters are flat vectors, one per linear
-//! node, so that permissions of a plan, which are per weight in the same order, are masks on them.
+//! A graph of `jali-model` as a differentiable function on burn's tensors. Parameters are flat
+//! vectors, one per linear node, so that permissions of a plan, which are per weight in the same
+//! order, are masks on them.
 
 use burn::tensor::activation::{gelu, hard_sigmoid, leaky_relu, relu, sigmoid, tanh};
 use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};

@@ -1,9 +1,10 @@
 //! The cheapest plan whose worst attacker stays within a bound.
 //!
-//! Candidates (a policy at a fraction) are tried from the cheapest on. A candidate is given up as soon as one attacker with one
-//! seed is far beyond the bound, and with it all larger fractions of its policy. The first whose worst upper interval end lies
-//! within the bound is checked again on seeds that the search has not seen; that check alone is the evidence. Giving up too
-//! early can only cost size or time, never safety.
+//! Candidates (a policy at a fraction) are tried from the cheapest on. A candidate is given up as
+//! soon as one attacker with one seed is far beyond the bound, and with it all larger fractions of
+//! its policy. The first whose worst upper interval end lies within the bound is checked again on
+//! seeds that the search has not seen; that check alone is the evidence. Giving up too early can
+//! only cost size or time, never safety.
 
 use jali::Costs;
 use jali_leak::file::Evidence;
@@ -144,8 +145,9 @@ pub fn search(
     candidates.sort_by(|a, b| a.cost.total_cmp(&b.cost));
     let mut tried: Vec<(Policy, f64, Verdict)> = vec![];
     for candidate in candidates {
-        // More open gives an attacker no less: a larger fraction than one that failed needs no test. Candidates come from the
-        // cheapest on, so this rarely saves more than the fractions whose rows do not nest.
+        // More open gives an attacker no less: a larger fraction than one that failed needs no
+        // test. Candidates come from the cheapest on, so this rarely saves more than the fractions
+        // whose rows do not nest.
         if tried
             .iter()
             .any(|(p, f, v)| *p == candidate.policy && *f <= candidate.leaked && !matches!(v, Verdict::Safe { .. }))

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::AuditError;
 
-/// Runs `work` on all items with `jobs` of them at a time, each with its share of `threads`. Ends early at the first error;
-/// what is under way is finished first.
+/// Runs `work` on all items with `jobs` of them at a time, each with its share of `threads`. Ends
+/// early at the first error; what is under way is finished first.
 ///
 /// # Errors
 /// The first error of `work`; [`AuditError::Usage`] if threads cannot be started.

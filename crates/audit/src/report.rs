@@ -1,4 +1,5 @@
-//! The page: curves with every number in a table beside them, a verdict with its conditions. One file, no network.
+//! The page: curves with every number in a table beside them, a verdict with its conditions. One
+//! file, no network.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -307,7 +308,7 @@ fn cost(out: &mut String, f: &Findings) {
             p.predicted_ms
         );
     }
-    *out += "</table></div></div><p class=note>Bold: on the Pareto front. Sealing opens whole rows and columns only: permissions for single weights or \
+    *out += "</table></div></div><p class=note>Bold: on the Pareto front. Sealing opens whole rows only: permissions for single weights or \
              kernels save next to nothing, yet the attacker is granted them. Times by the built-in cost model (two cores, AVX-512), client and \
              server together.</p>";
 }

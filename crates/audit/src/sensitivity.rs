@@ -1,5 +1,6 @@
-//! How sensitive the victim is to each weight: `mean over images of (w * dL/dw)^2`, the first-order Taylor criterion with the
-//! empirical Fisher (Molchanov et al. 2019), the loss being that of the victim's own label.
+//! How sensitive the victim is to each weight: `mean over images of (w * dL/dw)^2`, the first-order
+//! Taylor criterion with the empirical Fisher (Molchanov et al. 2019), the loss being that of the
+//! victim's own label.
 
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor};
@@ -32,7 +33,8 @@ pub fn scores(victim: &Victim, images: &[Image], device: &Device) -> Result<Vec<
             .collect();
         let logits = forward(victim.graph(), &layers, batch(victim.graph(), image.data.clone(), device).autodiff());
         let class = argmax(answer);
-        // The label by chance agrees with the victim's float copy nearly always; where it does not, its loss is large, as it should be.
+        // The label by chance agrees with the victim's float copy nearly always; where it does not,
+        // its loss is large, as it should be.
         let loss = log_softmax(logits, 1).slice([0..1, class..class + 1]).sum().neg();
         let mut gradients = loss.backward();
         for (sum, layer) in sums.iter_mut().zip(&layers) {

@@ -32,7 +32,8 @@ pub struct Row {
     pub fidelity: f64,
     /// `accuracy - black_box`.
     pub advantage: f64,
-    /// 95 % interval of the advantage over seeds and scoring images; `None` with fewer than two seeds.
+    /// 95 % interval of the advantage over seeds and scoring images; `None` with fewer than two
+    /// seeds.
     pub interval: Option<[f64; 2]>,
     /// Seeds that both have.
     pub seeds: usize,
@@ -44,9 +45,9 @@ type Seeds<'a> = BTreeMap<u64, &'a CellResult>;
 /// An attacker's result beside its seed's twin.
 type Pair<'a> = (&'a CellResult, &'a CellResult);
 
-/// Summarises results. `budgets` are those of the grid; attackers that need no images stand for all of them. With `expected`
-/// attackers a seed counts only when all of them are done on both sides, so that a half-finished run compares like with like;
-/// points without such a seed are left out.
+/// Summarises results. `budgets` are those of the grid; attackers that need no images stand for all
+/// of them. With `expected` attackers a seed counts only when all of them are done on both sides,
+/// so that a half-finished run compares like with like; points without such a seed are left out.
 ///
 /// # Errors
 /// [`AuditError::UnknownAttacker`] for results of another program.
@@ -86,8 +87,8 @@ pub fn summarise(
     let mut rows = vec![];
     for (&(source, key), &leaked) in &points {
         for &budget in &budgets {
-            // The best on either side, seed by seed: both sides choose with the same hindsight. With everything open there is nothing to
-            // draw: one result stands for every seed.
+            // The best on either side, seed by seed: both sides choose with the same hindsight.
+            // With everything open there is nothing to draw: one result stands for every seed.
             let best = |source: Source, key: u64, seed: u64| {
                 let one = if source == Source::Everything { 0 } else { seed };
                 attackers_at(source, key, budget)
@@ -102,7 +103,8 @@ pub fn summarise(
                 .filter(|&seed| source == Source::Everything || complete(source, key, budget, seed))
                 .filter_map(|seed| {
                     let (attacker, twin) = (best(source, key, seed)?, best(Source::Nothing, 0, seed)?);
-                    // An attacker may always ignore what is open: more of it never makes the best one worse.
+                    // An attacker may always ignore what is open: more of it never makes the best
+                    // one worse.
                     Some((if attacker.accuracy < twin.accuracy { twin } else { attacker }, twin))
                 })
                 .collect();
@@ -152,8 +154,9 @@ pub fn mean(values: impl Iterator<Item = f64>) -> f64 {
     if count > 0.0 { sum / count } else { 0.0 }
 }
 
-/// 95 % interval of the mean paired difference: Student's t over seeds, and the normal error of a finite scoring set (the same
-/// images score both sides, so their per-image differences count), added as independent errors.
+/// 95 % interval of the mean paired difference: Student's t over seeds, and the normal error of a
+/// finite scoring set (the same images score both sides, so their per-image differences count),
+/// added as independent errors.
 fn interval(pairs: &[Pair<'_>], same: bool, scoring: usize) -> Option<[f64; 2]> {
     let n = pairs.len();
     if n < 2 {
@@ -170,7 +173,8 @@ fn interval(pairs: &[Pair<'_>], same: bool, scoring: usize) -> Option<[f64; 2]> 
     }
     let count = scoring.max(1) as f64;
     let over_images = match deviation(&images) {
-        // No image told the two apart: the rule of three says how rare such images may still be. A twin beside itself is exact.
+        // No image told the two apart: the rule of three says how rare such images may still be. A
+        // twin beside itself is exact.
         0.0 if !same => 3.0 / count,
         spread => 1.96 * spread / count.sqrt(),
     };
@@ -294,7 +298,8 @@ mod tests {
 
     #[test]
     fn intervals_agree_with_a_worked_example() {
-        // Differences 0.25 and 0.5 on four images: mean 0.375, t(1) = 12.706, s = 0.1768; images: means 0, 0, 0.5, 1.
+        // Differences 0.25 and 0.5 on four images: mean 0.375, t(1) = 12.706, s = 0.1768; images:
+        // means 0, 0, 0.5, 1.
         let (a0, a1, t) = (
             result("p", 0.5, 0, "zero", 0, "1"),
             result("p", 0.5, 0, "zero", 1, "3"),

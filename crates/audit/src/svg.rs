@@ -1,5 +1,5 @@
-//! Small charts as SVG text. Colours are Okabe and Ito's, told apart by colour-blind readers; series also differ in dashes and
-//! markers, for print without colour.
+//! Small charts as SVG text. Colours are Okabe and Ito's, told apart by colour-blind readers;
+//! series also differ in dashes and markers, for print without colour.
 
 use std::fmt::Write;
 

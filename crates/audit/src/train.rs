@@ -1,4 +1,5 @@
-//! Training of a surrogate to a validation plateau. One procedure for every attacker and every black-box twin.
+//! Training of a surrogate to a validation plateau. One procedure for every attacker and every
+//! black-box twin.
 
 use burn::optim::{Adam, AdamConfig, Optimizer};
 use burn::tensor::activation::log_softmax;
@@ -25,13 +26,16 @@ pub struct Examples {
 pub struct Schedule {
     /// Images of a step.
     pub batch: usize,
-    /// Least steps between two looks at the validation images; a look comes after a whole pass if that is longer.
+    /// Least steps between two looks at the validation images; a look comes after a whole pass if
+    /// that is longer.
     pub steps: usize,
-    /// Looks (after `steps` steps each) that every start and learning rate gets before the best goes on.
+    /// Looks (after `steps` steps each) that every start and learning rate gets before the best
+    /// goes on.
     pub probe: usize,
     /// Most rounds in all of the chosen learning rate.
     pub rounds: usize,
-    /// Rounds without a better validation result before the learning rate falls to a third; after half as many more it ends.
+    /// Rounds without a better validation result before the learning rate falls to a third; after
+    /// half as many more it ends.
     pub patience: usize,
     /// Learning rates tried in every cell.
     pub rates: Vec<f64>,
@@ -360,8 +364,9 @@ impl Trainer<'_> {
         let validation_agreement = agree as f32 / self.validation.classes.len() as f32;
         run.curve.push(Point { step: run.step, train_loss, validation_loss, validation_agreement });
         let score = (validation_agreement, -validation_loss);
-        // On few images agreement is coarse and the loss of a copy that is too sure of itself misleads (it rises while accuracy still
-        // does): of equals the one that has trained longer is kept.
+        // On few images agreement is coarse and the loss of a copy that is too sure of itself
+        // misleads (it rises while accuracy still does): of equals the one that has trained longer
+        // is kept.
         if validation_agreement >= run.best_score.0 {
             run.best = run.parameters.clone();
         }

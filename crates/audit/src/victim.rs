@@ -1,4 +1,5 @@
-//! The victim: the quantised network that the server runs blindly, and what the worst-case attacker knows of it.
+//! The victim: the quantised network that the server runs blindly, and what the worst-case attacker
+//! knows of it.
 
 use jali_leak::Plan;
 use jali_model::{Graph, QuantModel, Tensor, integer};
@@ -13,7 +14,8 @@ pub struct Layer {
     pub weights: Vec<f32>,
     /// Biases, scaled back: the attacker is granted them.
     pub bias: Vec<f32>,
-    /// Largest weight that each output channel can hold (127 steps of its scale): the attacker is granted the scales.
+    /// Largest weight that each output channel can hold (127 steps of its scale): the attacker is
+    /// granted the scales.
     pub limit: Vec<f32>,
     /// Products per output value.
     pub fan_in: usize,

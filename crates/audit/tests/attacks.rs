@@ -31,7 +31,8 @@ fn gemm(inputs: usize, outputs: usize, seed: u64) -> Op {
     })
 }
 
-/// Strides, uneven padding, dilation, groups, both poolings with ceiling, a sum and a fully connected layer.
+/// Strides, uneven padding, dilation, groups, both poolings with ceiling, a sum and a fully
+/// connected layer.
 fn everything() -> Graph {
     let mut g = Graph::new(vec![3, 11, 9]).unwrap();
     let conv = |filters, channels, groups, stride, padding, dilation, seed| {
@@ -92,8 +93,9 @@ fn the_differentiable_network_equals_the_float_reference() {
     }
 }
 
-/// A victim on 1x28x28 with a layer that matters (`live`), one that does not (`dead`: its outputs are always below zero before the
-/// ReLU), and a last one. Labels are the victim's own, so that its accuracy is 1.
+/// A victim on 1x28x28 with a layer that matters (`live`), one that does not (`dead`: its outputs
+/// are always below zero before the ReLU), and a last one. Labels are the victim's own, so that its
+/// accuracy is 1.
 fn half_dead() -> Graph {
     let mut g = Graph::new(vec![1, 28, 28]).unwrap();
     let flat = g.push("flat".into(), Op::Flatten, vec![0]).unwrap();

@@ -39,7 +39,8 @@ fn fails(args: &[&str], code: i32, says: &[&str]) {
 fn a_small_run_has_the_right_ends_and_a_report() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().to_str().unwrap();
-    let run = ["run", "assets/mnist.onnx", "--quick", "--scoring", "100", "--budgets", "0,20", "--out", out];
+    let run =
+        ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "100", "--budgets", "0,20", "--out", out];
     let few = ["--attackers", "zero,2,best-of", "--fractions", "0.5", "--seeds", "2", "--json"];
     let first = json(&[&run[..], &few].concat());
     let rows = first["summary"].as_array().unwrap();
@@ -69,7 +70,7 @@ fn a_small_run_has_the_right_ends_and_a_report() {
     assert_eq!(second["cells"].as_array().unwrap().len(), cells.len() + 2 * 3);
     assert_eq!(written("random-rows-50-b20-best-of-s0"), before);
     // Another run does not fit the folder.
-    let other = ["run", "assets/mnist.onnx", "--quick", "--scoring", "50", "--out", out];
+    let other = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "50", "--out", out];
     fails(&other, 9, &["scoring images", "100", "50"]);
 }
 
@@ -77,8 +78,17 @@ fn a_small_run_has_the_right_ends_and_a_report() {
 fn a_killed_run_goes_on_and_cells_can_be_spread_and_merged() {
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (out, all) = (one.path().to_str().unwrap(), two.path().join("all"));
-    let args =
-        ["run", "assets/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20", "--attackers", "zero,best-of"];
+    let args = [
+        "run",
+        "crates/jali/bundled/mnist.onnx",
+        "--quick",
+        "--scoring",
+        "60",
+        "--budgets",
+        "20",
+        "--attackers",
+        "zero,best-of",
+    ];
     let args = [&args[..], &["--fractions", "0.5", "--seeds", "2", "--jobs", "1", "--out", out]].concat();
     let mut child = audit().args(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let done = |folder: &Path| {
@@ -141,7 +151,11 @@ fn mistakes_are_told_with_their_remedy() {
     let (out, empty) = (path("out"), path("empty"));
     std::fs::create_dir(&empty).unwrap();
     let run = |more: &[&str]| -> Vec<String> {
-        [&["run", "assets/mnist.onnx", "--quick", "--out", &out], more].concat().iter().map(|s| (*s).into()).collect()
+        [&["run", "crates/jali/bundled/mnist.onnx", "--quick", "--out", &out], more]
+            .concat()
+            .iter()
+            .map(|s| (*s).into())
+            .collect()
     };
     let fails = |args: Vec<String>, code, says: &[&str]| {
         fails(&args.iter().map(String::as_str).collect::<Vec<_>>(), code, says)

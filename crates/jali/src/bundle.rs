@@ -1,24 +1,22 @@
-//! Bundles as files: written aside, synced and renamed, so that a crash or a full disk leaves the old ones whole.
+//! Bundles as files: written aside, synced and renamed, so that a crash or a full disk leaves the
+//! old ones whole.
 
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Cursor, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use age::secrecy::SecretString;
-use jali_leak::{Origin, Plan};
+use jali_bundle::{Bundle, BundleError, Kind, hex};
+use jali_leak::Origin;
 use jali_mask::SealEntropy;
-use jali_model::QuantModel;
-use jali_net::hex;
-use jali_operator::{Bundle, Kind, OperatorError};
-use jali_pack::Costs;
-use jali_protocol::{LayerReport, ProtocolError, Sealed, SealedTo, Server, StoredClient};
-use jali_ring::Kernel;
+use jali_operator::OperatorError;
+use jali_protocol::{ClientModel, OperatorReport, Owner, ProtocolError, SealedTo, Server, StoredClient};
+use jali_ring::Backend;
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
 use crate::JaliError;
-use crate::image_file::read_bounded;
-use crate::text_file::without_mark;
+use crate::files::{read_bounded, without_mark};
 
 /// Name of the server's bundle in a folder.
 pub const SERVER: &str = "server";
@@ -51,66 +49,57 @@ pub struct SealedFiles {
     pub client: Written,
     /// Public id of the sealed model.
     pub id: [u8; 16],
-    /// Layer by layer.
-    pub report: Vec<LayerReport>,
+    /// Operator by operator.
+    pub report: Vec<OperatorReport>,
 }
 
-/// What is sealed, and under what.
-#[derive(Debug)]
-pub struct ToSeal<'a> {
-    /// The network.
-    pub model: &'a QuantModel,
-    /// What may be open.
-    pub plan: &'a Plan,
-    /// Costs that choose rings and layouts.
-    pub costs: &'a Costs,
-    /// Where the plan comes from, for the client's bundle.
-    pub origin: Option<Origin>,
-    /// Locks the client's bundle.
-    pub passphrase: Option<&'a SecretString>,
-}
-
-/// Seals a network into two bundles in a folder, which is made if it is missing. Rows go to the file as they are sealed. The client's
-/// bundle can be read by its owner alone (mode 0600), and is locked if there is a passphrase.
-///
-/// # Errors
-/// [`JaliError::Protocol`] for what cannot be sealed; [`JaliError::Write`]; nothing that was there before is changed unless both could be
-/// written whole.
-pub fn seal(
-    what: ToSeal<'_>,
+/// Seals a network into two bundles in a folder, which is made if it is missing. Rows go to the
+/// file as they are sealed.
+pub(crate) fn seal(
+    owner: &Owner<'_>,
     entropy: &SealEntropy,
+    origin: Option<Origin>,
     folder: &Path,
+    passphrase: Option<&SecretString>,
     progress: impl FnMut(usize),
 ) -> Result<SealedFiles, JaliError> {
-    let ToSeal { model, plan, costs, origin, passphrase } = what;
     let files = Aside::new(folder)?;
     let sink = BufWriter::new(files.server.as_file());
-    let sealed = jali_protocol::seal_to(model, plan, costs, entropy, sink, progress);
+    let sealed = owner.seal_to(entropy, sink, progress);
     let SealedTo { mut client, server_hash, report, .. } = sealed.map_err(|e| files.failed(e))?;
     if let Some(origin) = origin {
         client.set_origin(origin);
     }
     let id = client.id();
     let client_hash = files.write_client(passphrase, |sink| Ok(client.write(sink)?.1))?;
-    let (server, client) = files.place(folder, server_hash, client_hash)?;
+    let (server, client) = files.place(server_hash, client_hash)?;
     Ok(SealedFiles { server, client, id, report })
 }
 
-/// Writes both bundles of a network that was sealed in memory, as [`seal`] does.
-///
-/// # Errors
-/// [`JaliError::Write`].
-pub fn write(
-    sealed: &Sealed,
+/// Writes both bundles of a network that was sealed already.
+pub(crate) fn write(
+    mut server: impl Read + Seek,
+    client: &ClientModel,
+    report: &[OperatorReport],
     folder: &Path,
     passphrase: Option<&SecretString>,
-) -> Result<(Written, Written), JaliError> {
+) -> Result<SealedFiles, JaliError> {
     let files = Aside::new(folder)?;
     let fail = |e: std::io::Error| JaliError::Write { path: folder.join(SERVER), why: e.to_string() };
-    files.server.as_file().write_all(&sealed.server).map_err(fail)?;
-    let bundle = Bundle::open(Cursor::new(&sealed.server), Kind::Server).map_err(|e| files.failed(e.into()))?;
-    let client_hash = files.write_client(passphrase, |sink| Ok(sealed.client.write(sink)?.1))?;
-    files.place(folder, bundle.content_hash(), client_hash)
+    std::io::copy(&mut server, &mut files.server.as_file()).map_err(fail)?;
+    let server_hash = Bundle::open(server, Kind::Server).map_err(|e| files.failed(e.into()))?.content_hash();
+    let client_hash = files.write_client(passphrase, |sink| Ok(client.write(sink)?.1))?;
+    let (server, written) = files.place(server_hash, client_hash)?;
+    Ok(SealedFiles { server, client: written, id: client.id(), report: report.to_vec() })
+}
+
+/// Tells a failure of the file that a sealing goes into as one.
+pub(crate) fn sealing_failed(e: ProtocolError, path: impl Fn() -> PathBuf) -> JaliError {
+    match e {
+        ProtocolError::Operator(OperatorError::Bundle(BundleError::Io(why)))
+        | ProtocolError::Bundle(BundleError::Io(why)) => JaliError::Write { path: path(), why },
+        other => other.into(),
+    }
 }
 
 /// Two files beside those that they are going to replace.
@@ -135,10 +124,7 @@ impl Aside {
 
     /// A failure of the file itself is told as one.
     fn failed(&self, e: ProtocolError) -> JaliError {
-        match e {
-            ProtocolError::Operator(OperatorError::Io(why)) => JaliError::Write { path: self.folder.join(SERVER), why },
-            other => other.into(),
-        }
+        sealing_failed(e, || self.folder.join(SERVER))
     }
 
     /// Writes the client's bundle, locked if there is a passphrase, and returns what `write` does.
@@ -159,14 +145,11 @@ impl Aside {
         Ok(result)
     }
 
-    /// Gives both their names, once they are whole and on the disk. The two renames are not one: a crash between them leaves bundles of
-    /// two sealings, which the first request tells (the server holds another model).
-    fn place(
-        self,
-        folder: &Path,
-        server_hash: [u8; 32],
-        client_hash: [u8; 32],
-    ) -> Result<(Written, Written), JaliError> {
+    /// Gives both their names, once they are whole and on the disk. The two renames are not one: a
+    /// crash between them leaves bundles of two sealings, which the first request tells (the server
+    /// holds another model).
+    fn place(self, server_hash: [u8; 32], client_hash: [u8; 32]) -> Result<(Written, Written), JaliError> {
+        let folder = &self.folder;
         let fail = |path: &Path, e: &dyn std::fmt::Display| JaliError::Write { path: path.into(), why: e.to_string() };
         let (server, client) = (folder.join(SERVER), folder.join(CLIENT));
         readable_by_all(self.server.as_file()).map_err(|e| fail(&server, &e))?;
@@ -236,20 +219,21 @@ pub fn open(path: &Path, kind: Kind) -> Result<Bundle<BufReader<File>>, JaliErro
 ///
 /// # Errors
 /// [`JaliError::Read`], [`JaliError::Bundle`].
-pub fn load_server(path: &Path, kernel: Kernel, max_memory: usize) -> Result<Server, JaliError> {
+pub fn load_server(path: &Path, backend: Backend, max_memory: usize) -> Result<Server, JaliError> {
     let file = File::open(path).map_err(|e| JaliError::Read { path: path.into(), why: e.to_string() })?;
-    Server::read(BufReader::new(file), kernel, max_memory)
+    Server::read(BufReader::new(file), backend, max_memory)
         .map_err(|e| JaliError::Bundle { path: path.into(), fault: e.into() })
 }
 
 /// The content of a client's bundle, unlocked.
 ///
-/// A passphrase says that the file must be locked with it: whoever can write the folder could otherwise put a bundle of his own
-/// there, whose keys he knows, and serve the model that belongs to it.
+/// A passphrase says that the file must be locked with it: whoever can write the folder could
+/// otherwise put a bundle of his own there, whose keys he knows, and serve the model that belongs
+/// to it.
 ///
 /// # Errors
-/// [`JaliError::Read`], [`JaliError::Passphrase`] for a locked file without the right passphrase, and for a passphrase with a file
-/// that is not locked.
+/// [`JaliError::Read`], [`JaliError::Passphrase`] for a locked file without the right passphrase,
+/// and for a passphrase with a file that is not locked.
 pub fn client_bytes(path: &Path, passphrase: Option<&SecretString>) -> Result<Zeroizing<Vec<u8>>, JaliError> {
     let bytes = Zeroizing::new(read_bounded(path, MAX_CLIENT)?);
     let fail = |why: String| JaliError::Passphrase { path: path.into(), why };
@@ -268,7 +252,8 @@ pub fn client_bytes(path: &Path, passphrase: Option<&SecretString>) -> Result<Ze
     let unlock = |e: &dyn std::fmt::Display| fail(format!("it cannot be unlocked: {e}"));
     let decryptor = age::Decryptor::new_buffered(&bytes[..]).map_err(|e| unlock(&e))?;
     let mut reader = decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity)).map_err(|e| unlock(&e))?;
-    // The content is shorter than the file: nothing moves, and nothing stays behind, while it is read.
+    // The content is shorter than the file: nothing moves, and nothing stays behind, while it is
+    // read.
     let mut content = Zeroizing::new(Vec::with_capacity(bytes.len()));
     reader.read_to_end(&mut content).map_err(|e| unlock(&e))?;
     Ok(content)
@@ -318,43 +303,13 @@ fn read_client(path: &Path, source: impl Read + Seek) -> Result<StoredClient, Ja
     StoredClient::read(source).map_err(|fault| JaliError::Bundle { path: path.into(), fault })
 }
 
-/// Who may read a file that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readers {
-    /// Its owner alone: results, plans, whatever says something about a model or an image.
-    Owner,
-    /// Whomever the process's umask allows: pictures and reports that are made to be shown, public hints.
-    Umask,
-}
-
-/// Writes a file aside and renames it: a reader never sees half of it.
-///
-/// # Errors
-/// [`JaliError::Write`].
-pub fn write_aside(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), JaliError> {
-    let fail = |e: std::io::Error| JaliError::Write { path: path.into(), why: e.to_string() };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    #[cfg(unix)]
-    if readers == Readers::Umask {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    #[cfg(not(unix))]
-    let _ = readers;
-    let mut file = builder.tempfile_in(folder).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
-    file.persist(path).map_err(|e| fail(e.error))?;
-    Ok(())
-}
-
 /// Begins of the names of files that are being sealed, and of those that are being written.
 const SEALING: &str = ".sealing-";
 /// Age from which such a file belongs to a process that is gone: sealing takes minutes.
 const STALE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
-/// Removes what a `seal` left in a folder that was killed: unfinished files whose process no longer runs, or that are a day old.
+/// Removes what a `seal` left in a folder that was killed: unfinished files whose process no longer
+/// runs, or that are a day old.
 fn remove_stale(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();

@@ -1,34 +1,32 @@
 //! The cost model, measured on this machine in about a second and kept for the next time.
 //!
-//! A network of known shapes with random weights runs through the whole pipeline, hidden and open; the factors of
-//! [`Work`] are fitted to the times of its layers (non-negative least squares on relative errors).
+//! A network of known shapes with random weights runs through the whole pipeline, hidden and open;
+//! the factors of [`Work`] are fitted to the times of its layers (non-negative least squares on
+//! relative errors).
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use jali_leak::Plan;
 use jali_model::{Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor};
-use jali_pack::costs::FACTORS;
-use jali_pack::{ANY_HINTS, Answer, Costs, LayerCounts, Link, Work};
-use jali_protocol::answer_kind;
-use jali_ring::Kernel;
+use jali_pack::costs::TERMS;
+use jali_pack::{Costs, Link, OperatorCounts, Terms, Work};
+use jali_ring::Backend;
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::{Readers, write_aside};
-use crate::{JaliError, Session};
+use crate::files::{Readers, write_aside};
+use crate::{JaliError, Sealing};
 
-/// Runs of the probe network for answers with the wanted coefficients, which nearly all layers will have.
+/// Runs of the probe network.
 const RUNS: usize = 31;
-/// The same for whole rows, and for a second component.
-const OTHER_RUNS: usize = 13;
 /// Runs to see whether an earlier calibration still holds; the median of each layer counts.
 const CHECK_RUNS: usize = 5;
 /// It does not if the probe takes so much more or less than it says.
 const DRIFT: f64 = 1.15;
 /// Words that are read between two runs, so that no layer finds its matrix in the cache: 64 MiB.
 const EVICT: usize = 8 << 20;
-/// Version of what is kept: changes with the kernels and the pipeline.
-const VERSION: u32 = 7;
+/// Version of what is kept: changes with the backends and the pipeline.
+const VERSION: u32 = 8;
 
 /// What is kept on disk.
 #[derive(Serialize, Deserialize)]
@@ -38,28 +36,29 @@ struct Kept {
     costs: Costs,
 }
 
-/// Cost factors of this machine with this kernel and the threads in use: kept from an earlier calibration if there is
-/// one and a quick look finds it still true, else measured and kept. A folder that cannot be written only means that the next call measures again.
+/// Cost factors of this machine with this backend and the threads in use: kept from an earlier
+/// calibration if there is one and a quick look finds it still true, else measured and kept. A
+/// folder that cannot be written only means that the next call measures again.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
-pub fn of_this_machine(kernel: Kernel) -> Result<Costs, JaliError> {
-    let machine = machine(kernel);
+pub fn of_this_machine(backend: Backend) -> Result<Costs, JaliError> {
+    let machine = machine(backend);
     if let Some(costs) = kept(&machine)
-        && still_true(&costs, kernel)?
+        && still_true(&costs, backend)?
     {
         return Ok(costs);
     }
-    recalibrate(kernel)
+    recalibrate(backend)
 }
 
 /// Measures and keeps, whatever is kept.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
-pub fn recalibrate(kernel: Kernel) -> Result<Costs, JaliError> {
-    let machine = machine(kernel);
-    let costs = measure(kernel)?;
+pub fn recalibrate(backend: Backend) -> Result<Costs, JaliError> {
+    let machine = machine(backend);
+    let costs = measure(backend)?;
     if let Some(path) = place(&machine) {
         let text = serde_json::to_string_pretty(&Kept { version: VERSION, machine, costs }).unwrap_or_default();
         if matches!(path.parent().map(std::fs::create_dir_all), Some(Ok(()))) {
@@ -70,16 +69,16 @@ pub fn recalibrate(kernel: Kernel) -> Result<Costs, JaliError> {
 }
 
 /// Factors from an earlier calibration of this machine, else the built-in ones.
-pub fn kept_or_default(kernel: Kernel) -> Costs {
-    kept(&machine(kernel)).unwrap_or_default()
+pub fn kept_or_default(backend: Backend) -> Costs {
+    kept(&machine(backend)).unwrap_or_default()
 }
 
-/// What the figures belong to: processor, kernel, threads.
-fn machine(kernel: Kernel) -> String {
+/// What the figures belong to: processor, backend, threads.
+fn machine(backend: Backend) -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown processor");
     let model = model.trim_start_matches([' ', '\t', ':']);
-    format!("{model}, {}, {} threads", kernel.name(), rayon::current_num_threads())
+    format!("{model}, {}, {} threads", backend.name(), rayon::current_num_threads())
 }
 
 fn place(machine: &str) -> Option<PathBuf> {
@@ -92,7 +91,8 @@ fn place(machine: &str) -> Option<PathBuf> {
 fn kept(machine: &str) -> Option<Costs> {
     let kept: Kept = serde_json::from_str(&std::fs::read_to_string(place(machine)?).ok()?).ok()?;
     let work = [kept.costs.hidden, kept.costs.open];
-    let sane = |w: &Work| w.client.iter().chain(&w.server).all(|f| f.is_finite() && *f >= 0.0);
+    let sane =
+        |w: &Work| [w.client.to_list(), w.server.to_list()].as_flattened().iter().all(|f| f.is_finite() && *f >= 0.0);
     (kept.version == VERSION && kept.machine == machine && work.iter().all(sane)).then_some(kept.costs)
 }
 
@@ -100,11 +100,10 @@ fn kept(machine: &str) -> Option<Costs> {
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
-pub fn measure(kernel: Kernel) -> Result<Costs, JaliError> {
-    let runs = [RUNS, OTHER_RUNS, OTHER_RUNS];
-    let hidden = fit(&probe_layers(true, &runs, kernel)?);
-    let open = fit(&probe_layers(false, &runs, kernel)?);
-    Ok(Costs { hidden, open, link: Link::LOOPBACK, hint_bytes: ANY_HINTS })
+pub fn measure(backend: Backend) -> Result<Costs, JaliError> {
+    let hidden = fit(&probe_layers(true, RUNS, backend)?);
+    let open = fit(&probe_layers(false, RUNS, backend)?);
+    Ok(Costs { hidden, open, link: Link::LOOPBACK })
 }
 
 /// Layers in which tiles, rows, products, wanted coefficients and values vary independently.
@@ -151,7 +150,7 @@ fn numbers(count: usize) -> Vec<f32> {
 
 /// One layer of the probe: its counts, and nanoseconds of client and server.
 struct Sample {
-    counts: LayerCounts,
+    counts: OperatorCounts,
     client: Nanoseconds,
     server: Nanoseconds,
 }
@@ -171,82 +170,68 @@ impl Nanoseconds {
     }
 }
 
-/// The layers of the probe, with as many runs for each kind of answer as there are given.
-fn probe_layers(hidden: bool, runs: &[usize], kernel: Kernel) -> Result<Vec<Sample>, JaliError> {
+/// The layers of the probe, each with the times of so many runs.
+fn probe_layers(hidden: bool, runs: usize, backend: Backend) -> Result<Vec<Sample>, JaliError> {
     let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
     let model = QuantModel::calibrate(probe()?, QuantConfig::default(), std::slice::from_ref(&image), None)?;
     let plan = if hidden { Plan::hide_all(model.graph()) } else { Plan::open_all(model.graph()) };
-    let mut session = Session::start_with(model, &plan, &Costs::default(), kernel, |_| {})?;
+    let sealed = Sealing::of(&model).plan(&plan).seal()?;
+    let counts: Vec<OperatorCounts> = sealed.report().iter().map(|operator| operator.counts).collect();
+    let mut client = sealed.in_process_on(backend)?;
     let evict: Vec<u64> = (0..EVICT as u64).collect();
-    let all = session.report().len();
-    let mut times = vec![vec![(vec![], vec![]); all]; runs.len()];
-    let mut run = |which: usize| -> Result<(), JaliError> {
-        session.ask_for(&vec![answer_kind(Answer::WEIGHED[which]); all])?;
-        let run = session.infer(image.clone())?;
-        for ((client, server), layer) in times[which].iter_mut().zip(run.layers) {
-            client.push(layer.client);
-            server.push(layer.server);
+    let mut times = vec![(vec![], vec![]); counts.len()];
+    for _ in 0..runs {
+        for ((client, server), operator) in times.iter_mut().zip(client.infer(&image)?.operators) {
+            client.push(operator.client);
+            server.push(operator.server);
         }
         std::hint::black_box(evict.iter().sum::<u64>());
-        Ok(())
+    }
+    let sample = |((mut client, mut server), counts): ((Vec<_>, Vec<_>), OperatorCounts)| Sample {
+        counts,
+        client: Nanoseconds::of(&mut client),
+        server: Nanoseconds::of(&mut server),
     };
-    // In turn, so that a machine that changes its speed meanwhile does not prefer one of them. A second component is the last: hints that were given up do not
-    // come back.
-    let (in_turn, last) = runs.split_at(runs.len().min(2));
-    let most = in_turn.iter().copied().max().unwrap_or(0);
-    for round in 0..most {
-        for (which, &runs) in in_turn.iter().enumerate() {
-            if (round + 1) * runs / most > round * runs / most {
-                run(which)?;
-            }
-        }
-    }
-    for (i, &runs) in last.iter().enumerate() {
-        (0..runs).try_for_each(|_| run(in_turn.len() + i))?;
-    }
-    let mut samples = vec![];
-    for (times, answer) in times.iter_mut().zip(Answer::WEIGHED) {
-        let layers = times.iter_mut().zip(session.report());
-        samples.extend(layers.map(|((client, server), layer)| Sample {
-            counts: layer.counts.answered(answer),
-            client: Nanoseconds::of(client),
-            server: Nanoseconds::of(server),
-        }));
-    }
-    Ok(samples)
+    Ok(times.into_iter().zip(counts).map(sample).collect())
 }
 
 fn fit(samples: &[Sample]) -> Work {
-    let side = |counts: fn(&LayerCounts) -> [f64; FACTORS], times: fn(&Sample) -> &Nanoseconds| {
-        // What the factors are to each other from the quiet runs, how large they are from all.
-        let quiet: Vec<_> = samples.iter().map(|s| (counts(&s.counts), times(s).quartile)).collect();
-        let sum = |of: fn(&Nanoseconds) -> f64| samples.iter().map(|s| of(times(s))).sum::<f64>();
-        let scale = sum(|t| t.median) / sum(|t| t.quartile);
-        least_squares(&quiet).map(|factor| factor * scale)
-    };
-    Work { client: side(LayerCounts::client, |s| &s.client), server: side(LayerCounts::server, |s| &s.server) }
+    Work {
+        client: fit_side(samples, |s| (s.counts.client(), &s.client)),
+        server: fit_side(samples, |s| (s.counts.server(), &s.server)),
+    }
 }
 
-/// Whether the machine is still as fast as these costs say, the link left out: a shared one may not be.
+/// Nanoseconds per unit of one side's terms.
+fn fit_side<T: Terms>(samples: &[Sample], side: fn(&Sample) -> (T, &Nanoseconds)) -> T {
+    // What the terms are to each other from the quiet runs, how large they are from all.
+    let quiet: Vec<_> = samples.iter().map(side).map(|(units, times)| (units.to_list(), times.quartile)).collect();
+    let sum = |of: fn(&Nanoseconds) -> f64| samples.iter().map(|s| of(side(s).1)).sum::<f64>();
+    let scale = sum(|t| t.median) / sum(|t| t.quartile);
+    T::from_list(least_squares(&quiet).map(|term| term * scale))
+}
+
+/// Whether the machine is still as fast as these costs say, the link left out: a shared one may not
+/// be.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
-pub fn still_true(costs: &Costs, kernel: Kernel) -> Result<bool, JaliError> {
-    let samples = probe_layers(true, &[CHECK_RUNS], kernel)?;
+pub fn still_true(costs: &Costs, backend: Backend) -> Result<bool, JaliError> {
+    let samples = probe_layers(true, CHECK_RUNS, backend)?;
     let measured: f64 = samples.iter().map(|s| (s.client.median + s.server.median) / 1e6).sum();
     let predicted: f64 = samples.iter().map(|s| costs.over(Link::LOOPBACK).predict(&s.counts, true).total_ms()).sum();
     Ok((measured / predicted).ln().abs() < DRIFT.ln())
 }
 
-/// Non-negative factors that bring `factors . counts` near the measured values, relative errors squared, by coordinate
-/// descent.
-fn least_squares(samples: &[([f64; FACTORS], f64)]) -> [f64; FACTORS] {
-    let mut factors = [0.0; FACTORS];
+/// Non-negative factors that bring `factors . counts` near the measured values, relative errors
+/// squared, by coordinate descent.
+fn least_squares(samples: &[([f64; TERMS], f64)]) -> [f64; TERMS] {
+    let mut factors = [0.0; TERMS];
     for _ in 0..5000 {
-        for k in 0..FACTORS {
+        for k in 0..TERMS {
             let (mut above, mut below) = (0.0, 0.0);
             for (counts, value) in samples {
-                let rest: f64 = (0..FACTORS).filter(|&j| j != k).map(|j| factors[j] * counts[j]).sum();
+                let rest: f64 = (0..TERMS).filter(|&j| j != k).map(|j| factors[j] * counts[j]).sum();
                 let scaled = counts[k] / value;
                 above += scaled * (1.0 - rest / value);
                 below += scaled * scaled;
@@ -263,15 +248,13 @@ mod tests {
 
     #[test]
     fn factors_are_found_again() {
-        let want = [1e5, 3.0, 0.0, 2.5, 0.7, 4.0, 1.5];
+        let want = [1e5, 3.0, 0.0, 2.5, 0.7];
         let counts = |i: usize| {
-            std::array::from_fn(|k| {
-                [1.0, 1e5, 2e5, 3e4, 1e5, 2e4, 1e5][k] * (1 + (i + 2).pow(k as u32 + 1) % 101) as f64
-            })
+            std::array::from_fn(|k| [1.0, 1e5, 2e5, 3e4, 1e5][k] * (1 + (i + 2).pow(k as u32 + 1) % 101) as f64)
         };
-        let samples: Vec<([f64; FACTORS], f64)> = (0..20)
+        let samples: Vec<([f64; TERMS], f64)> = (0..20)
             .map(|i| {
-                let mut c: [f64; FACTORS] = counts(i);
+                let mut c: [f64; TERMS] = counts(i);
                 c[0] = 1.0;
                 (c, want.iter().zip(&c).map(|(w, c)| w * c).sum())
             })
@@ -282,10 +265,15 @@ mod tests {
 
     #[test]
     fn a_calibration_is_positive_and_predicts_its_own_layers() {
-        let kernel = Kernel::fastest();
-        let costs = measure(kernel).expect("the probe runs");
-        let all = [costs.hidden, costs.open];
-        assert!(all.iter().flat_map(|w| w.client.iter().chain(&w.server)).all(|f| f.is_finite() && *f >= 0.0));
-        assert!(all.iter().all(|w| w.server.iter().sum::<f64>() > 0.0 && w.client.iter().sum::<f64>() > 0.0));
+        let backend = Backend::fastest();
+        let costs = measure(backend).expect("the probe runs");
+        for work in [costs.hidden, costs.open] {
+            for terms in [work.client.to_list(), work.server.to_list()] {
+                assert!(
+                    terms.iter().all(|f| f.is_finite() && *f >= 0.0) && terms.iter().sum::<f64>() > 0.0,
+                    "{work:?}"
+                );
+            }
+        }
     }
 }

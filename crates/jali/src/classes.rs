@@ -23,8 +23,9 @@ impl Reading {
         Self::of_output(graph, 0)
     }
 
-    /// Which output of a network is read as classes: its only one; of several the one with as many classes as there are `labels`, or the
-    /// first of those that could be, if all of these have equally many classes.
+    /// Which output of a network is read as classes: its only one; of several the one with as many
+    /// classes as there are `labels`, or the first of those that could be, if all of these have
+    /// equally many classes.
     pub fn output(graph: &Graph, labels: Option<usize>) -> Option<usize> {
         let count = graph.outputs().len();
         if count == 1 {
@@ -65,7 +66,8 @@ impl Reading {
         }
     }
 
-    /// One probability for each class where the output has them: scores by softmax, a single score by the logistic function.
+    /// One probability for each class where the output has them: scores by softmax, a single score
+    /// by the logistic function.
     pub fn probabilities(self, output: &Tensor) -> Option<Vec<f32>> {
         let two = |p: f32| vec![1.0 - p, p];
         match (self, &output.data[..]) {
@@ -101,8 +103,8 @@ impl Reading {
     }
 }
 
-/// Whether a list that ends with an operator may be scores of classes: what is joined, cut out, or normalised to a length is boxes,
-/// coordinates or an embedding.
+/// Whether a list that ends with an operator may be scores of classes: what is joined, cut out, or
+/// normalised to a length is boxes, coordinates or an embedding.
 fn gives_scores(op: &Op) -> bool {
     use Activation as A;
     match op {

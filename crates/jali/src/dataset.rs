@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jali_model::{ModelError, Preprocess, Tensor};
 
 use crate::JaliError;
-use crate::image_file::read_bounded;
+use crate::files::read_bounded;
 
 /// Which data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,8 +151,8 @@ impl Dataset {
     /// The first 1 000 test images, as bytes.
     pub fn bundled_records(&self) -> Records {
         let bytes: &[u8] = match self {
-            Self::Cifar10 => include_bytes!("../../../assets/cifar10-test-1000.bin"),
-            Self::Mnist => include_bytes!("../../../assets/mnist-test-1000.bin"),
+            Self::Cifar10 => include_bytes!("../bundled/cifar10-test-1000.bin"),
+            Self::Mnist => include_bytes!("../bundled/mnist-test-1000.bin"),
         };
         Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }
     }
@@ -160,8 +160,8 @@ impl Dataset {
     /// The first 100 training images, as bytes.
     pub fn calibration_records(&self) -> Records {
         let bytes: &[u8] = match self {
-            Self::Cifar10 => include_bytes!("../../../assets/cifar10-calibration-100.bin"),
-            Self::Mnist => include_bytes!("../../../assets/mnist-calibration-100.bin"),
+            Self::Cifar10 => include_bytes!("../bundled/cifar10-calibration-100.bin"),
+            Self::Mnist => include_bytes!("../bundled/mnist-calibration-100.bin"),
         };
         Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }
     }
@@ -174,7 +174,8 @@ impl Dataset {
         Ok(self.calibration_records().all()?.into_iter().map(|s| s.image).collect())
     }
 
-    /// The full test set from the folder that `scripts/fetch-data` fills (`test_batch.bin`, or the idx files).
+    /// The full test set from the folder that `scripts/fetch-data` fills (`test_batch.bin`, or the
+    /// idx files).
     ///
     /// # Errors
     /// [`JaliError::Read`], [`JaliError::Data`].
@@ -182,7 +183,8 @@ impl Dataset {
         self.full_test_records(folder)?.all()
     }
 
-    /// The full training set from the same folder, as bytes: pictures are made of the records that are asked for.
+    /// The full training set from the same folder, as bytes: pictures are made of the records that
+    /// are asked for.
     ///
     /// # Errors
     /// [`JaliError::Read`], [`JaliError::Data`].

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use jali_leak::LeakError;
 use jali_mask::MaskError;
 use jali_model::ModelError;
+#[cfg(feature = "http")]
 use jali_net::NetError;
 use jali_operator::OperatorError;
 use jali_protocol::ProtocolError;
@@ -15,9 +16,10 @@ use jali_ring::RingError;
 #[non_exhaustive]
 pub enum JaliError {
     /// Requests and answers could not be carried between the two sides.
-    #[error("the connection between client and server failed")]
-    Carry(#[source] std::io::Error),
+    #[error("the connection between client and server failed: {0}")]
+    Transport(#[source] std::io::Error),
     /// The server in another process cannot be reached, or refuses.
+    #[cfg(feature = "http")]
     #[error(transparent)]
     Net(#[from] NetError),
     /// From the roles below.

@@ -1,4 +1,5 @@
-//! PNG, JPEG and .npy files to the tensor that a model needs. The kind is told by the content, not by the name.
+//! PNG, JPEG and .npy files to the tensor that a model needs. The kind is told by the content, not
+//! by the name.
 
 mod npy;
 mod whole;
@@ -13,31 +14,12 @@ use jali_model::{ModelError, Preprocess, Resize, Tensor};
 
 pub use self::npy::npy_bytes;
 use crate::error::{ImageFault, JaliError};
+use crate::files::read_bounded;
 
 /// Largest image file that is read, in bytes.
 const MAX_FILE: u64 = 1 << 26;
 /// Most pixels of an image that is resized.
 const MAX_PIXELS: usize = 1 << 26;
-
-/// Reads a whole file unless it is larger than `limit` bytes.
-///
-/// # Errors
-/// [`JaliError::Read`], [`JaliError::TooLarge`].
-pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, JaliError> {
-    let fail = |e: std::io::Error| JaliError::Read { path: path.into(), why: e.to_string() };
-    let file = std::fs::File::open(path).map_err(fail)?;
-    let meta = file.metadata().map_err(fail)?;
-    if meta.is_dir() {
-        return Err(JaliError::Read { path: path.into(), why: "it is a directory".into() });
-    }
-    let mut bytes = Vec::new();
-    // The size may change while reading, and special files have none: the bound holds for what is really read.
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
-    if bytes.len() as u64 > limit {
-        return Err(JaliError::TooLarge { path: path.into(), got: meta.len().max(limit + 1), limit });
-    }
-    Ok(bytes)
-}
 
 /// What kind of image a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +45,8 @@ pub fn is_image(path: &Path) -> Result<Option<Kind>, JaliError> {
     })
 }
 
-/// Reads an image for a model with the given input shape. Pixels of PNG and JPEG (and integer arrays) become inputs as
-/// `preprocess` says; floating-point arrays are inputs already.
+/// Reads an image for a model with the given input shape. Pixels of PNG and JPEG (and integer
+/// arrays) become inputs as `preprocess` says; floating-point arrays are inputs already.
 ///
 /// # Errors
 /// [`JaliError::Read`] and [`JaliError::Image`] with what is wrong.
@@ -109,7 +91,8 @@ fn decode_pixels(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Resu
         orientation,
         Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
     );
-    // Size and channels stand in the header: nothing is decoded, and no memory taken, for an image that cannot fit.
+    // Size and channels stand in the header: nothing is decoded, and no memory taken, for an image
+    // that cannot fit.
     let (got_width, got_height) = decoder.dimensions();
     let (got_width, got_height) = (got_width as usize, got_height as usize);
     let (got_width, got_height) = if turned { (got_height, got_width) } else { (got_width, got_height) };

@@ -1,78 +1,111 @@
-//! Jali: partially oblivious neural-network inference.
+//! Partially oblivious neural-network inference: an untrusted server runs the linear layers of a
+//! trained CNN on masked inputs with masked weights; the client, who holds the keys, runs the rest.
+//! The owner chooses which weights stay hidden. Results equal the quantised network's bit for bit.
 //!
-//! An untrusted server runs the linear layers of a trained CNN on masked inputs with masked weights; the client, who
-//! holds the keys, runs the rest. The owner chooses which weights stay hidden. Results equal the quantised plaintext
-//! network bit for bit.
+//! ```text
+//!      owner                        client                           server, whom nobody trusts
+//!   trained network          keys, hints; image in,          sealed weights; sees masked values only
+//!        │ seal               answer out, checked
+//!        ├── keys (secret) ───────►  │   ── masked activations ──────────►  │
+//!        └── sealed weights ─────────┼──────────────────────────────────►  │
+//!                                    │  ◄── masked sums of products ──────  │
+//! ```
+//!
+//! # Three steps
+//!
+//! 1. A network becomes integers: [`Model::open`], [`Model::calibrate`].
+//! 2. The owner seals it: [`Sealing`]. What a [`Plan`] allows stays open, everything else is
+//!    hidden.
+//! 3. A [`Client`] infers: with a server in this process ([`Sealed::in_process`]), over [`Http`],
+//!    or over a [`Transport`] of your own.
 //!
 //! ```
-//! use jali::{Dataset, Network, Session};
+//! use jali::{Network, Plan, Sealing};
 //! # fn main() -> Result<(), jali::JaliError> {
-//! let network = Network::Mnist;
-//! let model = network.quantised(Default::default())?;
-//! let plan = jali::Plan::hide_all(model.graph());
-//! let mut session = Session::start(model, &plan, jali::Kernel::choose(None)?, |_| {})?;
-//! let sample = &network.dataset().bundled_test()?[0];
-//! let run = session.infer(sample.image.clone())?;
-//! assert_eq!(run.output.argmax(), sample.label);
+//! let model = Network::Mnist.quantised(Default::default())?;
+//! let sealed = Sealing::of(&model).plan(&Plan::hide_all(model.graph())).seal()?;
+//! let mut client = sealed.in_process()?;
+//! let sample = &Network::Mnist.dataset().bundled_test()?[0];
+//! let answer = client.infer(&sample.image)?;
+//! assert_eq!(answer.output().argmax(), sample.label);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! With the server in another process (`jali seal`, `jali serve`):
+//! # What it is not for
 //!
-//! ```no_run
-//! use std::{path::Path, time::Duration};
+//! * Users who must not have the model: **whoever holds the client's keys can recover it.**
+//! * Hiding how the network is built: shapes, layers and which rows are hidden are public.
+//! * Saving the client work: it spends more time than the plain network takes.
 //!
-//! use jali::{Client, ClientConfig, Network, Remote, bundle};
-//! # fn main() -> Result<(), jali::JaliError> {
-//! let time = Duration::from_secs(60);
-//! let (url, token) = ("https://host:8433".into(), Some(jali::read_token(Path::new("token.txt"))?));
-//! let transport = Client::new(&ClientConfig { url, ca_cert: None, token, timeout: time, insecure: false })?;
-//! let stored = bundle::load_client(Path::new("sealed/client"), None, &Default::default())?;
-//! let mut remote = Remote::connect(stored, transport, None, time)?;
-//! let samples = Network::Vgg3.dataset().bundled_test()?;
-//! let run = remote.infer_batch(samples.into_iter().take(4).map(|s| s.image).collect())?;
-//! println!("{:?}", run.outputs.iter().map(|o| o.argmax()).collect::<Vec<_>>());
-//! # Ok(())
-//! # }
-//! ```
+//! `SECURITY.md` in the repository states the model, the leakage and the argument for each
+//! assumption.
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`network`] | the bundled networks, and models from files |
+//! | [`model`], [`model_file`], [`network`] | networks from files, and the bundled ones |
+//! | [`sealing`] | the owner's side |
+//! | [`client`], [`answer`] | the client's side |
+//! | [`transport`], [`http`] | ways to a server |
 //! | [`bundle`] | sealed networks as files |
 //! | [`calibration`] | the cost model of this machine |
-//! | [`classes`] | what a network's output says about classes |
-//! | [`dataset`] | bundled samples and full test sets |
-//! | [`image_file`] | PNG, JPEG and .npy to tensors |
 //! | [`memory`] | whether what is going to happen fits |
-//! | [`remote`] | a client whose server is another process |
-//! | [`session`] | client and server in one process, talking in encoded messages |
+//! | [`dataset`], [`image_file`], [`classes`] | samples, images as inputs, outputs as classes |
+//! | [`files`], [`terminal_text`] | files read and written with care; names shown safely |
+//! | [`parts`] | the crates below, for whoever builds something else of them |
 #![forbid(unsafe_code)]
 
+pub mod answer;
 pub mod bundle;
 pub mod calibration;
 pub mod classes;
+pub mod client;
+#[cfg(feature = "bundled")]
 pub mod dataset;
 pub mod error;
+pub mod files;
+#[cfg(feature = "http")]
+pub mod http;
+#[cfg(feature = "images")]
 pub mod image_file;
 pub mod memory;
+pub mod model;
+pub mod model_file;
+#[cfg(feature = "bundled")]
 pub mod network;
-pub mod remote;
-pub mod session;
-pub mod text_file;
-pub mod visible;
+pub mod sealing;
+pub mod terminal_text;
+pub mod transport;
 
+pub use answer::{Answer, BatchAnswer, OperatorRun, Traced};
 pub use classes::Reading;
+pub use client::{Client, OpenedClient, Opening};
+#[cfg(feature = "bundled")]
 pub use dataset::{Dataset, Records, Sample};
 pub use error::JaliError;
-pub use jali_leak::Plan;
-pub use jali_mask::AnswerKind;
-pub use jali_model::{QuantConfig, QuantModel, Tensor};
-pub use jali_net::auth::read_token;
-pub use jali_net::{Client, ClientConfig};
-pub use jali_pack::{ANY_HINTS, Costs, Link};
-pub use jali_ring::Kernel;
+#[cfg(feature = "http")]
+pub use http::Http;
+pub use jali_leak::{Origin, Plan, PlanFile, Policy};
+pub use jali_model::{Graph, Outline, Preprocess, QuantConfig, QuantModel, Tensor};
+pub use jali_pack::{Costs, Link};
+pub use jali_protocol::{OperatorReport, Server};
+pub use jali_ring::Backend;
+pub use model::Model;
+#[cfg(feature = "bundled")]
 pub use network::Network;
-pub use remote::Remote;
-pub use session::{BatchRun, ImageRun, LayerRun, Session};
+pub use sealing::{Sealed, Sealing};
+pub use transport::{Delivery, InProcess, Request, Transport};
+
+/// The crates that this one is made of.
+pub mod parts {
+    pub use jali_bundle as bundle;
+    pub use jali_leak as leak;
+    pub use jali_mask as mask;
+    pub use jali_model as model;
+    #[cfg(feature = "http")]
+    pub use jali_net as net;
+    pub use jali_operator as operator;
+    pub use jali_pack as pack;
+    pub use jali_protocol as protocol;
+    pub use jali_ring as ring;
+}

@@ -1,16 +1,15 @@
-//! Whether what is going to happen fits into memory: known from a network's shape, before minutes of work.
+//! Whether what is going to happen fits into memory: known from a network's shape, before minutes
+//! of work.
 
-use jali_leak::Plan;
-use jali_model::{Graph, Op, QuantModel};
-use jali_pack::Costs;
-use jali_protocol::{LayerForecast, forecast};
+use jali_model::{Graph, Op};
+use jali_protocol::OperatorForecast;
 
 use crate::JaliError;
 
 /// What the program takes without any network: code, threads, tables.
 const BASE: usize = 14 << 20;
-/// Sealed bytes up to here stay in memory until the server has been made of them; more go through a file, so that there is one form of a
-/// large model at a time.
+/// Sealed bytes up to here stay in memory until the server has been made of them; more go through a
+/// file, so that there is one form of a large model at a time.
 pub(crate) const IN_MEMORY: usize = 64 << 20;
 
 /// Bytes that a network takes before anything of it is sealed.
@@ -29,7 +28,8 @@ impl OfModel {
         let weights = graph.weights();
         let running = running(graph);
         let input: usize = graph.input_shape().iter().product();
-        // Constants as floats beside the file's bytes, then beside the network's own copy, and a copy of the largest.
+        // Constants as floats beside the file's bytes, then beside the network's own copy, and a
+        // copy of the largest.
         let largest = graph.linear_nodes().map(|(_, l)| l.weights().len()).max().unwrap_or(0);
         let reading = 8 * weights + 4 * largest;
         let calibrating = 4 * weights + 4 * input + running + graph.nodes().len() * (1 << 14);
@@ -39,7 +39,8 @@ impl OfModel {
     }
 }
 
-/// Bytes of the values of one image that are needed at the same time, and of the largest windows laid out.
+/// Bytes of the values of one image that are needed at the same time, and of the largest windows
+/// laid out.
 fn running(graph: &Graph) -> usize {
     let size = |value: usize| 4 * graph.shape(value).iter().product::<usize>();
     let mut last = vec![0; graph.nodes().len() + 1];
@@ -73,11 +74,12 @@ pub struct Needs {
 
 impl Needs {
     /// Of a network whose operators under a plan are these.
-    pub fn of(graph: &Graph, layers: &[LayerForecast]) -> Self {
+    pub fn of(graph: &Graph, layers: &[OperatorForecast]) -> Self {
         let model = OfModel::new(graph);
-        let sum = |f: fn(&LayerForecast) -> usize| layers.iter().map(f).sum::<usize>();
-        // Operators one after the other: the keys of those that are done, the vectors of the one at hand, and its rows or its own key.
-        let worst = |kept: fn(&LayerForecast) -> usize| {
+        let sum = |f: fn(&OperatorForecast) -> usize| layers.iter().map(f).sum::<usize>();
+        // Operators one after the other: the keys of those that are done, the vectors of the one at
+        // hand, and its rows or its own key.
+        let worst = |kept: fn(&OperatorForecast) -> usize| {
             let mut done = 0;
             let each = layers.iter().map(|l| {
                 let now = done + l.vector_memory + l.row_memory.max(in_pages(kept(l)));
@@ -101,8 +103,8 @@ impl Needs {
 }
 
 /// Bytes of requests, answers and products of one image, of the operator that has most of them.
-fn batch(layers: &[LayerForecast]) -> usize {
-    let of = |l: &LayerForecast| {
+fn batch(layers: &[OperatorForecast]) -> usize {
+    let of = |l: &OperatorForecast| {
         let element = 8 * l.counts.degree * l.counts.limbs;
         3 * (l.counts.bytes_up() + l.counts.bytes_down()) + 3 * l.counts.strips * l.counts.tiles * element
     };
@@ -115,12 +117,14 @@ fn in_pages(bytes: usize) -> usize {
     if bytes < LARGE { bytes } else { bytes.next_multiple_of(LARGE) }
 }
 
-/// Memory of many parts together: the last large page of each is half used, and half of those are given whole.
+/// Memory of many parts together: the last large page of each is half used, and half of those are
+/// given whole.
 fn half_in_pages(bytes: usize) -> usize {
     bytes.midpoint(in_pages(bytes))
 }
 
-/// What the allocator keeps, and smaller things: `docs/performance.md` compares with what networks took.
+/// What the allocator keeps, and smaller things: `docs/performance.md` compares with what networks
+/// took.
 fn with_overhead(bytes: usize) -> usize {
     bytes.saturating_add(bytes / 16)
 }
@@ -128,9 +132,9 @@ fn with_overhead(bytes: usize) -> usize {
 /// Refuses to begin what cannot end.
 ///
 /// # Errors
-/// [`JaliError::Memory`] if this machine has less than `need` says; as [`forecast()`].
-pub fn check(model: &QuantModel, plan: &Plan, costs: &Costs, need: fn(Needs) -> usize) -> Result<(), JaliError> {
-    let needed = need(Needs::of(model.graph(), &forecast(model, plan, costs)?)) as u64;
+/// [`JaliError::Memory`] if this machine has less than `needed` bytes for this process.
+pub fn check(needed: usize) -> Result<(), JaliError> {
+    let needed = needed as u64;
     // What the process has already is not to be had again.
     let (held, free) = (resident().unwrap_or(0), available());
     match free {
@@ -146,8 +150,9 @@ fn resident() -> Option<u64> {
     field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// Bytes that this process can still have, swap included, where the system tells: of the machine, or of its control groups
-/// (containers, services) or its limit of address space where these allow less.
+/// Bytes that this process can still have, swap included, where the system tells: of the machine,
+/// or of its control groups (containers, services) or its limit of address space where these allow
+/// less.
 pub fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let machine = field(&text, "MemAvailable:")?.saturating_add(field(&text, "SwapFree:").unwrap_or(0));
@@ -160,7 +165,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// What the limit of address space (`ulimit -v`) leaves. Memory that is mapped and never touched counts there, too.
+/// What the limit of address space (`ulimit -v`) leaves. Memory that is mapped and never touched
+/// counts there, too.
 fn address_space() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let limit = limits.lines().find_map(|l| l.strip_prefix("Max address space"))?.split_whitespace().next()?;
@@ -169,7 +175,8 @@ fn address_space() -> Option<u64> {
     Some(limit.saturating_sub(used))
 }
 
-/// What the control groups of this process have left, its own and those that it lies in, versions 1 and 2.
+/// What the control groups of this process have left, its own and those that it lies in, versions 1
+/// and 2.
 fn groups() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let of = |line: &str| {
@@ -196,8 +203,8 @@ const VERSION_2: Files = Files { limit: "memory.max", used: "memory.current", in
 const VERSION_1: Files =
     Files { limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes", inactive: "total_inactive_file " };
 
-/// The least that a group or one of those around it has left. Inside of a container the path may be one of the machine's: then the root
-/// of what is mounted is the container's own.
+/// The least that a group or one of those around it has left. Inside of a container the path may be
+/// one of the machine's: then the root of what is mounted is the container's own.
 fn least(root: &str, path: &str, files: &Files) -> Option<u64> {
     let mut folder = std::path::PathBuf::from(format!("{root}{path}"));
     let mut least = None;
@@ -221,8 +228,10 @@ fn left(folder: &std::path::Path, files: &Files) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use jali_protocol::forecast;
+
     use super::*;
-    use crate::Network;
+    use crate::{Costs, Network, Plan};
 
     #[test]
     fn what_does_not_fit_is_refused_with_figures() {
@@ -230,12 +239,12 @@ mod tests {
         let (plan, costs) = (Plan::hide_all(model.graph()), Costs::default());
         let needs = Needs::of(model.graph(), &forecast(&model, &plan, &costs).unwrap());
         assert!(needs.sealing < needs.process);
-        check(&model, &plan, &costs, |n| n.process).unwrap();
+        check(needs.process).unwrap();
         // Where the system does not tell, nothing is refused.
         if available().is_none() {
             return;
         }
-        let error = check(&model, &plan, &costs, |_| usize::MAX).unwrap_err();
+        let error = check(usize::MAX).unwrap_err();
         assert!(matches!(error, JaliError::Memory { needed, .. } if needed == usize::MAX as u64), "{error}");
     }
 

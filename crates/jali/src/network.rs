@@ -1,16 +1,9 @@
-//! The bundled networks, and models from files.
+//! The networks that come with the program.
 
-use std::io::{Read, Seek, SeekFrom};
-use std::path::{Component, Path, PathBuf};
+use jali_model::{Graph, QuantConfig, QuantModel, onnx};
 
-use jali_leak::PlanFile;
-use jali_model::onnx::{self, External, Imported};
-use jali_model::{Graph, Preprocess, QuantConfig, QuantModel};
-
+use crate::JaliError;
 use crate::dataset::Dataset;
-use crate::error::JaliError;
-use crate::image_file::read_bounded;
-use crate::text_file::{self, without_mark};
 
 /// A network that comes with the program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,11 +13,6 @@ pub enum Network {
     /// Two convolutions and two fully connected layers for MNIST.
     Mnist,
 }
-
-/// Largest model file that is read, in bytes.
-const MAX_MODEL: u64 = 1 << 31;
-/// Largest file that says how images become inputs, in bytes.
-const MAX_PREPROCESS: u64 = 1 << 16;
 
 impl Network {
     /// `vgg3` or `mnist`.
@@ -49,8 +37,8 @@ impl Network {
     /// Never in practice: the file is part of the program.
     pub fn graph(&self) -> Result<Graph, JaliError> {
         let bytes: &[u8] = match self {
-            Self::Vgg3 => include_bytes!("../../../assets/vgg3.onnx"),
-            Self::Mnist => include_bytes!("../../../assets/mnist.onnx"),
+            Self::Vgg3 => include_bytes!("../bundled/vgg3.onnx"),
+            Self::Mnist => include_bytes!("../bundled/mnist.onnx"),
         };
         Ok(onnx::import(bytes)?)
     }
@@ -63,89 +51,4 @@ impl Network {
         let images = self.dataset().bundled_calibration()?;
         Ok(QuantModel::calibrate(self.graph()?, config, &images, Some((0.0, 1.0)))?)
     }
-}
-
-/// Reads an ONNX file.
-///
-/// # Errors
-/// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::ModelFile`].
-pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
-    Ok(read_model_file(path)?.graph)
-}
-
-/// As [`read_model`], with what there is to say about the file. Data that it keeps in other files is read from its folder.
-///
-/// # Errors
-/// As [`read_model`].
-pub fn read_model_file(path: &Path) -> Result<Imported, JaliError> {
-    let bytes = read_bounded(path, MAX_MODEL)?;
-    let mut external = |data: &External| read_external(path, data);
-    onnx::import_owned(bytes, &mut external).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
-}
-
-/// The bytes of a constant in another file. The model names the file: only one in its own folder, or below, is opened. Links
-/// count where they lead, and so does the model itself (downloads of some tools are folders of links).
-fn read_external(model: &Path, data: &External) -> Result<Vec<u8>, String> {
-    let outside = || "the file must lie in the model's folder".to_string();
-    let name = Path::new(&data.location);
-    if !name.components().all(|c| matches!(c, Component::Normal(_) | Component::CurDir)) || data.location.is_empty() {
-        return Err(outside());
-    }
-    let real = |path: &Path| path.canonicalize().map_err(|e| e.to_string());
-    let here = model.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let path = real(&here.join(name))?;
-    let (folder, of_model) = (real(here)?, real(model)?);
-    if !(path.starts_with(&folder) || of_model.parent().is_some_and(|own| path.starts_with(own))) {
-        return Err(outside());
-    }
-    if !path.is_file() {
-        return Err("it is no file".into());
-    }
-    let mut file = std::fs::File::open(path).map_err(|e| e.to_string())?;
-    let held = file.metadata().map_err(|e| e.to_string())?.len();
-    let end = data.offset.checked_add(data.length as u64);
-    if end.is_none_or(|end| end > held) {
-        let (length, offset) = (data.length, data.offset);
-        return Err(format!("it has {held} bytes, the model needs {length} from byte {offset} on"));
-    }
-    let mut bytes = vec![0; data.length];
-    file.seek(SeekFrom::Start(data.offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(|e| e.to_string())?;
-    Ok(bytes)
-}
-
-/// How images become inputs of a model from a file, if it says so: `NAME.preprocess.json` beside `NAME.onnx`, or `preprocess.json`.
-///
-/// # Errors
-/// [`JaliError::Preprocess`] for a file that is there and cannot be used.
-pub fn read_preprocess(model: &Path) -> Result<Option<(PathBuf, Preprocess)>, JaliError> {
-    for path in [model.with_extension("preprocess.json"), model.with_file_name("preprocess.json")] {
-        if path.is_file() {
-            let bytes = read_bounded(&path, MAX_PREPROCESS)?;
-            let fail = |e: serde_json::Error| JaliError::Preprocess { path: path.clone(), why: e.to_string() };
-            let preprocess = parse_preprocess(&bytes).map_err(fail)?;
-            return Ok(Some((path, preprocess)));
-        }
-    }
-    Ok(None)
-}
-
-/// What such a file says, fields by name only: serde would take a list by position, too.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn parse_preprocess(bytes: &[u8]) -> Result<Preprocess, serde_json::Error> {
-    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(without_mark(bytes))?;
-    serde_json::from_value(fields.into())
-}
-
-/// Largest plan file, in bytes.
-const MAX_PLAN: u64 = 1 << 30;
-
-/// Reads a plan for a network.
-///
-/// # Errors
-/// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::PlanFile`].
-pub fn read_plan(path: &Path, graph: &Graph) -> Result<PlanFile, JaliError> {
-    let fail = |fault| JaliError::PlanFile { path: path.into(), fault };
-    PlanFile::from_json(&text_file::read(path, MAX_PLAN)?, graph).map_err(fail)
 }

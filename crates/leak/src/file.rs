@@ -6,12 +6,14 @@
 //!  "layers": [{"name": "conv1", "weights": 864, "open": [[0, 27], [54, 81]]}]}
 //! ```
 //!
-//! `open` lists half-open ranges of weights, in the order of the model file, rising and not touching. `model` is a hash of shapes and
-//! weights: a plan is for one model, and says nothing about another. It is not secret from whoever has the model, and tells a guesser of
-//! hidden weights whether the guess is right: it belongs to the owner, not to the server.
+//! `open` lists half-open ranges of weights, in the order of the model file, rising and not
+//! touching. `model` is a hash of shapes and weights: a plan is for one model, and says nothing
+//! about another. It is not secret from whoever has the model, and tells a guesser of hidden
+//! weights whether the guess is right: it belongs to the owner, not to the server.
 //!
-//! A plan of `jali-audit plan` also holds `evidence`: what was measured about exactly this plan. `network` is a name for people. Versions 1
-//! (without evidence) and 2 (without a name) are read too.
+//! A plan of `jali-audit plan` also holds `evidence`: what was measured about exactly this plan.
+//! `network` is a name for people. Versions 1 (without evidence) and 2 (without a name) are read
+//! too.
 
 use serde::{Deserialize, Serialize};
 
@@ -199,7 +201,8 @@ impl PlanFile {
     /// Reads a plan for this network.
     ///
     /// # Errors
-    /// [`LeakError::File`] with what is wrong, [`LeakError::Mismatch`] or [`LeakError::Model`] for another network's plan.
+    /// [`LeakError::File`] with what is wrong, [`LeakError::Mismatch`] or [`LeakError::Model`] for
+    /// another network's plan.
     pub fn from_json(text: &str, graph: &Graph) -> Result<Self, LeakError> {
         let fail = |why: String| LeakError::File { why };
         let file: File = serde_json::from_str(text).map_err(|e| fail(e.to_string()))?;

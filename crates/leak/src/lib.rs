@@ -1,4 +1,5 @@
-//! Leak plans: which weights *may* be open. No keys here, and no decision what sealing does with a permission.
+//! Leak plans: which weights *may* be open. No keys here, and no decision what sealing does with a
+//! permission.
 //!
 //! | module | what it holds |
 //! |---|---|

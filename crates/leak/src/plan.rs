@@ -76,7 +76,8 @@ impl Plan {
         self.may_open(layer, 0..self.layers[layer].len())
     }
 
-    /// For every layer, how many weights may be open in the other plan and not in this one, and the other way round.
+    /// For every layer, how many weights may be open in the other plan and not in this one, and the
+    /// other way round.
     ///
     /// # Errors
     /// [`LeakError::Mismatch`] for plans of networks of different shapes.

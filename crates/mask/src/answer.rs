@@ -1,49 +1,18 @@
-//! What a server sends back, row by row: residues of the wanted coefficients, or of all values in the NTT domain.
+//! What a server sends back: the residues of every row's wanted coefficients.
 
 use std::sync::Arc;
 
-use jali_ring::Ring;
 use jali_ring::wire::{Reader, rows_len};
+use jali_ring::{Ring, Wanted};
 use rayon::prelude::*;
 
 use crate::MaskError;
-use crate::wanted::Wanted;
 
-/// What a client asks a server for, in the clear. It may ask differently every time: what is sealed is the same for all kinds, and so are the masked inputs. Which
-/// kind is cheapest depends on machines, link and the client's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub struct AnswerKind {
-    /// All values of a row as they are in the NTT domain instead of its wanted coefficients: no transform for the server, more residues for both.
-    pub whole_rows: bool,
-    /// With the rows a second component `H[o] = sum_i W~[o][i]*a[i]`, once for all inputs of a request: the client keeps no hints of this layer. It could be
-    /// computed with another public vector for every request; with the sealed one it is the same for a whole batch, and the check needs no more vectors.
-    pub second_component: bool,
-}
-
-impl AnswerKind {
-    /// All kinds.
-    pub const ALL: [Self; 4] = [Self::of(0), Self::of(1), Self::of(2), Self::of(3)];
-
-    const fn of(bits: u8) -> Self {
-        Self { whole_rows: bits & 1 != 0, second_component: bits & 2 != 0 }
-    }
-
-    /// As it stands in requests and bundles.
-    pub fn byte(self) -> u8 {
-        u8::from(self.whole_rows) | u8::from(self.second_component) << 1
-    }
-
-    /// The kind that a byte stands for, if any.
-    pub fn from_byte(byte: u8) -> Option<Self> {
-        Self::ALL.get(usize::from(byte)).copied()
-    }
-}
-
-/// The form of a layer's answers: which residues, and modulo how many of the first primes each row is given.
+/// The form of a layer's answers: which coefficients, and modulo how many of the first primes each
+/// row is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerForm {
     wanted: Wanted,
-    kind: AnswerKind,
     /// Row by row.
     limbs: Vec<usize>,
     /// Where every row's residues begin, and where the last ends.
@@ -53,38 +22,18 @@ pub struct AnswerForm {
 impl AnswerForm {
     /// The wanted coefficients of rows modulo as many primes as `limbs` says.
     pub fn new(wanted: Wanted, limbs: Vec<usize>) -> Self {
-        Self::of_kind(AnswerKind::default(), wanted, limbs)
-    }
-
-    /// The same rows in an answer of another kind.
-    pub fn with_kind(&self, kind: AnswerKind) -> Self {
-        Self::of_kind(kind, self.wanted.clone(), self.limbs.clone())
-    }
-
-    fn of_kind(kind: AnswerKind, wanted: Wanted, limbs: Vec<usize>) -> Self {
-        let mut form = Self { wanted, kind, limbs, starts: vec![0] };
-        let count = form.count();
-        let ends = form.limbs.iter().scan(0, |end, limbs| {
-            *end += limbs * count;
+        let mut starts = vec![0];
+        let ends = limbs.iter().scan(0, |end, limbs| {
+            *end += limbs * wanted.count();
             Some(*end)
         });
-        form.starts.extend(ends);
-        form
-    }
-
-    /// What is asked for.
-    pub fn kind(&self) -> AnswerKind {
-        self.kind
+        starts.extend(ends);
+        Self { wanted, limbs, starts }
     }
 
     /// Residues of a row modulo one prime.
     pub fn count(&self) -> usize {
-        self.count_of(self.kind)
-    }
-
-    /// The same in an answer of another kind.
-    pub fn count_of(&self, kind: AnswerKind) -> usize {
-        if kind.whole_rows { self.wanted.degree() } else { self.wanted.count() }
+        self.wanted.count()
     }
 
     /// The wanted coefficients.
@@ -108,7 +57,8 @@ impl AnswerForm {
     }
 }
 
-/// A decoded answer to one input: the residues of every row. They are below their primes, which the decoder has checked.
+/// A decoded answer to one input: the residues of every row. They are below their primes, which the
+/// decoder has checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     form: Arc<AnswerForm>,
@@ -120,7 +70,8 @@ impl Answer {
     /// Takes residues in the order `[row][limb]`, as many for each as the form has.
     ///
     /// # Errors
-    /// [`MaskError::AnswerRejected`] if their number does not fit or one is not below its prime (condition 6).
+    /// [`MaskError::AnswerRejected`] if their number does not fit or one is not below its prime
+    /// (condition 6).
     pub fn new(ring: &Ring, form: &Arc<AnswerForm>, residues: Vec<u64>) -> Result<Self, MaskError> {
         if residues.len() != form.residues() || form.limbs.iter().any(|&limbs| limbs > ring.limbs()) {
             return Err(MaskError::AnswerRejected);
@@ -133,7 +84,8 @@ impl Answer {
         if (0..form.rows()).into_par_iter().any(too_large) { Err(MaskError::AnswerRejected) } else { Ok(answer) }
     }
 
-    /// Reads what a server's operator wrote: residues in the same order, those of a row and prime packed together.
+    /// Reads what a server's operator wrote: residues in the same order, those of a row and prime
+    /// packed together.
     ///
     /// # Errors
     /// [`MaskError::AnswerRejected`] for any other bytes.

@@ -1,10 +1,12 @@
 //! The ciphertext check: is the answer what the sealed operator gives for this request?
 //!
-//! `r[o] = sum_i W~[o][i]*x~[i]` is a deterministic function of what the server holds, so the client compares
-//! `sum_o alpha[o]*r[o]` with `sum_i U[i]*x~[i]`, `U[i] = sum_o alpha[o]*W~[o][i]`, on every returned coefficient (or value of
-//! whole rows) and limb; and hints in the same way with `sum_i U[i]*a[i]`. The scalars are secret; a deviation passes with probability `1/p` per scalar and limb it touches, two scalars
-//! per limb are used (at most 2^-64 with the primes that sealing takes). Whether it deviated the server knows already: accepting or rejecting tells nothing.
-//! Nothing here depends on `s`, `s'`, `z` or `V` (condition 5).
+//! `r[o] = sum_i W~[o][i]*x~[i]` is a deterministic function of what the server holds, so the
+//! client compares `sum_o alpha[o]*r[o]` with `sum_i U[i]*x~[i]`, `U[i] = sum_o alpha[o]*W~[o][i]`,
+//! on every returned coefficient and limb; and hints in the same way with `sum_i U[i]*a[i]`. The
+//! scalars are secret; a deviation passes with probability `1/p` per scalar and limb it touches,
+//! two scalars per limb are used (at most 2^-64 with the primes that sealing takes). Whether it
+//! deviated the server knows already: accepting or rejecting tells nothing. Nothing here depends on
+//! `s`, `s'`, `z` or `V` (condition 5).
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -15,17 +17,18 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::MaskError;
 use crate::answer::{Answer, AnswerForm};
-use crate::seal::MatrixShape;
-use crate::store::inner_product;
+use crate::shape::MatrixShape;
 
 /// Independent scalars per limb.
 pub const SCALARS: usize = 2;
-/// Answers that failed the linear check in one process, after which its key goes on no more: each was a guess that succeeds
-/// with a probability of at most 2^-64. The count begins anew with every process; n lies in all of them together pass with a
-/// probability of at most n * 2^-64, and `jali infer` ends at the first.
+/// Answers that failed the linear check in one process, after which its key goes on no more: each
+/// was a guess that succeeds with a probability of at most 2^-64. The count begins anew with every
+/// process; n lies in all of them together pass with a probability of at most n * 2^-64, and `jali
+/// infer` ends at the first.
 pub const MAX_REJECTS: u32 = 1 << 16;
 
-/// An answer that has passed the check. Only [`CheckKey::verify`] makes one, and unmasking takes nothing else.
+/// An answer that has passed the check. Only [`CheckKey::verify`] makes one, and unmasking takes
+/// nothing else.
 #[derive(Debug)]
 pub(crate) struct Verified(Answer);
 
@@ -35,8 +38,8 @@ impl Verified {
     }
 }
 
-/// Hints that have passed the check, row by row the number of primes and the packed hint. Only [`CheckKey::verify_hints`] makes them, and nothing else that a
-/// server sent takes masks off.
+/// Hints that have passed the check, row by row the number of primes and the packed hint. Only
+/// [`CheckKey::verify_hints`] makes them, and nothing else that a server sent takes masks off.
 #[derive(Debug)]
 pub(crate) struct VerifiedHints<'b>(Vec<(usize, &'b [u8])>);
 
@@ -55,15 +58,17 @@ impl VerifiedHints<'_> {
 fn read_row(ring: &Ring, limbs: usize, bytes: &[u8], out: &mut Poly<Ntt>) -> Option<()> {
     let mut r = Reader::new(bytes);
     let mut moduli = ring.moduli().iter().enumerate().take(limbs);
-    moduli.try_for_each(|(l, m)| r.residues(ring.kernel(), m, out.limb_mut(l)).ok())
+    moduli.try_for_each(|(l, m)| r.residues(ring.backend(), m, out.limb_mut(l)).ok())
 }
 
-/// What one request's answer must satisfy: `sum_i U[i]*x~[i]` where something comes back, `[scalar][limb][count]`.
-/// As secret as the scalars: the server knows the rows, so enough of these values would give the scalars away.
+/// What one request's answer must satisfy: `sum_i U[i]*x~[i]` where something comes back,
+/// `[scalar][limb][count]`. As secret as the scalars: the server knows the rows, so enough of these
+/// values would give the scalars away.
 pub(crate) struct Expected(Zeroizing<Vec<Vec<Vec<u64>>>>);
 
-/// Secret scalars and what hints must satisfy; the same for all requests until the model is sealed again. The vectors `U` stand with the public vector in
-/// `LayerKey`, where masking reads them together.
+/// Secret scalars and what hints must satisfy; the same for all requests until the model is sealed
+/// again. The vectors `U` stand with the public vector in `OperatorKey`, where masking reads them
+/// together.
 pub struct CheckKey {
     /// `[scalar][limb][row]`.
     alphas: [Vec<Vec<u64>>; SCALARS],
@@ -85,7 +90,8 @@ impl Drop for CheckKey {
     }
 }
 
-/// The vectors `U` of a matrix while its rows are being sealed: `U[i] = sum_o alpha[o]*W~[o][i]`, one element for every tile.
+/// The vectors `U` of a matrix while its rows are being sealed: `U[i] = sum_o alpha[o]*W~[o][i]`,
+/// one element for every tile.
 pub(crate) struct CheckVectors {
     /// `[scalar][tile]`.
     sums: [Zeroizing<Vec<Poly<Ntt>>>; SCALARS],
@@ -100,8 +106,9 @@ impl CheckVectors {
         Self { sums: [(); SCALARS].map(|()| zeros()), block_tiles: shape.tiles, block_rows: shape.rows / shape.blocks }
     }
 
-    /// Adds rows from `first` on, each with its tiles, under the scalars `[scalar][limb][row]` of all rows. A row that is held modulo the
-    /// first primes only has no part in the other limbs, here and in [`CheckKey::verify`]: nothing of it comes back there.
+    /// Adds rows from `first` on, each with its tiles, under the scalars `[scalar][limb][row]` of
+    /// all rows. A row that is held modulo the first primes only has no part in the other limbs,
+    /// here and in [`CheckKey::verify`]: nothing of it comes back there.
     pub(crate) fn add(
         &mut self,
         ring: &Ring,
@@ -134,7 +141,8 @@ impl CheckVectors {
 }
 
 impl CheckKey {
-    /// Of the scalars `[scalar][limb][row]`, the vectors `U` that belong to them, and the public vector `a`.
+    /// Of the scalars `[scalar][limb][row]`, the vectors `U` that belong to them, and the public
+    /// vector `a`.
     pub(crate) fn new(
         ring: &Ring,
         alphas: [Vec<Vec<u64>>; SCALARS],
@@ -145,8 +153,10 @@ impl CheckKey {
         Self { alphas, hints, rejects: AtomicU32::new(0) }
     }
 
-    /// Hints of all rows, packed, each modulo as many primes as `limbs` says, if they are right: `sum_o alpha[o]*H[o] = sum_i U[i]*a[i]` on every coefficient. Residues
-    /// that are not below their primes are not (condition 6). `a` is public, so whoever sent them knows whether they are right.
+    /// Hints of all rows, packed, each modulo as many primes as `limbs` says, if they are right:
+    /// `sum_o alpha[o]*H[o] = sum_i U[i]*a[i]` on every coefficient. Residues that are not below
+    /// their primes are not (condition 6). `a` is public, so whoever sent them knows whether they
+    /// are right.
     pub(crate) fn verify_hints<'b>(
         &self,
         ring: &Ring,
@@ -189,7 +199,8 @@ impl CheckKey {
         (bytes.is_empty() && different == 0).then_some(VerifiedHints(rows))
     }
 
-    /// What the answer must satisfy, from the sums `sum_i U[i]*x~[i]`: these, in the domain and at the coefficients that are asked for.
+    /// What the answer must satisfy, from the sums `sum_i U[i]*x~[i]`: these, at the wanted
+    /// coefficients.
     ///
     /// # Errors
     /// [`MaskError::CheckKeyExhausted`] after 2^16 rejected answers.
@@ -201,11 +212,8 @@ impl CheckKey {
     ) -> Result<Expected, MaskError> {
         self.usable()?;
         let one = |mut sum: Zeroizing<Poly<Ntt>>| -> Vec<Vec<u64>> {
-            if form.kind().whole_rows {
-                return (0..ring.limbs()).map(|l| sum.limb(l).to_vec()).collect();
-            }
             let picked = |l| {
-                ring.inverse_some(l, sum.limb_mut(l), form.wanted().pruning());
+                ring.inverse_wanted(l, sum.limb_mut(l), form.wanted());
                 let mut out = vec![0; form.count()];
                 form.wanted().pick(sum.limb(l), &mut out);
                 out
@@ -241,7 +249,7 @@ impl CheckKey {
             .into_par_iter()
             .map(|(c, l)| {
                 let (m, want) = (&ring.moduli()[l], &expected.0[c][l]);
-                // Whole groups of lanes by the ring's kernel, the rest one by one.
+                // Whole groups of lanes by the ring's backend, the rest one by one.
                 let whole = want.len() / 8 * 8;
                 let mut sums = Zeroizing::new(vec![0u64; want.len()]);
                 let held = |row: usize| form.limbs()[row] > l;
@@ -264,10 +272,17 @@ impl CheckKey {
         self.rejects.load(Ordering::Relaxed)
     }
 
-    /// Counts an answer, or hints, that failed the linear check: a guess at the scalars. What did not come that far (refusals,
-    /// missing or malformed answers) has tested no scalar.
+    /// Counts an answer, or hints, that failed the linear check: a guess at the scalars. What did
+    /// not come that far (refusals, missing or malformed answers) has tested no scalar.
     pub(crate) fn count_guess(&self) -> MaskError {
         self.rejects.fetch_add(1, Ordering::Relaxed);
         MaskError::AnswerRejected
     }
+}
+
+/// Returns `sum_i u[i]*x[i]`.
+fn inner_product(ring: &Ring, u: &[Poly<Ntt>], x: &[Poly<Ntt>]) -> Zeroizing<Poly<Ntt>> {
+    let mut sum = Zeroizing::new(ring.zero());
+    u.iter().zip(x).for_each(|(u, x)| ring.mul_add(&mut sum, u, x));
+    sum
 }

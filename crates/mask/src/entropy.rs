@@ -1,7 +1,8 @@
-//! Randomness at the public edge: 256 bits from the operating system, each value used for one purpose.
+//! Randomness at the public edge: 256 bits from the operating system, each value used for one
+//! purpose.
 //!
-//! There is no way to pass a seed in (condition 1). Tests may, through the feature `test-doors`, which the architecture
-//! check refuses outside `[dev-dependencies]`.
+//! There is no way to pass a seed in (condition 1). Tests may, through the feature `test-doors`,
+//! which the architecture check refuses outside `[dev-dependencies]`.
 
 use zeroize::Zeroizing;
 
@@ -13,20 +14,22 @@ fn from_os() -> Result<Zeroizing<[u8; 32]>, MaskError> {
     Ok(bytes)
 }
 
-/// The owner's sealing secret. Everything that a seal draws is derived from it together with what is sealed, so an
-/// unchanged row stays byte-identical when a model is sealed again, and a changed one is drawn anew.
+/// The owner's sealing secret. Everything that a seal draws is derived from it together with what
+/// is sealed, so an unchanged row stays byte-identical when a model is sealed again, and a changed
+/// one is drawn anew.
 ///
-/// The check scalars do not depend on it: [`crate::seal()`] draws them from the operating system at every sealing.
+/// The check scalars do not depend on it: [`crate::seal()`] draws them from the operating system at
+/// every sealing.
 pub struct SealEntropy {
     pub(crate) rows: Zeroizing<[u8; 32]>,
     /// What check scalars are drawn from instead, for tests.
     fixed: Option<Zeroizing<[u8; 32]>>,
 }
 
-/// Randomness for one request; consumed by [`crate::LayerKey::mask`], so it cannot serve twice.
+/// Randomness for one request; consumed by [`crate::OperatorKey::mask`], so it cannot serve twice.
 ///
 /// ```compile_fail,E0382
-/// # fn f(key: &jali_mask::LayerKey, context: jali_mask::RequestContext) -> Result<(), jali_mask::MaskError> {
+/// # fn f(key: &jali_mask::OperatorKey, context: jali_mask::RequestContext) -> Result<(), jali_mask::MaskError> {
 /// let entropy = jali_mask::RequestEntropy::from_os()?;
 /// key.mask(&[], entropy, context)?;
 /// key.mask(&[], entropy, context)?; // moved: does not compile
@@ -55,8 +58,8 @@ impl SealEntropy {
         self.fixed.clone().map_or_else(from_os, Ok)
     }
 
-    /// A public name for the sealed model. Random: a hash of the model would let the server confirm guesses of hidden
-    /// weights.
+    /// A public name for the sealed model. Random: a hash of the model would let the server confirm
+    /// guesses of hidden weights.
     pub fn model_id(&self) -> [u8; 16] {
         let key = jali_ring::sample::derive_key("jali 1 model id", &[&*self.rows]);
         let mut id = [0; 16];

@@ -72,10 +72,13 @@ pub enum MaskError {
     /// The operating system gave no randomness.
     #[error("the operating system's random generator failed: {0}")]
     Entropy(String),
-    /// The server's answer is not what its sealed operator gives for this request: wrong, malformed or missing. One
-    /// error for all of them, on purpose.
+    /// The server's answer is not what its sealed operator gives for this request: wrong, malformed
+    /// or missing. One error for all of them, on purpose.
     #[error("the server's answer was rejected by the ciphertext check")]
     AnswerRejected,
+    /// A key that was sealed to be stored has no hints: it takes them from a server first.
+    #[error("this key has no hints: it was sealed to be stored")]
+    NoHints,
     /// Too many rejected answers for one set of check scalars.
     #[error("this layer's check key has seen {0} rejected answers; seal the model again to draw a new one")]
     CheckKeyExhausted(u32),

@@ -1,20 +1,20 @@
 //! The failure bound: how likely is a wrong integer.
 //!
-//! `V_j = sum_i (W_i + t*e'_i)(x_i + t*e_i)` at one coefficient is a constant part (from `W`, `e'`, `x`) plus
-//! `t * sum_i <W_i + t*e'_i, e_i>`. The constant part is the wanted integer, below `t/2`, plus at most
-//! `t * max|x| * sum_i ||e'_i||_1`; together `M`. A centred binomial of 42 bits is subgaussian with variance
-//! 10.5, so with `B^2 = sum_i ||W_i + t*e'_i||^2`
+//! `V_j = sum_i (W_i + t*e'_i)(x_i + t*e_i)` at one coefficient is a constant part (from `W`, `e'`,
+//! `x`) plus `t * sum_i <W_i + t*e'_i, e_i>`. The constant part is the wanted integer, below `t/2`,
+//! plus at most `t * max|x| * sum_i ||e'_i||_1`; together `M`. A centred binomial of 42 bits is
+//! subgaussian with variance 10.5, so with `B^2 = sum_i ||W_i + t*e'_i||^2`
 //!
 //! ```text
 //! Pr[|V_j| >= q/2] <= 2 exp(-(q/2 - M)^2 / (2 * 10.5 * t^2 * B^2))
 //! ```
 //!
-//! rigorous for `x` chosen independently of `e` (design.md, "Parameters"). `B` and `M` are computed exactly, in
-//! integers, from the row that was drawn.
+//! rigorous for `x` chosen independently of `e` (design.md, "Parameters"). `B` and `M` are computed
+//! exactly, in integers, from the row that was drawn.
 
 use jali_ring::sample::BINOMIAL_VARIANCE;
 
-use crate::params::LayerShape;
+use crate::params::OperatorShape;
 
 /// Largest acceptable probability of any wrong integer in one inference, as a power of two.
 pub const MAX_FAILURE_LOG2: f64 = -64.0;
@@ -50,7 +50,8 @@ impl RowNorms {
     }
 }
 
-/// The noise of one sealed layer against the room that its modulus leaves, for the row with the least room to spare.
+/// The noise of one sealed layer against the room that its modulus leaves, for the row with the
+/// least room to spare.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NoiseReport {
     /// log2 of what `|V|` stays below except with probability 2^-64 for the whole layer, in bits.
@@ -90,9 +91,9 @@ pub fn sum_log2(logs: impl Iterator<Item = f64>) -> f64 {
     top + logs.iter().map(|l| (l - top).exp2()).sum::<f64>().log2()
 }
 
-/// Bits of modulus that a layer needs for 2^-64 per inference, from its shape alone. The sealed error enters with its
-/// expected norm and ten per cent above; a network may have 2^24 outputs.
-pub(crate) fn needed_modulus_bits(degree: usize, shape: &LayerShape) -> u32 {
+/// Bits of modulus that a layer needs for 2^-64 per inference, from its shape alone. The sealed
+/// error enters with its expected norm and ten per cent above; a network may have 2^24 outputs.
+pub(crate) fn needed_modulus_bits(degree: usize, shape: &OperatorShape) -> u32 {
     let t = (shape.plaintext_bits as f64).exp2();
     let coefficients = (degree * shape.tiles) as f64;
     // Mean of |e'| for variance 10.5 is close to sqrt(2/pi) * 3.24 = 2.585.
@@ -120,8 +121,8 @@ mod tests {
 
     #[test]
     fn bound_matches_a_value_worked_out_by_hand() {
-        // t = 2^10, B^2 = 2^40, no sealed error: deviation = 3.2404 * 2^30, M = 2^9. At q/2 = 2^36 that is 19.75
-        // deviations: log2(2 exp(-19.75^2/2)) = 1 - 281.4.
+        // t = 2^10, B^2 = 2^40, no sealed error: deviation = 3.2404 * 2^30, M = 2^9. At q/2 = 2^36
+        // that is 19.75 deviations: log2(2 exp(-19.75^2/2)) = 1 - 281.4.
         let mut row = RowNorms { squared: 1 << 40, error_l1: 0, log2_q: 37.0 };
         let p = row.log2_failure(10, 255);
         assert!((p - (1.0 - 281.39)).abs() < 0.1, "{p}");

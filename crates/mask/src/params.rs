@@ -1,4 +1,5 @@
-//! Parameter sets: a literal becomes a value only if it is secure, so an insecure value cannot exist.
+//! Parameter sets: a literal becomes a value only if it is secure, so an insecure value cannot
+//! exist.
 
 use std::sync::Arc;
 
@@ -7,8 +8,9 @@ use jali_ring::{Ring, RingError};
 use crate::MaskError;
 use crate::noise;
 
-/// Bits of `q` for 128-bit classical security with a ternary secret: Bossuat et al., "Security Guidelines for
-/// Implementing Homomorphic Encryption" (ePrint 2024/463), table for uniform ternary secrets.
+/// Bits of `q` for 128-bit classical security with a ternary secret: Bossuat et al., "Security
+/// Guidelines for Implementing Homomorphic Encryption" (ePrint 2024/463), table for uniform ternary
+/// secrets.
 const MAX_LOG2_Q: [(usize, u32); 6] = [(1024, 26), (2048, 53), (4096, 106), (8192, 214), (16384, 430), (32768, 868)];
 
 /// Largest size in bits of `q` at this degree, or `None` for a degree outside the table.
@@ -18,9 +20,11 @@ pub fn max_log2_q(degree: usize) -> Option<u32> {
 
 /// Smallest and largest plaintext modulus in bits.
 const PLAINTEXT_BITS: (u32, u32) = (2, 48);
-/// Largest size of one prime when parameters are chosen here: with larger ones no kernel transforms in vector lanes, and takes eight times as long.
+/// Largest size of one prime when parameters are chosen here: with larger ones no backend
+/// transforms in vector lanes, and takes eight times as long.
 const LARGEST_PRIME: u32 = 47;
-/// Smallest: two check scalars per limb let a lie in one limb pass with probability `p^-2`, at most 2^-64.
+/// Smallest: two check scalars per limb let a lie in one limb pass with probability `p^-2`, at most
+/// 2^-64.
 pub const SMALLEST_PRIME: u32 = 33;
 
 /// Unchecked numbers, as they come from a file or a user.
@@ -79,8 +83,9 @@ impl Parameters {
         &self.ring
     }
 
-    /// The ring of a row's residues: of all primes, or of those that open rows are computed modulo. A masked input modulo
-    /// the first primes is a masked input in that ring, under the same secret: the server has it in any case.
+    /// The ring of a row's residues: of all primes, or of those that open rows are computed modulo.
+    /// A masked input modulo the first primes is a masked input in that ring, under the same
+    /// secret: the server has it in any case.
     pub fn ring_of(&self, open: bool) -> &Ring {
         if open { &self.open_ring } else { &self.ring }
     }
@@ -117,12 +122,13 @@ impl Parameters {
         out
     }
 
-    /// The smallest modulus for a layer of this shape. Depends on shapes and on nothing that a weight decides
-    /// (condition 7): the sealed noise enters with its expected norm, and the exact bound is checked when sealing.
+    /// The smallest modulus for a layer of this shape. Depends on shapes and on nothing that a
+    /// weight decides (condition 7): the sealed noise enters with its expected norm, and the exact
+    /// bound is checked when sealing.
     ///
     /// # Errors
     /// [`MaskError::NoParameters`] if noise and security leave no room.
-    pub fn choose(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
+    pub fn choose(degree: usize, shape: &OperatorShape) -> Result<Self, MaskError> {
         ParametersLiteral::choose(degree, shape)?.try_into()
     }
 }
@@ -132,7 +138,7 @@ impl ParametersLiteral {
     ///
     /// # Errors
     /// As [`Parameters::choose`].
-    pub fn choose(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
+    pub fn choose(degree: usize, shape: &OperatorShape) -> Result<Self, MaskError> {
         let limit = max_log2_q(degree).ok_or(RingError::Degree { min: 1024, max: 32768, got: degree })?;
         let needed = noise::needed_modulus_bits(degree, shape);
         let count = needed.div_ceil(LARGEST_PRIME);
@@ -147,14 +153,15 @@ impl ParametersLiteral {
         Ok(Self { degree, prime_bits, plaintext_bits: shape.plaintext_bits, open_primes })
     }
 
-    /// As [`ParametersLiteral::choose`] for a layer with hidden rows and open ones, so that one prime is enough for the open ones:
-    /// it is larger than all hidden ones would have, and `q` with it.
+    /// As [`ParametersLiteral::choose`] for a layer with hidden rows and open ones, so that one
+    /// prime is enough for the open ones: it is larger than all hidden ones would have, and `q`
+    /// with it.
     ///
     /// # Errors
     /// As [`ParametersLiteral::choose`]; also if the open rows need more than one prime of 47 bits.
-    pub fn choose_mixed(degree: usize, shape: &LayerShape) -> Result<Self, MaskError> {
+    pub fn choose_mixed(degree: usize, shape: &OperatorShape) -> Result<Self, MaskError> {
         let hidden = Self::choose(degree, shape)?;
-        let open = Self::choose(degree, &LayerShape { hidden: false, ..shape.clone() })?;
+        let open = Self::choose(degree, &OperatorShape { hidden: false, ..shape.clone() })?;
         let none = |needed, limit| {
             let plaintext_bits = shape.plaintext_bits;
             Err(MaskError::NoParameters { degree, tiles: shape.tiles, plaintext_bits, needed, limit })
@@ -180,7 +187,7 @@ impl ParametersLiteral {
 
 /// What the choice of a modulus may depend on.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LayerShape {
+pub struct OperatorShape {
     /// Ring elements per row.
     pub tiles: usize,
     /// `k` of `t = 2^k`.
@@ -233,7 +240,7 @@ mod tests {
     fn chosen_sizes_are_those_of_the_design() {
         // conv 3x3 32 -> 32 on 32x32, hidden, 11 tiles, t = 2^25: about 65.5 bits at N = 4096.
         let mut shape =
-            LayerShape { tiles: 11, plaintext_bits: 25, input_bound: 255, row_norm: 127.0 * 17.0, hidden: true };
+            OperatorShape { tiles: 11, plaintext_bits: 25, input_bound: 255, row_norm: 127.0 * 17.0, hidden: true };
         let bits: u32 = Parameters::choose(4096, &shape).unwrap().literal().prime_bits.iter().sum();
         assert!((65..=67).contains(&bits), "{bits}");
         // The same open: one prime of 43 to 47 bits at N = 2048.
@@ -241,9 +248,10 @@ mod tests {
         let open = Parameters::choose(2048, &shape).unwrap();
         assert!(open.literal().prime_bits.len() == 1 && (43..=47).contains(&open.literal().prime_bits[0]));
         // However little a layer needs, no prime is so small that the check gets thin.
-        let small = LayerShape { tiles: 1, plaintext_bits: 12, hidden: true, ..shape.clone() };
+        let small = OperatorShape { tiles: 1, plaintext_bits: 12, hidden: true, ..shape.clone() };
         assert!(Parameters::choose(4096, &small).unwrap().literal().prime_bits.iter().all(|&b| b >= SMALLEST_PRIME));
-        // Mixed: one prime that does for the open rows, and at least as much as hidden ones need together.
+        // Mixed: one prime that does for the open rows, and at least as much as hidden ones need
+        // together.
         shape.hidden = true;
         let mixed = Parameters::try_from(ParametersLiteral::choose_mixed(4096, &shape).unwrap()).unwrap();
         let sizes = &mixed.literal().prime_bits;

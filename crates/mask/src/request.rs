@@ -1,14 +1,15 @@
 //! The client masks an input, and finishes the request once.
 
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
-use jali_ring::{MaskSums, Ntt, Pad, Poly, Workspace};
+use jali_ring::{Ntt, Poly, Workspace};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::Answer;
 use crate::check::{Expected, Verified};
-use crate::unmask::Hints;
-use crate::{LayerId, LayerKey, MaskError, RequestEntropy};
+use crate::key::OperatorKey;
+use crate::unmask::{Secrets, recompose};
+use crate::{MaskError, RequestEntropy};
 
 /// What names a request besides its randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +20,8 @@ pub struct RequestContext {
     pub image: u64,
 }
 
-/// A request under way: holds its secrets, is consumed by finishing, and is neither cloned nor serialised (condition 2).
+/// A request under way: holds its secrets, is consumed by finishing, and is neither cloned nor
+/// serialised (condition 2).
 ///
 /// ```compile_fail,E0599
 /// fn twice(pending: jali_mask::PendingRequest<'_>) {
@@ -27,60 +29,27 @@ pub struct RequestContext {
 /// }
 /// ```
 pub struct PendingRequest<'k> {
-    key: &'k LayerKey,
-    pub(crate) s: Zeroizing<Poly<Ntt>>,
-    /// `sum_i a[i]*(x[i] + t*e[i])` over the tiles of each block; none when no row is hidden.
-    pub(crate) z: Vec<Zeroizing<Poly<Ntt>>>,
+    key: &'k OperatorKey,
+    pub(crate) secrets: Secrets,
     expected: Expected,
 }
 
 impl std::fmt::Debug for PendingRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PendingRequest(layer {}, secrets withheld)", self.key.id.layer)
-    }
-}
-
-/// The secrets of one request and what depends on them alone, drawn before the input is known. Consumed by masking;
-/// neither cloned nor serialised.
-///
-/// ```compile_fail,E0599
-/// fn twice(prepared: jali_mask::Prepared) {
-///     let other = prepared.clone(); // no such method
-/// }
-/// ```
-///
-/// ```compile_fail,E0382
-/// use jali_mask::{LayerKey, RequestContext, RequestEntropy};
-/// fn twice(key: &LayerKey, entropy: RequestEntropy, context: RequestContext) {
-///     let _ = key.prepare(entropy, context);
-///     let _ = key.prepare(entropy, context); // used already
-/// }
-/// ```
-pub struct Prepared {
-    layer: LayerId,
-    /// Of which sealing: hints of another would unmask to nonsense.
-    sealing: Key,
-    s: Zeroizing<Poly<Ntt>>,
-    /// `t*e[i] - a[i]*s`.
-    pads: Zeroizing<Vec<Poly<Ntt>>>,
-    /// `sum_i a[i]*t*e[i]` over the tiles of each block.
-    noise: Vec<Zeroizing<Poly<Ntt>>>,
-}
-
-impl std::fmt::Debug for Prepared {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Prepared(layer {}, secrets withheld)", self.layer.layer)
+        write!(f, "PendingRequest(operator {}, secrets withheld)", self.key.id.operator)
     }
 }
 
 /// Masked tiles for the server, and what stays.
 pub type Masked<'k> = (Vec<Poly<Ntt>>, PendingRequest<'k>);
 
-impl LayerKey {
-    /// Masks one input: `x` holds the coefficients of every tile. Returns what goes to the server and what stays.
+impl OperatorKey {
+    /// Masks one input: `x` holds the coefficients of every tile. Returns what goes to the server
+    /// and what stays.
     ///
     /// # Errors
-    /// [`MaskError::Shape`] or [`MaskError::InputRange`] for an unfit input; [`MaskError::CheckKeyExhausted`].
+    /// [`MaskError::Shape`] or [`MaskError::InputRange`] for an unfit input;
+    /// [`MaskError::CheckKeyExhausted`].
     pub fn mask(
         &self,
         x: &[Vec<i64>],
@@ -90,11 +59,11 @@ impl LayerKey {
         self.mask_one(x, &entropy, context)
     }
 
-    /// Masks the inputs of a batch in parallel, each with its own secrets: `context` names the first image, the others
-    /// follow.
+    /// Masks the inputs of a batch in parallel, each with its own secrets: `context` names the
+    /// first image, the others follow.
     ///
     /// # Errors
-    /// As [`LayerKey::mask`].
+    /// As [`OperatorKey::mask`].
     pub fn mask_batch(
         &self,
         batch: &[Vec<Vec<i64>>],
@@ -117,18 +86,13 @@ impl LayerKey {
         self.check_input(x)?;
         self.check.usable()?;
         let request = self.request_key(x, entropy, context);
-        let (s, mut tiles) = rayon::join(|| self.secret(&request), || self.noisy(x.len(), Some(x), &request));
-        // In place: the noisy input becomes the masked one. Of the request, only what the server sees goes into the
-        // check's sums.
-        let sums = self.vectors.mask(self.parameters.ring(), &mut tiles, Pad::Secret(&s))?;
-        Ok((tiles, self.pending(s, sums)?))
-    }
-
-    /// What stays of a request once its tiles are masked.
-    fn pending(&self, s: Zeroizing<Poly<Ntt>>, sums: MaskSums) -> Result<PendingRequest<'_>, MaskError> {
+        let (s, mut tiles) = rayon::join(|| self.secret(&request), || self.noisy(x, &request));
+        // In place: the noisy input becomes the masked one. Of the request, only what the server
+        // sees goes into the check's sums.
+        let sums = self.vectors.mask(self.parameters.ring(), &mut tiles, &s)?;
         let expected = self.check.expect(self.parameters.ring(), &self.form, sums.checks)?;
         let z = if self.row_keys.iter().any(Option::is_some) { sums.z } else { vec![] };
-        Ok(PendingRequest { key: self, s, z, expected })
+        Ok((tiles, PendingRequest { key: self, secrets: Secrets { s, z }, expected }))
     }
 
     fn check_input(&self, x: &[Vec<i64>]) -> Result<(), MaskError> {
@@ -139,7 +103,8 @@ impl LayerKey {
         if let Some(tile) = x.iter().find(|tile| tile.len() != ring.degree()) {
             return Err(MaskError::Shape { what: "coefficients of a tile", expected: ring.degree(), got: tile.len() });
         }
-        // The sign of one of the two differences, for all of them: no branch on an input, and vectorised.
+        // The sign of one of the two differences, for all of them: no branch on an input, and
+        // vectorised.
         let bound = self.input_bound;
         let beyond =
             |tile: &Vec<i64>| tile.iter().fold(0, |any, v| any | bound.wrapping_sub(*v) | v.wrapping_add(bound));
@@ -153,88 +118,30 @@ impl LayerKey {
     fn secret(&self, request: &Key) -> Zeroizing<Poly<Ntt>> {
         let ring = self.parameters.ring();
         let mut s = Zeroizing::new(vec![0; ring.degree()]);
-        sample::ternary(ring.kernel(), &mut stream(&derive_key("jali 1 request: secret", &[&**request])), &mut s);
+        sample::ternary(ring.backend(), &mut stream(&derive_key("jali 1 request: secret", &[&**request])), &mut s);
         Zeroizing::new(ring.forward(ring.lift(&s, 1)))
     }
 
-    /// `x[i] + t*e[i]` for all tiles, or `t*e[i]` alone.
-    fn noisy(&self, tiles: usize, x: Option<&[Vec<i64>]>, request: &Key) -> Vec<Poly<Ntt>> {
+    /// `x[i] + t*e[i]` for all tiles.
+    fn noisy(&self, x: &[Vec<i64>], request: &Key) -> Vec<Poly<Ntt>> {
         let (ring, t) = (self.parameters.ring(), self.parameters.t());
         let bound = t * BINOMIAL_MAX + self.input_bound;
         let scratch = || Zeroizing::new(vec![0i64; ring.degree()]);
         let tile = |v: &mut Zeroizing<Vec<i64>>, i: usize| {
             let errors = derive_key("jali 1 request: errors", &[&**request, &(i as u64).to_le_bytes()]);
-            sample::centred_binomial(ring.kernel(), &mut stream(&errors), v);
-            ring.scale_coefficients(v, t, x.map(|x| &x[i][..]));
+            sample::centred_binomial(ring.backend(), &mut stream(&errors), v);
+            ring.scale_coefficients(v, t, &x[i]);
             ring.forward(ring.lift(v, bound))
         };
-        (0..tiles).into_par_iter().map_init(scratch, tile).collect()
+        (0..x.len()).into_par_iter().map_init(scratch, tile).collect()
     }
 
-    /// Draws the secrets of one request before its input is known, and computes all that depends on them alone:
-    /// `t*e[i] - a[i]*s` and `sum_i a[i]*t*e[i]`. Not `s*H[o]`, which would take longer to read than it takes to compute.
-    ///
-    /// The secrets cannot be bound to the input then: that none serves twice rests on the operating system's randomness, the
-    /// context, and [`Prepared`] being consumed. [`LayerKey::mask`] does not depend on the first of these alone.
-    ///
-    /// # Errors
-    /// [`MaskError::Ring`] never in practice.
-    pub fn prepare(&self, entropy: RequestEntropy, context: RequestContext) -> Result<Prepared, MaskError> {
-        self.prepare_one(&entropy, context, 0)
-    }
-
-    /// [`LayerKey::prepare`] for all layers of a model, for each as often as an image needs it (once for every strip). The entropy is used up;
-    /// the layers' names and the index of the copy keep the secrets apart.
-    ///
-    /// # Errors
-    /// As [`LayerKey::prepare`]; [`MaskError::Shape`] if two keys are of the same layer.
-    pub fn prepare_all(
-        keys: &[(&Self, usize)],
-        entropy: RequestEntropy,
-        context: RequestContext,
-    ) -> Result<Vec<Vec<Prepared>>, MaskError> {
-        let twice =
-            keys.iter().enumerate().find(|(i, (key, _))| keys[..*i].iter().any(|(other, _)| other.id == key.id));
-        if let Some((got, _)) = twice {
-            return Err(MaskError::Shape { what: "keys of different layers", expected: keys.len(), got });
-        }
-        let layer = |(key, copies): &(&Self, usize)| {
-            (0..*copies as u64).map(|copy| key.prepare_one(&entropy, context, copy)).collect()
-        };
-        keys.iter().map(layer).collect()
-    }
-
-    fn prepare_one(&self, entropy: &RequestEntropy, context: RequestContext, copy: u64) -> Result<Prepared, MaskError> {
-        let request = self.derive("jali 1 prepared request", entropy, context, &copy.to_le_bytes());
-        let s = self.secret(&request);
-        let mut pads = Zeroizing::new(self.noisy(self.tiles(), None, &request));
-        let sums = self.vectors.mask(self.parameters.ring(), &mut pads, Pad::Secret(&s))?;
-        Ok(Prepared { layer: self.id, sealing: self.sealing.clone(), s, pads, noise: sums.z })
-    }
-
-    /// As [`LayerKey::mask`], with secrets drawn earlier.
-    ///
-    /// # Errors
-    /// As [`LayerKey::mask`]; [`MaskError::Shape`] for secrets of another layer or another sealing of it. They are gone either way.
-    pub fn mask_prepared(&self, x: &[Vec<i64>], prepared: Prepared) -> Result<Masked<'_>, MaskError> {
-        let ring = self.parameters.ring();
-        self.check_input(x)?;
-        self.check.usable()?;
-        if prepared.layer != self.id || prepared.sealing != self.sealing {
-            let (expected, got) = (self.id.layer as usize, prepared.layer.layer as usize);
-            return Err(MaskError::Shape { what: "layer of prepared secrets", expected, got });
-        }
-        let lift = |x: &Vec<i64>| ring.forward(ring.lift(x, self.input_bound));
-        let mut tiles: Vec<Poly<Ntt>> = x.par_iter().map(lift).collect();
-        let mut sums = self.vectors.mask(ring, &mut tiles, Pad::Ready(&prepared.pads))?;
-        sums.z.iter_mut().zip(&prepared.noise).for_each(|(z, noise)| ring.add_assign(z, noise));
-        Ok((tiles, self.pending(prepared.s, sums)?))
-    }
-
-    /// Key of everything that this request draws: operating-system randomness, bound to position, counter and content,
-    /// so that even a stuck generator would not reuse a secret for another input (condition 2).
+    /// Key of everything that this request draws: operating-system randomness, bound to position,
+    /// counter and content, so that even a stuck generator would not reuse a secret for another
+    /// input (condition 2).
     fn request_key(&self, x: &[Vec<i64>], entropy: &RequestEntropy, context: RequestContext) -> Key {
-        // Two bytes hold every input that quantisation makes; what the bound is does not depend on the input.
+        // Two bytes hold every input that quantisation makes; what the bound is does not depend on
+        // the input.
         let short = self.input_bound <= i64::from(i16::MAX);
         let tile = self.parameters.ring().degree() * if short { 2 } else { 4 };
         let digest = |bytes: &mut Zeroizing<Vec<u8>>, tiles: &[Vec<i64>]| {
@@ -264,7 +171,7 @@ impl LayerKey {
             &*entropy.0,
             &self.parameters.identity(),
             &self.id.model,
-            &self.id.layer.to_le_bytes(),
+            &self.id.operator.to_le_bytes(),
             &context.counter.to_le_bytes(),
             &context.image.to_le_bytes(),
             content,
@@ -274,23 +181,21 @@ impl LayerKey {
 }
 
 impl PendingRequest<'_> {
-    /// The layer that this request belongs to.
-    pub fn layer_key(&self) -> &LayerKey {
+    /// The key of the operator that this request is for.
+    pub fn operator_key(&self) -> &OperatorKey {
         self.key
     }
 
-    /// Checks the answer and, only if it is accepted, unmasks it: exact integers, `[row][wanted]`. Either way the
-    /// request's secrets are gone afterwards. `None` stands for an answer that was missing or could not be decoded; it
-    /// takes the same path as a wrong one.
+    /// Checks the answer and, only if it is accepted, unmasks it: exact integers, `[row][wanted]`.
+    /// Either way the request's secrets are gone afterwards. `None` stands for an answer that was
+    /// missing or could not be decoded; it takes the same path as a wrong one.
     ///
     /// # Errors
-    /// [`MaskError::AnswerRejected`]; [`MaskError::Shape`] for a layer whose answers have a second component, which [`LayerKey::finish_batch`] takes.
+    /// [`MaskError::AnswerRejected`]; [`MaskError::NoHints`] for a key that was sealed to be
+    /// stored.
     pub fn finish(self, answer: Option<Answer>) -> Result<Vec<i64>, MaskError> {
-        if self.key.form.kind().second_component {
-            return Err(MaskError::Shape { what: "components of an answer", expected: 2, got: 1 });
-        }
         let workspace = Zeroizing::new(Workspace::default());
-        Ok(self.key.finish_batch(vec![(self, answer)], None, &workspace)?.swap_remove(0))
+        Ok(self.key.finish_batch(vec![(self, answer)], &workspace)?.swap_remove(0))
     }
 
     /// log2 of the largest `|V|` of an accepted answer: for tests of the noise bound only.
@@ -298,9 +203,11 @@ impl PendingRequest<'_> {
     pub fn finish_measuring_noise(self, answer: Option<Answer>) -> Result<(Vec<i64>, f64), MaskError> {
         let (key, verified) = (self.key, self.verify(answer)?);
         let workspace = Zeroizing::new(Workspace::default());
-        let unmasking = key.unmasking.as_ref().ok_or(MaskError::AnswerRejected)?;
-        let residues = key.unmask(&Hints::Kept(unmasking), vec![(self, verified)], &workspace)?.swap_remove(0);
-        let noise = key.recompose(&residues, |crt, residues, out| {
+        let unmasking = key.unmasking.as_ref().ok_or(MaskError::NoHints)?;
+        let batch = vec![(self.secrets, verified)];
+        let ring = key.parameters.ring();
+        let residues = unmasking.unmask(ring, &key.form, key.blocks, batch, &workspace)?.swap_remove(0);
+        let noise = recompose(&key.parameters, &key.form, &residues, |crt, residues, out| {
             for (j, out) in out.iter_mut().enumerate() {
                 *out = crt.centred_f64(&residues.iter().map(|r| r[j]).collect::<Vec<_>>()).abs();
             }
@@ -314,46 +221,44 @@ impl PendingRequest<'_> {
     }
 }
 
-impl LayerKey {
-    /// Finishes the requests of a batch, each with its answer, as [`PendingRequest::finish`] does: all are checked, and unmasked only if all are
-    /// accepted. `second` is the second component of their common answer if there is one: packed hints, checked like the rows. Hints and secrets of rows are read once for 16
-    /// requests. The memory of `workspace` holds secrets afterwards: it is to be wiped when no more requests follow soon.
+impl OperatorKey {
+    /// Finishes the requests of a batch, each with its answer, as [`PendingRequest::finish`] does:
+    /// all are checked, and unmasked only if all are accepted. Hints and secrets of rows are read
+    /// once for 16 requests. The memory of `workspace` holds secrets afterwards: it is to be wiped
+    /// when no more requests follow soon.
     ///
     /// # Errors
-    /// [`MaskError::AnswerRejected`] if any answer is; [`MaskError::Shape`] for a request of another key.
+    /// [`MaskError::AnswerRejected`] if any answer is; [`MaskError::Shape`] for a request of
+    /// another key; [`MaskError::NoHints`].
     pub fn finish_batch<'k>(
         &'k self,
         batch: Vec<(PendingRequest<'k>, Option<Answer>)>,
-        second: Option<&[u8]>,
         workspace: &Zeroizing<Workspace>,
     ) -> Result<Vec<Vec<i64>>, MaskError> {
         if batch.iter().any(|(request, _)| !std::ptr::eq(request.key, self)) {
             return Err(MaskError::Shape { what: "requests of this key", expected: batch.len(), got: 0 });
         }
+        let unmasking = self.unmasking.as_ref().ok_or(MaskError::NoHints)?;
         if batch.is_empty() {
             return Ok(vec![]);
         }
         let check = |(request, answer): (PendingRequest<'k>, Option<Answer>)| {
             let verified = request.verify(answer);
-            verified.map(|verified| (request, verified))
+            verified.map(|verified| (request.secrets, verified))
         };
         // All are checked before the first failure counts, so that every rejection is counted.
         let checked: Vec<Result<_, MaskError>> = batch.into_par_iter().map(check).collect();
         let checked: Vec<_> = checked.into_iter().collect::<Result<_, _>>()?;
-        let hints = match (&self.unmasking, self.form.kind().second_component) {
-            (Some(unmasking), false) => Hints::Kept(unmasking),
-            _ => {
-                let verify = |second| self.check.verify_hints(self.parameters.ring(), self.form.limbs(), second);
-                Hints::Brought(second.and_then(verify).ok_or(MaskError::AnswerRejected)?)
-            }
-        };
-        let residues = self.unmask(&hints, checked, workspace)?;
+        let ring = self.parameters.ring();
+        let residues = unmasking.unmask(ring, &self.form, self.blocks, checked, workspace)?;
         Ok(residues.par_iter().map(|residues| self.numbers(residues)).collect())
     }
 
     /// The integers that residues of `V` stand for.
     fn numbers(&self, residues: &[u64]) -> Vec<i64> {
         let bits = self.parameters.plaintext_bits();
-        self.recompose(residues, |crt, residues, out| crt.centred_all_mod_power_of_two(residues, bits, out))
+        recompose(&self.parameters, &self.form, residues, |crt, residues, out| {
+            crt.centred_all_mod_power_of_two(residues, bits, out);
+        })
     }
 }

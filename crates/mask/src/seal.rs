@@ -1,32 +1,23 @@
 //! The owner seals a layer: hidden rows under ring-LWE, open rows as they are.
 
-use std::ops::Range;
 use std::sync::Arc;
 
 use jali_ring::modulus::MAX_LAZY_PRODUCTS;
 use jali_ring::sample::{self, BINOMIAL_MAX, Key, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{MaskVectors, Ntt, Poly, Ring};
+use jali_ring::{Ntt, Poly, Ring, Wanted};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
 use crate::answer::AnswerForm;
-use crate::check::{CheckKey, CheckVectors, SCALARS};
+use crate::check::CheckVectors;
+use crate::derive::{check_scalars, expand_public, row_secret};
+use crate::key::{OperatorKey, check_bound, vectors_and_check};
 use crate::noise::{NoiseReport, RowNorms};
+use crate::sealed::{SealedHead, SealedOperator, SealedRow, Tile};
+use crate::shape::{MatrixShape, OperatorId};
 use crate::unmask::Unmasking;
-use crate::{AnswerKind, MaskError, Parameters, SealEntropy, Wanted};
-
-/// A plain ring element with few non-zero coefficients: (index, value), indices rising.
-pub type Tile = Vec<(u32, i32)>;
-
-/// Which layer of which sealed model: part of every key derivation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerId {
-    /// [`SealEntropy::model_id`].
-    pub model: [u8; 16],
-    /// Position among the model's operators.
-    pub layer: u32,
-}
+use crate::{MaskError, Parameters, SealEntropy};
 
 /// One row of the plain matrix.
 #[derive(Debug, Clone, Copy)]
@@ -35,146 +26,6 @@ pub struct PlainRow<'a> {
     pub tiles: &'a [Tile],
     /// Whether the plan allows (and sealing chose) to store it in the clear.
     pub open: bool,
-}
-
-/// One row as the server gets it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SealedRow {
-    /// Ring-LWE samples, dense, also where the plain tile is zero (condition 4).
-    Hidden(Vec<Poly<Ntt>>),
-    /// The small integers themselves; computed in [`Parameters::ring_of`] open rows.
-    Open(Vec<Tile>),
-}
-
-/// The server's part of one layer. Everything in it is meant to be seen.
-#[derive(Debug, Clone)]
-pub struct SealedLayer {
-    /// Model and position.
-    pub id: LayerId,
-    /// The ring (the plaintext modulus in it is not sent to the server).
-    pub parameters: Parameters,
-    /// Coefficients that the client asks for.
-    pub wanted: Wanted,
-    /// Tiles per row.
-    pub tiles: usize,
-    /// Blocks of equally many rows, one after the other, each with tiles of its own: 1 for a dense matrix.
-    pub blocks: usize,
-    /// Seed of the public vector `a`: see [`expand_public`].
-    pub a_seed: [u8; 32],
-    /// The matrix.
-    pub rows: Vec<SealedRow>,
-}
-
-impl SealedLayer {
-    /// What is known of it before its rows.
-    pub fn head(&self) -> SealedHead {
-        SealedHead {
-            id: self.id,
-            parameters: self.parameters.clone(),
-            wanted: self.wanted.clone(),
-            shape: MatrixShape { rows: self.rows.len(), blocks: self.blocks, tiles: self.tiles },
-            a_seed: self.a_seed,
-        }
-    }
-}
-
-/// The client's part of one layer: secret.
-pub struct LayerKey {
-    pub(crate) id: LayerId,
-    pub(crate) parameters: Parameters,
-    pub(crate) form: Arc<AnswerForm>,
-    pub(crate) input_bound: i64,
-    /// The public vector and those of the check, an element of each for every tile.
-    pub(crate) vectors: MaskVectors,
-    /// Blocks of equally many rows and tiles.
-    pub(crate) blocks: usize,
-    /// `H[o]` and `s'[o]`; none if the hints come with every answer.
-    pub(crate) unmasking: Option<Unmasking>,
-    pub(crate) check: CheckKey,
-    /// Differs between sealings that differ in anything.
-    pub(crate) sealing: Key,
-    pub(crate) noise: NoiseReport,
-    /// What `a`, the check scalars and the secrets of hidden rows are drawn from: all that is stored of them.
-    pub(crate) a_seed: Key,
-    pub(crate) check_key: Key,
-    pub(crate) row_keys: Vec<Option<Key>>,
-}
-
-impl std::fmt::Debug for LayerKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("LayerKey").field("id", &self.id).field("rows", &self.rows()).finish_non_exhaustive()
-    }
-}
-
-impl LayerKey {
-    /// The parameter set.
-    pub fn parameters(&self) -> &Parameters {
-        &self.parameters
-    }
-
-    /// The form of answers.
-    pub fn form(&self) -> &Arc<AnswerForm> {
-        &self.form
-    }
-
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
-        self.row_keys.len()
-    }
-
-    /// Ring elements per request.
-    pub fn tiles(&self) -> usize {
-        self.vectors.tiles()
-    }
-
-    /// Blocks of equally many rows and tiles: a row meets the tiles of its block only.
-    pub fn blocks(&self) -> usize {
-        self.blocks
-    }
-
-    /// Tiles of every block.
-    pub(crate) fn block_tiles(&self) -> usize {
-        self.vectors.width()
-    }
-
-    /// Rows of every block.
-    pub(crate) fn block_rows(&self) -> usize {
-        self.row_keys.len() / self.blocks
-    }
-
-    /// Noise bound and room, computed exactly from the rows that were drawn.
-    pub fn noise(&self) -> NoiseReport {
-        self.noise
-    }
-
-    /// Bytes that the hints take in memory: none if they come with every answer.
-    pub fn hint_bytes(&self) -> usize {
-        self.unmasking.as_ref().map_or(0, Unmasking::hint_bytes)
-    }
-
-    /// Whether it can [ask for](LayerKey::ask_for) answers of this kind.
-    ///
-    /// # Errors
-    /// [`MaskError::Shape`] for a kind without a second component if there are no hints.
-    pub fn may_ask_for(&self, kind: AnswerKind) -> Result<(), MaskError> {
-        match kind.second_component || self.unmasking.is_some() {
-            true => Ok(()),
-            false => Err(MaskError::Shape { what: "hints of rows", expected: self.rows(), got: 0 }),
-        }
-    }
-
-    /// Asks for answers of another kind from now on. With a second component the hints are forgotten.
-    ///
-    /// # Errors
-    /// [`MaskError::Shape`] for a kind without a second component if there are no hints: nothing changes then.
-    pub fn ask_for(&mut self, kind: AnswerKind) -> Result<(), MaskError> {
-        self.may_ask_for(kind)?;
-        if kind.second_component {
-            self.unmasking = None;
-        }
-        self.form = Arc::new(self.form.with_kind(kind));
-        Ok(())
-    }
 }
 
 /// One row while it is being sealed.
@@ -190,29 +41,17 @@ struct SealedWork {
 /// What every derivation of one layer shares: everything but the rows' content that enters `W~`.
 struct Scope<'a> {
     parameters: &'a Parameters,
-    /// One encoding of ring, model, layer, shape of the matrix and wanted coefficients. Rows sealed with one entropy under
-    /// different ones have nothing in common: the difference of two that shared a secret and not their `a` would be
-    /// `(a2 - a1)*s'` without noise, and give `s'` away.
+    /// One encoding of ring, model, layer, shape of the matrix and wanted coefficients. Rows sealed
+    /// with one entropy under different ones have nothing in common: the difference of two that
+    /// shared a secret and not their `a` would be `(a2 - a1)*s'` without noise, and give `s'` away.
     layer: Vec<u8>,
     entropy: &'a SealEntropy,
-}
-
-/// Numbers of rows, blocks and tiles of a matrix. It is block-diagonal: equally many rows for each block (1 for a dense one), one block after
-/// the other, and every row holds the tiles of its block.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MatrixShape {
-    /// Of all blocks together.
-    pub rows: usize,
-    /// Blocks with tiles of their own.
-    pub blocks: usize,
-    /// Tiles of every block.
-    pub tiles: usize,
 }
 
 impl<'a> Scope<'a> {
     fn new(
         parameters: &'a Parameters,
-        id: LayerId,
+        id: OperatorId,
         shape: MatrixShape,
         wanted: &Wanted,
         entropy: &'a SealEntropy,
@@ -222,9 +61,9 @@ impl<'a> Scope<'a> {
         w.u64(identity.len() as u64);
         w.raw(&identity);
         w.raw(&id.model);
-        w.u32(id.layer);
+        w.u32(id.operator);
         [shape.rows, shape.blocks, shape.tiles].into_iter().for_each(|n| w.u64(n as u64));
-        wanted.encode(&mut w);
+        wanted.pattern().encode(&mut w);
         Self { parameters, layer: w.finish(), entropy }
     }
 
@@ -236,7 +75,8 @@ impl<'a> Scope<'a> {
     }
 }
 
-/// A matrix to be sealed. Rows are asked for when they are needed, twice each: all of them need not be in memory together.
+/// A matrix to be sealed. Rows are asked for when they are needed, twice each: all of them need not
+/// be in memory together.
 pub struct PlainMatrix<'a> {
     /// Its shape.
     pub shape: MatrixShape,
@@ -270,37 +110,20 @@ pub fn rows_together(ring: &Ring, tiles: usize, rows: usize) -> usize {
     (ROWS_AT_ONCE / row).max(rayon::current_num_threads()).min(rows)
 }
 
-/// The public part of a sealed layer that is known before its rows.
-#[derive(Debug, Clone)]
-pub struct SealedHead {
-    /// Model and position.
-    pub id: LayerId,
-    /// The ring (the plaintext modulus in it is not sent to the server).
-    pub parameters: Parameters,
-    /// Coefficients that the client asks for.
-    pub wanted: Wanted,
-    /// Shape of the matrix.
-    pub shape: MatrixShape,
-    /// Seed of the public vector `a`: see [`expand_public`].
-    pub a_seed: [u8; 32],
-}
-
 /// What sealing one layer needs to know beside its rows.
 #[derive(Debug, Clone, Copy)]
-pub struct LayerSetting<'a> {
+pub struct OperatorSetting<'a> {
     /// The ring.
     pub parameters: &'a Parameters,
     /// Model and position.
-    pub id: LayerId,
+    pub id: OperatorId,
     /// Coefficients that the client is going to ask for.
     pub wanted: &'a Wanted,
     /// The largest absolute value that a request may hold.
     pub input_bound: i64,
-    /// What the client is going to ask for.
-    pub kind: AnswerKind,
 }
 
-impl LayerSetting<'_> {
+impl OperatorSetting<'_> {
     fn scope<'e>(&'e self, shape: MatrixShape, entropy: &'e SealEntropy) -> Scope<'e> {
         Scope::new(self.parameters, self.id, shape, self.wanted, entropy)
     }
@@ -308,7 +131,8 @@ impl LayerSetting<'_> {
     /// The public part of the layer, before any row is sealed.
     ///
     /// # Errors
-    /// [`MaskError::Shape`] for a matrix without rows, tiles or equal blocks, or with rows that are too long.
+    /// [`MaskError::Shape`] for a matrix without rows, tiles or equal blocks, or with rows that are
+    /// too long.
     pub fn head(&self, shape: MatrixShape, entropy: &SealEntropy) -> Result<SealedHead, MaskError> {
         let MatrixShape { rows, blocks, tiles } = shape;
         if tiles == 0 || rows == 0 {
@@ -318,7 +142,7 @@ impl LayerSetting<'_> {
             return Err(MaskError::Shape { what: "rows of equal blocks", expected: blocks, got: rows });
         }
         if tiles > MAX_LAZY_PRODUCTS {
-            // The server's kernel could not add them up.
+            // The server's backend could not add them up.
             return Err(MaskError::Shape { what: "tiles of a row", expected: MAX_LAZY_PRODUCTS, got: tiles });
         }
         Ok(SealedHead {
@@ -334,26 +158,26 @@ impl LayerSetting<'_> {
 
 /// Seals a layer row by row; `emit` gets the sealed rows in order, some at a time.
 ///
-/// One entropy gives a row the same sealed bytes as long as everything that enters them is the same: the row and its plan, its
-/// index, the numbers of rows, blocks and tiles, the wanted coefficients, the parameters, model and layer. Any change of any of
-/// these draws a new secret, new errors, and (but for the row itself) a new public vector (condition 1). Within a block nothing is
-/// skipped: what the server sees of a hidden row follows from the layer's shape.
+/// One entropy gives a row the same sealed bytes as long as everything that enters them is the
+/// same: the row and its plan, its index, the numbers of rows, blocks and tiles, the wanted
+/// coefficients, the parameters, model and layer. Any change of any of these draws a new secret,
+/// new errors, and (but for the row itself) a new public vector (condition 1). Within a block
+/// nothing is skipped: what the server sees of a hidden row follows from the layer's shape.
 ///
 /// The caller's layout answers for `t`: every wanted sum of products must lie in `[-t/2, t/2)`.
 ///
 /// # Errors
-/// [`MaskError::Shape`] if rows have another number of tiles, or their indices do not rise or leave the ring;
-/// [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a bound below zero or above 2^31 - 1; [`MaskError::Entropy`]; those of `emit`.
+/// [`MaskError::Shape`] if rows have another number of tiles, or their indices do not rise or leave
+/// the ring; [`MaskError::SmallPrime`]; [`MaskError::InputRange`] for a bound below zero or above
+/// 2^31 - 1; [`MaskError::Entropy`]; those of `emit`.
 pub fn seal_matrix<E: From<MaskError>>(
-    setting: LayerSetting<'_>,
+    setting: OperatorSetting<'_>,
     matrix: &PlainMatrix<'_>,
     keep: KeepHints,
     entropy: &SealEntropy,
     mut emit: impl FnMut(Vec<SealedRow>) -> Result<(), E>,
-) -> Result<LayerKey, E> {
-    let LayerSetting { parameters, id, wanted, input_bound, kind } = setting;
-    // Hints that come with every answer are not kept.
-    let keep = if kind.second_component { KeepHints::No } else { keep };
+) -> Result<OperatorKey, E> {
+    let OperatorSetting { parameters, id, wanted, input_bound } = setting;
     let SealedHead { a_seed, shape, .. } = setting.head(matrix.shape, entropy)?;
     let (ring, MatrixShape { rows, blocks, tiles }) = (parameters.ring(), shape);
     parameters.fit_for_checking()?;
@@ -412,10 +236,10 @@ pub fn seal_matrix<E: From<MaskError>>(
     }
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
     let (vectors, check) = vectors_and_check(ring, tiles, (&a, vectors.vectors()), alphas)?;
-    Ok(LayerKey {
+    Ok(OperatorKey {
         id,
         parameters: parameters.clone(),
-        form: Arc::new(AnswerForm::new(wanted.clone(), limbs).with_kind(kind)),
+        form: Arc::new(AnswerForm::new(wanted.clone(), limbs)),
         input_bound,
         vectors,
         blocks,
@@ -435,16 +259,16 @@ pub fn seal_matrix<E: From<MaskError>>(
 /// As [`seal_matrix`].
 pub fn seal(
     parameters: &Parameters,
-    id: LayerId,
+    id: OperatorId,
     rows: &[PlainRow<'_>],
     blocks: usize,
     wanted: &Wanted,
     input_bound: i64,
     entropy: &SealEntropy,
-) -> Result<(SealedLayer, LayerKey), MaskError> {
+) -> Result<(SealedOperator, OperatorKey), MaskError> {
     let tiles = rows.first().map_or(0, |r| r.tiles.len());
     let shape = MatrixShape { rows: rows.len(), blocks, tiles };
-    let setting = LayerSetting { parameters, id, wanted, input_bound, kind: AnswerKind::default() };
+    let setting = OperatorSetting { parameters, id, wanted, input_bound };
     let head = setting.head(shape, entropy)?;
     let open: Vec<bool> = rows.iter().map(|row| row.open).collect();
     let matrix = PlainMatrix { shape, open: &open, row: &|o| rows[o].tiles.to_vec() };
@@ -454,7 +278,7 @@ pub fn seal(
         Ok(())
     })?;
     let SealedHead { id, parameters, wanted, a_seed, .. } = head;
-    Ok((SealedLayer { id, parameters, wanted, tiles, blocks, a_seed, rows: sealed }, key))
+    Ok((SealedOperator { id, parameters, wanted, tiles, blocks, a_seed, rows: sealed }, key))
 }
 
 /// Whether a row has the layer's tiles, with indices that rise and stay in the ring.
@@ -469,57 +293,6 @@ fn check_row(row: &[Tile], tiles: usize, degree: usize) -> Result<(), MaskError>
         Some(&(index, _)) => Err(MaskError::Shape { what: "coefficient index", expected: degree, got: index as usize }),
         None => Ok(()),
     }
-}
-
-/// The vectors of a layer whose blocks have so many tiles as masking reads them, and the check that belongs to them.
-///
-/// # Errors
-/// [`MaskError::Ring`] if there is no memory for them.
-pub(crate) fn vectors_and_check(
-    ring: &Ring,
-    width: usize,
-    (a, u): (&[Poly<Ntt>], [&[Poly<Ntt>]; SCALARS]),
-    alphas: [Vec<Vec<u64>>; SCALARS],
-) -> Result<(MaskVectors, CheckKey), MaskError> {
-    Ok((MaskVectors::new(ring, width, a, u)?, CheckKey::new(ring, alphas, u, a)))
-}
-
-/// Inputs are digested as 32-bit numbers at most.
-///
-/// # Errors
-/// [`MaskError::InputRange`] for a bound that these do not reach, or a negative one.
-pub(crate) fn check_bound(input_bound: i64) -> Result<(), MaskError> {
-    if (0..=i64::from(i32::MAX)).contains(&input_bound) {
-        Ok(())
-    } else {
-        Err(MaskError::InputRange { bound: input_bound })
-    }
-}
-
-/// Some elements of the public vector `a` of a layer, one uniform element per tile, from its seed.
-pub fn expand_public(ring: &Ring, seed: &[u8; 32], tiles: Range<usize>) -> Vec<Poly<Ntt>> {
-    let element = |i: u64| ring.uniform(&mut stream(&derive_key("jali 1 expand a", &[seed, &i.to_le_bytes()])));
-    tiles.into_par_iter().map(|i| element(i as u64)).collect()
-}
-
-/// The secret of a hidden row, from its key.
-pub(crate) fn row_secret(ring: &Ring, key: &Key) -> Zeroizing<Poly<Ntt>> {
-    let mut s = Zeroizing::new(vec![0; ring.degree()]);
-    sample::ternary(ring.kernel(), &mut stream(key), &mut s);
-    Zeroizing::new(ring.forward(ring.lift(&s, 1)))
-}
-
-/// The secret scalars of the check, `[scalar][limb][row]`, from their key.
-pub(crate) fn check_scalars(ring: &Ring, key: &Key, rows: usize) -> [Vec<Vec<u64>>; SCALARS] {
-    let mut stream = stream(key);
-    [(); SCALARS].map(|()| {
-        let per_limb = ring.moduli().iter().map(|m| {
-            let mut alpha = vec![0; rows];
-            sample::uniform_mod(&mut stream, m, &mut alpha);
-            alpha
-        });
-        per_limb.collect()
-    })
 }
 
 /// A row and its plan, digested for key derivation: different for different rows.
@@ -565,7 +338,7 @@ fn seal_row(
         .zip(a)
         .map(|(tile, a)| {
             if secret.is_some() {
-                sample::centred_binomial(ring.kernel(), &mut errors, &mut v);
+                sample::centred_binomial(ring.backend(), &mut errors, &mut v);
                 norms.error_l1 += v.iter().map(|e| u128::from(e.unsigned_abs())).sum::<u128>();
                 v.iter_mut().for_each(|e| *e *= t);
             } else {

@@ -1,9 +1,10 @@
-//! The whole masked product on random matrices, and every way a server or a careless change could break it.
+//! The whole masked product on random matrices, and every way a server or a careless change could
+//! break it.
 
 use std::sync::Arc;
 
 use jali_ring::sample::{derive_key, stream};
-use jali_ring::{Coefficient, Ntt, Poly, Ring, Workspace};
+use jali_ring::{Coefficient, Ntt, Poly, Ring, Steps, WantedPattern, Workspace};
 use proptest::prelude::*;
 use rand_core::Rng;
 use zeroize::Zeroizing;
@@ -17,8 +18,8 @@ const BOUND: i64 = 255;
 /// A matrix, its seal, and the oracle.
 struct Fixture {
     rows: Vec<(Vec<Tile>, bool)>,
-    layer: SealedLayer,
-    key: LayerKey,
+    layer: SealedOperator,
+    key: OperatorKey,
 }
 
 fn random_rows(ring_degree: usize, tiles: usize, open: &[bool], rng: &mut impl Rng) -> Vec<(Vec<Tile>, bool)> {
@@ -40,16 +41,21 @@ fn random_rows(ring_degree: usize, tiles: usize, open: &[bool], rng: &mut impl R
         .collect()
 }
 
+/// A pattern of (count, stride), outermost first.
+fn pattern(start: usize, steps: [(usize, usize); 3]) -> WantedPattern {
+    WantedPattern { start, steps: steps.map(|(count, stride)| Steps { count, stride }) }
+}
+
 fn seal_rows(
     parameters: &Parameters,
     rows: &[(Vec<Tile>, bool)],
     blocks: usize,
     layer: u32,
     entropy: &SealEntropy,
-) -> (SealedLayer, LayerKey) {
-    let wanted = Wanted::new(parameters.ring().degree(), 70, [(3, 100), (5, 10), (7, 1)]).unwrap();
+) -> (SealedOperator, OperatorKey) {
+    let wanted = pattern(70, [(3, 100), (5, 10), (7, 1)]).expand(parameters.ring().degree()).unwrap();
     let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
-    let id = LayerId { model: entropy.model_id(), layer };
+    let id = OperatorId { model: entropy.model_id(), operator: layer };
     seal(parameters, id, &plain, blocks, &wanted, BOUND, entropy).unwrap()
 }
 
@@ -93,7 +99,7 @@ impl Fixture {
         (0..self.key.tiles()).map(|_| (0..self.ring().degree()).map(|_| value()).collect()).collect()
     }
 
-    /// The server's product, computed without any kernel.
+    /// The server's product, computed without any backend.
     fn answer(&self, rows: &[Poly<Coefficient>]) -> Answer {
         // A row that is missing or too many changes the form.
         let limbs = (0..rows.len()).map(|row| *self.key.form.limbs().get(row).unwrap_or(&1)).collect();
@@ -124,20 +130,9 @@ impl Fixture {
         self.layer.rows.iter().enumerate().map(hint).collect()
     }
 
-    /// An answer of another kind from rows in the NTT domain.
-    fn answer_of(&self, key: &LayerKey, rows: &[Poly<Ntt>]) -> Answer {
-        let form = key.form();
-        let residues = rows.iter().enumerate().flat_map(|(row, p)| {
-            let of = |limb: usize| match form.kind().whole_rows {
-                true => p.limb(limb).to_vec(),
-                false => {
-                    let p = self.ring().inverse(p.clone());
-                    form.wanted().indices().iter().map(|&k| p.limb(limb)[k as usize]).collect()
-                }
-            };
-            (0..form.limbs()[row]).flat_map(of).collect::<Vec<u64>>()
-        });
-        Answer::new(self.ring(), form, residues.collect()).unwrap()
+    /// An answer from rows in the NTT domain.
+    fn answer_of(&self, rows: &[Poly<Ntt>]) -> Answer {
+        self.answer(&rows.iter().map(|row| self.ring().inverse(row.clone())).collect::<Vec<_>>())
     }
 
     fn serve(&self, x: &[Poly<Ntt>]) -> Vec<Poly<Coefficient>> {
@@ -210,7 +205,8 @@ fn dense(tile: &Tile, n: usize) -> Vec<i64> {
     out
 }
 
-/// Whether an element has only small coefficients, as the difference of two samples under one secret has.
+/// Whether an element has only small coefficients, as the difference of two samples under one
+/// secret has.
 fn is_small(ring: &Ring, difference: Poly<Ntt>) -> bool {
     let d = ring.inverse(difference);
     let q_half = (ring.log2_q() - 1.0).exp2();
@@ -220,8 +216,9 @@ fn is_small(ring: &Ring, difference: Poly<Ntt>) -> bool {
     largest < q_half / 1024.0
 }
 
-/// `t` times the error of every tile of a hidden row, modulo the first prime: what is left without secret and message.
-fn row_errors(layer: &SealedLayer, key: &LayerKey, row: usize, plain: &[Tile]) -> Vec<Vec<u64>> {
+/// `t` times the error of every tile of a hidden row, modulo the first prime: what is left without
+/// secret and message.
+fn row_errors(layer: &SealedOperator, key: &OperatorKey, row: usize, plain: &[Tile]) -> Vec<Vec<u64>> {
     let ring = layer.parameters.ring();
     let SealedRow::Hidden(sealed) = &layer.rows[row] else { panic!("row {row} is open") };
     let error = |((w, a), tile): ((&Poly<Ntt>, &Poly<Ntt>), &Tile)| {
@@ -238,19 +235,19 @@ fn pack(ring: &Ring, rows: &[Poly<Ntt>]) -> Vec<u8> {
     let mut w = jali_ring::wire::Writer::new();
     for row in rows {
         let moduli = ring.moduli()[..row.limbs()].iter().enumerate();
-        moduli.for_each(|(l, m)| w.residues(ring.kernel(), m, row.limb(l)));
+        moduli.for_each(|(l, m)| w.residues(ring.backend(), m, row.limb(l)));
     }
     w.finish()
 }
 
 /// `a`.
-fn public(key: &LayerKey) -> Vec<Poly<Ntt>> {
+fn public(key: &OperatorKey) -> Vec<Poly<Ntt>> {
     expand_public(key.parameters.ring(), &key.a_seed, 0..key.tiles())
 }
 
 /// `s'` of a hidden row.
-fn secret(key: &LayerKey, row: usize) -> Poly<Ntt> {
-    (*crate::seal::row_secret(key.parameters.ring(), key.row_keys[row].as_ref().unwrap())).clone()
+fn secret(key: &OperatorKey, row: usize) -> Poly<Ntt> {
+    (*crate::derive::row_secret(key.parameters.ring(), key.row_keys[row].as_ref().unwrap())).clone()
 }
 
 fn subtract(ring: &Ring, a: &Poly<Ntt>, b: &Poly<Ntt>) -> Poly<Ntt> {
@@ -277,15 +274,6 @@ proptest! {
         let (masked, pending) = fixture.mask(&x, seed);
         let answer = fixture.answer(&fixture.serve(&masked));
         prop_assert_eq!(pending.finish(Some(answer)).unwrap(), fixture.expected(&x));
-        // The same with secrets drawn ahead.
-        let prepared = fixture.key.prepare(RequestEntropy::fixed([seed; 32]), context(1)).unwrap();
-        let (masked, pending) = fixture.key.mask_prepared(&x, prepared).unwrap();
-        let rows = fixture.serve(&masked);
-        prop_assert_eq!(pending.finish(Some(fixture.answer(&rows))).unwrap(), fixture.expected(&x));
-        // And the check is as strict there.
-        let prepared = fixture.key.prepare(RequestEntropy::fixed([seed; 32]), context(2)).unwrap();
-        let (_, pending) = fixture.key.mask_prepared(&x, prepared).unwrap();
-        prop_assert_eq!(pending.finish(Some(fixture.answer(&rows))).unwrap_err(), MaskError::AnswerRejected);
     }
 }
 
@@ -315,93 +303,73 @@ fn a_batch_is_finished_as_its_images_are() {
             inputs.iter().enumerate().map(one).collect()
         };
         let want: Vec<_> = inputs.iter().map(|x| fixture.expected(x)).collect();
-        assert_eq!(fixture.key.finish_batch(batch(), None, &workspace).unwrap(), want);
-        assert_eq!(fixture.key.finish_batch(vec![], None, &workspace).unwrap(), Vec::<Vec<i64>>::new());
+        assert_eq!(fixture.key.finish_batch(batch(), &workspace).unwrap(), want);
+        assert_eq!(fixture.key.finish_batch(vec![], &workspace).unwrap(), Vec::<Vec<i64>>::new());
         // Answers of two images mixed up, and one missing: nothing is unmasked.
         let mut mixed = batch();
         let first = mixed[0].1.take();
         mixed[0].1 = mixed[3].1.take();
         mixed[3].1 = first;
-        assert_eq!(fixture.key.finish_batch(mixed, None, &workspace), Err(MaskError::AnswerRejected));
+        assert_eq!(fixture.key.finish_batch(mixed, &workspace), Err(MaskError::AnswerRejected));
         let mut missing = batch();
         missing[4].1 = None;
-        assert_eq!(fixture.key.finish_batch(missing, None, &workspace), Err(MaskError::AnswerRejected));
+        assert_eq!(fixture.key.finish_batch(missing, &workspace), Err(MaskError::AnswerRejected));
         let other = Fixture::mixed(2, &open, 3);
-        assert!(matches!(other.key.finish_batch(batch(), None, &workspace), Err(MaskError::Shape { .. })));
+        assert!(matches!(other.key.finish_batch(batch(), &workspace), Err(MaskError::Shape { .. })));
     }
 }
 
-/// Alters rows, image by image, or the second component if there is one.
-type Lie<'a> = &'a dyn Fn(&mut [Vec<Poly<Ntt>>], &mut Option<Vec<Poly<Ntt>>>);
+/// Alters the rows of a batch, image by image.
+type Lie<'a> = &'a dyn Fn(&mut [Vec<Poly<Ntt>>]);
 
 #[test]
-fn answers_of_every_kind_are_exact_and_checked() {
+fn batches_are_exact_and_checked_image_by_image() {
     let open = [false, true, false];
-    for mut fixture in
+    for fixture in
         [Fixture::mixed(2, &open, 2), Fixture::blocks(2, &open, 3, 2), Fixture::new(4096, &[33, 33], 3, &open, 4)]
     {
-        let hints = fixture.hints();
         let inputs: Vec<_> = (0..3).map(|seed| fixture.input(seed)).collect();
         let want: Vec<_> = inputs.iter().map(|x| fixture.expected(x)).collect();
-        for kind in AnswerKind::ALL {
-            fixture.key.ask_for(kind).unwrap();
-            assert_eq!(fixture.key.hint_bytes() == 0, kind.second_component);
-            let workspace = Zeroizing::new(Workspace::default());
-            // What the server says is altered by `lie`, in rows or hints.
-            let finish = |lie: Lie<'_>| {
-                let (masked, pending): (Vec<_>, Vec<_>) =
-                    inputs.iter().enumerate().map(|(i, x)| fixture.mask(x, 10 + i as u8)).unzip();
-                let mut rows: Vec<_> = masked.iter().map(|x| fixture.products(x)).collect();
-                let mut second = kind.second_component.then(|| hints.clone());
-                lie(&mut rows, &mut second);
-                let answers = rows.iter().map(|rows| Some(fixture.answer_of(&fixture.key, rows)));
-                let packed = second.map(|rows| pack(fixture.ring(), &rows));
-                fixture.key.finish_batch(pending.into_iter().zip(answers).collect(), packed.as_deref(), &workspace)
-            };
-            assert_eq!(finish(&|_, _| {}).as_ref(), Ok(&want), "{kind:?}");
-            let ring = fixture.ring();
-            for row in 0..open.len() {
-                for limb in 0..fixture.key.form().limbs()[row] {
-                    // One value in the NTT domain is all coefficients together.
-                    let add = |p: &mut Poly<Ntt>| {
-                        let v = &mut p.limb_mut(limb)[1000 + row];
-                        *v = ring.moduli()[limb].add(*v, 1);
-                    };
-                    assert_eq!(finish(&|rows, _| add(&mut rows[1][row])), Err(MaskError::AnswerRejected), "{kind:?}");
-                    if kind.second_component {
-                        let lie = finish(&|_, second| add(&mut second.as_mut().unwrap()[row]));
-                        assert_eq!(lie, Err(MaskError::AnswerRejected), "{kind:?}");
-                    }
-                }
-            }
-            assert_eq!(finish(&|rows, _| rows[2].swap(0, 2)), Err(MaskError::AnswerRejected));
-            if kind.second_component {
-                assert_eq!(finish(&|_, second| *second = None), Err(MaskError::AnswerRejected));
-                assert_eq!(finish(&|_, second| second.as_mut().unwrap().truncate(2)), Err(MaskError::AnswerRejected));
-            }
-            // An answer of another kind is none.
-            let x = fixture.input(1);
-            let (_, pending) = fixture.mask(&x, 1);
-            let other = AnswerKind { whole_rows: !kind.whole_rows, ..kind };
-            let form = Arc::new(fixture.key.form().with_kind(other));
-            let foreign = Answer::new(ring, &form, vec![0; form.residues()]).unwrap();
-            let second = kind.second_component.then(|| pack(ring, &hints));
-            let batch = vec![(pending, Some(foreign))];
-            assert_eq!(fixture.key.finish_batch(batch, second.as_deref(), &workspace), Err(MaskError::AnswerRejected));
-            if kind.second_component {
-                let (_, pending) = fixture.mask(&x, 2);
-                assert!(
-                    matches!(pending.finish(None), Err(MaskError::Shape { .. })),
-                    "it has no room for a second one"
-                );
+        let workspace = Zeroizing::new(Workspace::default());
+        // What the server says is altered by `lie`.
+        let finish = |lie: Lie<'_>| {
+            let (masked, pending): (Vec<_>, Vec<_>) =
+                inputs.iter().enumerate().map(|(i, x)| fixture.mask(x, 10 + i as u8)).unzip();
+            let mut rows: Vec<_> = masked.iter().map(|x| fixture.products(x)).collect();
+            lie(&mut rows);
+            let answers = rows.iter().map(|rows| Some(fixture.answer_of(rows)));
+            fixture.key.finish_batch(pending.into_iter().zip(answers).collect(), &workspace)
+        };
+        assert_eq!(finish(&|_| {}).as_ref(), Ok(&want));
+        let ring = fixture.ring();
+        for row in 0..open.len() {
+            for limb in 0..fixture.key.form().limbs()[row] {
+                // One value in the NTT domain is all coefficients together.
+                let add = |p: &mut Poly<Ntt>| {
+                    let v = &mut p.limb_mut(limb)[1000 + row];
+                    *v = ring.moduli()[limb].add(*v, 1);
+                };
+                assert_eq!(finish(&|rows| add(&mut rows[1][row])), Err(MaskError::AnswerRejected));
             }
         }
-        // Hints that were given up do not come back by themselves.
-        let none = fixture.key.ask_for(AnswerKind::default());
-        assert!(matches!(none, Err(MaskError::Shape { what: "hints of rows", .. })), "{none:?}");
+        assert_eq!(finish(&|rows| rows[2].swap(0, 2)), Err(MaskError::AnswerRejected));
     }
-    assert!((4..=255).all(|byte| AnswerKind::from_byte(byte).is_none()));
-    assert!(AnswerKind::ALL.iter().all(|kind| AnswerKind::from_byte(kind.byte()) == Some(*kind)));
+}
+
+#[test]
+fn a_key_that_is_to_be_stored_unmasks_nothing() {
+    let fixture = Fixture::new(4096, &[33, 33], 1, &[false], 7);
+    let x = fixture.input(1);
+    let (parameters, entropy) = (parameters(4096, &[33, 33], 22), SealEntropy::fixed([8; 32]));
+    let wanted = pattern(0, [(1, 1), (1, 1), (4, 1)]).expand(4096).unwrap();
+    let id = OperatorId { model: entropy.model_id(), operator: 0 };
+    let setting = OperatorSetting { parameters: &parameters, id, wanted: &wanted, input_bound: BOUND };
+    let shape = MatrixShape { rows: 1, blocks: 1, tiles: 1 };
+    let matrix = PlainMatrix { shape, open: &[false], row: &|_| vec![vec![(0, 3)]] };
+    let key = seal_matrix(setting, &matrix, KeepHints::No, &entropy, |_| Ok::<_, MaskError>(())).unwrap();
+    assert_eq!(key.hint_bytes(), 0);
+    let (_, pending) = key.mask(&x, RequestEntropy::fixed([1; 32]), context(0)).unwrap();
+    assert_eq!(pending.finish(None), Err(MaskError::NoHints));
 }
 
 #[test]
@@ -500,7 +468,7 @@ fn request_secrets_are_never_reused() {
         let (mut masked, pending) = fixture.key.mask(x, RequestEntropy::fixed([entropy; 32]), context).unwrap();
         let masked = masked.remove(0);
         let mut noisy = masked.clone();
-        ring.mul_add(&mut noisy, &public(&fixture.key)[0], &pending.s);
+        ring.mul_add(&mut noisy, &public(&fixture.key)[0], &pending.secrets.s);
         (masked, ring.inverse(subtract(ring, &noisy, &ring.forward(ring.lift(&x[0], BOUND)))))
     };
     let (base, errors) = mask(&x, 1, 0, 0);
@@ -515,45 +483,10 @@ fn request_secrets_are_never_reused() {
         assert!(!is_small(ring, subtract(ring, &base, &masked.0)), "{what}: same secret");
         assert_ne!(errors, masked.1, "{what}: same errors");
     }
-    // At the public edge the operating system provides the randomness: two requests for one image differ.
+    // At the public edge the operating system provides the randomness: two requests for one image
+    // differ.
     let fresh = || fixture.key.mask(&x, RequestEntropy::from_os().unwrap(), context(0)).unwrap().0.remove(0);
     assert!(!is_small(fixture.ring(), subtract(fixture.ring(), &fresh(), &fresh())));
-}
-
-#[test]
-fn prepared_secrets_are_never_reused_and_belong_to_their_layer() {
-    let fixture = Fixture::new(4096, &[33, 33], 1, &[false], 7);
-    let (ring, x) = (fixture.ring(), fixture.input(1));
-    let mask = |entropy: u8, counter: u64, image: u64| {
-        let context = RequestContext { counter, image };
-        let prepared = fixture.key.prepare(RequestEntropy::fixed([entropy; 32]), context).unwrap();
-        fixture.key.mask_prepared(&x, prepared).unwrap().0.remove(0)
-    };
-    let base = mask(1, 0, 0);
-    assert!(is_small(ring, subtract(ring, &base, &mask(1, 0, 0))), "the test can see reuse");
-    let unprepared = fixture.mask(&x, 1).0.remove(0);
-    let others = [("randomness", mask(2, 0, 0)), ("counter", mask(1, 1, 0)), ("image", mask(1, 0, 1))];
-    for (what, other) in others.into_iter().chain([("not prepared", unprepared)]) {
-        assert!(!is_small(ring, subtract(ring, &base, &other)), "{what}: same secret");
-    }
-    let other = Fixture::new(4096, &[33, 33], 1, &[false], 8);
-    let prepared = other.key.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap();
-    assert!(matches!(fixture.key.mask_prepared(&x, prepared), Err(MaskError::Shape { .. })));
-    let twice =
-        LayerKey::prepare_all(&[(&fixture.key, 1), (&fixture.key, 1)], RequestEntropy::fixed([1; 32]), context(0));
-    assert!(twice.is_err(), "one layer, one entropy: the same secrets twice");
-    // Sealed again with the same entropy and one weight changed: the old hints belong to the old rows.
-    let (parameters, entropy) = (parameters(4096, &[33, 33], 22), SealEntropy::fixed([8; 32]));
-    let wanted = Wanted::new(4096, 0, [(1, 1), (1, 1), (4, 1)]).unwrap();
-    let id = LayerId { model: entropy.model_id(), layer: 0 };
-    let sealed = |weight: i32| {
-        let tiles = [vec![(0, weight)]];
-        seal(&parameters, id, &[PlainRow { tiles: &tiles, open: false }], 1, &wanted, BOUND, &entropy).unwrap().1
-    };
-    let (old, new) = (sealed(1), sealed(2));
-    let stale = old.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap();
-    assert!(matches!(new.mask_prepared(&x, stale), Err(MaskError::Shape { .. })));
-    assert!(sealed(1).mask_prepared(&x, old.prepare(RequestEntropy::fixed([1; 32]), context(0)).unwrap()).is_ok());
 }
 
 #[test]
@@ -566,7 +499,7 @@ fn masked_tiles_of_one_request_have_different_errors() {
     let errors: Vec<Vec<u64>> = (0..2)
         .map(|i| {
             let mut v = masked[i].clone();
-            ring.mul_add(&mut v, &public(&fixture.key)[i], &pending.s);
+            ring.mul_add(&mut v, &public(&fixture.key)[i], &pending.secrets.s);
             ring.inverse(v).limb(0).to_vec()
         })
         .collect();
@@ -686,7 +619,7 @@ fn unfit_inputs_and_rows_are_errors() {
     x[1][7] = -BOUND;
     assert!(fixture.key.mask(&x, RequestEntropy::fixed([1; 32]), context(0)).is_ok());
 
-    let id = LayerId { model: [0; 16], layer: 0 };
+    let id = OperatorId { model: [0; 16], operator: 0 };
     let entropy = SealEntropy::fixed([1; 32]);
     let wanted = &fixture.layer.wanted;
     let try_seal = |tiles: &[&[Tile]]| {
@@ -713,19 +646,12 @@ fn a_stored_key_works_again_and_takes_only_right_hints() {
         key.encode(&mut w);
         let bytes = w.finish();
         assert!(bytes.len() <= key.encoded_len());
-        let read_as = |bytes: &[u8], kind: AnswerKind| {
+        let read = |bytes: &[u8]| {
             let mut r = jali_ring::wire::Reader::new(bytes);
             let wanted = key.form.wanted().clone();
-            let shape = [key.rows(), key.block_tiles(), key.blocks()];
-            UnhintedKey::decode(&mut r, key.id, key.parameters.clone(), (wanted, kind), BOUND, shape)
+            let shape = MatrixShape { rows: key.rows(), blocks: key.blocks(), tiles: key.block_tiles() };
+            UnhintedKey::decode(&mut r, key.id, key.parameters.clone(), wanted, BOUND, shape)
         };
-        let read = |bytes: &[u8]| read_as(bytes, AnswerKind::default());
-        // Without hints only where they come with every answer.
-        assert!(read(&bytes).unwrap().without_hints().is_err());
-        let second = AnswerKind { whole_rows: false, second_component: true };
-        assert_eq!(read_as(&bytes, second).unwrap().without_hints().unwrap().form().kind(), second);
-        let hints = pack(fixture.ring(), &fixture.hints());
-        assert!(read_as(&bytes, second).unwrap().accept(&hints).is_err(), "they would never be used");
         for cut in (0..bytes.len()).step_by(101) {
             assert!(read(&bytes[..cut]).is_err(), "cut to {cut}");
         }

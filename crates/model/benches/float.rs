@@ -1,10 +1,11 @@
-//! Networks in the clear, one thread: `cargo bench -p jali-model`. `scripts/bench-peers --only onnxruntime` runs onnxruntime beside it.
+//! Networks in the clear, one thread: `cargo bench -p jali-model`. `scripts/bench-peers --only
+//! onnxruntime` runs onnxruntime beside it.
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use jali_model::{Tensor, float, onnx};
 
 fn networks(c: &mut Criterion) {
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../jali/bundled");
     let mut files: Vec<String> = ["vgg3", "mnist"].iter().map(|name| format!("{root}/{name}.onnx")).collect();
     // Others, for maintainers.
     files.extend(std::env::var("JALI_BENCH_MODELS").iter().flat_map(|v| v.split(':')).map(str::to_owned));

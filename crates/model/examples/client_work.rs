@@ -1,5 +1,6 @@
-//! One step of the client on values of one kind, so that its instructions can be counted: `scripts/constant-time`.
-//! `client_work list` prints the steps and the kinds; `client_work STEP KIND TIMES` does a step so many times.
+//! One step of the client on values of one kind, so that its instructions can be counted:
+//! `scripts/constant-time`. `client_work list` prints the steps and the kinds; `client_work STEP
+//! KIND TIMES` does a step so many times.
 #![allow(clippy::print_stdout)]
 
 use std::error::Error;

@@ -1,5 +1,5 @@
-//! Prints, for networks that read noise, the cosine between the integers' outputs and the floats' on six images:
-//! `cargo run --release -p jali-model --example quantised -- NET.onnx ...`.
+//! Prints, for networks that read noise, the cosine between the integers' outputs and the floats'
+//! on six images: `cargo run --release -p jali-model --example quantised -- NET.onnx ...`.
 #![allow(clippy::print_stdout)]
 
 use jali_model::{ModelError, QuantConfig, QuantModel, Tensor, float, integer, onnx};

@@ -86,7 +86,8 @@ fn count(n: usize) -> String {
     if n == 1 { "1 node is".into() } else { format!("{n} nodes are") }
 }
 
-/// The same reason once, with the nodes that share it; the first ones, so that a message stays readable.
+/// The same reason once, with the nodes that share it; the first ones, so that a message stays
+/// readable.
 fn list(offences: &[Offence]) -> String {
     const SHOWN: usize = 20;
     let mut kinds: Vec<(&Offence, usize)> = vec![];

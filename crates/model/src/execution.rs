@@ -1,5 +1,5 @@
-//! Walks a graph. Non-linear nodes run here; at every linear node it stops and waits for somebody else's result: the
-//! float reference, the integer reference, or a server.
+//! Walks a graph. Non-linear nodes run here; at every linear node it stops and waits for somebody
+//! else's result: the float reference, the integer reference, or a server.
 
 use crate::graph::Graph;
 use crate::op::Op;
@@ -50,7 +50,8 @@ impl<'g> Execution<'g> {
         Ok(Self { graph, values, uses, next: 0 })
     }
 
-    /// Runs on to the next linear node or to the end. Called again without [`Execution::provide`], it returns the same.
+    /// Runs on to the next linear node or to the end. Called again without [`Execution::provide`],
+    /// it returns the same.
     ///
     /// # Errors
     /// [`ModelError`] if a value is missing (only after an error).

@@ -1,4 +1,5 @@
-//! The network in the clear: windows laid out and multiplied by `ndarray` (`matrixmultiply` underneath), one thread per image.
+//! The network in the clear: windows laid out and multiplied by `ndarray` (`matrixmultiply`
+//! underneath), one thread per image.
 
 use std::cell::RefCell;
 
@@ -10,7 +11,8 @@ use crate::op::{Conv, Gemm, Linear};
 use crate::tensor::Tensor;
 use crate::{ModelError, execution};
 
-/// Numbers of windows that are laid out at a time: what a second-level cache keeps beside weights and sums.
+/// Numbers of windows that are laid out at a time: what a second-level cache keeps beside weights
+/// and sums.
 const TOGETHER: usize = 1 << 17;
 
 thread_local! {
@@ -101,7 +103,8 @@ fn is_pointwise(c: &Conv) -> bool {
     c.kernel == [1, 1] && c.stride == [1, 1] && c.padding == [0; 4]
 }
 
-/// Lays out windows of some output rows at a time and multiplies them. `x`: the input of the group, planes of the size `input`.
+/// Lays out windows of some output rows at a time and multiplies them. `x`: the input of the group,
+/// planes of the size `input`.
 fn by_windows(
     c: &Conv,
     (x, input): (&[f32], [usize; 2]),
@@ -133,7 +136,8 @@ struct Geometry {
     /// Height and width of the input.
     input: [usize; 2],
     columns: usize,
-    /// For every tap along the width: the first output column whose pixel lies inside, and the one after the last.
+    /// For every tap along the width: the first output column whose pixel lies inside, and the one
+    /// after the last.
     inside: Vec<(usize, usize)>,
 }
 
@@ -149,7 +153,8 @@ impl Geometry {
         Self { input, columns, inside: (0..c.kernel[1]).map(inside).collect() }
     }
 
-    /// The inputs of every product, `[channel][kh][kw][position]` of the output rows, zero where the window leaves the plane.
+    /// The inputs of every product, `[channel][kh][kw][position]` of the output rows, zero where
+    /// the window leaves the plane.
     fn lay_out(&self, c: &Conv, x: &[f32], rows: std::ops::Range<usize>, out: &mut [f32]) {
         let [height, width] = self.input;
         if c.stride == [1, 1] && self.columns == width {
@@ -184,7 +189,8 @@ impl Geometry {
 }
 
 impl Geometry {
-    /// As [`Geometry::lay_out`], where an output row is as long as an input row and steps are 1: what a tap meets is the plane itself, moved.
+    /// As [`Geometry::lay_out`], where an output row is as long as an input row and steps are 1:
+    /// what a tap meets is the plane itself, moved.
     fn shift(&self, c: &Conv, x: &[f32], rows: std::ops::Range<usize>, out: &mut [f32]) {
         let [height, width] = self.input;
         let size = rows.len() * width;

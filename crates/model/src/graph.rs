@@ -1,12 +1,13 @@
 //! The graph: nodes in an order in which they can run, with inferred shapes.
 
 use crate::ModelError;
-use crate::first::Trained;
-use crate::infer::{infer, wrong_counts};
 use crate::op::{Linear, Op};
+use crate::shape_inference::{infer, wrong_counts};
 use crate::tensor::elements;
+use crate::training_range::Trained;
 
-/// Most elements of all values of a graph together: bounds what a hostile file can make a run allocate.
+/// Most elements of all values of a graph together: bounds what a hostile file can make a run
+/// allocate.
 const MAX_TOTAL: usize = 1 << 30;
 /// Most dimensions of a value.
 const MAX_RANK: usize = 8;
@@ -47,7 +48,8 @@ impl Graph {
     /// A graph without nodes for images of the given shape.
     ///
     /// # Errors
-    /// [`ModelError::Shape`] unless the shape is `[channels, height, width]`, `[channels, length]` or `[features]`, non-empty and bounded.
+    /// [`ModelError::Shape`] unless the shape is `[channels, height, width]`, `[channels, length]`
+    /// or `[features]`, non-empty and bounded.
     pub fn new(input: Vec<usize>) -> Result<Self, ModelError> {
         let total = elements(&input).filter(|&n| n > 0 && matches!(input.len(), 1..=3));
         let Some(total) = total else {
@@ -102,8 +104,8 @@ impl Graph {
         }
     }
 
-    /// A value of a given shape in place of one that cannot be computed; the graph cannot be run any more. `None` for a shape that is
-    /// empty or too large.
+    /// A value of a given shape in place of one that cannot be computed; the graph cannot be run
+    /// any more. `None` for a shape that is empty or too large.
     pub(crate) fn assume(&mut self, name: &str, shape: Vec<usize>) -> Option<ValueId> {
         let n = elements(&shape).filter(|&n| n > 0 && shape.len() <= MAX_RANK && self.total + n <= MAX_TOTAL)?;
         self.total += n;
@@ -174,7 +176,8 @@ impl Graph {
         })
     }
 
-    /// Keeps what a normalisation that was folded into the node of `value` says about training, if that is the first linear node.
+    /// Keeps what a normalisation that was folded into the node of `value` says about training, if
+    /// that is the first linear node.
     pub(crate) fn set_trained(&mut self, value: ValueId, gamma: &[f32], beta: &[f32]) {
         let first = self.linear_nodes().next();
         if let Some((node, linear)) = first.filter(|&(node, _)| node + 1 == value)
@@ -203,7 +206,8 @@ impl Graph {
         self.output_names = names;
     }
 
-    /// Makes other values the outputs; `false` and no change if there is none or one does not exist.
+    /// Makes other values the outputs; `false` and no change if there is none or one does not
+    /// exist.
     pub(crate) fn set_outputs(&mut self, values: Vec<ValueId>) -> bool {
         let fit = !values.is_empty() && values.len() <= MAX_OUTPUTS && values.iter().all(|&v| v <= self.nodes.len());
         if fit {

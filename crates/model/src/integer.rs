@@ -1,7 +1,8 @@
 //! The integer reference: what an encrypted run must equal at every linear layer, bit for bit.
 //!
-//! It starts from the image and convolves plainly, output by output. It shares no code with the packing or the masked
-//! product; what it shares with the client is the rounding (`quant`) and the non-linear nodes (`nonlinear`).
+//! It starts from the image and convolves plainly, output by output. It shares no code with the
+//! packing or the masked product; what it shares with the client is the rounding (`quant`) and the
+//! non-linear nodes (`nonlinear`).
 
 use crate::op::{Conv, Gemm, Linear};
 use crate::quant::QuantModel;
@@ -36,7 +37,8 @@ pub fn run(model: &QuantModel, image: Tensor) -> Result<Trace, ModelError> {
     Ok(Trace { output, more_outputs: outputs, accumulators })
 }
 
-/// An accumulator: 32 bits where the layer's shape guarantees that they suffice (twice as fast), else 64.
+/// An accumulator: 32 bits where the layer's shape guarantees that they suffice (twice as fast),
+/// else 64.
 trait Accumulator: Copy + Default + Into<i64> + std::ops::AddAssign {
     fn product(w: i32, x: i32) -> Self;
 }

@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`op`] | operators |
-//! | [`graph`], [`infer`] | nodes in order, shapes of their outputs |
+//! | [`graph`], [`shape_inference`] | nodes in order, shapes of their outputs |
 //! | [`onnx`] | ONNX files to graphs, batch norm folded |
 //! | [`execution`] | walks a graph and stops at every linear layer; everybody who runs one uses it |
 //! | [`nonlinear`] | what the client computes in the clear, in f32 |
@@ -16,25 +16,25 @@
 //! No keys, no ring, no randomness in this crate.
 #![forbid(unsafe_code)]
 
+mod branchless;
 pub mod error;
 pub mod execution;
-mod first;
 pub mod float;
 pub mod graph;
-pub mod infer;
 pub mod integer;
+pub mod linear;
 pub mod nonlinear;
 pub mod onnx;
 pub mod op;
 pub mod outline;
 pub mod preprocess;
 pub mod quant;
-mod smooth;
+pub mod shape_inference;
 pub mod tensor;
+mod training_range;
 
 pub use error::{ModelError, Offence};
 pub use execution::{Execution, Step};
-pub use first::FirstActivations;
 pub use graph::{Graph, Node};
 pub use op::{
     Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, ReduceKind, Resample, ResampleAxis, Select,
@@ -44,6 +44,7 @@ pub use outline::Outline;
 pub use preprocess::{Colours, ImageLayout, Preprocess, Resize};
 pub use quant::{QuantConfig, QuantLayer, QuantModel, Scaling};
 pub use tensor::Tensor;
+pub use training_range::FirstActivations;
 
 #[cfg(test)]
 mod tests;

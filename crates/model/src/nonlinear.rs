@@ -1,13 +1,14 @@
 //! What the client computes between linear layers, in f32.
 //!
-//! Exponentials and their like are our own (`smooth`): the same bits on every machine for owner, client and reference, and no branch
-//! on a value. How long a node takes follows from its shape.
+//! Exponentials and their like are our own (`branchless`): the same bits on every machine for
+//! owner, client and reference, and no branch on a value. How long a node takes follows from its
+//! shape.
 
 use crate::ModelError;
+use crate::branchless;
 use crate::graph::Node;
-use crate::infer::{spread, strides, walk};
 use crate::op::{Activation, Arithmetic, Constant, Op, Pool, ReduceKind, Resample, Select};
-use crate::smooth;
+use crate::shape_inference::{spread, strides, walk};
 use crate::tensor::Tensor;
 
 /// Runs a non-linear node.
@@ -72,37 +73,37 @@ pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
         // Not `clamp`, which panics where a file says low > high: ONNX gives `high` then.
         Activation::Clip { low, high } => each(x, |v| v.max(low).min(high)),
         Activation::LeakyRelu { alpha } => each(x, |v| if v < 0.0 { alpha * v } else { v }),
-        Activation::Sigmoid => each(x, smooth::sigmoid),
+        Activation::Sigmoid => each(x, branchless::sigmoid),
         Activation::HardSigmoid { alpha, beta } => each(x, |v| hard(v, alpha, beta)),
         Activation::HardSwish => each(x, |v| v * hard(v, 1.0 / 6.0, 0.5)),
-        Activation::Tanh => each(x, smooth::tanh),
-        Activation::Elu { alpha } => each(x, |v| smooth::elu(v, alpha, 1.0)),
-        Activation::Gelu => each(x, |v| 0.5 * v * (1.0 + smooth::erf(v * FRAC_1_SQRT_2))),
+        Activation::Tanh => each(x, branchless::tanh),
+        Activation::Elu { alpha } => each(x, |v| branchless::elu(v, alpha, 1.0)),
+        Activation::Gelu => each(x, |v| 0.5 * v * (1.0 + branchless::erf(v * FRAC_1_SQRT_2))),
         Activation::GeluTanh => {
             let factor = FRAC_2_PI.sqrt();
-            each(x, |v| 0.5 * v * (1.0 + smooth::tanh(factor * (v + 0.044_715 * v * v * v))))
+            each(x, |v| 0.5 * v * (1.0 + branchless::tanh(factor * (v + 0.044_715 * v * v * v))))
         }
-        Activation::Erf => each(x, smooth::erf),
-        Activation::Truncate => each(x, smooth::truncate),
+        Activation::Erf => each(x, branchless::erf),
+        Activation::Truncate => each(x, branchless::truncate),
         Activation::NonZero => each(x, |v| f32::from(u8::from(v != 0.0))),
         Activation::Abs => each(x, f32::abs),
         Activation::Sqrt => each(x, f32::sqrt),
-        Activation::Exp => each(x, smooth::exp),
-        Activation::Log => each(x, smooth::ln),
+        Activation::Exp => each(x, branchless::exp),
+        Activation::Log => each(x, branchless::ln),
         Activation::Reciprocal => each(x, |v| 1.0 / v),
-        Activation::Pow { exponent } => each(x, |v| smooth::pow(v, exponent)),
-        Activation::Floor => each(x, smooth::floor),
-        Activation::Ceil => each(x, smooth::ceil),
-        Activation::Round => each(x, smooth::round),
+        Activation::Pow { exponent } => each(x, |v| branchless::pow(v, exponent)),
+        Activation::Floor => each(x, branchless::floor),
+        Activation::Ceil => each(x, branchless::ceil),
+        Activation::Round => each(x, branchless::round),
         Activation::Sign => each(x, |v| f32::from(i8::from(v > 0.0) - i8::from(v < 0.0))),
-        Activation::Sin => each(x, smooth::sin),
-        Activation::Cos => each(x, smooth::cos),
-        Activation::Atan => each(x, smooth::atan),
-        Activation::Softplus => each(x, smooth::softplus),
+        Activation::Sin => each(x, branchless::sin),
+        Activation::Cos => each(x, branchless::cos),
+        Activation::Atan => each(x, branchless::atan),
+        Activation::Softplus => each(x, branchless::softplus),
         Activation::Softsign => each(x, |v| v / (1.0 + v.abs())),
-        Activation::Mish => each(x, |v| v * smooth::tanh(smooth::softplus(v))),
-        Activation::Selu { alpha, gamma } => each(x, |v| gamma * smooth::elu(v, alpha, 1.0)),
-        Activation::Celu { alpha } => each(x, |v| smooth::elu(v, alpha, alpha)),
+        Activation::Mish => each(x, |v| v * branchless::tanh(branchless::softplus(v))),
+        Activation::Selu { alpha, gamma } => each(x, |v| gamma * branchless::elu(v, alpha, 1.0)),
+        Activation::Celu { alpha } => each(x, |v| branchless::elu(v, alpha, alpha)),
         Activation::Thresholded { alpha } => each(x, |v| if v > alpha { v } else { 0.0 }),
     }
 }
@@ -120,10 +121,10 @@ fn combine(op: Arithmetic, shape: &[usize], (a_shape, a): View<'_>, (b_shape, b)
         Arithmetic::Sub => a - b,
         Arithmetic::Mul => a * b,
         Arithmetic::Div => a / b,
-        Arithmetic::PRelu => smooth::pick(a < 0.0, a * b, a),
+        Arithmetic::PRelu => branchless::pick(a < 0.0, a * b, a),
         Arithmetic::Max => a.max(b),
         Arithmetic::Min => a.min(b),
-        Arithmetic::Pow => smooth::pow(a, b),
+        Arithmetic::Pow => branchless::pow(a, b),
         Arithmetic::Less => f32::from(u8::from(a < b)),
         Arithmetic::LessOrEqual => f32::from(u8::from(a <= b)),
         Arithmetic::Equal => f32::from(u8::from(a == b)),
@@ -145,7 +146,7 @@ fn choose(shape: &[usize], constants: &[Option<Constant>; 3], inputs: &[&Tensor]
     let [of_condition, of_a, of_b] = all.map(|(own, _)| spread(shape, own));
     let [(_, condition), (_, a), (_, b)] = all;
     let places = walk(shape, &of_condition).zip(walk(shape, &of_a)).zip(walk(shape, &of_b));
-    places.map(|((c, i), j)| smooth::pick(condition[c] != 0.0, a[i], b[j])).collect()
+    places.map(|((c, i), j)| branchless::pick(condition[c] != 0.0, a[i], b[j])).collect()
 }
 
 /// Axis by axis, the last one first while the value is still small.
@@ -184,11 +185,11 @@ fn along(x: &Tensor, axis: usize, length: usize, f: impl Fn(&[f32], &mut [f32]))
     out
 }
 
-/// The index of the largest value, the last or the first of several: the largest first, then where it is, so that nothing branches
-/// on values.
+/// The index of the largest value, the last or the first of several: the largest first, then where
+/// it is, so that nothing branches on values.
 fn arg_max(line: &[f32], last: bool) -> f32 {
     let top = line.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let places = |other: f32| line.iter().enumerate().map(move |(i, &v)| smooth::pick(v == top, i as f32, other));
+    let places = |other: f32| line.iter().enumerate().map(move |(i, &v)| branchless::pick(v == top, i as f32, other));
     match last {
         true => places(0.0).fold(0.0, f32::max),
         false => places((line.len() - 1) as f32).fold((line.len() - 1) as f32, f32::min),
@@ -197,10 +198,10 @@ fn arg_max(line: &[f32], last: bool) -> f32 {
 
 fn softmax(line: &[f32], out: &mut [f32], log: bool) {
     let top = line.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    out.iter_mut().zip(line).for_each(|(o, v)| *o = smooth::exp(v - top));
+    out.iter_mut().zip(line).for_each(|(o, v)| *o = branchless::exp(v - top));
     let sum: f32 = out.iter().sum();
     if log {
-        let sum = smooth::ln(sum);
+        let sum = branchless::ln(sum);
         out.iter_mut().zip(line).for_each(|(o, v)| *o = v - top - sum);
     } else {
         out.iter_mut().for_each(|o| *o /= sum);
@@ -254,8 +255,9 @@ fn reduce(kind: ReduceKind, x: &Tensor, axes: &[usize]) -> Vec<f32> {
     }
 }
 
-/// Folds the values of every window that lie inside the plane from `start` with `step`. `finish` gets the result, the
-/// number of these values, and the number of positions of the window that lie inside the padded plane.
+/// Folds the values of every window that lie inside the plane from `start` with `step`. `finish`
+/// gets the result, the number of these values, and the number of positions of the window that lie
+/// inside the padded plane.
 fn pool(
     p: &Pool,
     x: &Tensor,
@@ -265,7 +267,8 @@ fn pool(
 ) -> Vec<f32> {
     let (h, w) = (x.shape[1], x.shape[2]);
     let [top, left, bottom, right] = p.padding;
-    // How many taps of a window lie inside the padded plane; first pixel and end of those inside the plane.
+    // How many taps of a window lie inside the padded plane; first pixel and end of those inside
+    // the plane.
     let clip = |at: usize, axis: usize, size: usize, before: usize, after: usize| {
         let (base, step) = (at * p.stride[axis], p.dilation[axis]);
         let end = base + (p.kernel[axis] - 1) * step + 1;

@@ -1,44 +1,8 @@
 //! Operators: what a node computes.
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
 
-/// A convolution, weights `[out][in / groups][kh][kw]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Conv {
-    /// Weights.
-    pub weight: Vec<f32>,
-    /// One per output channel.
-    pub bias: Vec<f32>,
-    /// Output channels.
-    pub filters: usize,
-    /// Input channels of one group.
-    pub channels: usize,
-    /// Height and width.
-    pub kernel: [usize; 2],
-    /// Vertical and horizontal.
-    pub stride: [usize; 2],
-    /// Zero padding: top, left, bottom, right.
-    pub padding: [usize; 4],
-    /// Vertical and horizontal.
-    pub dilation: [usize; 2],
-    /// Groups.
-    pub groups: usize,
-}
-
-/// A fully connected layer, weights `[outputs][inputs]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Gemm {
-    /// Weights.
-    pub weight: Vec<f32>,
-    /// One per output.
-    pub bias: Vec<f32>,
-    /// Input features.
-    pub inputs: usize,
-    /// Output features.
-    pub outputs: usize,
-}
+pub use crate::linear::{Conv, Gemm, Linear};
 
 /// A pooling window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,7 +147,8 @@ pub enum Arithmetic {
     Equal,
 }
 
-/// Constant values of a node on the client; they broadcast as ONNX says (aligned at the last dimension).
+/// Constant values of a node on the client; they broadcast as ONNX says (aligned at the last
+/// dimension).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Constant {
     /// Extent of every dimension, no batch.
@@ -197,7 +162,8 @@ pub struct Constant {
 pub struct Select {
     /// Which operator it was.
     pub kind: SelectKind,
-    /// Axis and, for every place of the output along it, the place in the input; `None` stands for `fill`.
+    /// Axis and, for every place of the output along it, the place in the input; `None` stands for
+    /// `fill`.
     pub axes: Vec<(usize, Vec<Option<u32>>)>,
     /// Value of places without an input.
     pub fill: f32,
@@ -289,7 +255,8 @@ pub enum Op {
         /// Whether the constant is the first operand.
         constant_first: bool,
     },
-    /// The second where the first is not 0, else the third. Those that are constants stand here, the others are inputs in this order.
+    /// The second where the first is not 0, else the third. Those that are constants stand here,
+    /// the others are inputs in this order.
     Choose(Box<[Option<Constant>; 3]>),
     /// Values one after the other along an axis.
     Concat(usize),
@@ -322,75 +289,6 @@ pub enum Op {
         /// The last of several instead of the first.
         last: bool,
     },
-}
-
-/// A linear layer, whichever kind.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Linear<'a> {
-    /// Convolution.
-    Conv(&'a Conv),
-    /// Fully connected layer.
-    Gemm(&'a Gemm),
-}
-
-impl<'a> Linear<'a> {
-    /// Weights, one output after the other.
-    pub fn weights(&self) -> &'a [f32] {
-        match self {
-            Self::Conv(c) => &c.weight,
-            Self::Gemm(g) => &g.weight,
-        }
-    }
-
-    /// One per output channel.
-    pub fn bias(&self) -> &'a [f32] {
-        match self {
-            Self::Conv(c) => &c.bias,
-            Self::Gemm(g) => &g.bias,
-        }
-    }
-
-    /// Output channels or features.
-    pub fn outputs(&self) -> usize {
-        match self {
-            Self::Conv(c) => c.filters,
-            Self::Gemm(g) => g.outputs,
-        }
-    }
-
-    /// Products per output value.
-    pub fn fan_in(&self) -> usize {
-        match self {
-            Self::Conv(c) => c.channels * c.kernel[0] * c.kernel[1],
-            Self::Gemm(g) => g.inputs,
-        }
-    }
-
-    /// Columns that the layer is a sum over: input channels, or inputs of a fully connected layer. None for grouped convolutions, whose channels meet only
-    /// some of the filters.
-    pub fn columns(&self) -> usize {
-        match self {
-            Self::Conv(c) if c.groups > 1 => 0,
-            Self::Conv(c) => c.channels,
-            Self::Gemm(g) => g.inputs,
-        }
-    }
-
-    /// Where the weights of a column stand: one run for every output.
-    pub fn column(&self, column: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-        let (fan_in, outputs) = (self.fan_in(), self.outputs());
-        let run = fan_in / self.columns().max(1);
-        (0..outputs).map(move |o| o * fan_in + column * run..o * fan_in + (column + 1) * run)
-    }
-
-    /// `conv3x3`, `depthwise3x3` or `fc`.
-    pub fn kind(&self) -> String {
-        match self {
-            Self::Conv(c) if c.groups > 1 && c.channels == 1 => format!("depthwise{}x{}", c.kernel[0], c.kernel[1]),
-            Self::Conv(c) => format!("conv{}x{}", c.kernel[0], c.kernel[1]),
-            Self::Gemm(_) => "fc".into(),
-        }
-    }
 }
 
 impl Op {
@@ -493,9 +391,7 @@ impl Op {
             Self::ArgMax { .. } => "ArgMax",
         }
     }
-}
 
-impl Op {
     /// `max(x, 0)`.
     pub const RELU: Self = Self::Activation(Activation::Relu);
     /// Sum of two values.

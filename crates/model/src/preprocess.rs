@@ -35,11 +35,13 @@ pub enum Resize {
     None,
     /// It is stretched to the network's size.
     Stretch,
-    /// It is scaled until its shorter side is 8/7 of the network's (256 for 224) and cut at the centre.
+    /// It is scaled until its shorter side is 8/7 of the network's (256 for 224) and cut at the
+    /// centre.
     Crop,
 }
 
-/// How images become inputs: `(pixel * input_scale - mean) / std`, pixels from 0 to 255. Arrays of floats are inputs already.
+/// How images become inputs: `(pixel * input_scale - mean) / std`, pixels from 0 to 255. Arrays of
+/// floats are inputs already.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Preprocess {
@@ -72,7 +74,8 @@ impl Default for Preprocess {
 }
 
 impl Preprocess {
-    /// Channels, height and width of images for a network with this input; `None` if it takes no images.
+    /// Channels, height and width of images for a network with this input; `None` if it takes no
+    /// images.
     pub fn image_size(&self, shape: &[usize]) -> Option<[usize; 3]> {
         match (shape, self.layout) {
             (&[c, h, w], ImageLayout::Nchw) | (&[h, w, c], ImageLayout::Nhwc) => Some([c, h, w]),
@@ -119,13 +122,19 @@ impl Preprocess {
         (scaled - Self::at(&self.mean, channel, 0.0)) / Self::at(&self.std, channel, 1.0)
     }
 
+    /// Smallest and largest value of inputs of this shape.
+    pub fn input_range(&self, shape: &[usize]) -> (f32, f32) {
+        self.range(self.image_size(shape).map_or(1, |[channels, ..]| channels))
+    }
+
     /// Smallest and largest value that a pixel can become.
     pub fn range(&self, channels: usize) -> (f32, f32) {
         let ends = (0..channels.max(1)).flat_map(|c| [self.value(0.0, c), self.value(255.0, c)]);
         ends.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
     }
 
-    /// Pixels `[height][width][channel]` in red, green, blue, 0 to 255, as a network's input of this shape.
+    /// Pixels `[height][width][channel]` in red, green, blue, 0 to 255, as a network's input of
+    /// this shape.
     pub fn apply(&self, pixels: &[f32], [channels, height, width]: [usize; 3]) -> Vec<f32> {
         let source = |c: usize| if self.channels == Colours::Bgr { channels - 1 - c } else { c };
         let value = |at: usize, c: usize| self.value(pixels[at * channels + source(c)], c);

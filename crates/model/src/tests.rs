@@ -1,10 +1,11 @@
-//! Both references against each other and against values worked out by hand; ONNX reading on good and hostile bytes.
+//! Both references against each other and against values worked out by hand; ONNX reading on good
+//! and hostile bytes.
 
 use proptest::prelude::*;
 use prost::Message;
 
-use crate::infer::window;
 use crate::quant::QuantModel;
+use crate::shape_inference::window;
 use crate::*;
 
 fn numbers(seed: u64, n: usize) -> Vec<f32> {
@@ -123,7 +124,8 @@ fn weights_and_activations_keep_to_their_bits() {
 
 #[test]
 fn channels_without_weights_keep_their_bias() {
-    // Weight decay leaves channels whose weights are zero or next to it; normalisation leaves biases of any size.
+    // Weight decay leaves channels whose weights are zero or next to it; normalisation leaves
+    // biases of any size.
     for tiny in [0.0, 1e-42, 1e-30, 1e-16, 1e-12, 1e-7] {
         for bias in [0.5f32, -3.0, 1e-3, 0.0, 1e20] {
             let mut g = Graph::new(vec![1, 4, 4]).unwrap();
@@ -163,7 +165,8 @@ fn coarse_rounding_leaves_no_mean_error_in_a_channel() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
-    /// Two independent convolutions (im2col in f32, plain loops in integers) on numbers that f32 holds exactly.
+    /// Two independent convolutions (im2col in f32, plain loops in integers) on numbers that f32
+    /// holds exactly.
     #[test]
     fn the_references_agree_on_any_shape(
         kernel in [1usize..4, 1usize..6], stride in [1usize..4, 1usize..3], dilation in [1usize..3, 1usize..3],
@@ -238,7 +241,8 @@ fn unfit_graphs_and_images_say_where() {
     assert_eq!(QuantModel::calibrate(g, QuantConfig::default(), &[], None).unwrap_err(), ModelError::NoCalibration);
 }
 
-/// A file with a convolution, a batch norm, a ReLU, a pool, a reshape, a matrix product and a constant added.
+/// A file with a convolution, a batch norm, a ReLU, a pool, a reshape, a matrix product and a
+/// constant added.
 fn small_onnx() -> Vec<u8> {
     use crate::onnx::proto::*;
     let tensor = |name: &str, dims: &[i64], seed: u64| TensorData {

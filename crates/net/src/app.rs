@@ -1,37 +1,31 @@
-//! Paths, and the order in which a request is looked at: token, model and operator, size, memory, a place in the queue, and only then work.
+//! Paths, and the order in which a request is looked at: token, model and operator, size, memory, a
+//! place in the queue, and only then work.
 
 #![allow(clippy::result_large_err)] // Refusals are answers like others; they are made once and handed on.
 
-use std::convert::Infallible;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
 use axum::extract::{Path, Request, State};
 use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http_body::Frame;
 use http_body_util::BodyExt;
+use jali_bundle::hex;
 use jali_protocol::Server;
-use jali_protocol::message::{Refusal, asked, decode_refusal, encode_refusal};
+use jali_protocol::message::{Refusal, decode_refusal, encode_refusal, operator_of};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::auth::Tokens;
 use crate::budget::{Budget, Share};
+use crate::compute::{BINARY, answer, compute};
 use crate::metrics::{Labels, Metrics};
-use crate::{hex, model_name};
-
-/// Bytes of an answer that are handed to a connection at a time.
-const CHUNK: usize = 64 << 10;
-const BINARY: &str = "application/octet-stream";
+use crate::model_name;
 
 /// Bounds of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +76,8 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     budget: Budget,
     /// Places for requests that wait or run.
-    places: Arc<Semaphore>,
-    running: Arc<Semaphore>,
+    pub(crate) places: Arc<Semaphore>,
+    pub(crate) running: Arc<Semaphore>,
     pub(crate) stopping: AtomicBool,
     pub(crate) metrics: Metrics,
 }
@@ -183,7 +177,7 @@ fn refused(status: StatusCode, refusal: Refusal) -> Response {
 }
 
 /// Come back later.
-fn busy(why: &'static str) -> Response {
+pub(crate) fn busy(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], why).into_response()
 }
 
@@ -302,11 +296,11 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     let begun = Instant::now();
     app.metrics.bytes_in.inc_by(body.len() as u64);
     // What is accounted for is what is computed.
-    let Some((_, kind)) = asked(&body).filter(|(operator, _)| *operator == index) else {
+    if operator_of(&body) != Some(index) {
         return Err(refused(StatusCode::BAD_REQUEST, Refusal::Malformed));
-    };
+    }
     let images = model.images(index, body.len()).unwrap_or(0);
-    let work = model.work_bytes(index, kind, body.len()).unwrap_or(usize::MAX).saturating_sub(body.len());
+    let work = model.work_bytes(index, body.len()).unwrap_or(usize::MAX).saturating_sub(body.len());
     if work > app.limits.max_memory {
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge));
     }
@@ -326,13 +320,14 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     Ok(answer(message, share))
 }
 
-/// The body, and the memory that it takes. Memory is taken as bytes come, so that promising much and sending little does not
-/// shut others out.
+/// The body, and the memory that it takes. Memory is taken as bytes come, so that promising much
+/// and sending little does not shut others out.
 async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Share), Response> {
     let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge);
     let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|n| n > app.limits.max_body) {
-        // Taken and forgotten, within the usual time: a client that still sends would not see the answer.
+        // Taken and forgotten, within the usual time: a client that still sends would not see the
+        // answer.
         let mut body = request.into_body();
         let forget = async { while let Some(Ok(_)) = body.frame().await {} };
         let _ = timeout(app.limits.body_time, forget).await;
@@ -367,83 +362,4 @@ async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Share), Resp
     bytes.shrink_to_fit();
     share.shrink(bytes.len());
     Ok((bytes, share))
-}
-
-/// Counts a request for as long as it waits or is computed.
-struct InFlight(Arc<App>);
-
-impl InFlight {
-    fn new(app: &Arc<App>) -> Self {
-        app.metrics.in_flight.inc();
-        Self(app.clone())
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.metrics.in_flight.dec();
-    }
-}
-
-/// Runs large work on the computing threads, a bounded number at a time. Place, turn and memory stay with the work, not with
-/// whoever waits for it: a client that goes away gives nothing back before its work has ended or was found unwanted.
-async fn compute(
-    app: &Arc<App>,
-    share: Share,
-    work: impl FnOnce() -> Vec<u8> + Send + 'static,
-) -> Result<(Vec<u8>, Share), Response> {
-    let place = app.places.clone().try_acquire_owned().map_err(|_| busy("the queue is full\n"))?;
-    let in_flight = InFlight::new(app);
-    let Ok(Ok(turn)) = timeout(app.limits.queue_time, app.running.clone().acquire_owned()).await else {
-        return Err(busy("waited too long\n"));
-    };
-    let (sender, receiver) = tokio::sync::oneshot::channel();
-    rayon::spawn(move || {
-        let _held = (place, turn, in_flight);
-        if sender.is_closed() {
-            return;
-        }
-        // A panic here would be a defect of ours; it must cost this request alone.
-        if let Ok(bytes) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-            let _ = sender.send((bytes, share));
-        }
-    });
-    let failed = |_| (StatusCode::INTERNAL_SERVER_ERROR, "the computation failed\n").into_response();
-    receiver.await.map_err(failed)
-}
-
-/// An answer that gives its memory back when it is dropped: taken, or with its connection when the time for that is over.
-fn answer(message: Vec<u8>, mut share: Share) -> Response {
-    share.shrink(message.len());
-    let length = message.len();
-    let body = Body::new(Answer { left: Bytes::from(message), _share: share });
-    let mut response = (([(CONTENT_TYPE, BINARY)]), body).into_response();
-    response.headers_mut().insert(CONTENT_LENGTH, length.into());
-    response
-}
-
-struct Answer {
-    left: Bytes,
-    _share: Share,
-}
-
-impl http_body::Body for Answer {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        if self.left.is_empty() {
-            return Poll::Ready(None);
-        }
-        let count = self.left.len().min(CHUNK);
-        Poll::Ready(Some(Ok(Frame::data(self.left.split_to(count)))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.left.is_empty()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        http_body::SizeHint::with_exact(self.left.len() as u64)
-    }
 }

@@ -9,7 +9,8 @@ const MAX_FILE: u64 = 1 << 16;
 /// Fewest characters of a token: 128 bits in hexadecimal digits have 32, in base64 22.
 const SHORTEST: usize = 16;
 
-/// The tokens that open a server, as hashes. Several may be valid at a time, so that they can be changed one by one.
+/// The tokens that open a server, as hashes. Several may be valid at a time, so that they can be
+/// changed one by one.
 #[derive(Clone)]
 pub struct Tokens(Vec<blake3::Hash>);
 
@@ -58,7 +59,8 @@ impl Tokens {
         Ok(Self(lines(path)?.iter().map(|l| hash(l.as_bytes())).collect()))
     }
 
-    /// Whether an `Authorization` header opens the server. Hashes are compared in constant time, and all of them.
+    /// Whether an `Authorization` header opens the server. Hashes are compared in constant time,
+    /// and all of them.
     pub fn accept(&self, header: Option<&[u8]>) -> bool {
         let Some((scheme, token)) = header.and_then(|h| h.split_at_checked(7)) else { return false };
         if !scheme.eq_ignore_ascii_case(b"Bearer ") {

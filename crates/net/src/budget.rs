@@ -1,5 +1,5 @@
-//! Memory that all requests together may take. What does not fit is refused at once, so that whatever arrives, the server does
-//! not grow.
+//! Memory that all requests together may take. What does not fit is refused at once, so that
+//! whatever arrives, the server does not grow.
 
 use std::sync::Arc;
 

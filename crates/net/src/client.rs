@@ -82,7 +82,8 @@ impl Client {
         if let Some(path) = &config.ca_cert {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(authorities(path)?)));
         }
-        // A proxy sees nothing but TLS, or it is not used: not for plain HTTP, not for this machine.
+        // A proxy sees nothing but TLS, or it is not used: not for plain HTTP, not for this
+        // machine.
         let proxy = if local || parsed.scheme_str() != Some("https") { None } else { Proxy::try_from_env() };
         let agent = Agent::config_builder()
             .timeout_global(Some(config.timeout))
@@ -166,7 +167,8 @@ impl Client {
         }
     }
 
-    /// Reads an answer of at most `most` bytes. `refusals`: a refusal in the protocol's own form counts as one.
+    /// Reads an answer of at most `most` bytes. `refusals`: a refusal in the protocol's own form
+    /// counts as one.
     fn read(
         &self,
         response: Result<Response<Body>, ureq::Error>,

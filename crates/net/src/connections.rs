@@ -1,8 +1,10 @@
-//! What every connection is doing and for how long it may: nobody holds a place, or bytes, by waiting.
+//! What every connection is doing and for how long it may: nobody holds a place, or bytes, by
+//! waiting.
 //!
-//! A connection has a place until it ends. When all places are taken, one that only waits loses its own to the newcomer: first the
-//! one that has shown no token for longest, then the one that has asked for nothing for longest. Where all are at work, a few more
-//! places are there for health checks; whatever else is asked there is told to come back.
+//! A connection has a place until it ends. When all places are taken, one that only waits loses its
+//! own to the newcomer: first the one that has shown no token for longest, then the one that has
+//! asked for nothing for longest. Where all are at work, a few more places are there for health
+//! checks; whatever else is asked there is told to come back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -123,7 +125,8 @@ impl Connections {
 }
 
 impl Inside {
-    /// The connection whose place a newcomer may take: unknown ones first, then whoever has waited for longest.
+    /// The connection whose place a newcomer may take: unknown ones first, then whoever has waited
+    /// for longest.
     fn longest_waiting(&self) -> Option<u64> {
         let waiting = self.connections.iter().filter_map(|(&number, connection)| {
             let connection = connection.upgrade()?;
@@ -163,8 +166,9 @@ impl Connection {
         Body::new(Taken { body, connection: self.clone() })
     }
 
-    /// Returns when the connection must end: it waits or takes for too long, or another one takes its place. Whoever holds the
-    /// connection's bytes drops them then: this does not depend on the connection being looked at by anybody.
+    /// Returns when the connection must end: it waits or takes for too long, or another one takes
+    /// its place. Whoever holds the connection's bytes drops them then: this does not depend on the
+    /// connection being looked at by anybody.
     pub(crate) async fn overdue(&self, times: Times) -> &'static str {
         loop {
             if self.displaced.load(Ordering::Relaxed) {

@@ -1,4 +1,5 @@
-//! The protocol over HTTP/1.1, named after the Open Inference Protocol. Only this crate opens sockets.
+//! The protocol over HTTP/1.1, named after the Open Inference Protocol. Only this crate opens
+//! sockets.
 //!
 //! | method and path | what it gives |
 //! |---|---|
@@ -10,7 +11,8 @@
 //! | `GET /v2/models/{model}/operators/{index}/hints` | the operator's hints |
 //! | `GET /metrics` | counters for Prometheus |
 //!
-//! `{model}` is the sealed model's public id in hexadecimal digits. The server keeps nothing between requests.
+//! `{model}` is the sealed model's public id in hexadecimal digits. The server keeps nothing
+//! between requests.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -28,6 +30,7 @@ pub mod app;
 pub mod auth;
 pub mod budget;
 pub mod client;
+mod compute;
 mod connections;
 pub mod error;
 pub mod metrics;
@@ -41,10 +44,5 @@ pub use server::{Config, Running, Signal, TlsFiles, wait_for_signals};
 
 /// Name of a model in paths: its public id in hexadecimal digits.
 pub fn model_name(id: [u8; 16]) -> String {
-    hex(&id)
-}
-
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|b| format!("{b:02x}")).collect()
+    jali_bundle::hex(&id)
 }

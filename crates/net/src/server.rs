@@ -36,7 +36,8 @@ use crate::{NetError, pem};
 const MAX_HEAD: usize = 16 << 10;
 /// Pause after a failed accept (out of file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// A connection that is older ends after its next answer, so that balancers can share clients out anew.
+/// A connection that is older ends after its next answer, so that balancers can share clients out
+/// anew.
 const MAX_AGE: Duration = Duration::from_secs(3600);
 
 /// A certificate chain and its key, PEM.
@@ -79,10 +80,12 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
-    /// Starts to listen on threads of its own; it is ready once it has models ([`Running::serve`]), and says so.
+    /// Starts to listen on threads of its own; it is ready once it has models ([`Running::serve`]),
+    /// and says so.
     ///
     /// # Errors
-    /// [`NetError::Insecure`], [`NetError::Listen`], [`NetError::File`] for TLS files, [`NetError::Start`].
+    /// [`NetError::Insecure`], [`NetError::Listen`], [`NetError::File`] for TLS files,
+    /// [`NetError::Start`].
     pub fn start(config: Config) -> Result<Self, NetError> {
         let Config { listen, tls, tokens, insecure, limits } = config;
         if tls.is_none() && !listen.ip().is_loopback() && !insecure {
@@ -136,7 +139,8 @@ impl Running {
         self.app.models()
     }
 
-    /// Serves other models to holders of these tokens from now on, and reads the TLS files again. Requests under way finish with what they began with.
+    /// Serves other models to holders of these tokens from now on, and reads the TLS files again.
+    /// Requests under way finish with what they began with.
     ///
     /// # Errors
     /// [`NetError::File`] if the TLS files cannot be used; then everything stays as it was.
@@ -150,7 +154,8 @@ impl Running {
         Ok(())
     }
 
-    /// Finishes what runs, refuses what comes, and returns when all is done or the time for it is over.
+    /// Finishes what runs, refuses what comes, and returns when all is done or the time for it is
+    /// over.
     pub fn stop(mut self) {
         self.finish();
     }
@@ -240,8 +245,9 @@ async fn accept(
     }
 }
 
-/// Serves HTTP/1.1 on a stream until it ends. HTTP/2 is not spoken: streams that their client never reads would hold memory
-/// beside the connection's own state, and no client of ours has use for them.
+/// Serves HTTP/1.1 on a stream until it ends. HTTP/2 is not spoken: streams that their client never
+/// reads would hold memory beside the connection's own state, and no client of ours has use for
+/// them.
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     app: &Arc<App>,

@@ -11,11 +11,11 @@
 
 use std::io::Write;
 
-use jali_mask::{Parameters, SealedHead, SealedLayer, SealedRow, Tile};
+use jali_bundle::{BundleWriter, Kind};
+use jali_mask::{Parameters, SealedHead, SealedOperator, SealedRow, Tile};
 use jali_ring::wire::Writer;
 
 use crate::OperatorError;
-use crate::container::{BundleWriter, Kind};
 
 pub(crate) const ROW_HIDDEN: u8 = 0;
 pub(crate) const ROW_OPEN: u8 = 1;
@@ -30,7 +30,8 @@ pub(crate) fn rows_section(operator: usize, row: usize) -> String {
     format!("rows {operator} {row}")
 }
 
-/// Writes a server's bundle while its rows are being sealed: what it holds in memory is one section.
+/// Writes a server's bundle while its rows are being sealed: what it holds in memory is one
+/// section.
 #[derive(Debug)]
 pub struct ModelWriter<W: Write> {
     out: BundleWriter<W>,
@@ -49,10 +50,11 @@ struct Shape {
 }
 
 impl<W: Write> ModelWriter<W> {
-    /// Begins a bundle with what is known of all operators before their rows; which rows of each are open.
+    /// Begins a bundle with what is known of all operators before their rows; which rows of each
+    /// are open.
     ///
     /// # Errors
-    /// [`OperatorError::Io`] if the sink fails.
+    /// [`OperatorError::Bundle`] if the sink fails.
     pub fn new(sink: W, model: [u8; 16], operators: &[(SealedHead, Vec<bool>)]) -> Result<Self, OperatorError> {
         let mut out = BundleWriter::new(sink, Kind::Server, model)?;
         let mut w = Writer::new();
@@ -67,12 +69,13 @@ impl<W: Write> ModelWriter<W> {
     /// The next rows of the current operator.
     ///
     /// # Errors
-    /// [`OperatorError::Io`] if the sink fails, or for more rows than all operators have.
+    /// [`OperatorError::Bundle`] if the sink fails, [`OperatorError::Rows`] for more rows than all
+    /// operators have.
     pub fn rows(&mut self, rows: &[SealedRow]) -> Result<(), OperatorError> {
         for row in rows {
             let (operator, written) = self.at;
             let shape = self.operators.get(operator);
-            let shape = shape.ok_or_else(|| OperatorError::Io("more rows than the operators have".into()))?;
+            let shape = shape.ok_or(OperatorError::Rows { operator, rows: written })?;
             encode_row(&mut self.section.1, &shape.parameters, row);
             let last = written + 1 == shape.rows;
             if self.section.1.len() >= SECTION_BYTES || last {
@@ -92,21 +95,22 @@ impl<W: Write> ModelWriter<W> {
     /// The sink and the content hash, once all rows were written.
     ///
     /// # Errors
-    /// [`OperatorError::Io`] if the sink fails or rows are missing.
+    /// [`OperatorError::Bundle`] if the sink fails, [`OperatorError::Rows`] if rows are missing.
     pub fn finish(self) -> Result<(W, [u8; 32]), OperatorError> {
         if self.at != (self.operators.len(), 0) {
-            return Err(OperatorError::Io("rows of an operator are missing".into()));
+            let (operator, rows) = self.at;
+            return Err(OperatorError::Rows { operator, rows });
         }
-        self.out.finish()
+        Ok(self.out.finish()?)
     }
 }
 
 /// Everything that the server gets of these layers, in memory.
 ///
 /// # Errors
-/// [`OperatorError::Io`] never in practice.
-pub fn encode_model(model: [u8; 16], layers: &[SealedLayer]) -> Result<Vec<u8>, OperatorError> {
-    let head = |layer: &SealedLayer| {
+/// [`OperatorError::Bundle`] never in practice.
+pub fn encode_model(model: [u8; 16], layers: &[SealedOperator]) -> Result<Vec<u8>, OperatorError> {
+    let head = |layer: &SealedOperator| {
         let open = layer.rows.iter().map(|row| matches!(row, SealedRow::Open(_))).collect();
         (layer.head(), open)
     };
@@ -124,7 +128,7 @@ fn describe(w: &mut Writer, head: &SealedHead, open: &[bool]) {
     w.u32(head.shape.tiles as u32);
     w.u32(head.shape.blocks as u32);
     w.u32(open.len() as u32);
-    head.wanted.encode(w);
+    head.wanted.pattern().encode(w);
     w.raw(&head.a_seed);
     open.iter().for_each(|&open| w.u8(if open { ROW_OPEN } else { ROW_HIDDEN }));
 }

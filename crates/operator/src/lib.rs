@@ -2,21 +2,18 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`container`] | files of named sections with checksums, for either side |
 //! | [`encode`] | the owner writes sealed layers: hidden rows as packed residues, open rows as small integers |
-//! | [`load`] | the server reads them into the order in which the kernel runs |
-//! | [`apply`] | masked tiles in, wanted coefficients out |
+//! | [`load`] | the server reads them into the order in which the backend runs |
+//! | [`answer`] | masked tiles in, wanted coefficients out |
 //!
 //! This crate never sees a secret: no scale, bias, plaintext modulus or key reaches it.
 #![forbid(unsafe_code)]
 
-pub mod apply;
-pub mod container;
+pub mod answer;
 pub mod encode;
 pub mod error;
 pub mod load;
 
-pub use container::{Bundle, BundleWriter, Kind, Section};
 pub use encode::{ModelWriter, encode_model};
 pub use error::OperatorError;
 pub use load::{Operator, OperatorSummary, ServerModel};

@@ -4,13 +4,13 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::Arc;
 
-use jali_mask::{AnswerForm, WantedDims};
+use jali_bundle::{Bundle, BundleError, Kind};
+use jali_mask::AnswerForm;
 use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
 use jali_ring::wire::{Reader, element_len, poly_len};
-use jali_ring::{Kernel, Modulus, Ntt, Poly, Ring, RowStore, Workspace};
+use jali_ring::{Backend, Modulus, Ntt, Poly, Ring, RowStore, WantedPattern, Workspace};
 
 use crate::OperatorError;
-use crate::container::{Bundle, Kind};
 use crate::encode::{OPERATORS, ROW_HIDDEN, ROW_OPEN, rows_section};
 
 /// Most operators of one model.
@@ -21,9 +21,11 @@ const MAX_LIMBS: usize = 32;
 const MAX_ROWS: usize = 1 << 20;
 /// Most bytes of the section that describes all operators: 16 million rows.
 const MAX_DESCRIPTIONS: u64 = 1 << 24;
-/// Most bytes of a section with rows: a single row of the largest layer that we know of takes a tenth of it.
+/// Most bytes of a section with rows: a single row of the largest layer that we know of takes a
+/// tenth of it.
 const MAX_SECTION: u64 = 1 << 30;
-/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
+/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy
+/// lane by lane, both ways.
 const TABLE_BYTES: usize = 2 * (16 + 14);
 
 /// One linear layer, ready to be applied.
@@ -53,23 +55,24 @@ impl ServerModel {
     ///
     /// # Errors
     /// As [`ServerModel::read`].
-    pub fn load(bytes: &[u8], kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
-        Self::read(std::io::Cursor::new(bytes), kernel, max_memory)
+    pub fn load(bytes: &[u8], backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
+        Self::read(std::io::Cursor::new(bytes), backend, max_memory)
     }
 
-    /// Reads a server's bundle section by section, so that little more than the matrices is in memory at any time.
-    /// `max_memory` bounds the bytes that loading may take, whatever the bundle claims.
+    /// Reads a server's bundle section by section, so that little more than the matrices is in
+    /// memory at any time. `max_memory` bounds the bytes that loading may take, whatever the bundle
+    /// claims.
     ///
     /// # Errors
-    /// [`OperatorError::Format`] for foreign bytes, [`OperatorError::Section`] for damaged ones, [`OperatorError::Memory`]
+    /// [`OperatorError::Bundle`] for foreign or damaged bytes, [`OperatorError::Memory`]
     /// beyond the limit, and the decoder's errors.
-    pub fn read(source: impl Read + Seek, kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
+    pub fn read(source: impl Read + Seek, backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
         let mut bundle = Bundle::open(source, Kind::Server)?;
         let (descriptions, hash) = (Description::read_all(&mut bundle)?, bundle.content_hash());
         let (mut operators, mut used) = (Vec::with_capacity(descriptions.len()), 0usize);
         let workspace = Arc::new(Workspace::default());
         for (index, description) in descriptions.into_iter().enumerate() {
-            let operator = Operator::read(description, &operators, &mut bundle, (kernel, &workspace), |more| {
+            let operator = Operator::read(description, &operators, &mut bundle, (backend, &workspace), |more| {
                 let needed = used.saturating_add(more);
                 if needed > max_memory {
                     return Err(OperatorError::Memory { index, needed, limit: max_memory });
@@ -103,10 +106,10 @@ impl ServerModel {
         self.operators.iter().map(|o| o.store.bytes()).sum()
     }
 
-    /// Reads all matrices and computes nothing, on all threads of the pool; returns a value that depends on them. For benchmarks: no inference can be
-    /// faster.
+    /// Reads all matrices and computes nothing, on all threads of the pool; returns a value that
+    /// depends on them. For benchmarks: no inference can be faster.
     pub fn read_all(&self) -> u64 {
-        self.operators.iter().fold(0, |all, o| all ^ o.ring.kernel().read(o.store.memory()))
+        self.operators.iter().fold(0, |all, o| all ^ o.ring.backend().read(o.store.memory()))
     }
 }
 
@@ -115,7 +118,7 @@ fn at_end<R: Read + Seek>(bundle: &Bundle<R>) -> Result<(), OperatorError> {
         None => Ok(()),
         Some(section) => {
             let why = "no section was expected here".into();
-            Err(OperatorError::Section { section: section.name.clone(), why })
+            Err(BundleError::Section { section: section.name.clone(), why }.into())
         }
     }
 }
@@ -127,7 +130,7 @@ struct Description {
     open_primes: usize,
     tiles: usize,
     blocks: usize,
-    wanted: WantedDims,
+    wanted: WantedPattern,
     a_seed: [u8; 32],
     kinds: Vec<u8>,
 }
@@ -198,7 +201,7 @@ impl Description {
             let count = r.count(MAX_OPERATORS, "operators")?;
             (0..count).map(|_| Self::read(r)).collect()
         };
-        let named = |e: OperatorError| OperatorError::Section { section: OPERATORS.into(), why: e.to_string() };
+        let named = |e: OperatorError| BundleError::Section { section: OPERATORS.into(), why: e.to_string() };
         let descriptions = read(&mut r).map_err(named)?;
         r.finish()?;
         Ok(descriptions)
@@ -224,7 +227,7 @@ impl Description {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) || rows == 0 || tiles == 0 {
             return Err(r.malformed("shape of an operator").into());
         }
-        let wanted = WantedDims::decode(r, degree)?;
+        let wanted = WantedPattern::decode(r, degree)?;
         let a_seed = r.array()?;
         let kinds = r.raw(rows)?.to_vec();
         if !kinds.iter().all(|kind| [ROW_HIDDEN, ROW_OPEN].contains(kind)) {
@@ -239,32 +242,33 @@ impl Operator {
         description: Description,
         earlier: &[Self],
         bundle: &mut Bundle<R>,
-        (kernel, workspace): (Kernel, &Arc<Workspace>),
+        (backend, workspace): (Backend, &Arc<Workspace>),
         mut claim: impl FnMut(usize) -> Result<(), OperatorError>,
     ) -> Result<Self, OperatorError> {
         let Description { degree, prime_bits, open_primes, tiles, blocks, wanted, a_seed, kinds } = description;
         let (index, limbs) = (earlier.len(), prime_bits.len());
-        // The tables of roots are needed to know the sizes of the primes; they and the matrix are claimed before the
-        // matrix is built.
+        // The tables of roots are needed to know the sizes of the primes; they and the matrix are
+        // claimed before the matrix is built.
         claim(limbs.saturating_mul(TABLE_BYTES * degree) + degree * 8)?;
-        claim(wanted.memory())?;
+        claim(wanted.memory(degree))?;
         // Operators of the same ring share the tables.
         let same = |o: &&Self| {
             o.ring.degree() == degree && o.ring.moduli().iter().map(Modulus::bits).eq(prime_bits.iter().copied())
         };
         let ring = match earlier.iter().find(same) {
             Some(operator) => operator.ring.leading(limbs),
-            None => Ring::with_kernel(degree, &prime_bits, kernel)?,
+            None => Ring::with_backend(degree, &prime_bits, backend)?,
         };
         let row_limbs: Vec<usize> =
             kinds.iter().map(|&kind| if kind == ROW_OPEN { open_primes } else { limbs }).collect();
-        // A bundle must hold at least what its hidden rows take, and a byte per tile of an open one.
+        // A bundle must hold at least what its hidden rows take, and a byte per tile of an open
+        // one.
         let hidden_rows = kinds.iter().filter(|&&kind| kind == ROW_HIDDEN).count();
         let least = hidden_rows.saturating_mul(poly_len(&ring)).saturating_add(kinds.len() - hidden_rows);
         let mine = format!("rows {index} ");
         let there = bundle.sections().iter().filter(|s| s.name.starts_with(&mine));
         if there.fold(0u64, |sum, s| sum.saturating_add(s.len)) < least.saturating_mul(tiles) as u64 {
-            return Err(OperatorError::Section { section: mine, why: "its rows are too short".into() });
+            return Err(BundleError::Section { section: mine, why: "its rows are too short".into() }.into());
         }
         claim(RowStore::bytes_needed(&ring, &row_limbs, tiles))?;
         let open_ring = ring.leading(open_primes);
@@ -289,9 +293,9 @@ impl Operator {
                 }
                 Ok(r.clone().finish()?)
             };
-            read().map_err(|e| OperatorError::Section { section: name, why: e.to_string() })?;
+            read().map_err(|e| BundleError::Section { section: name, why: e.to_string() })?;
         }
-        let form = Arc::new(AnswerForm::new(wanted.expand()?, row_limbs));
+        let form = Arc::new(AnswerForm::new(wanted.expand(degree)?, row_limbs));
         Ok(Self { ring, form, store, blocks, hidden_rows, a_seed, workspace: workspace.clone() })
     }
 

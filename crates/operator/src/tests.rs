@@ -1,27 +1,30 @@
+use jali_bundle::{Bundle, BundleError, BundleWriter, Kind};
 use jali_mask::{
-    Answer, AnswerKind, LayerId, LayerKey, Parameters, ParametersLiteral, PlainRow, RequestContext, RequestEntropy,
-    SealEntropy, SealedLayer, Tile, Wanted, seal,
+    Answer, MatrixShape, OperatorId, OperatorKey, Parameters, ParametersLiteral, PlainRow, RequestContext,
+    RequestEntropy, SealEntropy, SealedOperator, Tile, seal,
 };
-use jali_ring::Kernel;
 use jali_ring::wire::Writer;
+use jali_ring::{Backend, Steps, WantedPattern};
 use proptest::prelude::*;
 
 use crate::*;
 
 const NO_LIMIT: usize = usize::MAX;
 
-fn sample(degree: usize, prime_bits: Vec<u32>, rows: &[(Vec<Tile>, bool)]) -> (SealedLayer, LayerKey) {
+fn sample(degree: usize, prime_bits: Vec<u32>, rows: &[(Vec<Tile>, bool)]) -> (SealedOperator, OperatorKey) {
     let open_primes = prime_bits.len();
     sample_with(ParametersLiteral { degree, prime_bits, plaintext_bits: 20, open_primes }, rows, 1)
 }
 
-fn sample_with(literal: ParametersLiteral, rows: &[(Vec<Tile>, bool)], blocks: usize) -> (SealedLayer, LayerKey) {
+fn sample_with(literal: ParametersLiteral, rows: &[(Vec<Tile>, bool)], blocks: usize) -> (SealedOperator, OperatorKey) {
     let degree = literal.degree;
     let parameters: Parameters = literal.try_into().unwrap();
     let entropy = SealEntropy::fixed([1; 32]);
     let plain: Vec<PlainRow<'_>> = rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
-    let wanted = Wanted::new(degree, 3, [(1, 1), (4, 9), (2, 1)]).unwrap();
-    let id = LayerId { model: entropy.model_id(), layer: 0 };
+    let one = Steps { count: 1, stride: 1 };
+    let steps = [one, Steps { count: 4, stride: 9 }, Steps { count: 2, stride: 1 }];
+    let wanted = WantedPattern { start: 3, steps }.expand(degree).unwrap();
+    let id = OperatorId { model: entropy.model_id(), operator: 0 };
     seal(&parameters, id, &plain, blocks, &wanted, 255, &entropy).unwrap()
 }
 
@@ -33,37 +36,37 @@ fn rows() -> Vec<(Vec<Tile>, bool)> {
 }
 
 fn load(bytes: &[u8], max_memory: usize) -> Result<ServerModel, OperatorError> {
-    ServerModel::load(bytes, Kernel::fastest(), max_memory)
+    ServerModel::load(bytes, Backend::fastest(), max_memory)
 }
 
 /// Open rows modulo the first prime alone.
-fn mixed() -> (Vec<u8>, LayerKey) {
+fn mixed() -> (Vec<u8>, OperatorKey) {
     let literal = ParametersLiteral { degree: 4096, prime_bits: vec![43, 33], plaintext_bits: 20, open_primes: 1 };
     let (layer, key) = sample_with(literal, &rows(), 1);
     (encode_model(layer.id.model, &[layer]).unwrap(), key)
 }
 
 /// Each row in a block of its own.
-fn blocks() -> (Vec<u8>, LayerKey) {
+fn blocks() -> (Vec<u8>, OperatorKey) {
     let literal = ParametersLiteral { degree: 4096, prime_bits: vec![43, 33], plaintext_bits: 20, open_primes: 1 };
     let (layer, key) = sample_with(literal, &rows(), 2);
     (encode_model(layer.id.model, &[layer]).unwrap(), key)
 }
 
-fn sealed() -> (Vec<u8>, LayerKey) {
+fn sealed() -> (Vec<u8>, OperatorKey) {
     let (layer, key) = sample(4096, vec![33, 33], &rows());
     (encode_model(layer.id.model, &[layer]).unwrap(), key)
 }
 
 #[test]
-fn a_loaded_operator_answers_exactly_with_every_kernel() {
+fn a_loaded_operator_answers_exactly_with_every_backend() {
     answers_exactly(sealed(), 1, 4);
     answers_exactly(mixed(), 1, 3);
     answers_exactly(blocks(), 2, 3);
 }
 
 /// `limbs`: primes of all rows together.
-fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), blocks: usize, limbs: usize) {
+fn answers_exactly((bytes, key): (Vec<u8>, OperatorKey), blocks: usize, limbs: usize) {
     let x: Vec<Vec<i64>> =
         (0..2 * blocks as i64).map(|i| (0..4096).map(|j| (i * 31 + j * 7) % 511 - 255).collect()).collect();
     let want: Vec<i64> = rows()
@@ -82,50 +85,37 @@ fn answers_exactly((bytes, key): (Vec<u8>, LayerKey), blocks: usize, limbs: usiz
             key.form().wanted().indices().iter().map(move |&k| y[k as usize]).collect::<Vec<_>>()
         })
         .collect();
-    for kernel in Kernel::available() {
+    for backend in Backend::available() {
         let context = RequestContext { counter: 0, image: 0 };
         let (masked, pending) = key.mask(&x, RequestEntropy::fixed([2; 32]), context).unwrap();
-        let model = ServerModel::load(&bytes, kernel, NO_LIMIT).unwrap();
+        let model = ServerModel::load(&bytes, backend, NO_LIMIT).unwrap();
         let operator = &model.operators()[0];
         assert_eq!((operator.rows(), operator.tiles(), operator.hidden_rows()), (2, 2 * blocks, 1));
-        let kind = AnswerKind::default();
-        let answer = operator.apply(kind, &[&masked]).unwrap().remove(0);
+        let answer = operator.apply(&[&masked]).unwrap().remove(0);
         assert_eq!(answer.residues().len(), limbs * key.form().wanted().count());
-        // Whole rows are those in the NTT domain: transformed back, the same.
-        let whole = AnswerKind { whole_rows: true, second_component: false };
-        let rows = operator.apply(whole, &[&masked]).unwrap().remove(0);
-        assert_eq!(rows.residues().len(), limbs * 4096);
-        for (row, &limbs) in operator.form().limbs().iter().enumerate() {
-            for limb in 0..limbs {
-                let mut values = rows.part(row, limb).to_vec();
-                operator.ring().inverse_some(limb, &mut values, key.form().wanted().pruning());
-                let mut picked = vec![0; key.form().wanted().count()];
-                key.form().wanted().pick(&values, &mut picked);
-                assert_eq!(picked, answer.part(row, limb), "{}", kernel.name());
-            }
-        }
-        assert_eq!(pending.finish(Some(answer.clone())).unwrap(), want, "{}", kernel.name());
-        // The same from bytes, in a batch that is more than one group; what is not an input of it is refused.
+        assert_eq!(pending.finish(Some(answer.clone())).unwrap(), want, "{}", backend.name());
+        // The same from bytes, in a batch that is more than one group; what is not an input of it
+        // is refused.
         let turned: Vec<_> = masked.iter().rev().cloned().collect();
-        let other = operator.apply(kind, &[&turned]).unwrap().remove(0);
+        let other = operator.apply(&[&turned]).unwrap().remove(0);
         assert!(other != answer);
         let mut w = Writer::new();
         (0..19).for_each(|i| w.polys(operator.ring(), if i % 3 == 0 { &turned } else { &masked }));
         let request = w.finish();
-        let mut answers = vec![0; 19 * operator.rows_len(kind)];
-        operator.answer(kind, &request, 19, &mut answers).unwrap();
-        for (i, bytes) in answers.chunks_exact(operator.rows_len(kind)).enumerate() {
+        let mut answers = vec![0; 19 * operator.rows_len()];
+        operator.answer(&request, 19, &mut answers).unwrap();
+        for (i, bytes) in answers.chunks_exact(operator.rows_len()).enumerate() {
             let got = Answer::decode(operator.ring(), key.form(), bytes).unwrap();
-            assert!(got == if i % 3 == 0 { other.clone() } else { answer.clone() }, "{}, image {i}", kernel.name());
+            assert!(got == if i % 3 == 0 { other.clone() } else { answer.clone() }, "{}, image {i}", backend.name());
         }
-        let (mut beyond, len) = (request.clone(), operator.rows_len(kind));
+        let (mut beyond, len) = (request.clone(), operator.rows_len());
         beyond[request.len() / 2..][..16].fill(0xff);
         for (bytes, images) in [(&request[..], 18), (&request[1..], 19), (&beyond, 19), (&request[..0], 0)] {
-            assert!(operator.answer(kind, bytes, images, &mut answers[..images * len]).is_err(), "{images} images");
+            assert!(operator.answer(bytes, images, &mut answers[..images * len]).is_err(), "{images} images");
         }
-        assert!(operator.answer(kind, &request, 19, &mut answers[1..]).is_err());
-        assert!(operator.apply(kind, &[&masked[..1]]).is_err());
-        assert!(operator.apply(kind, &masked[..0].chunks(1).collect::<Vec<_>>()).is_err());
+        assert!(operator.answer(&request, 19, &mut answers[1..]).is_err());
+        assert!(operator.apply(&[&masked[..1]]).is_err());
+        assert!(operator.apply(&masked[..0].chunks(1).collect::<Vec<_>>()).is_err());
     }
 }
 
@@ -174,7 +164,10 @@ fn damaged_models_are_refused_with_a_reason() {
     assert!(text(&bytes[..bytes.len() - 1]).contains("cut off"));
     assert!(matches!(load(&bytes, 1000), Err(OperatorError::Memory { limit: 1000, .. })));
     let client = BundleWriter::new(vec![], Kind::Client, [0; 16]).unwrap().finish().unwrap().0;
-    assert_eq!(load(&client, NO_LIMIT).unwrap_err(), OperatorError::Kind { expected: Kind::Server, got: Kind::Client });
+    assert_eq!(
+        load(&client, NO_LIMIT).unwrap_err(),
+        OperatorError::Bundle(BundleError::Kind { expected: Kind::Server, got: Kind::Client })
+    );
 }
 
 /// A bundle of given sections, with right checksums.
@@ -272,9 +265,8 @@ fn large_operators_are_cut_into_sections_and_hints_are_those_of_sealing() {
     key.encode(&mut w);
     let stored = w.finish();
     let mut r = jali_ring::wire::Reader::new(&stored);
-    let id = LayerId { model: [0; 16], layer: 0 };
-    let form = (key.form().wanted().clone(), AnswerKind::default());
-    let unhinted =
-        jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), form, 255, [180, 1, 1]).unwrap();
+    let id = OperatorId { model: [0; 16], operator: 0 };
+    let (form, shape) = (key.form().wanted().clone(), MatrixShape { rows: 180, blocks: 1, tiles: 1 });
+    let unhinted = jali_mask::UnhintedKey::decode(&mut r, id, key.parameters().clone(), form, 255, shape).unwrap();
     assert!(unhinted.accept(&written).is_ok());
 }

@@ -1,16 +1,17 @@
 //! Convolutions with any kernel, stride, padding, dilation and number of groups.
 //!
 //! # Phases
-//! Along an axis with stride `s`, dilation `d` and `p` zeros in front, output `i` and tap `k` meet at place `i*s + k*d` of the
-//! padded axis. With `k*d = du*s + a`, `a < s`, that is element `i + du` of *phase* `a`: every `s`-th place from `a` on. So a strided
-//! convolution is one of stride 1 over phase planes: each channel becomes a *virtual channel* per pair of phases that some
-//! tap needs and some pixel reaches. A dilated kernel is a longer one with few taps; all phase planes of a layer have the
-//! same size `L = outputs + largest du` along each axis.
+//! Along an axis with stride `s`, dilation `d` and `p` zeros in front, output `i` and tap `k` meet
+//! at place `i*s + k*d` of the padded axis. With `k*d = du*s + a`, `a < s`, that is element `i +
+//! du` of *phase* `a`: every `s`-th place from `a` on. So a strided convolution is one of stride 1
+//! over phase planes: each channel becomes a *virtual channel* per pair of phases that some tap
+//! needs and some pixel reaches. A dilated kernel is a longer one with few taps; all phase planes
+//! of a layer have the same size `L = outputs + largest du` along each axis.
 //!
 //! # Places
-//! Let `KH` and `KW` be one more than the largest `du`, `dw`. In all phase planes the first `lead` and the last `trail` rows
-//! (columns) are zeros; `ov = min(lead, trail, K - 1)` of them serve two neighbours at once. A tile holds `C_t` virtual channels, a row
-//! `M_t` filters:
+//! Let `KH` and `KW` be one more than the largest `du`, `dw`. In all phase planes the first `lead`
+//! and the last `trail` rows (columns) are zeros; `ov = min(lead, trail, K - 1)` of them serve two
+//! neighbours at once. A tile holds `C_t` virtual channels, a row `M_t` filters:
 //!
 //! ```text
 //! S = LW - ov_w,   P = (LH - ov_h) * S,   Q = C_t * P,   off = (C_t-1)*P + (KH-1)*S + KW-1
@@ -20,33 +21,41 @@
 //! ```
 //!
 //! # Why nothing else reaches a wanted coefficient
-//! Let `M_t*Q <= N`, and let all wanted indices be below `N`. A product of input `(v, u, w)` and weight `(m', v', du, dw)` lands on
-//! the wanted `(m, i, j)`, before any wrap-around, if `D*P + u*S + w = R` with `D = (m'-m)*C_t + (v-v')` and `R = (i+du)*S + (j+dw)`.
-//! Inputs stand at `u*S + w` in `[0, P)`, and `R < P + ov_h*S + ov_w`.
+//! Let `M_t*Q <= N`, and let all wanted indices be below `N`. A product of input `(v, u, w)` and
+//! weight `(m', v', du, dw)` lands on the wanted `(m, i, j)`, before any wrap-around, if `D*P + u*S
+//! + w = R` with `D = (m'-m)*C_t + (v-v')` and `R = (i+du)*S + (j+dw)`. Inputs stand at `u*S + w`
+//! in `[0, P)`, and `R < P + ov_h*S + ov_w`.
 //!
-//! * `D = 0` means `m' = m` and `v' = v`, as `|v-v'| < C_t`. If `j+dw < S`, the input is `u = i+du`, `w = j+dw`: the product that is wanted. Else
-//!   it stands in column `j+dw-S < ov_w` of the next row: a zero, and so is what was wanted, as columns from `S` on are zeros.
-//! * `D = 1`: the input stands below `ov_h*S + ov_w` of its plane, in the first `ov_h` rows, which are zeros, or among the first `ov_w`
-//!   zeros of the next one.
-//! * `D >= 2` would need `R >= 2P`, but `ov_h*S + ov_w <= P`: there is a row and a column that is not zero everywhere. `D < 0` makes the left side negative.
-//! * **Wrap-around.** The largest product index is `(M_t-1)Q + off + Q - 1 <= N + off - 1`; minus `N` it is below `off`, the first wanted index.
-//! * Taps with `dw >= S` or `du >= P/S` meet nothing but zeros; they are left out, so that every place holds one weight.
+//! * `D = 0` means `m' = m` and `v' = v`, as `|v-v'| < C_t`. If `j+dw < S`, the input is `u =
+//!   i+du`, `w = j+dw`: the product that is wanted. Else it stands in column `j+dw-S < ov_w` of the
+//!   next row: a zero, and so is what was wanted, as columns from `S` on are zeros.
+//! * `D = 1`: the input stands below `ov_h*S + ov_w` of its plane, in the first `ov_h` rows, which
+//!   are zeros, or among the first `ov_w` zeros of the next one.
+//! * `D >= 2` would need `R >= 2P`, but `ov_h*S + ov_w <= P`: there is a row and a column that is
+//!   not zero everywhere. `D < 0` makes the left side negative.
+//! * **Wrap-around.** The largest product index is `(M_t-1)Q + off + Q - 1 <= N + off - 1`; minus
+//!   `N` it is below `off`, the first wanted index.
+//! * Taps with `dw >= S` or `du >= P/S` meet nothing but zeros; they are left out, so that every
+//!   place holds one weight.
 //!
 //! # Groups
-//! Channels of one group never meet filters of another: the matrix is block-diagonal, and a row has elements for the tiles of its
-//! block only. A block is one group, or several groups whose virtual channels share one tile (depthwise layers); its filters then have no taps
-//! for the channels of the others.
+//! Channels of one group never meet filters of another: the matrix is block-diagonal, and a row has
+//! elements for the tiles of its block only. A block is one group, or several groups whose virtual
+//! channels share one tile (depthwise layers); its filters then have no taps for the channels of
+//! the others.
 //!
 //! # Strips
-//! A plane that is too large is cut into strips of output rows whose inputs overlap by `KH - 1` rows. All strips have the same matrix: to the
-//! server they are so many inputs of a batch. Where there are strips, no rows are shared between planes (`ov_h = 0`).
+//! A plane that is too large is cut into strips of output rows whose inputs overlap by `KH - 1`
+//! rows. All strips have the same matrix: to the server they are so many inputs of a batch. Where
+//! there are strips, no rows are shared between planes (`ov_h = 0`).
 
 use std::ops::Range;
 
 use jali_model::Conv;
+use jali_ring::{Steps, WantedPattern};
 
 use crate::PackError;
-use crate::layout::{Tile, WantedPattern};
+use crate::layout::Tile;
 
 /// Most strips of a plane.
 const MAX_STRIPS: usize = 256;
@@ -90,7 +99,8 @@ struct Axis {
     outputs: usize,
     /// Phases that some tap needs and some pixel reaches, rising.
     phases: Vec<usize>,
-    /// Phase (index into `phases`) and offset of every tap; `None` for a tap that meets only padding.
+    /// Phase (index into `phases`) and offset of every tap; `None` for a tap that meets only
+    /// padding.
     taps: Vec<Option<(usize, usize)>>,
     /// One more than the largest offset.
     reach: usize,
@@ -103,8 +113,9 @@ impl Axis {
     fn new(conv: &Conv, size: usize, axis: usize) -> Result<Self, PackError> {
         let (kernel, stride, dilation) = (conv.kernel[axis], conv.stride[axis], conv.dilation[axis]);
         let (before, after) = (conv.padding[axis], conv.padding[axis + 2]);
-        let outputs = jali_model::infer::window(size, before.saturating_add(after), kernel, stride, dilation, false)
-            .map_err(|got| PackError::Unsupported { what: "this window", got })?;
+        let outputs =
+            jali_model::shape_inference::window(size, before.saturating_add(after), kernel, stride, dilation, false)
+                .map_err(|got| PackError::Unsupported { what: "this window", got })?;
         let places = kernel.checked_mul(dilation).and_then(|k| k.checked_add(outputs.saturating_mul(stride)));
         if places.is_none_or(|p| p > u32::MAX as usize) {
             return Err(PackError::Unsupported { what: "a window of this size", got: format!("{kernel}") });
@@ -181,7 +192,8 @@ impl ConvLayout {
     /// A layout with this choice.
     ///
     /// # Errors
-    /// [`PackError::TooLarge`] if it does not fit the ring, [`PackError::Unsupported`] for groups or strips that do not divide the layer.
+    /// [`PackError::TooLarge`] if it does not fit the ring, [`PackError::Unsupported`] for groups
+    /// or strips that do not divide the layer.
     pub fn new(conv: &Conv, input: [usize; 3], degree: usize, choice: ConvChoice) -> Result<Self, PackError> {
         let geometry = Geometry::new(conv, input)?;
         Self::with(conv, input, degree, choice, geometry)
@@ -221,8 +233,8 @@ impl ConvLayout {
             }
         }
         let layout = Self { degree, choice, geometry, input: [input[1], input[2]], group, row_stride, plane };
-        let WantedPattern { start, dims } = layout.wanted();
-        let needed = needed.max(dims.iter().fold(start + 1, |end, (count, stride)| end + (count - 1) * stride));
+        let WantedPattern { start, steps } = layout.wanted();
+        let needed = needed.max(steps.iter().fold(start + 1, |end, s| end + (s.count - 1) * s.stride));
         if needed > degree {
             return Err(PackError::TooLarge { what: "a tile of the convolution", needed, degree });
         }
@@ -335,12 +347,10 @@ impl ConvLayout {
 
     /// Where the outputs of a row stand.
     pub fn wanted(&self) -> WantedPattern {
-        let dims = [
-            (self.choice.row_filters, self.choice.tile_channels * self.plane),
-            (self.geometry.strip_rows(self.strips()), self.row_stride),
-            (self.geometry.columns.outputs, 1),
-        ];
-        WantedPattern { start: self.offset(), dims }
+        let filters = Steps { count: self.choice.row_filters, stride: self.choice.tile_channels * self.plane };
+        let rows = Steps { count: self.geometry.strip_rows(self.strips()), stride: self.row_stride };
+        let columns = Steps { count: self.geometry.columns.outputs, stride: 1 };
+        WantedPattern { start: self.offset(), steps: [filters, rows, columns] }
     }
 
     /// Inputs `[channel][i][j]` to tiles of `N` coefficients, strip by strip.
@@ -384,7 +394,8 @@ impl ConvLayout {
             .collect()
     }
 
-    /// Block of a channel, and the place in it of its virtual channel with the given pair of phases.
+    /// Block of a channel, and the place in it of its virtual channel with the given pair of
+    /// phases.
     fn place(&self, channel: usize, phases: usize) -> (usize, usize) {
         let per_block = self.group[0] * self.choice.block_groups;
         (channel / per_block, channel % per_block * self.geometry.phases() + phases)

@@ -1,14 +1,15 @@
-//! What a layer costs: work on either side in proportion to a few counts, and the link between them.
+//! What a layer costs: work on either side in proportion to a few counts, and the link between
+//! them.
 //!
-//! The factors are measured on a machine by running a network of known shapes through the whole pipeline (the facade's
-//! calibration); here they are only numbers. They decide about speed and traffic, never about security: parameters
-//! follow from shapes whatever the costs are.
+//! The factors are measured on a machine by running a network of known shapes through the whole
+//! pipeline (the facade's calibration); here they are only numbers. They decide about speed and
+//! traffic, never about security: parameters follow from shapes whatever the costs are.
 
 use serde::{Deserialize, Serialize};
 
 /// Counts that the cost of a layer follows from.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LayerCounts {
+pub struct OperatorCounts {
     /// Ring degree `N`.
     pub degree: usize,
     /// Sum of the primes' sizes, in bits.
@@ -29,80 +30,112 @@ pub struct LayerCounts {
     pub first_bits: u32,
     /// Wanted coefficients of a row.
     pub wanted: usize,
-    /// What comes back.
-    pub answer: Answer,
     /// Numbers that go into and come out of the layer.
     pub values: usize,
 }
 
-/// What comes back for a layer: of rows the wanted coefficients or everything in the NTT domain, and hints with them or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Answer {
-    /// Whole rows in the NTT domain: no transform on the server, and all coefficients for both sides to pack, decode and check.
-    pub whole_rows: bool,
-    /// A second component, the hints of all rows, once for a request: the client keeps none.
-    pub second_component: bool,
-}
-
-impl Answer {
-    /// Those that are weighed with every layout: wanted coefficients, whole rows, and the first with a second component. The last is taken only where a client
-    /// has no room for hints: it costs their bytes with every request.
-    pub const WEIGHED: [Self; 3] = [
-        Self { whole_rows: false, second_component: false },
-        Self { whole_rows: true, second_component: false },
-        Self { whole_rows: false, second_component: true },
-    ];
-}
-
-/// What a further input of a matrix costs of the first, which reads it for all of them. Open layers of vgg3 and MiniONN's network in two strips took 0.75 to 1.0 times as long
-/// as two inputs that cost the same would (`jali explain`).
+/// What a further input of a matrix costs of the first, which reads it for all of them. Open layers
+/// of vgg3 and MiniONN's network in two strips took 0.75 to 1.0 times as long as two inputs that
+/// cost the same would (`jali explain`).
 const FURTHER: f64 = 0.85;
 
-/// Number of factors for each side.
-pub const FACTORS: usize = 7;
+/// Number of terms of either side's work.
+pub const TERMS: usize = 5;
 
-impl LayerCounts {
-    /// What the client's factors multiply: the layer itself, values, and residues of tiles, rows, all that comes back, wanted coefficients, a second
-    /// component.
-    pub fn client(&self) -> [f64; FACTORS] {
-        let (row_limbs, inputs) = (self.row_limbs() as f64, self.inputs());
-        [
-            1.0,
-            self.values as f64,
-            inputs * (self.tiles * self.degree * self.limbs) as f64,
-            inputs * row_limbs * self.degree as f64,
-            inputs * row_limbs * self.returned() as f64,
-            inputs * row_limbs * self.wanted as f64,
-            if self.answer.second_component { row_limbs * self.degree as f64 } else { 0.0 },
-        ]
+/// The client's work for one layer, term by term: as counts of [`OperatorCounts::client`], or as
+/// nanoseconds per unit of each.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ClientTerms {
+    /// The layer itself.
+    pub layer: f64,
+    /// Numbers that go into and come out of the layer.
+    pub values: f64,
+    /// Residues of the tiles that are masked.
+    pub tiles: f64,
+    /// Residues of the rows that are unmasked.
+    pub rows: f64,
+    /// Residues of the wanted coefficients that come back.
+    pub wanted: f64,
+}
+
+/// The server's work for one layer, term by term: as counts of [`OperatorCounts::server`], or as
+/// nanoseconds per unit of each.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ServerTerms {
+    /// The layer itself.
+    pub layer: f64,
+    /// Residues of the tiles that come.
+    pub tiles: f64,
+    /// Products of residues.
+    pub products: f64,
+    /// Residues of the rows that are transformed back.
+    pub rows: f64,
+    /// Residues of the wanted coefficients that go back.
+    pub wanted: f64,
+}
+
+/// Terms as a list, for fitting and for sums of products.
+pub trait Terms: Copy {
+    /// In the order of the fields.
+    fn to_list(self) -> [f64; TERMS];
+
+    /// From the order of the fields.
+    fn from_list(list: [f64; TERMS]) -> Self;
+
+    /// Milliseconds: these terms as nanoseconds per unit times so many units.
+    fn milliseconds(self, units: Self) -> f64 {
+        self.to_list().iter().zip(units.to_list()).map(|(ns, count)| ns * count).sum::<f64>() / 1e6
+    }
+}
+
+impl Terms for ClientTerms {
+    fn to_list(self) -> [f64; TERMS] {
+        [self.layer, self.values, self.tiles, self.rows, self.wanted]
     }
 
-    /// What the server's factors multiply: the layer itself, and residues of tiles, products, rows that are transformed, all that comes back; and of a
-    /// second component the tiles of the public vector, which are drawn anew, and the products with it.
-    pub fn server(&self) -> [f64; FACTORS] {
+    fn from_list([layer, values, tiles, rows, wanted]: [f64; TERMS]) -> Self {
+        Self { layer, values, tiles, rows, wanted }
+    }
+}
+
+impl Terms for ServerTerms {
+    fn to_list(self) -> [f64; TERMS] {
+        [self.layer, self.tiles, self.products, self.rows, self.wanted]
+    }
+
+    fn from_list([layer, tiles, products, rows, wanted]: [f64; TERMS]) -> Self {
+        Self { layer, tiles, products, rows, wanted }
+    }
+}
+
+impl OperatorCounts {
+    /// How many units of each term the client has.
+    pub fn client(&self) -> ClientTerms {
         let (row_limbs, inputs) = (self.row_limbs() as f64, self.inputs());
-        let transformed = if self.answer.whole_rows { 0.0 } else { row_limbs };
-        let second = if self.answer.second_component { self.degree as f64 } else { 0.0 };
-        [
-            1.0,
-            inputs * (self.tiles * self.degree * self.limbs) as f64,
-            inputs * row_limbs * (self.row_tiles * self.degree) as f64,
-            inputs * transformed * self.degree as f64,
-            inputs * row_limbs * self.returned() as f64,
-            (self.tiles * self.limbs) as f64 * second,
-            // A row's tiles are read, and it is packed.
-            (self.row_tiles + 1) as f64 * row_limbs * second,
-        ]
+        ClientTerms {
+            layer: 1.0,
+            values: self.values as f64,
+            tiles: inputs * (self.tiles * self.degree * self.limbs) as f64,
+            rows: inputs * row_limbs * self.degree as f64,
+            wanted: inputs * row_limbs * self.wanted as f64,
+        }
+    }
+
+    /// How many units of each term the server has.
+    pub fn server(&self) -> ServerTerms {
+        let (row_limbs, inputs) = (self.row_limbs() as f64, self.inputs());
+        ServerTerms {
+            layer: 1.0,
+            tiles: inputs * (self.tiles * self.degree * self.limbs) as f64,
+            products: inputs * row_limbs * (self.row_tiles * self.degree) as f64,
+            rows: inputs * row_limbs * self.degree as f64,
+            wanted: inputs * row_limbs * self.wanted as f64,
+        }
     }
 
     /// Inputs of the matrix, in what one of them costs.
     fn inputs(&self) -> f64 {
         1.0 + FURTHER * (self.strips as f64 - 1.0)
-    }
-
-    /// Coefficients or values of a row that come back.
-    fn returned(&self) -> usize {
-        if self.answer.whole_rows { self.degree } else { self.wanted }
     }
 
     /// Primes of all rows together.
@@ -117,24 +150,14 @@ impl LayerCounts {
 
     /// Bytes of an answer, without its header.
     pub fn bytes_down(&self) -> usize {
-        let second = if self.answer.second_component { self.row_bytes(self.degree) } else { 0 };
-        self.strips * self.row_bytes(self.returned()) + second
+        let row = |bits: u32| (self.wanted * bits as usize).div_ceil(8);
+        let rows = (self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits);
+        self.strips * rows
     }
 
     /// Bytes both ways.
     pub fn bytes(&self) -> usize {
         self.bytes_up() + self.bytes_down()
-    }
-
-    /// Bytes of so many coefficients of every row.
-    fn row_bytes(&self, coefficients: usize) -> usize {
-        let row = |bits: u32| (coefficients * bits as usize).div_ceil(8);
-        (self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits)
-    }
-
-    /// The same layer with another answer.
-    pub fn answered(self, answer: Answer) -> Self {
-        Self { answer, ..self }
     }
 
     /// Bytes of so many hidden rows as they are sealed.
@@ -148,13 +171,13 @@ impl LayerCounts {
     }
 }
 
-/// Nanoseconds per unit of [`LayerCounts::client`] and [`LayerCounts::server`], wall time with all threads at work.
+/// Nanoseconds per unit of work, wall time with all threads at work.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// The client's factors.
-    pub client: [f64; FACTORS],
-    /// The server's factors.
-    pub server: [f64; FACTORS],
+    /// Of the client.
+    pub client: ClientTerms,
+    /// Of the server.
+    pub server: ServerTerms,
 }
 
 /// The way between client and server.
@@ -214,22 +237,11 @@ pub struct Costs {
     /// The link: not measured, so not stored.
     #[serde(skip, default = "loopback")]
     pub link: Link,
-    /// Most bytes of hints, and of the rows' secrets beside them, that a client may keep in memory for all layers together: the hints of the others come as a
-    /// second component with every answer. A limit and nothing measured, so not stored.
-    #[serde(skip, default = "any_hints")]
-    pub hint_bytes: u64,
 }
 
 fn loopback() -> Link {
     Link::LOOPBACK
 }
-
-fn any_hints() -> u64 {
-    ANY_HINTS
-}
-
-/// No limit of [`Costs::hint_bytes`].
-pub const ANY_HINTS: u64 = u64::MAX;
 
 /// What a layer is expected to take for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -249,17 +261,13 @@ impl Prediction {
     }
 }
 
-fn weigh(factors: &[f64; FACTORS], counts: &[f64; FACTORS]) -> f64 {
-    factors.iter().zip(counts).map(|(f, c)| f * c).sum::<f64>() / 1e6
-}
-
 impl Costs {
     /// What a layer will take.
-    pub fn predict(&self, counts: &LayerCounts, hidden: bool) -> Prediction {
+    pub fn predict(&self, counts: &OperatorCounts, hidden: bool) -> Prediction {
         let work = if hidden { &self.hidden } else { &self.open };
         Prediction {
-            client_ms: weigh(&work.client, &counts.client()),
-            server_ms: weigh(&work.server, &counts.server()),
+            client_ms: work.client.milliseconds(counts.client()),
+            server_ms: work.server.milliseconds(counts.server()),
             link_ms: self.link.ms(counts.bytes()),
         }
     }
@@ -271,14 +279,18 @@ impl Costs {
 }
 
 impl Default for Costs {
-    /// Measured by the calibration on two cores of a Xeon (Cascade Lake, 2.5 GHz, kernel `avx512`); how what comes back and what is wanted share a
-    /// client's work, and what a second component takes, are of later measurements on a Zen 5.
+    /// Figures of the size that a calibration finds on two cores of a server's processor with
+    /// AVX-512.
     fn default() -> Self {
-        let hidden =
-            Work { client: [2e5, 2.0, 20.0, 2.5, 5.0, 10.0, 40.0], server: [4e4, 5.5, 0.6, 3.0, 6.5, 15.0, 2.5] };
-        let open =
-            Work { client: [1e5, 8.0, 30.0, 3.0, 7.0, 13.0, 40.0], server: [2e4, 6.0, 0.6, 4.0, 5.0, 15.0, 2.5] };
-        Self { hidden, open, link: Link::LOOPBACK, hint_bytes: ANY_HINTS }
+        let hidden = Work {
+            client: ClientTerms { layer: 2e5, values: 2.0, tiles: 20.0, rows: 2.5, wanted: 15.0 },
+            server: ServerTerms { layer: 4e4, tiles: 5.5, products: 0.6, rows: 3.0, wanted: 6.5 },
+        };
+        let open = Work {
+            client: ClientTerms { layer: 1e5, values: 8.0, tiles: 30.0, rows: 3.0, wanted: 20.0 },
+            server: ServerTerms { layer: 2e4, tiles: 6.0, products: 0.6, rows: 4.0, wanted: 5.0 },
+        };
+        Self { hidden, open, link: Link::LOOPBACK }
     }
 }
 
@@ -287,8 +299,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_cost_what_they_carry() {
-        let wanted = LayerCounts {
+    fn layers_cost_what_they_count() {
+        let counts = OperatorCounts {
             degree: 4096,
             modulus_bits: 68,
             limbs: 2,
@@ -299,29 +311,18 @@ mod tests {
             short_rows: 0,
             first_bits: 34,
             wanted: 1024,
-            answer: Answer::default(),
             values: 1000,
         };
-        let whole = wanted.answered(Answer { whole_rows: true, second_component: false });
-        let second = wanted.answered(Answer { whole_rows: false, second_component: true });
-        let costs = Costs::default();
-        let more = |counts: &LayerCounts| {
-            let (a, b) = (costs.predict(counts, true), costs.predict(&wanted, true));
-            (a.client_ms - b.client_ms, a.server_ms - b.server_ms)
-        };
-        // 20 rows and primes of two strips that cost 1.85 of one; by the factors above: 3072 residues more at 6.5 and 5 ns, 4096 at 3 ns less.
-        let (client, server) = more(&whole);
-        assert!((server - 37.0 * (3072.0 * 6.5 - 4096.0 * 3.0) / 1e6).abs() < 1e-9);
-        assert!((client - 37.0 * 3072.0 * 5.0 / 1e6).abs() < 1e-9);
-        // Hints come once, whatever the number of strips: 20 rows and primes, the public vector of 5 tiles.
-        let (client, server) = more(&second);
-        assert!((server - 4096.0 * (5.0 * 2.0 * 15.0 + 6.0 * 20.0 * 2.5) / 1e6).abs() < 1e-9);
-        assert!((client - 20.0 * 4096.0 * 40.0 / 1e6).abs() < 1e-9);
+        let predicted = Costs::default().predict(&counts, true);
+        // 20 rows and primes, 10 tiles and primes, of two strips that cost 1.85 of one; by the
+        // figures above.
+        let client = 2e5 + 1000.0 * 2.0 + 1.85 * (40960.0 * 20.0 + 81920.0 * 2.5 + 20480.0 * 15.0);
+        let server = 4e4 + 1.85 * (40960.0 * 5.5 + 5.0 * 81920.0 * 0.6 + 81920.0 * 3.0 + 20480.0 * 6.5);
+        assert!((predicted.client_ms - client / 1e6).abs() < 1e-9, "{predicted:?}");
+        assert!((predicted.server_ms - server / 1e6).abs() < 1e-9, "{predicted:?}");
         // 68 bits are 8.5 bytes.
-        assert_eq!(wanted.bytes_down(), 2 * 10 * 8704);
-        assert_eq!(whole.bytes_down(), 2 * 10 * 34816);
-        assert_eq!(second.bytes_down(), (2 * 8704 + 34816) * 10);
-        assert_eq!(whole.bytes_up(), second.bytes_up());
+        assert_eq!(counts.bytes_down(), 2 * 10 * 8704);
+        assert_eq!(counts.bytes_up(), 2 * 5 * 34816);
     }
 
     #[test]

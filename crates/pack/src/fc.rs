@@ -5,13 +5,16 @@
 //! ```
 //!
 //! # Why nothing else reaches a wanted coefficient
-//! A product of `w[o'][i']` and `x_i` lands at `o'k + k-1 + (i-i')`. With `|i-i'| < k` that is `ok + k-1` only for
-//! `o' = o`, `i' = i`. The largest index is `rk + k - 2 <= N + k - 2`; minus `N` it is below `k-1`, the first wanted one.
+//! A product of `w[o'][i']` and `x_i` lands at `o'k + k-1 + (i-i')`. With `|i-i'| < k` that is `ok
+//! + k-1` only for `o' = o`, `i' = i`. The largest index is `rk + k - 2 <= N + k - 2`; minus `N` it
+//! is below `k-1`, the first wanted one.
 
 use std::ops::Range;
 
+use jali_ring::{Steps, WantedPattern};
+
 use crate::PackError;
-use crate::layout::{Tile, WantedPattern};
+use crate::layout::Tile;
 
 /// How one fully connected layer stands in ring elements.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +47,8 @@ impl FcLayout {
         Ok(Self { degree, inputs, outputs, run, row_outputs })
     }
 
-    /// Every useful run length at this degree: one for each number of tiles, with the most outputs per row.
+    /// Every useful run length at this degree: one for each number of tiles, with the most outputs
+    /// per row.
     pub fn candidates(inputs: usize, outputs: usize, degree: usize) -> Vec<Self> {
         let mut out: Vec<Self> = vec![];
         for tiles in inputs.div_ceil(degree)..=inputs.min(256) {
@@ -84,7 +88,8 @@ impl FcLayout {
 
     /// Where the outputs of a row stand.
     pub fn wanted(&self) -> WantedPattern {
-        WantedPattern { start: self.run - 1, dims: [(1, 1), (1, 1), (self.row_outputs, self.run)] }
+        let one = Steps { count: 1, stride: 1 };
+        WantedPattern { start: self.run - 1, steps: [one, one, Steps { count: self.row_outputs, stride: self.run }] }
     }
 
     /// Inputs to tiles of `N` coefficients.

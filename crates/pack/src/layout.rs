@@ -3,23 +3,25 @@
 use std::ops::Range;
 
 use jali_model::Linear;
+use jali_ring::WantedPattern;
 
 use crate::{ConvChoice, ConvLayout, FcLayout, PackError};
 
 /// A plain ring element with few non-zero coefficients: (index, value), indices rising.
 pub type Tile = Vec<(u32, i32)>;
 
-/// Coefficients that hold outputs: `start` plus a nested pattern of (count, stride), outermost first.
+/// What makes a layout of a layer at a degree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WantedPattern {
-    /// Smallest index.
-    pub start: usize,
-    /// Outermost first.
-    pub dims: [(usize, usize); 3],
+pub struct LayoutChoice {
+    /// Virtual channels, or inputs of a fully connected layer, of a tile.
+    pub tile_inputs: usize,
+    /// Output channels of a row.
+    pub row_outputs: usize,
+    /// Groups of a block: 1 unless several share a tile.
+    pub block_groups: usize,
+    /// Strips that a plane is cut into.
+    pub strips: usize,
 }
-
-/// The four numbers that make a layout of a layer at a degree: channels or inputs of a tile, outputs of a row, groups of a block, strips.
-pub type Choice = [usize; 4];
 
 /// Layout of one linear layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +33,8 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// All layouts worth considering at this degree, none if no tile of the layer fits. They depend on shapes only.
+    /// All layouts worth considering at this degree, none if no tile of the layer fits. They depend
+    /// on shapes only.
     ///
     /// # Errors
     /// [`PackError`] if the layer's kind is not supported.
@@ -46,13 +49,15 @@ impl Layout {
     }
 
     /// The choice that [`Layout::chosen`] makes the layout from again.
-    pub fn choice(&self) -> Choice {
+    pub fn choice(&self) -> LayoutChoice {
         match self {
             Self::Conv(l) => {
                 let ConvChoice { tile_channels, row_filters, block_groups, strips } = l.choice();
-                [tile_channels, row_filters, block_groups, strips]
+                LayoutChoice { tile_inputs: tile_channels, row_outputs: row_filters, block_groups, strips }
             }
-            Self::Fc(l) => [l.run(), l.row_outputs(), 1, 1],
+            Self::Fc(l) => {
+                LayoutChoice { tile_inputs: l.run(), row_outputs: l.row_outputs(), block_groups: 1, strips: 1 }
+            }
         }
     }
 
@@ -60,15 +65,15 @@ impl Layout {
     ///
     /// # Errors
     /// [`PackError`] if the choice does not fit the layer.
-    pub fn chosen(linear: Linear<'_>, input: &[usize], degree: usize, choice: Choice) -> Result<Self, PackError> {
-        let [tile_channels, row_filters, block_groups, strips] = choice;
+    pub fn chosen(linear: Linear<'_>, input: &[usize], degree: usize, choice: LayoutChoice) -> Result<Self, PackError> {
+        let LayoutChoice { tile_inputs, row_outputs, block_groups, strips } = choice;
         match linear {
             Linear::Conv(c) => {
-                let choice = ConvChoice { tile_channels, row_filters, block_groups, strips };
+                let choice = ConvChoice { tile_channels: tile_inputs, row_filters: row_outputs, block_groups, strips };
                 Ok(Self::Conv(Box::new(ConvLayout::new(c, planes(input)?, degree, choice)?)))
             }
             Linear::Gemm(g) if [block_groups, strips] == [1, 1] => {
-                Ok(Self::Fc(FcLayout::new(g.inputs, g.outputs, degree, tile_channels, row_filters)?))
+                Ok(Self::Fc(FcLayout::new(g.inputs, g.outputs, degree, tile_inputs, row_outputs)?))
             }
             Linear::Gemm(_) => Err(PackError::Unsupported {
                 what: "blocks or strips of a fully connected layer",
@@ -122,7 +127,8 @@ impl Layout {
         }
     }
 
-    /// What one tile holds: input channels times planes, or a run of inputs; and what a row computes.
+    /// What one tile holds: input channels times planes, or a run of inputs; and what a row
+    /// computes.
     pub fn describe(&self) -> String {
         match self {
             Self::Conv(l) => {

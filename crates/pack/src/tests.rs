@@ -1,4 +1,5 @@
-//! Random shapes against plain convolution, with products in `Z[X]/(X^N + 1)` computed term by term.
+//! Random shapes against plain convolution, with products in `Z[X]/(X^N + 1)` computed term by
+//! term.
 
 use jali_model::{Conv, Gemm, Linear};
 use proptest::prelude::*;
@@ -29,12 +30,8 @@ fn multiply_strip(layout: &Layout, weights: &[i32], tiles: &[Vec<i64>], degree: 
     assert_eq!(layout.rows() % layout.blocks(), 0);
     let block_rows = layout.rows() / layout.blocks();
     assert!(tiles.iter().all(|t| t.len() == degree));
-    let WantedPattern { start, dims } = layout.wanted();
-    let indices = (0..dims[0].0).flat_map(|a| {
-        (0..dims[1].0).flat_map(move |b| (0..dims[2].0).map(move |c| a * dims[0].1 + b * dims[1].1 + c * dims[2].1))
-    });
-    let distinct: std::collections::BTreeSet<usize> = indices.clone().collect();
-    assert_eq!(distinct.len(), indices.count(), "no two outputs share a coefficient");
+    // No two outputs share a coefficient, or it could not be expanded.
+    let wanted = layout.wanted().expand(degree).unwrap();
     let mut out = vec![];
     for row in 0..layout.rows() {
         let mut y = vec![0i64; degree];
@@ -49,13 +46,7 @@ fn multiply_strip(layout: &Layout, weights: &[i32], tiles: &[Vec<i64>], degree: 
                 }
             }
         }
-        for a in 0..dims[0].0 {
-            for b in 0..dims[1].0 {
-                for c in 0..dims[2].0 {
-                    out.push(y[start + a * dims[0].1 + b * dims[1].1 + c * dims[2].1]);
-                }
-            }
-        }
+        out.extend(wanted.indices().iter().map(|&k| y[k as usize]));
     }
     out
 }
@@ -222,11 +213,13 @@ fn tiles_of_common_layers_are_as_few_as_the_packing_allows() {
         let c = conv(filters, channels / groups, [k; 2], [k / 2; 4]);
         Conv { stride: [stride; 2], groups, ..c }
     };
-    // 7x7 planes of 3x3 kernels share their padding: 64 coefficients each, so 63 pairs of 4096 and not 56.
+    // 7x7 planes of 3x3 kernels share their padding: 64 coefficients each, so 63 pairs of 4096 and
+    // not 56.
     assert!(least(&base(512, 512, 3, 1, 1), [512, 7, 7], 4096) <= 512 * 512 / 60);
     // A strided shortcut reads one phase of four.
     assert_eq!(least(&base(64, 32, 1, 2, 1), [32, 16, 16], 4096), 32);
-    // Depthwise: a tile of 49 planes of 9 x 9 would need 49^2 places to keep them apart; 7 planes and 7 filters fit.
+    // Depthwise: a tile of 49 planes of 9 x 9 would need 49^2 places to keep them apart; 7 planes
+    // and 7 filters fit.
     assert!(least(&base(64, 64, 3, 1, 64), [64, 8, 8], 4096) <= 10);
     // The stem of a ResNet, 224 x 224: three channels in four phases each, 64 filters, in strips.
     assert!(least(&base(64, 3, 7, 2, 1), [3, 224, 224], 4096) <= 12 * 64 * 4);
@@ -234,8 +227,15 @@ fn tiles_of_common_layers_are_as_few_as_the_packing_allows() {
 
 #[test]
 fn what_cannot_be_lowered_says_so() {
-    let choose =
-        |c: &Conv, choice: Choice| Layout::chosen(Linear::Conv(c), &[4, 8, 8], 4096, choice).unwrap_err().to_string();
+    let choice = |[tile_inputs, row_outputs, block_groups, strips]: [usize; 4]| LayoutChoice {
+        tile_inputs,
+        row_outputs,
+        block_groups,
+        strips,
+    };
+    let choose = |c: &Conv, numbers: [usize; 4]| {
+        Layout::chosen(Linear::Conv(c), &[4, 8, 8], 4096, choice(numbers)).unwrap_err().to_string()
+    };
     let base = conv(4, 4, [3, 3], [1; 4]);
     assert!(choose(&base, [1, 1, 3, 1]).contains("groups in a block"));
     assert!(choose(&Conv { groups: 4, channels: 1, ..base.clone() }, [1, 1, 2, 1]).contains("more than one tile"));
@@ -243,7 +243,7 @@ fn what_cannot_be_lowered_says_so() {
     assert!(choose(&base, [64, 64, 1, 1]).contains("coefficients"));
     assert!(choose(&Conv { kernel: [20, 1], ..base }, [1, 1, 1, 1]).contains("window"));
     let g = Gemm { weight: vec![], bias: vec![], inputs: 4, outputs: 4 };
-    assert!(Layout::chosen(Linear::Gemm(&g), &[4], 4096, [4, 4, 1, 2]).is_err());
+    assert!(Layout::chosen(Linear::Gemm(&g), &[4], 4096, choice([4, 4, 1, 2])).is_err());
     // A row of pixels that is wider than the largest ring.
     let wide = Layout::candidates(Linear::Conv(&conv(1, 1, [1, 1], [0; 4])), &[1, 1, 40_000], 32_768);
     assert!(matches!(wide, Err(PackError::TooLarge { .. })));

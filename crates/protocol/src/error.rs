@@ -1,5 +1,6 @@
 //! Everything that can go wrong in this crate.
 
+use jali_bundle::BundleError;
 use jali_leak::LeakError;
 use jali_mask::MaskError;
 use jali_model::ModelError;
@@ -20,6 +21,9 @@ pub enum ProtocolError {
     /// From the server's operators.
     #[error(transparent)]
     Operator(#[from] OperatorError),
+    /// From a bundle.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     /// From the network.
     #[error(transparent)]
     Model(#[from] ModelError),
@@ -44,7 +48,8 @@ pub enum ProtocolError {
         /// log2 of what is allowed.
         limit: f64,
     },
-    /// The server's answer to a layer failed the ciphertext check, could not be decoded, or was a refusal.
+    /// The server's answer to a layer failed the ciphertext check, could not be decoded, or was a
+    /// refusal.
     #[error("layer \"{layer}\": the server's answer was rejected{}", refusal.map(|r| format!(" (it refused the request: {r})")).unwrap_or_default())]
     Rejected {
         /// Name of the layer.
@@ -58,13 +63,42 @@ pub enum ProtocolError {
         /// Name of the layer.
         layer: String,
     },
-    /// The caller did not follow the order of next and receive.
-    #[error("the client is not waiting for {0}")]
-    Order(&'static str),
-}
-
-impl From<PackError> for ProtocolError {
-    fn from(e: PackError) -> Self {
-        Self::Layer { layer: "?".into(), reason: e.to_string() }
-    }
+    /// From lowering.
+    #[error(transparent)]
+    Pack(#[from] PackError),
+    /// An empty batch, or more images than one inference takes.
+    #[error("a batch takes 1 to {most} images, this one has {got}")]
+    BatchSize {
+        /// Largest number of images.
+        most: usize,
+        /// Images given.
+        got: usize,
+    },
+    /// The client's bundle and the network in it do not belong together: a linear layer has no
+    /// operator.
+    #[error("the client's bundle has no operator for the linear layer \"{layer}\"")]
+    NoOperator {
+        /// Name of the layer.
+        layer: String,
+    },
+    /// There is no operator of this number, or it has its hints.
+    #[error("operator {operator} does not wait for hints")]
+    NoHintsExpected {
+        /// Index of the operator.
+        operator: usize,
+    },
+    /// The hints of some operators are not there.
+    #[error("the hints of {missing} operator(s) are missing: fetch them from the server first")]
+    HintsMissing {
+        /// How many.
+        missing: usize,
+    },
+    /// The caller did not follow the order of `next`, `receive` and `again`.
+    #[error("\"{called}\" was called while the inference {state}")]
+    Order {
+        /// The method.
+        called: &'static str,
+        /// What the inference does.
+        state: &'static str,
+    },
 }

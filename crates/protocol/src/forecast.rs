@@ -1,16 +1,18 @@
-//! What a plan is going to open, save and cost, without sealing anything: the same choices as [`crate::seal`] makes.
+//! What a plan is going to open, save and cost, without sealing anything: the same choices as
+//! [`crate::Owner`] makes.
 
 use jali_leak::Plan;
 use jali_model::QuantModel;
-use jali_pack::{Costs, LayerCounts, Prediction};
+use jali_pack::{Costs, OperatorCounts, Prediction};
 use jali_ring::{MaskVectors, Ring, RowStore};
 
 use crate::ProtocolError;
-use crate::owner::{Blueprint, Choice};
+use crate::owner::Blueprint;
+use crate::owner::build::PlannedOperator;
 
-/// One operator under a plan: a linear layer, or a part of one.
+/// One operator under a plan.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LayerForecast {
+pub struct OperatorForecast {
     /// Node name.
     pub name: String,
     /// `conv3x3`, `fc`.
@@ -19,7 +21,7 @@ pub struct LayerForecast {
     pub weights: usize,
     /// How many the plan allows open.
     pub weights_allowed: usize,
-    /// How many sealing is going to open: those of rows and columns that the plan allows as a whole.
+    /// How many sealing is going to open: those of rows that the plan allows as a whole.
     pub weights_open: usize,
     /// Index of the node in the graph.
     pub node: usize,
@@ -28,12 +30,13 @@ pub struct LayerForecast {
     /// What a tile and a row hold.
     pub layout: String,
     /// What the cost follows from.
-    pub counts: LayerCounts,
+    pub counts: OperatorCounts,
     /// Bytes of the server's memory while it serves.
     pub server_memory: usize,
     /// Bytes of the client's memory: hints, check vectors, the public vector.
     pub client_memory: usize,
-    /// How many of these are there without hints: what the owner holds of a layer that has been sealed to be stored.
+    /// How many of these are there without hints: what the owner holds of a layer that has been
+    /// sealed to be stored.
     pub key_memory: usize,
     /// Bytes more while the operator is being sealed: the public vector and those of the check.
     pub vector_memory: usize,
@@ -57,11 +60,12 @@ pub struct LayerForecast {
 
 /// Bytes of keys, digests and norms that a row takes.
 const KEY_BYTES: usize = 200;
-/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane by lane, both ways.
+/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy
+/// lane by lane, both ways.
 const TABLE_BYTES: usize = 60;
 
 /// Bytes of the rows that are sealed together, and of one of them packed.
-fn row_memory(ring: &Ring, counts: &LayerCounts) -> usize {
+fn row_memory(ring: &Ring, counts: &OperatorCounts) -> usize {
     let row = 8 * ring.limbs() * ring.degree() * counts.row_tiles;
     let rows = jali_mask::rows_together(ring, counts.row_tiles, counts.rows);
     rows * row + counts.hidden_bytes(1) + SECTION
@@ -73,33 +77,31 @@ const SECTION: usize = 1 << 20;
 /// All operators of a network under a plan.
 ///
 /// # Errors
-/// As [`crate::seal`], but for noise, which needs the weights.
-pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<LayerForecast>, ProtocolError> {
-    plan.validate(model.graph())?;
-    let operator = |choice: Choice| {
-        let (hint_bytes, limbs) = (choice.hint_bytes(), choice.row_limbs());
-        let Choice { node, columns, blueprint, allowed, ranges, open, .. } = choice;
+/// As [`crate::Owner::seal_to`], but for noise, which needs the weights.
+pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<OperatorForecast>, ProtocolError> {
+    let operator = |operator: PlannedOperator<'_>| {
+        let (hint_bytes, limbs) = (operator.hint_bytes(), operator.row_limbs());
+        let PlannedOperator { node, name, linear, blueprint, allowed, ranges, open } = operator;
         let counts = blueprint.counts();
         let rows_open = open.iter().filter(|o| **o).count();
         let hidden_rows = counts.rows - rows_open;
         let weights_open = ranges.iter().zip(&open).filter(|(_, o)| **o).map(|(r, _)| r.len()).sum();
         let ring = blueprint.parameters.ring();
         let vectors = MaskVectors::bytes_needed(ring, counts.row_tiles, counts.tiles);
-        let n = &model.graph().nodes()[node];
-        LayerForecast {
+        OperatorForecast {
             node,
             prime_bits: blueprint.parameters.literal().prime_bits.clone(),
-            layout: columns.describe() + &blueprint.layout.describe(),
+            layout: blueprint.layout.describe(),
             counts,
             server_memory: RowStore::bytes_needed(ring, &limbs, counts.row_tiles),
-            // Hints and secrets of the rows, if they are kept; for every tile the public vector and two of the check.
+            // Hints and secrets of the rows; for every tile the public vector and two of the check.
             client_memory: hint_bytes + vectors,
             key_memory: vectors + KEY_BYTES * counts.rows,
             vector_memory: 3 * counts.tiles * 8 * ring.limbs() * ring.degree(),
             row_memory: row_memory(ring, &counts),
             ring_memory: ring.limbs() * ring.degree() * TABLE_BYTES,
-            name: n.name.clone(),
-            kind: n.op.linear().map(|l| l.kind()).unwrap_or_default(),
+            name: name.into(),
+            kind: linear.kind(),
             weights: allowed.len(),
             weights_allowed: allowed.iter().filter(|a| **a).count(),
             weights_open,
@@ -112,10 +114,11 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<La
             prediction: blueprint.prediction,
         }
     };
-    Ok(Choice::all(model, plan, costs)?.into_iter().map(operator).collect())
+    Ok(PlannedOperator::all(model, plan, costs)?.into_iter().map(operator).collect())
 }
 
-/// For every linear layer what hiding each row costs, in bytes on the server: for the policy that opens what saves most.
+/// For every linear layer what hiding each row costs, in bytes on the server: for the policy that
+/// opens what saves most.
 ///
 /// # Errors
 /// [`ProtocolError::Layer`] if a layer cannot be lowered.

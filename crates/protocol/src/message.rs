@@ -1,21 +1,21 @@
 //! What travels: one request and one answer per operator.
 //!
 //! ```text
-//! request = "JQ" | version u8 | model id [16] | operator u32 | kind of answer u8 | inputs u32 | inputs x tiles x limbs x N packed residues
-//! answer  = "JA" | version u8 | operator u32 | kind of answer u8 | inputs u32 | inputs x rows x limbs of the row x (wanted or N) packed residues
-//!         | second component: nothing, or rows x limbs of the row x N packed residues
+//! request = "JQ" | version u8 | model id [16] | operator u32 | inputs u32 | inputs x tiles x limbs x N packed residues
+//! answer  = "JA" | version u8 | operator u32 | inputs u32 | inputs x rows x limbs of the row x wanted packed residues
 //! refusal = "JR" | version u8 | code u8
 //! hints   = "JH" | version u8 | operator u32 | rows x limbs of the row x N packed residues
 //! ```
 //!
-//! Every image of a batch is one input of the operator's matrix, or as many as its layout has strips: to the server they are alike.
+//! Every image of a batch is one input of the operator's matrix, or as many as its layout has
+//! strips: to the server they are alike.
 //!
-//! Lengths follow from the operator, which both sides know, and the number of images; nothing in a message can make a
-//! server allocate more than its bytes and 4 GiB of inputs and answers justify.
+//! Lengths follow from the operator, which both sides know, and the number of images; nothing in a
+//! message can make a server allocate more than its bytes and 4 GiB of inputs and answers justify.
 
 use std::sync::Arc;
 
-use jali_mask::{Answer, AnswerForm, AnswerKind};
+use jali_mask::{Answer, AnswerForm};
 use jali_operator::{Operator, OperatorError, ServerModel};
 use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
@@ -24,7 +24,7 @@ use rayon::prelude::*;
 /// Bytes before the residues, at most.
 const HEADER: usize = 32;
 /// Version of all messages.
-pub const VERSION: u8 = 5;
+pub const VERSION: u8 = 6;
 const REQUEST: [u8; 2] = *b"JQ";
 const ANSWER: [u8; 2] = *b"JA";
 const REFUSAL: [u8; 2] = *b"JR";
@@ -59,32 +59,25 @@ pub const MAX_IMAGES: usize = 4096;
 /// Most bytes of memory that a request's inputs and answers may take on the server: 4 GiB.
 const MAX_BATCH_BYTES: usize = 1 << 32;
 
-/// Encodes a request: the masked tiles of every image, and what is asked for.
-pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(
-    model: [u8; 16],
-    (operator, kind): (u32, AnswerKind),
-    ring: &Ring,
-    batch: &[X],
-) -> Vec<u8> {
+/// Encodes a request: the masked tiles of every image.
+pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, ring: &Ring, batch: &[X]) -> Vec<u8> {
     let elements: usize = batch.iter().map(|masked| masked.as_ref().len()).sum();
     let mut w = Writer::with_capacity(HEADER + elements * poly_len(ring));
     w.raw(&REQUEST);
     w.u8(VERSION);
     w.raw(&model);
     w.u32(operator);
-    w.u8(kind.byte());
     w.u32(batch.len() as u32);
     w.polys(ring, batch.iter().flat_map(AsRef::as_ref));
     w.finish()
 }
 
-/// The operator that a request names and the kind of answer that it asks for, whatever else it holds.
-pub fn asked(bytes: &[u8]) -> Option<(usize, AnswerKind)> {
+/// Returns the operator that a request names, whatever else it holds.
+pub fn operator_of(bytes: &[u8]) -> Option<usize> {
     let mut r = Reader::new(bytes);
     header(&mut r, REQUEST).ok()?;
     r.array::<16>().ok()?;
-    let operator = r.u32().ok()? as usize;
-    Some((operator, AnswerKind::from_byte(r.u8().ok()?)?))
+    Some(r.u32().ok()? as usize)
 }
 
 /// A request as the server reads it.
@@ -92,8 +85,6 @@ pub fn asked(bytes: &[u8]) -> Option<(usize, AnswerKind)> {
 pub struct Asked<'b> {
     /// Index of the operator.
     pub operator: usize,
-    /// What is asked for.
-    pub kind: AnswerKind,
     /// Number of inputs.
     pub images: usize,
     /// Their bytes, as many as they take.
@@ -113,9 +104,8 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<
     }
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
-    let kind = AnswerKind::from_byte(r.u8().map_err(malformed)?).ok_or(Refusal::Malformed)?;
     let images = r.count(MAX_IMAGES, "images of a request").map_err(malformed)?;
-    if operator.work_bytes(kind, images) > MAX_BATCH_BYTES {
+    if operator.work_bytes(images) > MAX_BATCH_BYTES {
         return Err(Refusal::TooLarge);
     }
     // All lengths are known now, and are compared before anything is read or memory asked for.
@@ -123,7 +113,7 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<
     if inputs.len() != images * operator.tiles() * poly_len(operator.ring()) {
         return Err(Refusal::Malformed);
     }
-    Ok(Asked { operator: index, kind, images, inputs })
+    Ok(Asked { operator: index, images, inputs })
 }
 
 /// Encodes the answers of an operator to a batch of packed inputs.
@@ -131,18 +121,14 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<
 /// # Errors
 /// [`Refusal::Malformed`] for inputs that are none.
 pub fn encode_answer(asked: &Asked<'_>, operator: &Operator) -> Result<Vec<u8>, Refusal> {
-    let Asked { operator: index, kind, images, inputs } = *asked;
-    let mut w = Writer::with_capacity(HEADER + operator.answer_len(kind, images));
+    let Asked { operator: index, images, inputs } = *asked;
+    let len = images.saturating_mul(operator.rows_len());
+    let mut w = Writer::with_capacity(len.saturating_add(HEADER));
     w.raw(&ANSWER);
     w.u8(VERSION);
     w.u32(index as u32);
-    w.u8(kind.byte());
     w.u32(images as u32);
-    let rows = w.space(images.saturating_mul(operator.rows_len(kind)));
-    operator.answer(kind, inputs, images, rows).map_err(|_| Refusal::Malformed)?;
-    if kind.second_component {
-        operator.hints(w.space(operator.hints_len())).map_err(|_| Refusal::Malformed)?;
-    }
+    operator.answer(inputs, images, w.space(len)).map_err(|_| Refusal::Malformed)?;
     Ok(w.finish())
 }
 
@@ -166,33 +152,26 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
         .find(|&c| c as u8 == code)
 }
 
-/// The answers of a batch, and the bytes of their second component where the form has one.
-pub type Answers<'b> = (Vec<Answer>, Option<&'b [u8]>);
-
-/// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape with residues below
-/// their primes. A second component is read by whoever checks it.
-pub fn decode_answer<'b>(
-    bytes: &'b [u8],
+/// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape
+/// with residues below their primes.
+pub fn decode_answer(
+    bytes: &[u8],
     operator: u32,
     ring: &Ring,
     form: &Arc<AnswerForm>,
     images: usize,
-) -> Option<Answers<'b>> {
+) -> Option<Vec<Answer>> {
     let mut r = Reader::new(bytes);
     header(&mut r, ANSWER).ok()?;
-    if r.u32().ok()? != operator || r.u8().ok()? != form.kind().byte() || r.u32().ok()? as usize != images {
+    if r.u32().ok()? != operator || r.u32().ok()? as usize != images {
         return None;
     }
     let len = rows_len(ring.moduli(), form.limbs(), form.count());
-    let second = form.kind().second_component;
-    let second_len = if second { rows_len(ring.moduli(), form.limbs(), ring.degree()) } else { 0 };
-    if images == 0 || r.remaining() != len * images + second_len {
+    if images == 0 || r.remaining() != len * images {
         return None;
     }
     let one = |bytes: &[u8]| Answer::decode(ring, form, bytes).ok();
-    let answers = r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect::<Option<_>>()?;
-    let second = if second { Some(r.raw(second_len).ok()?) } else { None };
-    Some((answers, second))
+    r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect()
 }
 
 /// Bytes of a message with hints of rows that are held modulo so many primes each.
@@ -203,9 +182,7 @@ pub fn hints_len(ring: &Ring, limbs: &[usize]) -> usize {
 /// Bytes that a message with the answers of a batch has at most.
 pub fn answer_len(ring: &Ring, form: &AnswerForm, images: usize) -> usize {
     let len = rows_len(ring.moduli(), form.limbs(), form.count());
-    let second = form.kind().second_component;
-    let second_len = if second { rows_len(ring.moduli(), form.limbs(), ring.degree()) } else { 0 };
-    len.saturating_mul(images).saturating_add(second_len).saturating_add(HEADER)
+    len.saturating_mul(images).saturating_add(HEADER)
 }
 
 /// Encodes the hints of an operator, row by row.
@@ -221,7 +198,8 @@ pub fn encode_hints(index: u32, operator: &Operator) -> Result<Vec<u8>, Operator
     Ok(w.finish())
 }
 
-/// The packed hints in a message; `limbs` says modulo how many primes every row is held. `None` for anything else. Residues are read by whoever checks them.
+/// The packed hints in a message; `limbs` says modulo how many primes every row is held. `None` for
+/// anything else. Residues are read by whoever checks them.
 pub fn decode_hints<'b>(bytes: &'b [u8], operator: u32, ring: &Ring, limbs: &[usize]) -> Option<&'b [u8]> {
     let mut r = Reader::new(bytes);
     header(&mut r, HINTS).ok()?;

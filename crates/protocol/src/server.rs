@@ -1,14 +1,13 @@
-//! The server: sealed bytes and a kernel, nothing else. It keeps no state between requests.
+//! The server: sealed bytes and a backend, nothing else. It keeps no state between requests.
 
 use std::io::{Read, Seek};
 
-use jali_mask::AnswerKind;
 use jali_operator::{OperatorError, ServerModel};
-use jali_ring::Kernel;
+use jali_ring::Backend;
 use jali_ring::wire::poly_len;
 
-use crate::awake::in_pool;
 use crate::message::{Refusal, decode_request, encode_answer, encode_hints, encode_refusal};
+use crate::thread_pool::in_pool;
 
 /// A loaded model ready to answer.
 #[derive(Debug)]
@@ -17,12 +16,12 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads sealed bytes to be computed with `kernel`; `max_memory` bounds what loading may take.
+    /// Loads sealed bytes to be computed with `backend`; `max_memory` bounds what loading may take.
     ///
     /// # Errors
     /// [`OperatorError`] for bytes that are not a sealed model.
-    pub fn load(bytes: &[u8], kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
-        Ok(Self { model: ServerModel::load(bytes, kernel, max_memory)? })
+    pub fn load(bytes: &[u8], backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
+        Ok(Self { model: ServerModel::load(bytes, backend, max_memory)? })
     }
 
     /// What it holds.
@@ -30,7 +29,8 @@ impl Server {
         &self.model
     }
 
-    /// One request to one answer or refusal, both as bytes. Never fails and never panics, whatever the bytes are.
+    /// One request to one answer or refusal, both as bytes. Never fails and never panics, whatever
+    /// the bytes are.
     pub fn handle(&self, request: &[u8]) -> Vec<u8> {
         match in_pool(|| self.answer(request)) {
             Ok(bytes) => bytes,
@@ -38,14 +38,15 @@ impl Server {
         }
     }
 
-    /// Bytes of memory that decoding and computing a request of so many bytes for an answer of this kind takes at most, its own and its answer's
-    /// among them; `None` if there is no such operator.
-    pub fn work_bytes(&self, index: usize, kind: AnswerKind, request: usize) -> Option<usize> {
+    /// Bytes of memory that decoding and computing a request of so many bytes takes at most, its
+    /// own and its answer's among them; `None` if there is no such operator.
+    pub fn work_bytes(&self, index: usize, request: usize) -> Option<usize> {
         let images = self.images(index, request)?.max(1);
-        Some(request.saturating_add(self.model.operators().get(index)?.work_bytes(kind, images)))
+        Some(request.saturating_add(self.model.operators().get(index)?.work_bytes(images)))
     }
 
-    /// Bytes of memory that the hints of an operator take at most while they are computed; `None` if there is no such operator.
+    /// Bytes of memory that the hints of an operator take at most while they are computed; `None`
+    /// if there is no such operator.
     pub fn hint_bytes(&self, index: usize) -> Option<usize> {
         Some(self.model.operators().get(index)?.hint_work_bytes())
     }
@@ -56,19 +57,19 @@ impl Server {
         Some(request / (operator.tiles() * poly_len(operator.ring())))
     }
 
-    /// The hints of one operator as a message, if there is such an operator: public, the same for everybody, and checked by
-    /// whoever takes them.
+    /// The hints of one operator as a message, if there is such an operator: public, the same for
+    /// everybody, and checked by whoever takes them.
     pub fn hints(&self, index: usize) -> Option<Vec<u8>> {
         let operator = self.model.operators().get(index)?;
         encode_hints(index as u32, operator).ok()
     }
 
-    /// As [`Server::load`], from a bundle that is read section by section.
+    /// Loads a bundle that is read section by section.
     ///
     /// # Errors
-    /// As [`Server::load`].
-    pub fn read(source: impl Read + Seek, kernel: Kernel, max_memory: usize) -> Result<Self, OperatorError> {
-        Ok(Self { model: ServerModel::read(source, kernel, max_memory)? })
+    /// [`OperatorError`] for a bundle that is not a sealed model.
+    pub fn read(source: impl Read + Seek, backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
+        Ok(Self { model: ServerModel::read(source, backend, max_memory)? })
     }
 
     fn answer(&self, request: &[u8]) -> Result<Vec<u8>, Refusal> {

@@ -1,4 +1,5 @@
-//! A fixed amount of work with the portable kernels, for counting instructions: `scripts/count-instructions`.
+//! A fixed amount of work with the portable backends, for counting instructions:
+//! `scripts/count-instructions`.
 
 #![allow(clippy::print_stderr)]
 
@@ -6,12 +7,12 @@ use std::hint::black_box;
 
 use jali_ring::sample::{self, derive_key, stream};
 use jali_ring::wire::Writer;
-use jali_ring::{Batch, Inputs, Kernel, MaskVectors, Ntt, Pad, Poly, Ring, RingError, RowStore};
+use jali_ring::{Backend, Batch, Inputs, MaskVectors, Ntt, Poly, Ring, RingError, RowStore};
 
 fn main() -> Result<(), RingError> {
     let mut args = std::env::args().skip(1);
     let (what, repeat) = (args.next().unwrap_or_default(), args.next().and_then(|n| n.parse().ok()).unwrap_or(1));
-    let ring = Ring::with_kernel(4096, &[34, 34], Kernel::PORTABLE)?;
+    let ring = Ring::with_backend(4096, &[34, 34], Backend::PORTABLE)?;
     let mut rng = stream(&derive_key("jali instruction count", &[]));
     let mut tiles: Vec<Poly<Ntt>> = (0..4).map(|_| ring.uniform(&mut rng)).collect();
     let mut store = RowStore::new(&ring, &[ring.limbs(); 2], 4)?;
@@ -31,13 +32,13 @@ fn main() -> Result<(), RingError> {
                 store.prepare_into(&ring, Inputs::Elements(&[tiles.iter().collect()]), &mut batch)?;
                 store.multiply_all(&ring, black_box(std::slice::from_ref(&batch)))?;
             }
-            "mask" => drop(black_box(vectors.mask(&ring, &mut tiles, Pad::Secret(&secret))?)),
+            "mask" => drop(black_box(vectors.mask(&ring, &mut tiles, &secret)?)),
             "pack" => {
                 let mut w = Writer::new();
                 w.poly(&ring, &tiles[0]);
                 black_box(w.finish());
             }
-            "binomial" => sample::centred_binomial(Kernel::PORTABLE, &mut rng, black_box(&mut small)),
+            "binomial" => sample::centred_binomial(Backend::PORTABLE, &mut rng, black_box(&mut small)),
             "lift" => drop(black_box(ring.lift(&small, 1000))),
             other => {
                 eprintln!("unknown work {other:?}: forward, inverse, rows, mask, pack, binomial, lift");

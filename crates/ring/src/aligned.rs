@@ -1,4 +1,5 @@
-//! Words that start on a cache line: a vector of 64 bytes that straddles two lines costs two accesses.
+//! Words that start on a cache line: a vector of 64 bytes that straddles two lines costs two
+//! accesses.
 
 use zeroize::Zeroize;
 
@@ -17,12 +18,14 @@ impl AlignedWords {
     /// All zero.
     pub(crate) fn zero(len: usize) -> Self {
         let words = vec![0; len + LINE - 1];
-        // `align_offset` may say "never" in theory; then alignment, which only speed depends on, is given up.
+        // `align_offset` may say "never" in theory; then alignment, which only speed depends on, is
+        // given up.
         let start = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
         Self { words, start, len }
     }
 
-    /// `len` words that `fill` appends: nothing is written twice. Missing words are zero, surplus ones are cut off.
+    /// `len` words that `fill` appends: nothing is written twice. Missing words are zero, surplus
+    /// ones are cut off.
     pub(crate) fn build(len: usize, fill: impl FnOnce(&mut Vec<u64>)) -> Self {
         let mut words: Vec<u64> = Vec::with_capacity(len + LINE - 1);
         let start = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
@@ -38,7 +41,8 @@ impl AlignedWords {
         self.words.len()
     }
 
-    /// Holds `len` words from now on, whose content is anything; in the same memory if there is enough of it, which is wiped else.
+    /// Holds `len` words from now on, whose content is anything; in the same memory if there is
+    /// enough of it, which is wiped else.
     pub(crate) fn resize(&mut self, len: usize) {
         match self.start + len <= self.words.len() {
             true => self.len = len,

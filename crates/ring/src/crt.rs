@@ -1,11 +1,12 @@
-//! Chinese remaindering by Garner's mixed-radix digits: `V = d0 + d1*p0 + d2*p0*p1 + ..`, `0 <= d_i < p_i`.
+//! Chinese remaindering by Garner's mixed-radix digits: `V = d0 + d1*p0 + d2*p0*p1 + ..`, `0 <= d_i
+//! < p_i`.
 //!
 //! Centring compares digits with those of `(q-1)/2`; nothing branches on the value.
 
 use zeroize::Zeroize;
 
-use crate::kernel::recompose::RecomposeTwo;
-use crate::{Kernel, Modulus};
+use crate::backend::recompose::RecomposeTwo;
+use crate::{Backend, Modulus};
 
 /// Precomputed constants for one list of primes.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Crt {
     products_f64: Vec<f64>,
     /// Digits of `(q-1)/2`.
     half: Vec<u64>,
-    kernel: Kernel,
+    backend: Backend,
 }
 
 /// 1 if `a < b` else 0, without a branch. Needs both below 2^63.
@@ -29,7 +30,7 @@ fn less(a: u64, b: u64) -> u64 {
 
 impl Crt {
     /// Prepares recomposition for distinct odd primes.
-    pub(crate) fn new(moduli: &[Modulus], kernel: Kernel) -> Self {
+    pub(crate) fn new(moduli: &[Modulus], backend: Backend) -> Self {
         let inverses = moduli
             .iter()
             .enumerate()
@@ -40,12 +41,14 @@ impl Crt {
             products.push(products[i].wrapping_mul(m.value()));
             products_f64.push(products_f64[i] * m.value() as f64);
         }
-        // (q-1)/2 = (p_0 - 1)/2 + p_0 * ((p_1 - 1)/2 + ..): every digit is (p_i - 1)/2, since q is odd.
+        // (q-1)/2 = (p_0 - 1)/2 + p_0 * ((p_1 - 1)/2 + ..): every digit is (p_i - 1)/2, since q is
+        // odd.
         let half = moduli.iter().map(|m| (m.value() - 1) / 2).collect();
-        Self { moduli: moduli.to_vec(), inverses, products, products_f64, half, kernel }
+        Self { moduli: moduli.to_vec(), inverses, products, products_f64, half, backend }
     }
 
-    /// Digits of the value with the given residues, and whether it exceeds `(q-1)/2` (1) or not (0).
+    /// Digits of the value with the given residues, and whether it exceeds `(q-1)/2` (1) or not
+    /// (0).
     fn digits(&self, residues: &[u64], digits: &mut [u64]) -> u64 {
         let (mut above, mut equal) = (0, 1);
         for (i, m) in self.moduli.iter().enumerate() {
@@ -63,8 +66,8 @@ impl Crt {
         above
     }
 
-    /// The value centred in `(-q/2, q/2)`, then taken modulo `2^bits` and centred in `[-2^(bits-1), 2^(bits-1))`.
-    /// `digits` is scratch space of one word per limb.
+    /// The value centred in `(-q/2, q/2)`, then taken modulo `2^bits` and centred in `[-2^(bits-1),
+    /// 2^(bits-1))`. `digits` is scratch space of one word per limb.
     pub fn centred_mod_power_of_two(&self, residues: &[u64], bits: u32, digits: &mut [u64]) -> i64 {
         let above = self.digits(residues, digits);
         let mut v = 0u64;
@@ -75,7 +78,8 @@ impl Crt {
         ((v << (64 - bits)) as i64) >> (64 - bits)
     }
 
-    /// As [`Crt::centred_mod_power_of_two`] for many values: `residues[limb][i]`, all of the same length.
+    /// As [`Crt::centred_mod_power_of_two`] for many values: `residues[limb][i]`, all of the same
+    /// length.
     pub fn centred_all_mod_power_of_two(&self, residues: &[&[u64]], bits: u32, out: &mut [i64]) {
         let mut done = 0;
         if let ([p0, p1], [r0, r1]) = (&*self.moduli, residues) {
@@ -83,7 +87,7 @@ impl Crt {
             done = out.len() / 8 * 8;
             let (residues, out) = ([&r0[..done], &r1[..done]], &mut out[..done]);
             let job = RecomposeTwo { moduli: [p0, p1], inverse: self.inverses[1][0], bits, residues, out };
-            self.kernel.for_modulus(p0).for_modulus(p1).run(job);
+            self.backend.for_modulus(p0).for_modulus(p1).run(job);
         }
         let (mut one, mut digits) = (vec![0; self.moduli.len()], vec![0; self.moduli.len()]);
         for (i, out) in out.iter_mut().enumerate().skip(done) {
@@ -94,12 +98,14 @@ impl Crt {
         digits.zeroize();
     }
 
-    /// The centred value, rounded to a floating-point number: for measuring noise, never for results.
+    /// The centred value, rounded to a floating-point number: for measuring noise, never for
+    /// results.
     pub fn centred_f64(&self, residues: &[u64]) -> f64 {
         let mut digits = vec![0; self.moduli.len()];
         let above = self.digits(residues, &mut digits);
         if above == 1 {
-            // q - V = 1 + sum (p_i - 1 - d_i) * P_i keeps the small difference exact where it matters.
+            // q - V = 1 + sum (p_i - 1 - d_i) * P_i keeps the small difference exact where it
+            // matters.
             let sum: f64 = digits
                 .iter()
                 .zip(&self.moduli)
@@ -130,13 +136,13 @@ mod tests {
             let want = (v + t / 2).rem_euclid(t) - t / 2;
             let got = ring.crt().centred_mod_power_of_two(&residues, bits, &mut vec![0; limbs]);
             prop_assert_eq!(i128::from(got), want);
-            for kernel in crate::Kernel::available() {
-                let ring = Ring::with_kernel(1024, &vec![34; limbs], kernel).unwrap();
+            for backend in crate::Backend::available() {
+                let ring = Ring::with_backend(1024, &vec![34; limbs], backend).unwrap();
                 let columns: Vec<Vec<u64>> = residues.iter().map(|&r| vec![r; 19]).collect();
                 let columns: Vec<&[u64]> = columns.iter().map(|c| &c[..]).collect();
                 let mut all = vec![0; 19];
                 ring.crt().centred_all_mod_power_of_two(&columns, bits, &mut all);
-                prop_assert!(all.iter().all(|&v| v == got), "{}", kernel.name());
+                prop_assert!(all.iter().all(|&v| v == got), "{}", backend.name());
             }
             let float = ring.crt().centred_f64(&residues);
             prop_assert!((float - v as f64).abs() <= v.abs() as f64 * 1e-12);

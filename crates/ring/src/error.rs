@@ -48,9 +48,9 @@ pub enum RingError {
         /// How many were asked for.
         bytes: usize,
     },
-    /// A kernel that this machine or build does not have.
-    #[error("kernel \"{name}\" is not available here; available: {available}")]
-    Kernel {
+    /// A backend that this machine or build does not have.
+    #[error("backend \"{name}\" is not available here; available: {available}")]
+    Backend {
         /// The name asked for.
         name: String,
         /// Names that would work.

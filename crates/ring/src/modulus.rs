@@ -1,14 +1,14 @@
 //! Arithmetic modulo one prime below 2^50, free of secret-dependent branches.
 //!
-//! Reduction is Barrett's with a 64-bit quotient estimate. With `k` the bit length of `p` and
-//! `mu = floor(2^(k+63) / p) < 2^64`, any `x < 2^(k+62)` has `floor(x/2^(k-2)) < 2^64`, and
-//! `floor(floor(x/2^(k-2)) * mu / 2^65)` is at most two below `floor(x/p)`: the two roundings cost less than one
-//! each. Two conditional subtractions finish. So a sum of 4096 products of residues (`< 2^(2k+12) <= 2^(k+62)`)
-//! needs only one reduction.
+//! Reduction is Barrett's with a 64-bit quotient estimate. With `k` the bit length of `p` and `mu =
+//! floor(2^(k+63) / p) < 2^64`, any `x < 2^(k+62)` has `floor(x/2^(k-2)) < 2^64`, and
+//! `floor(floor(x/2^(k-2)) * mu / 2^65)` is at most two below `floor(x/p)`: the two roundings cost
+//! less than one each. Two conditional subtractions finish. So a sum of 4096 products of residues
+//! (`< 2^(2k+12) <= 2^(k+62)`) needs only one reduction.
 
 use crate::RingError;
 
-/// Largest bit length of a modulus: the 52-bit multiply-add kernels need two spare bits.
+/// Largest bit length of a modulus: the 52-bit multiply-add backends need two spare bits.
 pub const MAX_BITS: u32 = 50;
 
 /// Products of residues that may be summed before one reduction ([`Modulus::reduce`]).
@@ -23,7 +23,7 @@ pub struct Modulus {
     constants: Constants,
 }
 
-/// What the kernels take from a modulus, computed once.
+/// What the backends take from a modulus, computed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Constants {
     /// `floor(2^64 / p)`.
@@ -62,7 +62,8 @@ impl Modulus {
             barrett64: ((1u128 << 64) / u128::from(p)) as u64,
             barrett52: (1u64 << 52) / p,
             pow52: pair(power(52)),
-            // Newton: each step doubles the bits that are right, from the three of an odd number's own square.
+            // Newton: each step doubles the bits that are right, from the three of an odd number's
+            // own square.
             inverse52: (0..5).fold(p, |x, _| x.wrapping_mul(2u64.wrapping_sub(p.wrapping_mul(x)))) & ((1 << 52) - 1),
         };
         Ok(Self { value: p, bits, reciprocal: ((1u128 << (bits + 63)) / u128::from(p)) as u64, constants })
@@ -84,7 +85,8 @@ impl Modulus {
         self.bits
     }
 
-    /// `x mod p` for `x < 2^(bits + 62)`; in particular any `u64` and any sum of 4096 products of residues.
+    /// `x mod p` for `x < 2^(bits + 62)`; in particular any `u64` and any sum of 4096 products of
+    /// residues.
     #[inline(always)]
     pub fn reduce(&self, x: u128) -> u64 {
         debug_assert!(x >> (self.bits + 62) == 0);
@@ -127,7 +129,8 @@ impl Modulus {
         x.wrapping_add((self.value as i64) & (x >> 63)) as u64
     }
 
-    /// Whether all values are below `p`: one flag for all of them, so that the time does not tell which one was too large.
+    /// Whether all values are below `p`: one flag for all of them, so that the time does not tell
+    /// which one was too large.
     pub fn are_residues(&self, values: &[u64]) -> bool {
         // As p < 2^63, v < p where the difference has a sign and v has none.
         values.iter().fold(1, |below, &v| below & ((v.wrapping_sub(self.value) & !v) >> 63)) == 1

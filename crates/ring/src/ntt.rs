@@ -1,19 +1,20 @@
 //! The negacyclic number-theoretic transform for one prime.
 //!
-//! The order of the values is part of our wire format (masked inputs travel in the NTT domain), so it is pinned by a
-//! test against direct evaluation. With `rev` the bit reversal, bit-reversed order has at `i` the value at
-//! `psi^(2*rev(i) + 1)`; ours is that with every 64 values, seen as eight rows of eight, turned to columns
-//! (`kernel/transform.rs` says why).
+//! The order of the values is part of our wire format (masked inputs travel in the NTT domain), so
+//! it is pinned by a test against direct evaluation. With `rev` the bit reversal, bit-reversed
+//! order has at `i` the value at `psi^(2*rev(i) + 1)`; ours is that with every 64 values, seen as
+//! eight rows of eight, turned to columns (`backend/transform.rs` says why).
 
-use crate::kernel::transform::{Forward, Inverse, Tables, holds_rows};
-use crate::kernel::{Job, lanes::Lanes};
-use crate::{Kernel, Modulus, Pruning, RingError};
+use crate::backend::WantedRuns;
+use crate::backend::transform::{Forward, Inverse, Tables, holds_rows};
+use crate::backend::{Job, lanes::Lanes};
+use crate::{Backend, Modulus, RingError};
 
 /// Forward and inverse transform for one degree and prime.
 #[derive(Debug)]
 pub(crate) struct NttPlan {
     tables: Tables,
-    kernel: Kernel,
+    backend: Backend,
 }
 
 /// Makes tables in the form that the lanes take.
@@ -44,39 +45,41 @@ impl Job for HoldsRows {
 
 impl NttPlan {
     /// Precomputes the roots of unity. Needs `p = 1 (mod 2 * degree)`.
-    pub(crate) fn new(degree: usize, modulus: Modulus, kernel: Kernel) -> Result<Self, RingError> {
+    pub(crate) fn new(degree: usize, modulus: Modulus, backend: Backend) -> Result<Self, RingError> {
         let psi = primitive_root(degree as u64, &modulus)
             .ok_or(RingError::Modulus { got: modulus.value(), why: "must be 1 modulo twice the degree" })?;
-        let kernel = kernel.for_modulus(&modulus);
-        let tables = kernel.run(MakeTables { modulus, log_degree: degree.ilog2(), psi });
-        Ok(Self { tables, kernel })
+        let backend = backend.for_modulus(&modulus);
+        let tables = backend.run(MakeTables { modulus, log_degree: degree.ilog2(), psi });
+        Ok(Self { tables, backend })
     }
 
     /// Coefficients to NTT values, in place.
     pub(crate) fn forward(&self, values: &mut [u64]) {
-        self.kernel.run(Forward { tables: &self.tables, values });
+        self.backend.run(Forward { tables: &self.tables, values });
     }
 
-    /// The tables, if this kernel computes the transforms as well and can [begin](Tables::begin_inverse) those back with the products.
-    pub(crate) fn begins(&self, kernel: Kernel) -> Option<&Tables> {
-        Some(&self.tables).filter(|_| kernel == self.kernel && kernel.run(HoldsRows))
+    /// The tables, if this backend computes the transforms as well and can
+    /// [begin](Tables::begin_inverse) those back with the products.
+    pub(crate) fn begins(&self, backend: Backend) -> Option<&Tables> {
+        Some(&self.tables).filter(|_| backend == self.backend && backend.run(HoldsRows))
     }
 
     /// NTT values to coefficients, in place, scaled by `1/N`.
     pub(crate) fn inverse(&self, values: &mut [u64]) {
-        self.kernel.run(Inverse { tables: &self.tables, values, begun: false, wanted: None, ahead: &[] });
+        self.backend.run(Inverse { tables: &self.tables, values, begun: false, wanted: None, ahead: &[] });
     }
 
-    /// The same, of which only some coefficients are wanted: those that are not may become anything. Whether it has [begun](NttPlan::begins)
-    /// already; `ahead` is what will be read next.
-    pub(crate) fn inverse_some(&self, values: &mut [u64], begun: bool, wanted: &Pruning, ahead: &[u8]) {
+    /// The same, of which only some coefficients are wanted: those that are not may become
+    /// anything. Whether it has [begun](NttPlan::begins) already; `ahead` is what will be read
+    /// next.
+    pub(crate) fn inverse_some(&self, values: &mut [u64], begun: bool, wanted: &WantedRuns, ahead: &[u8]) {
         let wanted = Some(wanted).filter(|wanted| wanted.degree() == values.len());
-        self.kernel.run(Inverse { tables: &self.tables, values, begun, wanted, ahead });
+        self.backend.run(Inverse { tables: &self.tables, values, begun, wanted, ahead });
     }
 }
 
-/// A primitive `2N`-th root of unity: the first of 2, 3, 4, .. whose `(p-1)/(2N)`-th power is one, so that every build
-/// finds the same.
+/// A primitive `2N`-th root of unity: the first of 2, 3, 4, .. whose `(p-1)/(2N)`-th power is one,
+/// so that every build finds the same.
 fn primitive_root(degree: u64, m: &Modulus) -> Option<u64> {
     let order = 2 * degree;
     if !(m.value() - 1).is_multiple_of(order) {
@@ -90,17 +93,17 @@ fn primitive_root(degree: u64, m: &Modulus) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::tests::place;
+    use crate::backend::tests::place;
     use crate::primes::ntt_primes;
 
-    fn plan(degree: usize, bits: u32, kernel: Kernel) -> NttPlan {
-        NttPlan::new(degree, Modulus::new(ntt_primes(degree, bits, 1).unwrap()[0]).unwrap(), kernel).unwrap()
+    fn plan(degree: usize, bits: u32, backend: Backend) -> NttPlan {
+        NttPlan::new(degree, Modulus::new(ntt_primes(degree, bits, 1).unwrap()[0]).unwrap(), backend).unwrap()
     }
 
     #[test]
     fn product_is_the_negacyclic_convolution() {
         for (degree, bits) in [(1024, 13 + 7), (1024, 26), (2048, 45), (4096, 33), (4096, 36), (4096, 50)] {
-            let plan = plan(degree, bits, Kernel::fastest());
+            let plan = plan(degree, bits, Backend::fastest());
             let m = Modulus::new(ntt_primes(degree, bits, 1).unwrap()[0]).unwrap();
             // Largest residues everywhere, then a pattern.
             for seed in [m.value() - 1, 12_345] {
@@ -127,8 +130,8 @@ mod tests {
 
     #[test]
     fn order_of_values_is_pinned() {
-        for kernel in Kernel::available() {
-            let plan = plan(1024, 26, kernel);
+        for backend in Backend::available() {
+            let plan = plan(1024, 26, backend);
             let m = Modulus::new(ntt_primes(1024, 26, 1).unwrap()[0]).unwrap();
             // The transform of X is the list of the roots themselves.
             let mut roots = vec![0; 1024];

@@ -1,5 +1,6 @@
-//! Memory that is read from end to end: in pages as large as the system gives. With pages of 4 KiB a processor spends more time on
-//! finding out where they lie than on reading them, above all in a virtual machine.
+//! Memory that is read from end to end: in pages as large as the system gives. With pages of 4 KiB
+//! a processor spends more time on finding out where they lie than on reading them, above all in a
+//! virtual machine.
 
 use std::ops::{Deref, DerefMut};
 
@@ -9,7 +10,8 @@ use zeroize::Zeroize;
 /// What a large page holds, and where it can begin.
 const LARGE: usize = 2 << 20;
 
-/// A fixed number of bytes, zero at first. Those that fill large pages lie in such, where the system has them to give.
+/// A fixed number of bytes, zero at first. Those that fill large pages lie in such, where the
+/// system has them to give.
 pub(crate) struct Pages {
     map: MmapMut,
     start: usize,
@@ -19,8 +21,8 @@ pub(crate) struct Pages {
 impl Pages {
     /// `None` if the memory cannot be had.
     pub(crate) fn zero(len: usize) -> Option<Self> {
-        // Where a mapping begins is the system's choice. What lies before the first large page is never touched and so takes
-        // no memory.
+        // Where a mapping begins is the system's choice. What lies before the first large page is
+        // never touched and so takes no memory.
         let spare = if len < LARGE { 0 } else { LARGE };
         let map = MmapMut::map_anon(len.checked_add(spare)?).ok()?;
         let start = if len < LARGE { 0 } else { map.as_ptr().align_offset(LARGE).min(spare) };

@@ -1,4 +1,5 @@
-//! Polynomials whose domain is part of their type, so that a product in the wrong domain does not compile.
+//! Polynomials whose domain is part of their type, so that a product in the wrong domain does not
+//! compile.
 
 use std::marker::PhantomData;
 

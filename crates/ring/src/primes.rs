@@ -3,8 +3,8 @@
 use crate::RingError;
 use crate::modulus::MAX_BITS;
 
-/// Whether `n` is prime: Miller-Rabin with the first twelve primes as bases, which decides every `n < 2^64`
-/// (Sorenson and Webster, "Strong pseudoprimes to twelve prime bases", 2015).
+/// Whether `n` is prime: Miller-Rabin with the first twelve primes as bases, which decides every `n
+/// < 2^64` (Sorenson and Webster, "Strong pseudoprimes to twelve prime bases", 2015).
 pub fn is_prime(n: u64) -> bool {
     const BASES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
     if n < 2 {
@@ -38,7 +38,8 @@ pub fn is_prime(n: u64) -> bool {
     })
 }
 
-/// The `count` largest primes of exactly `bits` bits with `p = 1 (mod 2 * degree)`, in falling order.
+/// The `count` largest primes of exactly `bits` bits with `p = 1 (mod 2 * degree)`, in falling
+/// order.
 ///
 /// # Errors
 /// [`RingError::NoPrimes`] if there are not so many, or `bits` exceeds 50.

@@ -4,43 +4,45 @@ use std::sync::Arc;
 
 use rand_core::Rng;
 
+use crate::backend::pointwise::{Add, AddScaled, LiftSmall, MulAdd, Scale, SumOfProducts};
 use crate::crt::Crt;
-use crate::kernel::pointwise::{Add, AddScaled, LiftSmall, MulAdd, Scale, SumOfProducts};
 use crate::ntt::NttPlan;
 use crate::poly::{Coefficient, Domain, Ntt, Poly};
 use crate::primes::ntt_primes;
-use crate::{Kernel, Modulus, Pruning, RingError, sample};
+use crate::{Backend, Modulus, RingError, Wanted, sample};
 
 /// Smallest supported degree.
 pub const MIN_DEGREE: usize = 1024;
 /// Largest supported degree.
 pub const MAX_DEGREE: usize = 32768;
 
-/// `Z_q[X]/(X^N + 1)` with `q` a product of distinct primes. Knows nothing about security: see `jali-mask`.
+/// `Z_q[X]/(X^N + 1)` with `q` a product of distinct primes. Knows nothing about security: see
+/// `jali-mask`.
 #[derive(Debug)]
 pub struct Ring {
     degree: usize,
     moduli: Vec<Modulus>,
     plans: Vec<Arc<NttPlan>>,
     crt: Crt,
-    kernel: Kernel,
+    backend: Backend,
 }
 
 impl Ring {
-    /// The ring of the given degree whose primes are, for every size in `prime_bits`, the largest of that size not yet
-    /// taken. The same arguments always give the same primes.
+    /// The ring of the given degree whose primes are, for every size in `prime_bits`, the largest
+    /// of that size not yet taken. The same arguments always give the same primes.
     ///
     /// # Errors
-    /// [`RingError::Degree`], [`RingError::NoPrimes`], [`RingError::Modulus`], or [`RingError::Length`] without primes.
+    /// [`RingError::Degree`], [`RingError::NoPrimes`], [`RingError::Modulus`], or
+    /// [`RingError::Length`] without primes.
     pub fn new(degree: usize, prime_bits: &[u32]) -> Result<Self, RingError> {
-        Self::with_kernel(degree, prime_bits, Kernel::fastest())
+        Self::with_backend(degree, prime_bits, Backend::fastest())
     }
 
-    /// The same, computing with a given kernel. Results do not depend on it.
+    /// The same, computing with a given backend. Results do not depend on it.
     ///
     /// # Errors
     /// As [`Ring::new`].
-    pub fn with_kernel(degree: usize, prime_bits: &[u32], kernel: Kernel) -> Result<Self, RingError> {
+    pub fn with_backend(degree: usize, prime_bits: &[u32], backend: Backend) -> Result<Self, RingError> {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) {
             return Err(RingError::Degree { min: MIN_DEGREE, max: MAX_DEGREE, got: degree });
         }
@@ -53,17 +55,18 @@ impl Ring {
             let primes = ntt_primes(degree, bits, earlier + 1)?;
             moduli.push(Modulus::new(primes[earlier])?);
         }
-        let plan = |&m: &Modulus| Ok(Arc::new(NttPlan::new(degree, m, kernel)?));
+        let plan = |&m: &Modulus| Ok(Arc::new(NttPlan::new(degree, m, backend)?));
         let plans = moduli.iter().map(plan).collect::<Result<_, RingError>>()?;
-        Ok(Self { degree, crt: Crt::new(&moduli, kernel), moduli, plans, kernel })
+        Ok(Self { degree, crt: Crt::new(&moduli, backend), moduli, plans, backend })
     }
 
-    /// The ring of the first `limbs` primes alone, at least one; the tables of roots are shared. Where only elements of this ring are
-    /// written, elements of the whole one may stand beside them: their leading residues count.
+    /// The ring of the first `limbs` primes alone, at least one; the tables of roots are shared.
+    /// Where only elements of this ring are written, elements of the whole one may stand beside
+    /// them: their leading residues count.
     pub fn leading(&self, limbs: usize) -> Self {
         let limbs = limbs.clamp(1, self.limbs());
         let (moduli, plans) = (self.moduli[..limbs].to_vec(), self.plans[..limbs].to_vec());
-        Self { degree: self.degree, crt: Crt::new(&moduli, self.kernel), moduli, plans, kernel: self.kernel }
+        Self { degree: self.degree, crt: Crt::new(&moduli, self.backend), moduli, plans, backend: self.backend }
     }
 
     /// The degree `N`.
@@ -71,9 +74,9 @@ impl Ring {
         self.degree
     }
 
-    /// The kernel that everything here is computed with.
-    pub fn kernel(&self) -> Kernel {
-        self.kernel
+    /// The backend that everything here is computed with.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// The primes, limb by limb.
@@ -111,8 +114,9 @@ impl Ring {
         p.degree() == self.degree && p.limbs() == self.limbs()
     }
 
-    /// Signed integer coefficients as a ring element. Missing high coefficients are zero. `bound` is a public bound of
-    /// their absolute values: below the prime, the cheap way is taken for all of them.
+    /// Signed integer coefficients as a ring element. Missing high coefficients are zero. `bound`
+    /// is a public bound of their absolute values: below the prime, the cheap way is taken for all
+    /// of them.
     ///
     /// # Panics
     /// If there are more coefficients than the degree (a programming error).
@@ -121,7 +125,7 @@ impl Ring {
         Poly::build(self.limbs(), self.degree, |out| {
             for m in &self.moduli {
                 match (bound as u64) < m.value() {
-                    true => self.kernel.run(LiftSmall { modulus: m, values: coefficients, out }),
+                    true => self.backend.run(LiftSmall { modulus: m, values: coefficients, out }),
                     false => out.extend(coefficients.iter().map(|&c| m.lift(c))),
                 }
                 out.extend(std::iter::repeat_n(0, missing));
@@ -159,12 +163,14 @@ impl Ring {
         self.plans[limb].inverse(p.limb_mut(limb));
     }
 
-    /// One limb's values to coefficients, in place, of which only those `wanted` count: the others may become anything.
-    pub fn inverse_some(&self, limb: usize, values: &mut [u64], wanted: &Pruning) {
-        self.plans[limb].inverse_some(values, false, wanted, &[]);
+    /// One limb's values to coefficients, in place, of which only those `wanted` count: the others
+    /// may become anything.
+    pub fn inverse_wanted(&self, limb: usize, values: &mut [u64], wanted: &Wanted) {
+        self.plans[limb].inverse_some(values, false, wanted.runs(), &[]);
     }
 
-    /// A uniform element, drawn in the NTT domain (the transform is a bijection, so uniform in both).
+    /// A uniform element, drawn in the NTT domain (the transform is a bijection, so uniform in
+    /// both).
     pub fn uniform<R: Rng>(&self, rng: &mut R) -> Poly<Ntt> {
         let mut out = self.zero();
         for (l, m) in self.moduli.iter().enumerate() {
@@ -180,12 +186,13 @@ impl Ring {
 
     /// `acc += a` for residues modulo one prime, as many as the shorter list has.
     pub fn add_residues(&self, limb: usize, acc: &mut [u64], a: &[u64]) {
-        self.kernel.run(Add { modulus: &self.moduli[limb], acc, a });
+        self.backend.run(Add { modulus: &self.moduli[limb], acc, a });
     }
 
-    /// `values = values * factor + terms`, in integers: coefficients before they are lifted. Nothing may overflow; no `terms` stand for zeros.
-    pub fn scale_coefficients(&self, values: &mut [i64], factor: i64, terms: Option<&[i64]>) {
-        self.kernel.run(Scale { values, factor, terms });
+    /// `values = values * factor + terms`, in integers: coefficients before they are lifted.
+    /// Nothing may overflow.
+    pub fn scale_coefficients(&self, values: &mut [i64], factor: i64, terms: &[i64]) {
+        self.backend.run(Scale { values, factor, terms });
     }
 
     /// `acc += a * b`, coefficient by coefficient in the NTT domain.
@@ -200,7 +207,7 @@ impl Ring {
 
     fn mul_and_add(&self, acc: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>, subtract: bool) {
         for (l, modulus) in self.moduli.iter().enumerate() {
-            self.kernel.for_modulus(modulus).run(MulAdd {
+            self.backend.for_modulus(modulus).run(MulAdd {
                 modulus,
                 acc: acc.limb_mut(l),
                 a: a.limb(l),
@@ -210,18 +217,20 @@ impl Ring {
         }
     }
 
-    /// `acc += scalar * a` in one limb, the scalar below that limb's prime, for whole groups of eight; a rest is left as it is.
+    /// `acc += scalar * a` in one limb, the scalar below that limb's prime, for whole groups of
+    /// eight; a rest is left as it is.
     pub fn add_scaled(&self, limb: usize, acc: &mut [u64], a: &[u64], scalar: u64) {
         let modulus = &self.moduli[limb];
-        self.kernel.for_modulus(modulus).run(AddScaled { modulus, acc, a, scalar });
+        self.backend.for_modulus(modulus).run(AddScaled { modulus, acc, a, scalar });
     }
 
-    /// `out = a * b + c * d + ..` in the NTT domain, at most 8 products, in this ring's limbs; all may have more.
+    /// `out = a * b + c * d + ..` in the NTT domain, at most 8 products, in this ring's limbs; all
+    /// may have more.
     pub fn sum_of_products<const K: usize>(&self, out: &mut Poly<Ntt>, factors: [[&Poly<Ntt>; 2]; K]) {
         const { assert!(K <= 8, "so many always fit a sum") }
         for (l, modulus) in self.moduli.iter().enumerate() {
             let factors = factors.map(|pair| pair.map(|f| f.limb(l)));
-            self.kernel.for_modulus(modulus).run(SumOfProducts { modulus, out: out.limb_mut(l), factors });
+            self.backend.for_modulus(modulus).run(SumOfProducts { modulus, out: out.limb_mut(l), factors });
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Samplers over a ChaCha20 stream. The stream's key comes from [`derive_key`], which separates domains.
+//! Samplers over a ChaCha20 stream. The stream's key comes from [`derive_key`], which separates
+//! domains.
 //!
-//! None of the secret samplers branches or indexes on an accepted value: rejection (ternary, uniform) looks only at
-//! values that are thrown away, and the binomial counts bits.
+//! None of the secret samplers branches or indexes on an accepted value: rejection (ternary,
+//! uniform) looks only at values that are thrown away, and the binomial counts bits.
 
 use std::convert::Infallible;
 
@@ -10,9 +11,9 @@ use cipher::{KeyIvInit, StreamCipher};
 use rand_core::{Rng, TryRng};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::kernel::Job;
-use crate::kernel::lanes::Lanes;
-use crate::{Kernel, Modulus};
+use crate::backend::Job;
+use crate::backend::lanes::Lanes;
+use crate::{Backend, Modulus};
 
 /// A derived 256-bit key, zeroised on drop.
 pub type Key = Zeroizing<[u8; 32]>;
@@ -22,8 +23,8 @@ pub const BINOMIAL_VARIANCE: f64 = 10.5;
 /// Largest absolute value of [`centred_binomial`].
 pub const BINOMIAL_MAX: i64 = 21;
 
-/// BLAKE3 in key-derivation mode over length-prefixed fields. `domain` must be a constant of the program that no other
-/// call uses: it states protocol version and role.
+/// BLAKE3 in key-derivation mode over length-prefixed fields. `domain` must be a constant of the
+/// program that no other call uses: it states protocol version and role.
 pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
     for field in fields {
@@ -33,8 +34,8 @@ pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
     finish(hasher)
 }
 
-/// BLAKE3 in key-derivation mode over one field, without its length: long ones are hashed many chunks at once, which they must begin with for that.
-/// `domain` as for [`derive_key`].
+/// BLAKE3 in key-derivation mode over one field, without its length: long ones are hashed many
+/// chunks at once, which they must begin with for that. `domain` as for [`derive_key`].
 pub fn digest(domain: &'static str, content: &[u8]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
     hasher.update(content);
@@ -49,7 +50,8 @@ fn finish(mut hasher: blake3::Hasher) -> Key {
     key
 }
 
-/// ChaCha20's key stream, nonce zero, as a generator. Wiped on drop, key and what is left of a block.
+/// ChaCha20's key stream, nonce zero, as a generator. Wiped on drop, key and what is left of a
+/// block.
 pub struct Stream(ChaCha20Legacy);
 
 impl ZeroizeOnDrop for Stream where
@@ -95,7 +97,8 @@ impl TryRng for Stream {
     }
 }
 
-/// Fills `out` with residues uniform modulo `p`: words cut to the bit length of `p`, those that are too large dropped.
+/// Fills `out` with residues uniform modulo `p`: words cut to the bit length of `p`, those that are
+/// too large dropped.
 pub fn uniform_mod<R: Rng>(rng: &mut R, p: &Modulus, out: &mut [u64]) {
     let mask = (1u64 << p.bits()) - 1;
     let mut buffer = Zeroizing::new([0u8; 4096]);
@@ -123,8 +126,9 @@ const WORDS: usize = 56;
 /// Bytes of the stream for them: nearly always enough.
 const WORD_BYTES: usize = 4 * 80;
 
-/// Fills `out` with values uniform in {-1, 0, 1}: the base-3 digits of words below 3^20. The values do not depend on the kernel.
-pub fn ternary<R: Rng>(kernel: Kernel, rng: &mut R, out: &mut [i64]) {
+/// Fills `out` with values uniform in {-1, 0, 1}: the base-3 digits of words below 3^20. The values
+/// do not depend on the backend.
+pub fn ternary<R: Rng>(backend: Backend, rng: &mut R, out: &mut [i64]) {
     let mut buffer = Zeroizing::new([0u8; WORD_BYTES]);
     let mut words = Zeroizing::new([0u64; WORDS]);
     let mut drawn = Zeroizing::new([0i64; WORDS * DIGITS]);
@@ -142,7 +146,7 @@ pub fn ternary<R: Rng>(kernel: Kernel, rng: &mut R, out: &mut [i64]) {
                 filled += (u64::from(word).wrapping_sub(u64::from(POWER)) >> 63) as usize;
             }
         }
-        kernel.run(Digits { words: &mut words, out: &mut drawn });
+        backend.run(Digits { words: &mut words, out: &mut drawn });
         out.copy_from_slice(&drawn[..out.len()]);
     }
 }
@@ -173,19 +177,21 @@ impl Job for Digits<'_> {
 /// Values that are drawn together: three from every two words of the stream.
 const DRAWN: usize = 384;
 
-/// Fills `out` with centred binomial values: 21 bits minus 21 bits, standard deviation 3.24. The values do not depend on the kernel.
-pub fn centred_binomial<R: Rng>(kernel: Kernel, rng: &mut R, out: &mut [i64]) {
+/// Fills `out` with centred binomial values: 21 bits minus 21 bits, standard deviation 3.24. The
+/// values do not depend on the backend.
+pub fn centred_binomial<R: Rng>(backend: Backend, rng: &mut R, out: &mut [i64]) {
     let mut buffer = Zeroizing::new([0u8; DRAWN / 3 * 16]);
     let mut drawn = Zeroizing::new([0i64; DRAWN]);
     for out in out.chunks_mut(DRAWN) {
         rng.fill_bytes(&mut *buffer);
-        kernel.run(Differences { bytes: &buffer, out: &mut drawn });
+        backend.run(Differences { bytes: &buffer, out: &mut drawn });
         out.copy_from_slice(&drawn[..out.len()]);
     }
 }
 
-/// Ones among the lower 21 bits minus ones among the upper 21 of so many words: a third from the lower 42 bits of the even words of the stream, a third from
-/// those of the odd ones, a third from 22 bits that are left of either.
+/// Ones among the lower 21 bits minus ones among the upper 21 of so many words: a third from the
+/// lower 42 bits of the even words of the stream, a third from those of the odd ones, a third from
+/// 22 bits that are left of either.
 struct Differences<'a> {
     bytes: &'a [u8; DRAWN / 3 * 16],
     out: &'a mut [i64; DRAWN],
@@ -279,11 +285,11 @@ mod tests {
     fn ternary_is_uniform_on_three_values() {
         for len in [1, 4, 5, 4096, 99_999] {
             let mut v = vec![9; len];
-            ternary(Kernel::fastest(), &mut rng(2), &mut v);
+            ternary(Backend::fastest(), &mut rng(2), &mut v);
             assert!(v.iter().all(|x| (-1..=1).contains(x)));
         }
         let mut v = vec![0; 300_000];
-        ternary(Kernel::fastest(), &mut rng(3), &mut v);
+        ternary(Backend::fastest(), &mut rng(3), &mut v);
         for value in -1..=1 {
             let n = v.iter().filter(|&&x| x == value).count() as f64;
             assert!((n - 1e5).abs() < 6.0 * 258.2, "{value}: {n}"); // six standard deviations
@@ -291,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn ternary_takes_the_digits_of_small_words_with_every_kernel() {
+    fn ternary_takes_the_digits_of_small_words_with_every_backend() {
         for len in [1, WORDS, WORDS * DIGITS, WORDS * DIGITS + 1, 4096] {
             // The same draws, one by one.
             let (mut stream, mut want) = (rng(7), vec![]);
@@ -306,17 +312,17 @@ mod tests {
                 kept.truncate(WORDS);
                 want.extend((0..20).flat_map(|d| kept.iter().map(move |w| i64::from(w / 3u32.pow(d) % 3) - 1)));
             }
-            for kernel in Kernel::available() {
+            for backend in Backend::available() {
                 let mut got = vec![9; len];
-                ternary(kernel, &mut rng(7), &mut got);
-                assert_eq!(got, want[..len], "{}, {len}", kernel.name());
+                ternary(backend, &mut rng(7), &mut got);
+                assert_eq!(got, want[..len], "{}, {len}", backend.name());
             }
         }
         // The quotients are right at both ends of all that is divided.
         let mut words = [0; WORDS];
         words[..4].copy_from_slice(&[u64::from(POWER) - 1, 0, u64::from(u32::MAX), 3]);
         let mut out = [0; WORDS * DIGITS];
-        Kernel::fastest().run(Digits { words: &mut words, out: &mut out });
+        Backend::fastest().run(Digits { words: &mut words, out: &mut out });
         for (i, word) in [POWER - 1, 0, u32::MAX, 3].into_iter().enumerate() {
             assert!((0..20).all(|d| out[d * WORDS + i] == i64::from(word / 3u32.pow(d as u32) % 3) - 1), "{word}");
         }
@@ -325,7 +331,7 @@ mod tests {
     #[test]
     fn binomial_has_its_variance_and_range() {
         let mut v = vec![0; 400_000];
-        centred_binomial(Kernel::fastest(), &mut rng(4), &mut v);
+        centred_binomial(Backend::fastest(), &mut rng(4), &mut v);
         assert!(v.iter().all(|x| x.abs() <= BINOMIAL_MAX));
         let mean = v.iter().sum::<i64>() as f64 / v.len() as f64;
         let variance = v.iter().map(|x| x * x).sum::<i64>() as f64 / v.len() as f64;
@@ -333,15 +339,15 @@ mod tests {
     }
 
     #[test]
-    fn binomial_takes_every_bit_once_with_every_kernel() {
+    fn binomial_takes_every_bit_once_with_every_backend() {
         for len in [1usize, 127, 128, 129, 383, 384, 385, 4096] {
             let mut bytes = vec![0; len.div_ceil(DRAWN) * DRAWN / 3 * 16];
             rng(6).fill_bytes(&mut bytes);
             let bit = |i: usize| i64::from(bytes[i / 8] >> (i % 8) & 1);
             let mut taken = vec![false; 8 * bytes.len()];
-            for kernel in Kernel::available() {
+            for backend in Backend::available() {
                 let mut values = vec![99; len];
-                centred_binomial(kernel, &mut rng(6), &mut values);
+                centred_binomial(backend, &mut rng(6), &mut values);
                 taken.fill(false);
                 for (i, value) in values.into_iter().enumerate() {
                     // Where bit k of a value stands in the stream.
@@ -364,9 +370,9 @@ mod tests {
     fn streams_are_pinned() {
         // Known answers: a change here re-draws every seal, so it must be deliberate.
         let mut t = vec![0; 8];
-        ternary(Kernel::fastest(), &mut rng(5), &mut t);
+        ternary(Backend::fastest(), &mut rng(5), &mut t);
         let mut b = vec![0; 4];
-        centred_binomial(Kernel::fastest(), &mut rng(5), &mut b);
+        centred_binomial(Backend::fastest(), &mut rng(5), &mut b);
         let mut u = vec![0; 2];
         uniform_mod(&mut rng(5), &Modulus::new(12289).unwrap(), &mut u);
         assert_eq!((t, b, u), (vec![1, 0, -1, -1, 0, -1, 0, -1], vec![3, -2, -4, 2], vec![1163, 2290]));

@@ -1,10 +1,12 @@
-//! Little-endian reading and writing with a bound on everything, and residues packed to the bit width of their prime.
+//! Little-endian reading and writing with a bound on everything, and residues packed to the bit
+//! width of their prime.
 //!
-//! [`Reader`] never allocates more than its input justifies: every element that it returns was paid for by bytes.
+//! [`Reader`] never allocates more than its input justifies: every element that it returns was paid
+//! for by bytes.
 
 use rayon::prelude::*;
 
-use crate::{Kernel, Modulus, Ntt, Poly, Ring, RingError};
+use crate::{Backend, Modulus, Ntt, Poly, Ring, RingError};
 
 /// Appends values to a byte buffer.
 #[derive(Debug, Default)]
@@ -28,7 +30,8 @@ impl Writer {
         self.bytes.is_empty()
     }
 
-    /// A buffer that does not have to move while so many bytes are written: none of them stays behind elsewhere.
+    /// A buffer that does not have to move while so many bytes are written: none of them stays
+    /// behind elsewhere.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes) }
     }
@@ -68,8 +71,8 @@ impl Writer {
     }
 
     /// Residues modulo `p`, packed without gaps and padded to a whole byte.
-    pub fn residues(&mut self, kernel: Kernel, p: &Modulus, values: &[u64]) {
-        pack_residues(kernel, p, values, self.space(packed_len(p, values.len())));
+    pub fn residues(&mut self, backend: Backend, p: &Modulus, values: &[u64]) {
+        pack_residues(backend, p, values, self.space(packed_len(p, values.len())));
     }
 
     /// Room for so many bytes, zero at first.
@@ -86,7 +89,7 @@ impl Writer {
         self.space(len * polys.len()).par_chunks_exact_mut(len).zip(polys).for_each(|(mut out, p)| {
             for (l, m) in ring.moduli().iter().enumerate() {
                 let (part, rest) = out.split_at_mut(packed_len(m, ring.degree()));
-                pack_residues(ring.kernel(), m, p.limb(l), part);
+                pack_residues(ring.backend(), m, p.limb(l), part);
                 out = rest;
             }
         });
@@ -95,7 +98,7 @@ impl Writer {
     /// A ring element, limb by limb.
     pub fn poly(&mut self, ring: &Ring, p: &Poly<Ntt>) {
         for (l, m) in ring.moduli().iter().enumerate() {
-            self.residues(ring.kernel(), m, p.limb(l));
+            self.residues(ring.backend(), m, p.limb(l));
         }
     }
 }
@@ -103,8 +106,8 @@ impl Writer {
 /// Residues that are packed together: they fill as many whole words as a residue has bits.
 const GROUP: usize = 64;
 
-/// The statement for each of the 64 places of a group: the compiler does not unroll a loop of that length, and only
-/// unrolled are all shifts constants.
+/// The statement for each of the 64 places of a group: the compiler does not unroll a loop of that
+/// length, and only unrolled are all shifts constants.
 macro_rules! each_place {
     ($place:ident => $statement:expr) => {
         each_place!($place, $statement, [
@@ -167,15 +170,15 @@ fn unpack_known(width: u32, words: &[u64; GROUP], values: &mut [u64; GROUP]) -> 
 ///
 /// # Panics
 /// If `out` has another length (a programming error).
-pub fn pack_residues(kernel: Kernel, p: &Modulus, values: &[u64], out: &mut [u8]) {
+pub fn pack_residues(backend: Backend, p: &Modulus, values: &[u64], out: &mut [u8]) {
     assert_eq!(out.len(), packed_len(p, values.len()), "bytes of packed residues");
-    pack(kernel, p.bits(), values, out);
+    pack(backend, p.bits(), values, out);
 }
 
 /// Packs values of `width` bits each, padded to whole bytes.
-pub(crate) fn pack(kernel: Kernel, width: u32, values: &[u64], out: &mut [u8]) {
+pub(crate) fn pack(backend: Backend, width: u32, values: &[u64], out: &mut [u8]) {
     let mut words = [0; GROUP];
-    let done = kernel.pack_bits(width, values, out);
+    let done = backend.pack_bits(width, values, out);
     let mut at = done * width as usize / 8;
     let (groups, mut rest) = values[done..].as_chunks::<GROUP>();
     for (i, group) in groups.iter().enumerate() {
@@ -220,7 +223,8 @@ fn row_len(moduli: &[Modulus], count: usize) -> usize {
     moduli.iter().map(|m| packed_len(m, count)).sum()
 }
 
-/// Bytes of rows of `count` residues each, a row modulo as many of the first primes as `limbs` says.
+/// Bytes of rows of `count` residues each, a row modulo as many of the first primes as `limbs`
+/// says.
 pub fn rows_len(moduli: &[Modulus], limbs: &[usize], count: usize) -> usize {
     limbs.iter().map(|&limbs| row_len(&moduli[..limbs], count)).sum()
 }
@@ -322,11 +326,12 @@ impl<'a> Reader<'a> {
     }
 
     /// `out.len()` packed residues; a value `>= p` or non-zero padding is refused.
-    pub fn residues(&mut self, kernel: Kernel, p: &Modulus, out: &mut [u64]) -> Result<(), RingError> {
+    pub fn residues(&mut self, backend: Backend, p: &Modulus, out: &mut [u64]) -> Result<(), RingError> {
         let start = self.offset;
         let bytes = self.raw(packed_len(p, out.len()))?;
         let (width, mask) = (p.bits() as usize, (1u64 << p.bits()) - 1);
-        // A residue of at most 50 bits that starts inside a byte lies within eight bytes from there.
+        // A residue of at most 50 bits that starts inside a byte lies within eight bytes from
+        // there.
         let word = |at: usize| match bytes[at..].first_chunk() {
             Some(whole) => u64::from_le_bytes(*whole),
             None => {
@@ -335,7 +340,7 @@ impl<'a> Reader<'a> {
                 u64::from_le_bytes(word)
             }
         };
-        let (checked, large) = kernel.unpack_bits(p.bits(), p.value(), bytes, out);
+        let (checked, large) = backend.unpack_bits(p.bits(), p.value(), bytes, out);
         // Whole groups first of what is left.
         let mut done = checked;
         let (groups, _) = out[done..].as_chunks_mut::<GROUP>();
@@ -374,7 +379,7 @@ impl<'a> Reader<'a> {
                 // Zeroes that stay in the cache until they are overwritten.
                 out.resize(start + ring.degree(), 0);
                 if result.is_ok() {
-                    result = self.residues(ring.kernel(), m, &mut out[start..]);
+                    result = self.residues(ring.backend(), m, &mut out[start..]);
                 }
             }
         });
@@ -392,7 +397,8 @@ impl<'a> Reader<'a> {
         bytes.par_chunks_exact(len).enumerate().map(one).collect()
     }
 
-    /// Rows of `count` residues, a row modulo as many of the first primes as `limbs` says, unpacked in parallel.
+    /// Rows of `count` residues, a row modulo as many of the first primes as `limbs` says, unpacked
+    /// in parallel.
     pub fn residue_rows(
         &mut self,
         ring: &Ring,
@@ -409,7 +415,7 @@ impl<'a> Reader<'a> {
         rows.into_par_iter().try_for_each(|(start, bytes, row)| {
             let mut r = Reader::new(bytes);
             let mut parts = ring.moduli().iter().zip(row.chunks_exact_mut(count));
-            parts.try_for_each(|(m, out)| r.residues(ring.kernel(), m, out)).map_err(|e| e.moved(start))
+            parts.try_for_each(|(m, out)| r.residues(ring.backend(), m, out)).map_err(|e| e.moved(start))
         })
     }
 
@@ -420,77 +426,4 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn residues_survive(bits in 20u32..=50, raw in prop::collection::vec(any::<u64>(), 0..200), top: bool) {
-            let p = Modulus::new(crate::primes::ntt_primes(1024, bits, 1).unwrap()[0]).unwrap();
-            let values: Vec<u64> = raw.iter().map(|&v| if top { p.value() - 1 } else { v % p.value() }).collect();
-            let packed = Kernel::available().into_iter().map(|kernel| {
-                let mut w = Writer::new();
-                w.residues(kernel, &p, &values);
-                w.finish()
-            });
-            let packed: Vec<Vec<u8>> = packed.collect();
-            let bytes = packed[0].clone();
-            prop_assert!(packed.iter().all(|other| *other == bytes));
-            prop_assert_eq!(bytes.len(), packed_len(&p, values.len()));
-            // The form is the same whatever way packed it: bit i*width + j is bit j of value i.
-            for (i, v) in values.iter().enumerate() {
-                for j in 0..bits as usize {
-                    let at = i * bits as usize + j;
-                    prop_assert_eq!(u64::from(bytes[at / 8] >> (at % 8) & 1), v >> j & 1);
-                }
-            }
-            for kernel in Kernel::available() {
-                let mut back = vec![0; values.len()];
-                let mut r = Reader::new(&bytes);
-                r.residues(kernel, &p, &mut back).unwrap();
-                r.finish().unwrap();
-                prop_assert_eq!(&back, &values);
-            }
-        }
-
-        #[test]
-        fn numbers_survive(v in any::<u64>(), shift in 0u32..64) {
-            let mut w = Writer::new();
-            w.varint(v >> shift);
-            let bytes = w.finish();
-            prop_assert_eq!(Reader::new(&bytes).varint().unwrap(), v >> shift);
-        }
-
-        #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let p = Modulus::new(12289).unwrap();
-            let mut r = Reader::new(&bytes);
-            let _ = r.varint();
-            let _ = r.residues(Kernel::fastest(), &p, &mut [0; 9]);
-            let _ = r.count(3, "things");
-        }
-    }
-
-    #[test]
-    fn a_residue_not_below_its_prime_is_refused_wherever_it_stands() {
-        let p = Modulus::new(12289).unwrap();
-        let places = (0..67).flat_map(|at| [(at, 12288u64, true), (at, 12289, false), (at, 16383, false)]);
-        for (kernel, (at, v, ok)) in Kernel::available().into_iter().flat_map(|k| places.clone().map(move |p| (k, p))) {
-            let mut values = vec![5; 67];
-            values[at] = v;
-            let mut w = Writer::new();
-            w.residues(kernel, &p, &values);
-            let read = Reader::new(&w.finish()).residues(kernel, &p, &mut [0; 67]);
-            assert_eq!(read.is_ok(), ok, "{}, {v} at {at}", kernel.name());
-        }
-    }
-
-    #[test]
-    fn padding_must_be_zero() {
-        let p = Modulus::new(12289).unwrap();
-        let kernel = Kernel::fastest();
-        assert!(Reader::new(&[1, 0]).residues(kernel, &p, &mut [0; 1]).is_ok());
-        assert!(Reader::new(&[1, 0x40]).residues(kernel, &p, &mut [0; 1]).is_err());
-    }
-}
+mod tests;

@@ -1,5 +1,6 @@
-//! Fuzzing without libfuzzer: changes the corpus at random for some seconds. Finds less than coverage can, and runs anywhere.
-//! With the second argument `corpus` it writes the first corpus instead.
+//! Fuzzing without libfuzzer: changes the corpus at random for some seconds. Finds less than
+//! coverage can, and runs anywhere. With the second argument `corpus` it writes the first corpus
+//! instead.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -22,18 +23,17 @@ fn joined(parts: &[&[u8]]) -> Vec<u8> {
     parts.iter().flat_map(|p| [&(p.len() as u16).to_le_bytes()[..], p].concat()).collect()
 }
 
-fn sections_of(bytes: &[u8], kind: jali_operator::Kind) -> Vec<Vec<u8>> {
-    let mut bundle = jali_operator::Bundle::open(std::io::Cursor::new(bytes), kind).unwrap();
+fn sections_of(bytes: &[u8], kind: jali_bundle::Kind) -> Vec<Vec<u8>> {
+    let mut bundle = jali_bundle::Bundle::open(std::io::Cursor::new(bytes), kind).unwrap();
     std::iter::from_fn(|| (!bundle.is_at_end()).then(|| bundle.next(u64::MAX).unwrap())).collect()
 }
 
 fn write_corpus() {
     let s = small();
-    let server = sections_of(&s.server_bytes, jali_operator::Kind::Server);
-    let client = sections_of(&s.client_bytes, jali_operator::Kind::Client);
-    let parts = [client[0].clone(), parts(&client[1]), client[2].clone()];
+    let server = sections_of(&s.server_bytes, jali_bundle::Kind::Server);
+    let client = sections_of(&s.client_bytes, jali_bundle::Kind::Client);
     let refs = |v: &[Vec<u8>]| joined(&v.iter().map(|v| &v[..]).collect::<Vec<_>>());
-    let onnx = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../assets/mnist.onnx")).unwrap();
+    let onnx = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("../crates/jali/bundled/mnist.onnx")).unwrap();
     for (i, model) in onnx_cases().into_iter().enumerate().filter(|(i, m)| i % 10 == 0 && m.len() < 1000) {
         std::fs::create_dir_all(folder("onnx_model")).unwrap();
         std::fs::write(folder("onnx_model").join(format!("case-{i}")), model).unwrap();
@@ -47,7 +47,6 @@ fn write_corpus() {
         ("container", "client", s.client_bytes.clone()),
         ("server_sections", "one", refs(&server)),
         ("client_sections", "one", refs(&client)),
-        ("client_sections", "parts", refs(&parts)),
         ("request", "one", s.request.clone()),
         ("answer", "one", s.server.handle(&s.request)),
         ("answer", "refusal", s.server.handle(b"?")),
@@ -68,22 +67,8 @@ fn write_corpus() {
     }
 }
 
-/// The section that describes the only layer, which has all six columns, as if there were two of three columns each.
-fn parts(layers: &[u8]) -> Vec<u8> {
-    let (node, rest) = (&layers[4..8], &layers[9..]);
-    let mut out = 2u32.to_le_bytes().to_vec();
-    for columns in [[0u32, 1, 2], [3, 4, 5]] {
-        out.extend(node);
-        out.push(1);
-        [3].iter().chain(&columns).for_each(|v| out.extend(v.to_le_bytes()));
-        // Runs of three inputs.
-        out.extend(3u32.to_le_bytes());
-        out.extend(&rest[4..]);
-    }
-    out
-}
-
-/// Whole small models: those of the ONNX standard's own cases (`crates/model/src/onnx/tests.rs` reads all of the file).
+/// Whole small models: those of the ONNX standard's own cases (`crates/model/src/onnx/tests.rs`
+/// reads all of the file).
 fn onnx_cases() -> Vec<Vec<u8>> {
     struct Cases(Vec<u8>, usize);
     impl Cases {

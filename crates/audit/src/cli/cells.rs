@@ -41,7 +41,8 @@ pub(super) struct CellArgs {
     place: Where,
 }
 
-/// Join the results of runs from several machines; they must be about the same model, data and training.
+/// Join the results of runs from several machines; they must be about the same model, data and
+/// training.
 #[derive(clap::Parser)]
 pub(super) struct MergeArgs {
     /// Folders of runs

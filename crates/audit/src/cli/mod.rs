@@ -17,7 +17,7 @@ use jali_audit::AuditError;
     name = "jali-audit",
     version,
     about = "What open weights give away: attackers with and without them, measured against each other",
-    after_help = "Examples:\n  jali-audit run assets/mnist.onnx --quick --out audit\n  jali-audit run assets/vgg3.onnx --data data/cifar10 --policies random-rows,sensitive-rows --fractions 0.5,0.8 --out audit\n  jali-audit cells --list --out audit | parallel jali-audit cell {} --out audit\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 9 a run that cannot be continued, 10 unusable data or file."
+    after_help = "Examples:\n  jali-audit run crates/jali/bundled/mnist.onnx --quick --out audit\n  jali-audit run crates/jali/bundled/vgg3.onnx --data data/cifar10 --policies random-rows,sensitive-rows --fractions 0.5,0.8 --out audit\n  jali-audit cells --list --out audit | parallel jali-audit cell {} --out audit\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 9 a run that cannot be continued, 10 unusable data or file."
 )]
 struct Cli {
     #[command(subcommand)]

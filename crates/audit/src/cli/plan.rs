@@ -1,8 +1,9 @@
-//! `jali-audit plan` and `sensitivity`: the cheapest plan within a bound, and what the sensitive policies order by.
+//! `jali-audit plan` and `sensitivity`: the cheapest plan within a bound, and what the sensitive
+//! policies order by.
 
 use std::path::PathBuf;
 
-use jali::bundle::{Readers, write_aside};
+use jali::files::{Readers, write_aside};
 use jali_audit::attack::Attacker;
 use jali_audit::grid::{Grid, percent};
 use jali_audit::planner::{Goal, Minimise, Verdict, search};
@@ -14,13 +15,15 @@ use serde::Serialize;
 use super::text::{note, progress, say, say_json};
 use super::{Where, threads};
 
-/// Find the cheapest plan whose worst attacker's advantage stays within a bound, and write it with its evidence.
+/// Find the cheapest plan whose worst attacker's advantage stays within a bound, and write it with
+/// its evidence.
 ///
-/// The bound is compared with the upper end of the 95 % interval, on seeds that the search has not seen. If nothing but hiding
-/// everything is safe, the plan hides everything and the command says so. Killed, it goes on where it was.
+/// The bound is compared with the upper end of the 95 % interval, on seeds that the search has not
+/// seen. If nothing but hiding everything is safe, the plan hides everything and the command says
+/// so. Killed, it goes on where it was.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali-audit plan assets/mnist.onnx --data data/mnist --max-advantage 0.02 --out search --plan-out plan.json\n  jali-audit plan assets/vgg3.onnx --data data/cifar10 --max-advantage 0.05 --budgets 500 --minimise time --out search --plan-out plan.json\n  jali seal --network mnist --plan plan.json --out sealed && jali inspect sealed"
+    after_help = "Examples:\n  jali-audit plan crates/jali/bundled/mnist.onnx --data data/mnist --max-advantage 0.02 --out search --plan-out plan.json\n  jali-audit plan crates/jali/bundled/vgg3.onnx --data data/cifar10 --max-advantage 0.05 --budgets 500 --minimise time --out search --plan-out plan.json\n  jali seal --network mnist --plan plan.json --out sealed && jali inspect sealed"
 )]
 pub(super) struct PlanArgs {
     /// The network as an ONNX file
@@ -220,7 +223,8 @@ pub(super) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     Ok(say(format!("The plan: {}", report.plan))?)
 }
 
-/// Write how sensitive the network is to each of its weights, for `jali plan create --policy sensitive-rows --scores FILE`.
+/// Write how sensitive the network is to each of its weights, for `jali plan create --policy
+/// sensitive-rows --scores FILE`.
 #[derive(clap::Parser)]
 pub(super) struct SensitivityArgs {
     /// The network as an ONNX file

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use jali::bundle::{Readers, write_aside};
+use jali::files::{Readers, write_aside};
 use jali_audit::findings::PlanFacts;
 use jali_audit::grid::{Grid, percent};
 use jali_audit::run::{CellResult, Context, Request};
@@ -13,13 +13,15 @@ use serde::Serialize;
 use super::text::{note, progress, say, say_json, table};
 use super::{Where, threads};
 
-/// Attack a network with different parts of it open, and compare with the same attackers that see nothing.
+/// Attack a network with different parts of it open, and compare with the same attackers that see
+/// nothing.
 ///
-/// Results are kept cell by cell in --out: a run that was killed goes on where it was, and a run with a larger grid adds to
-/// what is there. Labels come from the victim; scoring images are never among an attacker's.
+/// Results are kept cell by cell in --out: a run that was killed goes on where it was, and a run
+/// with a larger grid adds to what is there. Labels come from the victim; scoring images are never
+/// among an attacker's.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali-audit run assets/mnist.onnx --quick --out audit\n  jali-audit run assets/vgg3.onnx --data data/cifar10 --plan plan.json --budgets 50,500 --out audit\n  jali-audit run net.onnx --data data/cifar10 --policies random-rows,magnitude-weights --fractions 0.5,0.8,0.95 --seeds 5 --out audit\n  jali-audit run assets/vgg3.onnx --data data/cifar10 --out audit --prepare      then spread `jali-audit cells --list --out audit`"
+    after_help = "Examples:\n  jali-audit run crates/jali/bundled/mnist.onnx --quick --out audit\n  jali-audit run crates/jali/bundled/vgg3.onnx --data data/cifar10 --plan plan.json --budgets 50,500 --out audit\n  jali-audit run net.onnx --data data/cifar10 --policies random-rows,magnitude-weights --fractions 0.5,0.8,0.95 --seeds 5 --out audit\n  jali-audit run crates/jali/bundled/vgg3.onnx --data data/cifar10 --out audit --prepare      then spread `jali-audit cells --list --out audit`"
 )]
 pub(super) struct RunArgs {
     /// The network as an ONNX file
@@ -31,10 +33,12 @@ pub(super) struct RunArgs {
     /// Audit this plan
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Policies to compare (see `jali plan create --help`) [default: random-rows, sensitive-rows; with --plan none]
+    /// Policies to compare (see `jali plan create --help`) [default: random-rows, sensitive-rows;
+    /// with --plan none]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     policies: Option<Vec<String>>,
-    /// Fractions of the weights open; 0 and 1 are always there [default: 0.5, 0.8, 0.9, 0.95, 0.99; with --quick 0.8]
+    /// Fractions of the weights open; 0 and 1 are always there [default: 0.5, 0.8, 0.9, 0.95, 0.99;
+    /// with --quick 0.8]
     #[arg(long, value_name = "FRACTIONS", value_delimiter = ',', value_parser = fraction)]
     fractions: Option<Vec<f64>>,
     /// Labelled images of an attacker [default: 0, 50, 500; with --quick 0, 50]

@@ -5,7 +5,7 @@ use std::io::Write;
 
 use comfy_table::{CellAlignment, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
-use jali::visible::{visible, visible_json};
+use jali::terminal_text::{visible, visible_json};
 
 /// A line of the result.
 pub(super) fn say(line: impl Display) -> std::io::Result<()> {

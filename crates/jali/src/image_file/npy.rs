@@ -1,5 +1,5 @@
-//! NumPy's `.npy` arrays, versions 1 to 3: magic, version, header length, a Python dictionary, the values. Read here, with every number
-//! bounded, because the form that we accept is one line.
+//! NumPy's `.npy` arrays, versions 1 to 3: magic, version, header length, a Python dictionary, the
+//! values. Read here, with every number bounded, because the form that we accept is one line.
 
 use jali_model::{ImageLayout, Preprocess, Tensor};
 
@@ -110,8 +110,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The values for an input of this shape. Floats are inputs already; integers are pixels from 0 to 255 and become inputs as `preprocess`
-/// says.
+/// The values for an input of this shape. Floats are inputs already; integers are pixels from 0 to
+/// 255 and become inputs as `preprocess` says.
 pub(super) fn decode(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
     let damaged = |why: String| ImageFault::Damaged(why);
     let Header { dims, fortran, kind, data } = Header::read(bytes)?;
@@ -161,14 +161,16 @@ fn in_rows(values: &[f64], dims: &[usize]) -> Vec<f64> {
     out
 }
 
-/// Whether an array has the model's shape, with or without a batch of one; a single channel may be left out.
+/// Whether an array has the model's shape, with or without a batch of one; a single channel may be
+/// left out.
 fn fits(dims: &[usize], shape: &[usize]) -> Result<(), ImageFault> {
     let squeezed: Vec<usize> = dims.iter().copied().skip_while(|&d| d == 1).collect();
     let wanted: Vec<usize> = shape.iter().copied().skip_while(|&d| d == 1).collect();
     if squeezed == wanted {
         return Ok(());
     }
-    // Another number of dimensions is that, whatever their extents are; a batch of one may be in front.
+    // Another number of dimensions is that, whatever their extents are; a batch of one may be in
+    // front.
     let own = if dims.len() == shape.len() + 1 && dims[0] == 1 { &dims[1..] } else { dims };
     Err(match (own, shape) {
         (&[c, h, w], &[channels, height, width]) if (h, w) == (height, width) => {

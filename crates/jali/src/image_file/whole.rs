@@ -28,13 +28,15 @@ pub(super) fn jpeg(bytes: &[u8]) -> Result<(), ImageFault> {
             _ => {
                 let Some(length) = bytes.get(at + 2..at + 4) else { return Err(damaged(CUT)) };
                 at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]]));
-                // Behind the head of a scan, its data goes on to the next marker: the loop looks for that.
+                // Behind the head of a scan, its data goes on to the next marker: the loop looks
+                // for that.
             }
         }
     }
 }
 
-/// Refuses a PNG that ends before its last chunk, or one of whose chunks has another checksum (PNG, 5.3).
+/// Refuses a PNG that ends before its last chunk, or one of whose chunks has another checksum (PNG,
+/// 5.3).
 pub(super) fn png(bytes: &[u8]) -> Result<(), ImageFault> {
     const CUT: &str = "it ends before its last part";
     let mut rest = bytes.get(8..).unwrap_or_default();

@@ -1,4 +1,5 @@
-//! One entropy, anything else changed: a row comes out byte for byte the same, or has nothing in common with the other one.
+//! One entropy, anything else changed: a row comes out byte for byte the same, or has nothing in
+//! common with the other one.
 
 use super::*;
 
@@ -21,7 +22,7 @@ struct Given {
 const CHANGES: usize = 12;
 
 impl Given {
-    fn seal(&self, entropy: &SealEntropy) -> (SealedLayer, LayerKey) {
+    fn seal(&self, entropy: &SealEntropy) -> (SealedOperator, OperatorKey) {
         let (degree, prime_bits) = (self.degree, self.prime_bits.clone());
         let literal = ParametersLiteral {
             degree,
@@ -29,9 +30,9 @@ impl Given {
             plaintext_bits: self.plaintext_bits,
             open_primes: self.open_primes,
         };
-        let wanted = Wanted::new(self.degree, self.wanted.0, self.wanted.1).unwrap();
+        let wanted = pattern(self.wanted.0, self.wanted.1).expand(self.degree).unwrap();
         let plain: Vec<PlainRow<'_>> = self.rows.iter().map(|(tiles, open)| PlainRow { tiles, open: *open }).collect();
-        let id = LayerId { model: self.model, layer: self.layer };
+        let id = OperatorId { model: self.model, operator: self.layer };
         seal(&literal.try_into().unwrap(), id, &plain, self.blocks, &wanted, self.bound, entropy).unwrap()
     }
 
@@ -65,16 +66,20 @@ fn is_small(values: &[u64], p: u64, bound: u64) -> bool {
     values.iter().all(|&v| v.min(p - v) <= bound)
 }
 
-/// What an eavesdropper with both sealed models would try: the difference of the two rows, as it is and divided by the difference of
-/// their public elements.
-fn have_nothing_in_common(one: (&SealedLayer, &[Poly<Ntt>]), two: (&SealedLayer, &[Poly<Ntt>]), row: usize) -> bool {
+/// What an eavesdropper with both sealed models would try: the difference of the two rows, as it is
+/// and divided by the difference of their public elements.
+fn have_nothing_in_common(
+    one: (&SealedOperator, &[Poly<Ntt>]),
+    two: (&SealedOperator, &[Poly<Ntt>]),
+    row: usize,
+) -> bool {
     let (ring, other) = (one.0.parameters.ring(), two.0.parameters.ring());
     let (SealedRow::Hidden(a), SealedRow::Hidden(b)) = (&one.0.rows[row], &two.0.rows[row]) else { return true };
     if ring.degree() != other.degree() || ring.moduli()[0] != other.moduli()[0] {
         return true;
     }
     let m = &ring.moduli()[0];
-    let first = |layer: &SealedLayer| row / (layer.rows.len() / layer.blocks) * layer.tiles;
+    let first = |layer: &SealedOperator| row / (layer.rows.len() / layer.blocks) * layer.tiles;
     a.iter().zip(b).enumerate().all(|(i, (a, b))| {
         let mut difference = ring.zero::<Ntt>();
         let mut quotient = ring.zero::<Ntt>();
@@ -93,7 +98,8 @@ fn have_nothing_in_common(one: (&SealedLayer, &[Poly<Ntt>]), two: (&SealedLayer,
 fn compare(given: &Given, which: usize, entropy: &SealEntropy) {
     let changed = given.clone().changed(which);
     let ((one, key), (two, other)) = (given.seal(entropy), changed.seal(entropy));
-    let a = |layer: &SealedLayer| expand_public(layer.parameters.ring(), &layer.a_seed, 0..layer.blocks * layer.tiles);
+    let a =
+        |layer: &SealedOperator| expand_public(layer.parameters.ring(), &layer.a_seed, 0..layer.blocks * layer.tiles);
     let (a_one, a_two) = (a(&one), a(&two));
     for row in 0..one.rows.len().min(two.rows.len()) {
         let same = one.rows[row] == two.rows[row] && one.a_seed == two.a_seed;

@@ -1,7 +1,8 @@
 //! Functions of every single value, and arithmetic of two.
 
 use super::constant::kind;
-use super::importer::{Importer, Operand, Reading};
+use super::importer::Importer;
+use super::reading::{Operand, Reading};
 use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Constant, Op};
@@ -211,7 +212,7 @@ impl Importer<'_, '_> {
         let own = self.graph.shape(x).to_vec();
         // A slope per channel, written without the dimensions behind it.
         let dims = if op == Arithmetic::PRelu
-            && crate::infer::broadcast(&self.dims(x), &dims).is_err()
+            && crate::shape_inference::broadcast(&self.dims(x), &dims).is_err()
             && own.first() == Some(&data.len())
         {
             let mut shape = vec![1; own.len()];
@@ -251,7 +252,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// Scales and shifts the channels of a value that a linear node computes, in that node; `false` if none does.
+    /// Scales and shifts the channels of a value that a linear node computes, in that node; `false`
+    /// if none does.
     pub(super) fn fold_into(&mut self, x: ValueId, scale: &[f32], shift: &[f32]) -> bool {
         let (node, times) = self.spread.get(&x).copied().unwrap_or((x, 1));
         let spread = |v: &[f32]| v.iter().flat_map(|&v| std::iter::repeat_n(v, times)).collect::<Vec<_>>();
@@ -316,7 +318,8 @@ impl Importer<'_, '_> {
                 values.push(v);
             }
         }
-        // All with the dimensions that the file gives them: constants may have more of them than values.
+        // All with the dimensions that the file gives them: constants may have more of them than
+        // values.
         let whole: Vec<ValueId> = values.into_iter().map(|v| self.whole(r, v)).collect::<Result<_, _>>()?;
         let mut constants = [None, None, None];
         for (i, slot) in constants.iter_mut().enumerate() {

@@ -1,6 +1,7 @@
 //! Nodes that work along axes: softmax, sums, the largest value and its place.
 
-use super::importer::{Importer, Reading};
+use super::importer::Importer;
+use super::reading::Reading;
 use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Op, ReduceKind};

@@ -1,11 +1,12 @@
 //! Sums of products over labelled dimensions, one operand constant.
 
-use super::importer::{Importer, Reading};
+use super::importer::Importer;
 use super::linear::Matrix;
+use super::reading::Reading;
 use super::refusal::Refusal;
 use crate::graph::ValueId;
-use crate::infer::{strides, walk};
 use crate::op::{Op, ReduceKind};
+use crate::shape_inference::{strides, walk};
 
 /// The labels of the operands and of the result.
 struct Equation {

@@ -1,10 +1,12 @@
-//! Whatever else depends on no input: read like any node, with the constant as its image, and run by the client's own code.
+//! Whatever else depends on no input: read like any node, with the constant as its image, and run
+//! by the client's own code.
 
 use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::constant::{Constant, Values};
-use super::importer::{Importer, Outcome, Reading};
+use super::importer::Importer;
+use super::reading::{Outcome, Reading};
 use super::refusal::{FOLD, Refusal};
 use crate::execution;
 use crate::graph::{Graph, ValueId};

@@ -1,9 +1,13 @@
-//! Little programs over constants: exporters write shapes as such, and integers must stay exact in them.
+//! Little programs over constants: exporters write shapes as such, and integers must stay exact in
+//! them.
 
 use super::constant::{Constant, Values, axis_of, kind};
-use super::importer::{Importer, Outcome, Reading};
+use super::fold_arithmetic::{arithmetic, compares};
+use super::fold_places::{MAX_DIMS, gather_nd, scatter, slice_places, squeezed, target, unsqueezed};
+use super::importer::Importer;
+use super::reading::{Outcome, Reading};
 use super::refusal::Refusal;
-use crate::infer::{self, spread, strides, walk};
+use crate::shape_inference::{self, spread, strides, walk};
 use crate::tensor::elements;
 
 /// Operators that are computed from constants (and shapes) only.
@@ -165,7 +169,7 @@ fn each(c: &Constant, float: fn(f32) -> f32, int: Option<fn(i64) -> i64>) -> Res
 }
 
 /// Elements at the given places, of either type.
-fn pick(c: &Constant, dims: Vec<usize>, places: impl Iterator<Item = usize>) -> Result<Constant, String> {
+pub(super) fn pick(c: &Constant, dims: Vec<usize>, places: impl Iterator<Item = usize>) -> Result<Constant, String> {
     fn at<T: Copy>(v: &[T], places: impl Iterator<Item = usize>) -> Option<Vec<T>> {
         places.map(|i| v.get(i).copied()).collect()
     }
@@ -229,54 +233,6 @@ fn reshape(op: &str, c: &Constant, given: Option<&[i64]>, attributes: &Attribute
     Ok(Constant { dims, values: c.values.clone() })
 }
 
-/// The shape that `Reshape` gives: 0 copies an extent, -1 takes what is left.
-pub(super) fn target(dims: &[usize], wanted: &[i64], zero_is_zero: bool) -> Result<Vec<usize>, String> {
-    let fail = || format!("{dims:?} cannot take the shape {wanted:?}");
-    let total = elements(dims).ok_or_else(fail)?;
-    let known = |(i, &d): (usize, &i64)| match d {
-        0 if !zero_is_zero => dims.get(i).copied().map(Some),
-        -1 => Some(None),
-        d => usize::try_from(d).ok().map(Some),
-    };
-    let shape: Vec<Option<usize>> = wanted.iter().enumerate().map(known).collect::<Option<_>>().ok_or_else(fail)?;
-    let rest: usize = elements(&shape.iter().flatten().copied().collect::<Vec<_>>()).ok_or_else(fail)?;
-    let left = match shape.iter().filter(|d| d.is_none()).count() {
-        0 => 1,
-        1 if rest > 0 && total.is_multiple_of(rest) => total / rest,
-        _ => return Err(fail()),
-    };
-    let shape: Vec<usize> = shape.into_iter().map(|d| d.unwrap_or(left)).collect();
-    if elements(&shape) == Some(total) { Ok(shape) } else { Err(fail()) }
-}
-
-/// Most dimensions of a constant whose shape is changed.
-const MAX_DIMS: usize = 16;
-
-pub(super) fn unsqueezed(dims: &[usize], axes: &[i64]) -> Result<Vec<usize>, String> {
-    let rank = dims.len() + axes.len();
-    if rank > MAX_DIMS {
-        return Err(format!("makes {rank} dimensions, at most {MAX_DIMS} are supported"));
-    }
-    let axes: Vec<usize> = axes.iter().map(|&a| axis_of(a, rank)).collect::<Result<_, _>>()?;
-    let mut old = dims.iter();
-    let shape = (0..rank).map(|d| if axes.contains(&d) { Some(1) } else { old.next().copied() });
-    shape.collect::<Option<_>>().ok_or_else(|| format!("axes {axes:?} name one dimension twice"))
-}
-
-pub(super) fn squeezed(dims: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize>, String> {
-    if dims.len().max(axes.map_or(0, <[i64]>::len)) > MAX_DIMS {
-        return Err(format!("has more than {MAX_DIMS} dimensions"));
-    }
-    let axes: Vec<usize> = match axes {
-        Some(axes) => axes.iter().map(|&a| axis_of(a, dims.len())).collect::<Result<_, _>>()?,
-        None => (0..dims.len()).filter(|&d| dims[d] == 1).collect(),
-    };
-    match axes.iter().find(|&&a| dims[a] != 1) {
-        Some(a) => Err(format!("cannot drop axis {a} of {dims:?}, its extent is not 1")),
-        None => Ok((0..dims.len()).filter(|d| !axes.contains(d)).map(|d| dims[d]).collect()),
-    }
-}
-
 fn transpose(c: &Constant, order: Option<&[i64]>) -> Result<Constant, String> {
     let rank = c.dims.len();
     let order: Vec<usize> = match order {
@@ -324,33 +280,15 @@ fn slice(c: &Constant, bounds: &[&Constant]) -> Result<Constant, String> {
     pick(c, places.iter().map(Vec::len).collect(), flat.into_iter())
 }
 
-/// Places that `Slice` takes along an axis.
-pub(super) fn slice_places(extent: usize, start: i64, end: i64, step: i64) -> Result<Vec<usize>, String> {
-    let n = extent as i64;
-    let from_end = |v: i64| if v < 0 { v.saturating_add(n) } else { v };
-    let (start, end) = (from_end(start), from_end(end));
-    match step {
-        1.. => {
-            let (start, end) = (start.clamp(0, n) as usize, end.clamp(0, n) as usize);
-            Ok((start..end).step_by(step as usize).collect())
-        }
-        0 => Err("has a step of 0".into()),
-        _ => {
-            let (start, end) = (start.clamp(-1, n - 1), end.clamp(-1, n - 1));
-            let step = usize::try_from(step.unsigned_abs()).unwrap_or(usize::MAX);
-            Ok((end + 1..=start).rev().step_by(step).map(|i| i as usize).collect())
-        }
-    }
-}
-
-/// The shape that operands broadcast to, aligned at the last dimension. What a few bytes can ask for is bounded: two lists make a table of
-/// any size, weights and their factors make no more than there is.
-fn broadcast(operands: &[&Constant], target: &[usize]) -> Result<Vec<usize>, String> {
+/// The shape that operands broadcast to, aligned at the last dimension. What a few bytes can ask
+/// for is bounded: two lists make a table of any size, weights and their factors make no more than
+/// there is.
+pub(super) fn broadcast(operands: &[&Constant], target: &[usize]) -> Result<Vec<usize>, String> {
     let rank = operands.iter().map(|c| c.dims.len()).fold(target.len(), usize::max);
     if rank > MAX_DIMS {
         return Err(format!("has more than {MAX_DIMS} dimensions"));
     }
-    let dims = operands.iter().try_fold(target.to_vec(), |dims, c| infer::broadcast(&dims, &c.dims))?;
+    let dims = operands.iter().try_fold(target.to_vec(), |dims, c| shape_inference::broadcast(&dims, &c.dims))?;
     let most = operands.iter().map(|c| 4 * c.len()).sum::<usize>().max(1 << 20);
     elements(&dims).filter(|&n| n <= most).ok_or("is too large")?;
     Ok(dims)
@@ -420,18 +358,6 @@ fn non_zero(c: &Constant) -> Result<Constant, String> {
     Ok(Constant { dims: vec![c.dims.len(), places.len()], values: Values::Int(ints) })
 }
 
-/// Whole sub-arrays, one for every row of indices.
-fn gather_nd(c: &Constant, indices: &Constant) -> Result<Constant, String> {
-    let places = scattered(&c.dims, indices)?;
-    pick(c, gathered_dims(&c.dims, &indices.dims), places.into_iter())
-}
-
-/// The shape that `GatherND` gives.
-pub(super) fn gathered_dims(dims: &[usize], indices: &[usize]) -> Vec<usize> {
-    let Some((&depth, rows)) = indices.split_last() else { return vec![] };
-    [rows, dims.get(depth..).unwrap_or_default()].concat()
-}
-
 /// Sums of all elements up to each along an axis.
 fn cumulated(c: &Constant, axis: i64) -> Result<Constant, String> {
     let axis = axis_of(axis, c.dims.len())?;
@@ -448,121 +374,4 @@ fn cumulated(c: &Constant, axis: i64) -> Result<Constant, String> {
         Values::Unread(_) => return Err("is of an unknown type".into()),
     }
     Ok(out)
-}
-
-/// A constant with parts replaced, whole sub-arrays for every row of indices.
-fn scatter(c: &Constant, indices: &Constant, updates: &Constant) -> Result<Constant, String> {
-    let places = scattered(&c.dims, indices)?;
-    let mut out = c.clone();
-    fn put<T: Copy>(out: &mut [T], places: &[usize], updates: &[T]) -> Result<(), String> {
-        if places.len() != updates.len() {
-            return Err("has updates of another number than its indices name".into());
-        }
-        places.iter().zip(updates).for_each(|(&place, &v)| out[place] = v);
-        Ok(())
-    }
-    match (&mut out.values, &updates.values) {
-        (Values::Int(out), Values::Int(v)) => put(out, &places, v)?,
-        (Values::Float(out), Values::Float(v)) => put(out, &places, v)?,
-        _ => return Err("has updates of another type".into()),
-    }
-    Ok(out)
-}
-
-/// Row-major places that `ScatterND` writes to in a value of this shape, in the order of its updates.
-pub(super) fn scattered(dims: &[usize], indices: &Constant) -> Result<Vec<usize>, String> {
-    let Some((&depth, rows)) = indices.dims.split_last() else { return Err("has indices without dimensions".into()) };
-    let values = indices.as_ints().ok_or("its indices are not integers")?;
-    if depth == 0 || depth > dims.len() {
-        return Err(format!("has indices of {depth} numbers for {} dimensions", dims.len()));
-    }
-    let run: usize = dims[depth..].iter().product();
-    let total = rows.iter().try_fold(run, |n, &d| n.checked_mul(d)).filter(|&n| n <= crate::tensor::MAX_ELEMENTS);
-    let mut places = Vec::with_capacity(total.ok_or("is too large")?);
-    for index in values.chunks_exact(depth) {
-        let mut first = 0;
-        for (&i, &extent) in index.iter().zip(dims) {
-            first = first * extent + axis_of(i, extent)?;
-        }
-        places.extend(first * run..(first + 1) * run);
-    }
-    Ok(places)
-}
-
-/// Whether an operator on two constants gives truth values.
-fn compares(op: &str) -> bool {
-    matches!(op, "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "And" | "Or" | "Xor")
-}
-
-fn of_ints(op: &str, x: i64, y: i64, like_fmod: bool) -> Option<i64> {
-    Some(match op {
-        "Add" => x.checked_add(y)?,
-        "Sub" => x.checked_sub(y)?,
-        "Mul" => x.checked_mul(y)?,
-        "Div" => x.checked_div(y)?,
-        // The sign of the divisor; of the dividend where the file asks for it.
-        "Mod" if like_fmod => x.checked_rem(y)?,
-        "Mod" => {
-            let rest = x.checked_rem(y)?;
-            if rest != 0 && (rest < 0) != (y < 0) { rest + y } else { rest }
-        }
-        "Pow" => x.checked_pow(u32::try_from(y).ok()?)?,
-        "Max" => x.max(y),
-        "Min" => x.min(y),
-        "Equal" => i64::from(x == y),
-        "Less" => i64::from(x < y),
-        "LessOrEqual" => i64::from(x <= y),
-        "Greater" => i64::from(x > y),
-        "GreaterOrEqual" => i64::from(x >= y),
-        "And" => i64::from(x != 0 && y != 0),
-        "Or" => i64::from(x != 0 || y != 0),
-        _ => i64::from((x != 0) != (y != 0)),
-    })
-}
-
-fn of_floats(op: &str, x: f32, y: f32) -> f32 {
-    match op {
-        "Add" => x + y,
-        "Sub" => x - y,
-        "Mul" => x * y,
-        "Div" => x / y,
-        "Mod" => x % y,
-        "Pow" => x.powf(y),
-        "Max" => x.max(y),
-        _ => x.min(y),
-    }
-}
-
-fn arithmetic(op: &str, a: &Constant, b: &Constant, like_fmod: bool) -> Result<Constant, String> {
-    let dims = broadcast(&[a, b], &[])?;
-    let (a_strides, b_strides) = (spread(&dims, &a.dims), spread(&dims, &b.dims));
-    let pairs = walk(&dims, &a_strides).zip(walk(&dims, &b_strides));
-    let values = match (&a.values, &b.values) {
-        (Values::Int(x), Values::Int(y)) => {
-            let one = |(i, j): (usize, usize)| of_ints(op, x[i], y[j], like_fmod);
-            Values::Int(pairs.map(one).collect::<Option<_>>().ok_or("overflows, or divides by 0")?)
-        }
-        _ => {
-            let (x, y) = (a.floats().ok_or("is of an unknown type")?, b.floats().ok_or("is of an unknown type")?);
-            if compares(op) {
-                let order = |(i, j): (usize, usize)| {
-                    let (x, y) = (x[i], y[j]);
-                    i64::from(match op {
-                        "Equal" => x == y,
-                        "Less" => x < y,
-                        "LessOrEqual" => x <= y,
-                        "Greater" => x > y,
-                        "GreaterOrEqual" => x >= y,
-                        "And" => x != 0.0 && y != 0.0,
-                        "Or" => x != 0.0 || y != 0.0,
-                        _ => (x != 0.0) != (y != 0.0),
-                    })
-                };
-                Values::Int(pairs.map(order).collect())
-            } else {
-                Values::Float(pairs.map(|(i, j)| of_floats(op, x[i], y[j])).collect())
-            }
-        }
-    };
-    Ok(Constant { dims, values })
 }

@@ -1,11 +1,13 @@
-//! A look at a file's bytes before they are decoded. Two bytes can stand for a message that takes a hundred in memory, so
-//! messages are counted first.
+//! A look at a file's bytes before they are decoded. Two bytes can stand for a message that takes a
+//! hundred in memory, so messages are counted first.
 
 use crate::ModelError;
 
-/// Most messages in the parts of a file that are decoded: the largest networks have some ten thousand nodes.
+/// Most messages in the parts of a file that are decoded: the largest networks have some ten
+/// thousand nodes.
 const MAX_MESSAGES: usize = 1 << 20;
-/// Depth to which messages are counted: model, graph, node, attribute, tensor, entry; three more for every branch within a branch.
+/// Depth to which messages are counted: model, graph, node, attribute, tensor, entry; three more
+/// for every branch within a branch.
 const DEPTH: usize = 6 + 3 * MAX_NESTED;
 /// Branches within branches that are read.
 const MAX_NESTED: usize = 6;
@@ -51,7 +53,8 @@ impl Field {
     }
 }
 
-/// Counts down for every message and listed text; `false` if there are too many. Damaged bytes are left to the decoder.
+/// Counts down for every message and listed text; `false` if there are too many. Damaged bytes are
+/// left to the decoder.
 fn count(mut bytes: &[u8], depth: usize, field: Field, left: &mut usize) -> bool {
     while let Some(key) = varint(&mut bytes) {
         let skip = match key & 7 {

@@ -1,4 +1,5 @@
-//! The file: its inputs and outputs, nodes in order, and a list of everything that is not supported.
+//! The file: its inputs and outputs, nodes in order, and a list of everything that is not
+//! supported.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -45,13 +46,14 @@ pub fn import(bytes: &[u8]) -> Result<Graph, ModelError> {
 /// Reads an ONNX model; `external` reads data that the model keeps in other files.
 ///
 /// # Errors
-/// [`ModelError::Onnx`] if the bytes are no ONNX model, [`ModelError::Unsupported`] naming all nodes that cannot be run,
-/// [`ModelError::Shape`] for an input that is no image.
+/// [`ModelError::Onnx`] if the bytes are no ONNX model, [`ModelError::Unsupported`] naming all
+/// nodes that cannot be run, [`ModelError::Shape`] for an input that is no image.
 pub fn import_with(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported, ModelError> {
     import_owned(bytes.to_vec(), external)
 }
 
-/// Reads an ONNX model whose bytes are given away: they are gone as soon as all weights have been read from them.
+/// Reads an ONNX model whose bytes are given away: they are gone as soon as all weights have been
+/// read from them.
 ///
 /// # Errors
 /// As [`import_with`].
@@ -192,7 +194,8 @@ fn assigned_once(
     Ok(())
 }
 
-/// The shape that a file states for a value, a batch of one in front: only if all other extents are fixed.
+/// The shape that a file states for a value, a batch of one in front: only if all other extents are
+/// fixed.
 fn known_shape(value: &proto::ValueInfo) -> Option<Vec<usize>> {
     let shape = value.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
     let (batch, own) = shape.dim.split_first()?;
@@ -205,8 +208,8 @@ fn known_shape(value: &proto::ValueInfo) -> Option<Vec<usize>> {
 /// Longest name that is shown as it is.
 const LONGEST_NAME: usize = 200;
 
-/// Names are shown: control characters in them could forge lines of what we print. Names of nodes are cut, too; others say what
-/// belongs together and keep their length.
+/// Names are shown: control characters in them could forge lines of what we print. Names of nodes
+/// are cut, too; others say what belongs together and keep their length.
 fn make_printable(graph: &mut proto::Graph) {
     let clean = |name: &mut String| {
         if name.contains(char::is_control) {

@@ -1,24 +1,26 @@
 //! What is known while nodes are read, and how nodes ask for it.
 //!
 //! # The batch dimension
-//! Every image runs alone, so a file's batch dimension is 1 and is left out here: a value that the file calls `[1, 3, 32, 32]` has the
-//! shape `[3, 32, 32]`. Where a file moves or drops that dimension (a reshape to one list, a transposition of it), the value is kept
-//! *bare*: with the whole shape that the file gives it. [`Importer::dims`] is the file's view of either.
+//! Every image runs alone, so a file's batch dimension is 1 and is left out here: a value that the
+//! file calls `[1, 3, 32, 32]` has the shape `[3, 32, 32]`. Where a file moves or drops that
+//! dimension (a reshape to one list, a transposition of it), the value is kept *bare*: with the
+//! whole shape that the file gives it. [`Importer::dims`] is the file's view of either.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use super::constant::{Constant, ReadExternal, Values, axis_of};
+use super::constant::{Constant, ReadExternal, Values};
 use super::proto;
+use super::reading::{Operand, Outcome, Reading, Weights};
 use super::refusal::{Refusal, unknown_operator};
+use crate::ModelError;
 use crate::error::Offence;
 use crate::graph::{Graph, ValueId};
 use crate::op::Op;
-use crate::{ModelError, infer};
 
-/// Numbers that constants computed from constants may have together: so many, and so many for every byte of the model
-/// (weights that are transposed, cast and reshaped count each time).
+/// Numbers that constants computed from constants may have together: so many, and so many for every
+/// byte of the model (weights that are transposed, cast and reshaped count each time).
 const FOLDED: (usize, usize) = (1 << 20, 8);
 
 pub(super) struct Importer<'a, 'e> {
@@ -31,15 +33,18 @@ pub(super) struct Importer<'a, 'e> {
     /// Values with several names, or read through several.
     shared: HashSet<ValueId>,
     /// Values whose shape is the file's whole shape.
-    bare: HashSet<ValueId>,
-    /// Values that are a convolution's outputs in other places, with that convolution and how many of its channels make one of theirs.
+    pub(super) bare: HashSet<ValueId>,
+    /// Values that are a convolution's outputs in other places, with that convolution and how many
+    /// of its channels make one of theirs.
     pub(super) spread: HashMap<ValueId, (ValueId, usize)>,
-    /// Shapes, without the batch dimension, that the file states for values: so that nodes behind one that is in the way are looked at.
+    /// Shapes, without the batch dimension, that the file states for values: so that nodes behind
+    /// one that is in the way are looked at.
     pub(super) shapes: HashMap<&'a str, Vec<usize>>,
     /// Values that nodes would compute that are not supported, of unknown shapes.
     pub(super) unknown: HashSet<String>,
     pub(super) offences: Vec<Offence>,
-    /// Images that the file's input has, 0 if it leaves that open: several cannot be looked at with their batch dimension.
+    /// Images that the file's input has, 0 if it leaves that open: several cannot be looked at with
+    /// their batch dimension.
     pub(super) batch: i64,
     /// Whether what is read is computed from a constant, not from an image.
     pub(super) is_constant: bool,
@@ -48,59 +53,6 @@ pub(super) struct Importer<'a, 'e> {
     /// Bytes of the model, other files included.
     held: &'a Cell<usize>,
     pub(super) external: ReadExternal<'e>,
-}
-
-/// Shape and values of a float constant.
-pub(super) type Weights = (Vec<usize>, Vec<f32>);
-
-/// What an input of a node is.
-pub(super) enum Operand {
-    Value(ValueId),
-    Constant(Rc<Constant>),
-}
-
-/// What becomes of a node.
-pub(super) enum Outcome {
-    /// Its first output; the others are not there.
-    Value(ValueId),
-    /// One for every output.
-    Values(Vec<ValueId>),
-    Constant(Constant),
-    /// One for every output.
-    Constants(Vec<Constant>),
-}
-
-/// A node with its attributes at hand.
-pub(super) struct Reading<'a> {
-    pub(super) node: &'a proto::Node,
-    pub(super) name: String,
-}
-
-impl Reading<'_> {
-    pub(super) fn attribute(&self, name: &str) -> Option<&proto::Attribute> {
-        self.node.attribute.iter().find(|a| a.name == name)
-    }
-
-    pub(super) fn int(&self, name: &str, default: i64) -> i64 {
-        self.attribute(name).map_or(default, |a| a.i)
-    }
-
-    pub(super) fn float(&self, name: &str, default: f32) -> f32 {
-        self.attribute(name).map_or(default, |a| a.f)
-    }
-
-    pub(super) fn text(&self, name: &str, default: &str) -> String {
-        self.attribute(name).map_or(default.into(), |a| String::from_utf8_lossy(&a.s).into_owned())
-    }
-
-    pub(super) fn list(&self, name: &str) -> Option<&[i64]> {
-        self.attribute(name).map(|a| &a.ints[..])
-    }
-
-    /// The name of the `i`-th input; `None` for one that is left out.
-    pub(super) fn input(&self, i: usize) -> Option<&str> {
-        self.node.input.get(i).map(String::as_str).filter(|n| !n.is_empty())
-    }
 }
 
 impl<'a, 'e> Importer<'a, 'e> {
@@ -225,8 +177,8 @@ impl<'a, 'e> Importer<'a, 'e> {
         self.offences.push(Offence { node: r.name.clone(), operator: r.node.op_type.clone(), reason, remedy });
     }
 
-    /// Goes on behind a node that is in the way, where the file says what shapes its outputs have. The graph is not used any more:
-    /// only what else is in the way is of interest.
+    /// Goes on behind a node that is in the way, where the file says what shapes its outputs have.
+    /// The graph is not used any more: only what else is in the way is of interest.
     fn assume(&mut self, node: &proto::Node) {
         for name in node.output.iter().filter(|o| !o.is_empty()) {
             let assumed = self.shapes.get(name.as_str()).and_then(|shape| self.graph.assume(name, shape.clone()));
@@ -354,7 +306,8 @@ impl<'a, 'e> Importer<'a, 'e> {
         Ok(Some((c.dims.clone(), floats)))
     }
 
-    /// Whether nothing else reads the computed input of this node, so that the node in front may be changed in its place.
+    /// Whether nothing else reads the computed input of this node, so that the node in front may be
+    /// changed in its place.
     pub(super) fn single_use(&self, r: &Reading<'_>) -> bool {
         let computed = r.node.input.iter().filter_map(|n| Some((n.as_str(), *self.values.get(n)?)));
         let mut uses =
@@ -362,7 +315,8 @@ impl<'a, 'e> Importer<'a, 'e> {
         uses.next() == Some(1) && uses.next().is_none()
     }
 
-    /// Appends a node. Its value is bare if one of its inputs is that has no fewer dimensions than the file gives any other.
+    /// Appends a node. Its value is bare if one of its inputs is that has no fewer dimensions than
+    /// the file gives any other.
     pub(super) fn push(&mut self, r: &Reading<'_>, op: Op, inputs: Vec<ValueId>) -> Result<ValueId, Refusal> {
         let rank = |&v: &ValueId| self.graph.shape(v).len();
         let of_bare = inputs.iter().filter(|v| self.bare.contains(v)).map(rank).max();
@@ -372,123 +326,6 @@ impl<'a, 'e> Importer<'a, 'e> {
             self.bare.insert(value);
         }
         Ok(value)
-    }
-
-    /// A value in another shape, the batch dimension left out of it.
-    pub(super) fn shaped(&mut self, r: &Reading<'_>, x: ValueId, shape: Vec<usize>) -> Result<ValueId, Refusal> {
-        if self.graph.shape(x) == shape && !self.bare.contains(&x) {
-            return Ok(x);
-        }
-        let op = if shape.len() == 1 { Op::Flatten } else { Op::Reshape(shape) };
-        Ok(self.graph.push(format!("{}/shape", r.name), op, vec![x])?)
-    }
-
-    /// The shape that the file gives a value, with the batch dimension of a single image.
-    pub(super) fn dims(&self, x: ValueId) -> Vec<usize> {
-        let shape = self.graph.shape(x);
-        if self.bare.contains(&x) { shape.to_vec() } else { [&[1], shape].concat() }
-    }
-
-    /// A value in a shape that the file gives.
-    pub(super) fn reshaped(&mut self, r: &Reading<'_>, x: ValueId, dims: &[usize]) -> Result<ValueId, Refusal> {
-        match dims.split_first() {
-            Some((1, own)) if !own.is_empty() => self.shaped(r, x, own.to_vec()),
-            _ if self.bare.contains(&x) && self.graph.shape(x) == dims => Ok(x),
-            _ => {
-                self.single_image()?;
-                let value = self.graph.push(format!("{}/shape", r.name), Op::Reshape(dims.to_vec()), vec![x])?;
-                self.bare.insert(value);
-                Ok(value)
-            }
-        }
-    }
-
-    /// A value as a bare one: with the batch dimension that the file gives it.
-    pub(super) fn whole(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
-        if self.bare.contains(&x) {
-            return Ok(x);
-        }
-        self.single_image()?;
-        let dims = self.dims(x);
-        let value = self.graph.push(format!("{}/shape", r.name), Op::Reshape(dims), vec![x])?;
-        self.bare.insert(value);
-        Ok(value)
-    }
-
-    /// Refuses to look at the batch dimension of several images.
-    fn single_image(&self) -> Result<(), Refusal> {
-        match self.batch {
-            ..=1 => Ok(()),
-            n => Err(Refusal::new(
-                format!("works across the batch dimension, and the model's input is a batch of {n} images"),
-                "export with a batch of 1: every image is run alone here",
-            )),
-        }
-    }
-
-    /// A bare value without its batch dimension, if it has one in front.
-    pub(super) fn settled(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
-        let dims = self.graph.shape(x).to_vec();
-        if self.bare.contains(&x) && dims.len() > 1 && dims[0] == 1 {
-            self.shaped(r, x, dims[1..].to_vec())
-        } else {
-            Ok(x)
-        }
-    }
-
-    pub(super) fn is_bare(&self, x: ValueId) -> bool {
-        self.bare.contains(&x)
-    }
-
-    /// Axes of a value, which the file counts with the batch dimension, and the value to apply them to: a bare one where the batch
-    /// dimension is among them. The result of what is done along them is to be [settled](Importer::settled).
-    pub(super) fn along(
-        &mut self,
-        r: &Reading<'_>,
-        x: ValueId,
-        axes: &[i64],
-    ) -> Result<(ValueId, Vec<usize>), Refusal> {
-        let rank = self.dims(x).len();
-        let axes: Vec<usize> = axes.iter().map(|&a| axis_of(a, rank)).collect::<Result<_, _>>()?;
-        if self.bare.contains(&x) || axes.contains(&0) {
-            return Ok((self.whole(r, x)?, axes));
-        }
-        Ok((x, axes.into_iter().map(|a| a - 1).collect()))
-    }
-
-    /// A constant's shape for a value: without a batch dimension where the value has none. Also the value, bare if the constant has more
-    /// dimensions than it.
-    pub(super) fn beside(
-        &mut self,
-        r: &Reading<'_>,
-        x: ValueId,
-        dims: &[usize],
-    ) -> Result<(ValueId, Vec<usize>), Refusal> {
-        let rank = self.graph.shape(x).len();
-        let own = match dims.len().checked_sub(rank) {
-            None | Some(0) => dims,
-            Some(1) if dims[0] == 1 && !self.bare.contains(&x) => &dims[1..],
-            _ => {
-                if self.batch != 1 && dims.len() > rank && !self.bare.contains(&x) {
-                    return Err(format!("its constant of shape {dims:?} has more dimensions than an image").into());
-                }
-                let x = self.whole(r, x)?;
-                infer::broadcast(self.graph.shape(x), dims)?;
-                return Ok((x, dims.to_vec()));
-            }
-        };
-        infer::broadcast(self.graph.shape(x), own)?;
-        Ok((x, own.to_vec()))
-    }
-
-    /// Two values for an operation that broadcasts as the file says.
-    pub(super) fn together(&mut self, r: &Reading<'_>, a: ValueId, b: ValueId) -> Result<(ValueId, ValueId), Refusal> {
-        let ranks = [a, b].map(|v| self.dims(v).len());
-        // Without a batch dimension in front a value may not be mistaken for one whose first dimension stands elsewhere.
-        if self.bare.contains(&a) != self.bare.contains(&b) && ranks[0].abs_diff(ranks[1]) > 0 {
-            return Ok((self.whole(r, a)?, self.whole(r, b)?));
-        }
-        Ok((a, b))
     }
 }
 

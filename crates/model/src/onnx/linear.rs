@@ -1,6 +1,7 @@
 //! Linear layers, which the server computes, and what is folded into them.
 
-use super::importer::{Importer, Operand, Reading};
+use super::importer::Importer;
+use super::reading::{Operand, Reading};
 use super::refusal::Refusal;
 use super::window::Window;
 use crate::graph::ValueId;
@@ -29,7 +30,8 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    /// From the values of a file: `groups` matrices of `rows x cols`; `turned`: the file has inputs as rows.
+    /// From the values of a file: `groups` matrices of `rows x cols`; `turned`: the file has inputs
+    /// as rows.
     pub(super) fn new((groups, rows, cols): (usize, usize, usize), values: &[f32], turned: bool) -> Self {
         let (outputs, inputs) = if turned { (cols, rows) } else { (rows, cols) };
         let at =
@@ -84,7 +86,8 @@ impl Importer<'_, '_> {
         let &[rows, cols] = &dims[..] else { return Err(format!("its weights must be a matrix, got {dims:?}").into()) };
         let (of_x, of_w) = if weights_first { ("transB", "transA") } else { ("transA", "transB") };
         let weight: Vec<f32> = weight.iter().map(|w| r.float("alpha", 1.0) * w).collect();
-        // A constant on the right has its inputs as rows, one on the left as columns, unless it is transposed.
+        // A constant on the right has its inputs as rows, one on the left as columns, unless it is
+        // transposed.
         let turned = (r.int(of_w, 0) != 0) == weights_first;
         let matrix = Matrix::new((1, rows, cols), &weight, turned);
         let mut x = self.value(r, usize::from(weights_first))?;
@@ -118,7 +121,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// A product with a constant on either side: a matrix, a vector, or one matrix for each of some dimensions in front.
+    /// A product with a constant on either side: a matrix, a vector, or one matrix for each of some
+    /// dimensions in front.
     fn matmul(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let weights_first = self.weights_first(r)?;
         let x = self.value(r, usize::from(weights_first))?;
@@ -156,8 +160,8 @@ impl Importer<'_, '_> {
         self.reshaped(r, y, &dims)
     }
 
-    /// A value times a matrix: a list of features goes to a fully connected layer, everything else to a 1x1 convolution whose
-    /// channels are the features and whose positions are all the others.
+    /// A value times a matrix: a list of features goes to a fully connected layer, everything else
+    /// to a 1x1 convolution whose channels are the features and whose positions are all the others.
     pub(super) fn product(
         &mut self,
         r: &Reading<'_>,
@@ -215,8 +219,8 @@ impl Importer<'_, '_> {
         self.reshaped(r, turned, &dims)
     }
 
-    /// `y = g*(x - mean)/sqrt(var + eps) + b` is one scale and shift per channel: folded into the linear node in front if nothing else
-    /// reads its output, else done on the client.
+    /// `y = g*(x - mean)/sqrt(var + eps) + b` is one scale and shift per channel: folded into the
+    /// linear node in front if nothing else reads its output, else done on the client.
     pub(super) fn batch_norm(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let x = if self.is_constant { x } else { self.image(r, x)? };

@@ -1,7 +1,8 @@
 //! Normalisation by statistics of the image itself, put together from the client's operators.
 
 use super::constant::axis_of;
-use super::importer::{Importer, Reading};
+use super::importer::Importer;
+use super::reading::Reading;
 use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Op, Pool, ReduceKind};
@@ -75,7 +76,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// Groups of channels, each normalised as a whole; an instance norm has a group for every channel.
+    /// Groups of channels, each normalised as a whole; an instance norm has a group for every
+    /// channel.
     fn group_norm(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
         let x = self.image(r, x)?;
         let shape = self.graph.shape(x).to_vec();

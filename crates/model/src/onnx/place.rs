@@ -1,12 +1,13 @@
 //! Nodes that take elements from other places: slices, padding, repetition.
 
 use super::constant::axis_of;
-use super::fold::{gathered_dims, scattered, slice_places};
-use super::importer::{Importer, Operand, Outcome, Reading};
+use super::fold_places::{gathered_dims, scattered, slice_places};
+use super::importer::Importer;
+use super::reading::{Operand, Outcome, Reading};
 use super::refusal::Refusal;
 use crate::graph::ValueId;
-use crate::infer;
 use crate::op::{Constant, Op, Select, SelectKind};
+use crate::shape_inference;
 
 /// Operators that are read here.
 pub(super) const OPERATORS: [&str; 10] =
@@ -15,7 +16,8 @@ pub(super) const OPERATORS: [&str; 10] =
 /// Places of an axis that an output takes.
 pub(super) type Places = Vec<Option<u32>>;
 
-/// Longest axis that padding, repeating or enlarging may make: its places are listed, and a file of a few bytes can ask for any number.
+/// Longest axis that padding, repeating or enlarging may make: its places are listed, and a file of
+/// a few bytes can ask for any number.
 pub(super) const MAX_EXTENT: usize = 1 << 20;
 
 impl Importer<'_, '_> {
@@ -228,7 +230,7 @@ impl Importer<'_, '_> {
             .collect::<Result<_, _>>()
             .map_err(|_| "has a negative extent")?;
         let mut dims = self.dims(x);
-        let target = infer::broadcast(&dims, &wanted)?;
+        let target = shape_inference::broadcast(&dims, &wanted)?;
         if target.iter().any(|&d| d > MAX_EXTENT) {
             return Err(format!("makes an axis longer than {MAX_EXTENT}").into());
         }
@@ -243,7 +245,8 @@ impl Importer<'_, '_> {
         self.select_along(r, x, SelectKind::Expand, selected, 0.0)
     }
 
-    /// A value with parts replaced, at places that are constant: both in one list, from which the result takes its elements.
+    /// A value with parts replaced, at places that are constant: both in one list, from which the
+    /// result takes its elements.
     fn scatter(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         if !matches!(r.text("reduction", "none").as_str(), "none") {
             return Err("combines what it replaces (reduction)".into());

@@ -1,6 +1,6 @@
 //! Why a node cannot be run, and what helps: each remedy fits its reason.
 
-use super::importer::Reading;
+use super::reading::Reading;
 use crate::ModelError;
 
 /// Why a node cannot be run, and what to do.
@@ -44,7 +44,8 @@ impl Refusal {
         Self { reason: reason.into(), remedy: remedy.into() }
     }
 
-    /// A product of two computed values: attention, and whatever else multiplies activations as matrices.
+    /// A product of two computed values: attention, and whatever else multiplies activations as
+    /// matrices.
     pub(super) fn of_two_computed() -> Self {
         Self::new(
             "is a product of two computed tensors (attention)",

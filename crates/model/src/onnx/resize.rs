@@ -1,8 +1,9 @@
 //! Resize and Upsample: nearest, linear and cubic, axis by axis.
 
 use super::constant::axis_of;
-use super::importer::{Importer, Reading};
+use super::importer::Importer;
 use super::place::{MAX_EXTENT, Places};
+use super::reading::Reading;
 use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Op, Resample, ResampleAxis, SelectKind};

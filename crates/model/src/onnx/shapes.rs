@@ -1,9 +1,10 @@
 //! Nodes that only change shapes and orders, and joins.
 
 use super::constant::axis_of;
-use super::fold::{squeezed, target, unsqueezed};
-use super::importer::{Importer, Operand, Reading};
+use super::fold_places::{squeezed, target, unsqueezed};
+use super::importer::Importer;
 use super::place::{MAX_EXTENT, Places};
+use super::reading::{Operand, Reading};
 use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Arithmetic, Op, SelectKind};

@@ -1,4 +1,5 @@
-//! The ONNX standard's own operator tests (`scripts/onnx-cases` says how the file was made; Apache-2.0, the ONNX project).
+//! The ONNX standard's own operator tests (`scripts/onnx-cases` says how the file was made;
+//! Apache-2.0, the ONNX project).
 
 use prost::Message;
 
@@ -41,7 +42,8 @@ impl Cases {
     }
 }
 
-/// Reasons for which a case may be refused: it mixes images of a batch, or asks for what is documented as missing.
+/// Reasons for which a case may be refused: it mixes images of a batch, or asks for what is
+/// documented as missing.
 const REFUSED: [&str; 12] = [
     "does not exist",
     "combines what it replaces",
@@ -68,7 +70,8 @@ fn with_batch(model: &[u8], batch: usize) -> Vec<u8> {
     model.encode_to_vec()
 }
 
-/// Names of the cases that are right, and of those that are refused, with the reason. Panics on one that is wrong.
+/// Names of the cases that are right, and of those that are refused, with the reason. Panics on one
+/// that is wrong.
 fn compare(cases: &'static [u8]) -> (Vec<String>, Vec<(String, String)>) {
     let mut cases = Cases(cases);
     let (mut right, mut refused) = (vec![], vec![]);
@@ -92,7 +95,8 @@ fn compare(cases: &'static [u8]) -> (Vec<String>, Vec<(String, String)>) {
             let x = Tensor::new("x", shape[1..].to_vec(), x.to_vec()).unwrap();
             let got: Result<Vec<Tensor>, ModelError> = float::run_all(&graph, x);
             for (got, (shape, want)) in got.unwrap().iter().zip(&wanted) {
-                // With the batch dimension in front, or (where a network moved it) with the whole shape that the file gives it.
+                // With the batch dimension in front, or (where a network moved it) with the whole
+                // shape that the file gives it.
                 assert!(got.shape == shape[1..] || got.shape == *shape, "{name}: {:?}, not {shape:?}", got.shape);
                 let at = if got.data.len() == want.len() { 0 } else { image * got.data.len() };
                 let want = &want[at..][..got.data.len()];

@@ -1,13 +1,15 @@
 //! Transposed convolutions as ordinary ones.
 //!
-//! Along an axis with stride `s` and dilation `d`, input `i` and tap `k` meet at place `q = i*s + k*d`. Places of phase
-//! `a = q mod s` are `q = s*t + a` with `t = i + u` for the taps `k*d = s*u + a`: output phase `a` is an ordinary convolution of stride 1
-//! with the kernel `w_a[u] = w[k]`, turned round. So one convolution computes `s_h * s_w` filters for every output channel, from the
-//! same inputs and without the zeros that a convolution of the spread-out input would multiply; where its outputs stand is changed on
-//! the client (the sub-pixel convolution of Shi et al., 2016, arXiv:1609.07009, section 3). Phases with fewer taps than others have
-//! zeros among their weights.
+//! Along an axis with stride `s` and dilation `d`, input `i` and tap `k` meet at place `q = i*s +
+//! k*d`. Places of phase `a = q mod s` are `q = s*t + a` with `t = i + u` for the taps `k*d = s*u +
+//! a`: output phase `a` is an ordinary convolution of stride 1 with the kernel `w_a[u] = w[k]`,
+//! turned round. So one convolution computes `s_h * s_w` filters for every output channel, from the
+//! same inputs and without the zeros that a convolution of the spread-out input would multiply;
+//! where its outputs stand is changed on the client (the sub-pixel convolution of Shi et al., 2016,
+//! arXiv:1609.07009, section 3). Phases with fewer taps than others have zeros among their weights.
 
-use super::importer::{Importer, Reading};
+use super::importer::Importer;
+use super::reading::Reading;
 use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Conv, Op, SelectKind};
@@ -31,7 +33,8 @@ struct Axis {
 }
 
 impl Axis {
-    /// Zeros in front of the input and behind it, or (negative) elements of it that no output needs.
+    /// Zeros in front of the input and behind it, or (negative) elements of it that no output
+    /// needs.
     fn padding(&self) -> (isize, isize) {
         let before = self.reach as isize - self.first as isize;
         let after = self.last as isize - (self.size as isize - 1);
@@ -69,7 +72,8 @@ impl Importer<'_, '_> {
         let own = channels / groups;
         let (kh, kw) = (rows.reach + 1, columns.reach + 1);
         let count = elements(&[filters, phases]).and_then(|f| elements(&[f, own, kh, kw]));
-        // Zeros for phases with fewer taps: no more than a stride asks for, and bounded whatever a file says.
+        // Zeros for phases with fewer taps: no more than a stride asks for, and bounded whatever a
+        // file says.
         let count = count.filter(|&c| c <= self.foldable()).ok_or("is too large")?;
         let mut turned = Vec::with_capacity(count);
         for filter in 0..filters {
@@ -187,7 +191,8 @@ impl Importer<'_, '_> {
         Ok([axis(0)?, axis(1)?])
     }
 
-    /// The input without what no output needs, and the padding that is left: top, left, bottom, right.
+    /// The input without what no output needs, and the padding that is left: top, left, bottom,
+    /// right.
     fn cropped(&mut self, r: &Reading<'_>, x: ValueId, axes: [Axis; 2]) -> Result<(ValueId, [usize; 4]), Refusal> {
         let mut selected = vec![];
         let mut padding = [0; 4];

@@ -1,6 +1,7 @@
 //! Windows that slide over planes: their extents in a file, and pools.
 
-use super::importer::{Importer, Reading};
+use super::importer::Importer;
+use super::reading::Reading;
 use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Op, Pool};
@@ -28,7 +29,8 @@ impl Importer<'_, '_> {
         Ok(x)
     }
 
-    /// A value as planes: `[channels, length]` gets a width of 1. Also the number of spatial dimensions.
+    /// A value as planes: `[channels, length]` gets a width of 1. Also the number of spatial
+    /// dimensions.
     pub(super) fn planes(&mut self, r: &Reading<'_>, x: ValueId) -> Result<(ValueId, usize), Refusal> {
         let x = self.image(r, x)?;
         match *self.graph.shape(x) {
@@ -135,7 +137,8 @@ impl Importer<'_, '_> {
         self.unplaned(r, y, n)
     }
 
-    /// A pool over volumes whose window is flat: along the first axis alone, or along the other two.
+    /// A pool over volumes whose window is flat: along the first axis alone, or along the other
+    /// two.
     fn pool_of_volume(&mut self, r: &Reading<'_>, x: ValueId, [c, d, h, w]: [usize; 4]) -> Result<ValueId, Refusal> {
         let max = r.node.op_type == "MaxPool";
         let of = |name: &str, default: i64| r.list(name).map_or_else(|| vec![default; 3], <[i64]>::to_vec);

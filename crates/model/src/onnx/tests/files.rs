@@ -1,4 +1,5 @@
-//! Model files beside the repository, each with an `.npz` of inputs and of the outputs that onnxruntime gave.
+//! Model files beside the repository, each with an `.npz` of inputs and of the outputs that
+//! onnxruntime gave.
 
 use std::path::{Path, PathBuf};
 
@@ -98,8 +99,9 @@ fn networks_that_were_refused_are_right_now() {
     }
 }
 
-/// A folder of models, for maintainers: `JALI_ZOO=DIR cargo test --release -p jali-model zoo -- --ignored --nocapture`
-/// (each `NAME.onnx` with a `NAME.npz` beside it: `x`, and what onnxruntime gives, `y`, `y1`, ..).
+/// A folder of models, for maintainers: `JALI_ZOO=DIR cargo test --release -p jali-model zoo --
+/// --ignored --nocapture` (each `NAME.onnx` with a `NAME.npz` beside it: `x`, and what onnxruntime
+/// gives, `y`, `y1`, ..).
 #[test]
 #[ignore = "needs a folder of models in JALI_ZOO"]
 fn zoo() {

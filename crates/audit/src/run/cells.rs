@@ -1,0 +1,124 @@
+//! Results of cells: a file each, written aside and renamed.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use jali::JaliError;
+use serde::{Deserialize, Serialize};
+
+use super::spec::{SPEC, Spec, read_json, read_spec, write_json};
+use crate::AuditError;
+use crate::grid::Cell;
+use crate::train::Point;
+
+/// Folder of the results.
+pub(super) const CELLS: &str = "cells";
+
+/// The result of one cell.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CellResult {
+    /// [`Cell::id`].
+    pub id: String,
+    /// What made the plan.
+    pub policy: String,
+    /// Fraction of weights that was asked to be open.
+    pub leaked: f64,
+    /// Fraction that the plan permits.
+    pub opened: f64,
+    /// Labelled images.
+    pub budget: usize,
+    /// Who attacked.
+    pub attacker: String,
+    /// Of plan, images, draws and training.
+    pub seed: u64,
+    /// Part of the scoring images that the surrogate classifies rightly.
+    pub accuracy: f64,
+    /// Part on which it agrees with the victim.
+    pub fidelity: f64,
+    /// Which images it classifies rightly, four a hexadecimal digit.
+    pub right: String,
+    /// Learning rate chosen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate: Option<f64>,
+    /// Learning curve.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub curve: Vec<Point>,
+    /// Whether training ended on a plateau.
+    pub plateau: bool,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// Four images a hexadecimal digit, the first in the highest bit.
+pub(super) fn pack(right: &[bool]) -> String {
+    let digit = |four: &[bool]| four.iter().enumerate().map(|(i, r)| u32::from(*r) << (3 - i)).sum::<u32>();
+    right.chunks(4).filter_map(|four| char::from_digit(digit(four), 16)).collect()
+}
+
+/// Reads [`CellResult::right`]; the last digit may give up to three images too many.
+pub fn unpack(right: &str) -> Vec<bool> {
+    let digits = right.chars().filter_map(|c| c.to_digit(16));
+    digits.flat_map(|d| (0..4).map(move |i| d >> (3 - i) & 1 == 1)).collect()
+}
+
+pub(super) fn cell_path(folder: &Path, cell: &Cell) -> PathBuf {
+    folder.join(CELLS).join(cell.id() + ".json")
+}
+
+/// Whether the run in a folder has a cell's result.
+pub fn has_result(folder: &Path, cell: &Cell) -> bool {
+    cell_path(folder, cell).is_file()
+}
+
+/// All results in a folder, in the order of their names.
+///
+/// # Errors
+/// [`AuditError::File`] for a damaged one.
+pub fn read_results(folder: &Path) -> Result<Vec<CellResult>, AuditError> {
+    let cells = folder.join(CELLS);
+    let fail = |e: std::io::Error| JaliError::Read { path: cells.clone(), why: e.to_string() };
+    let mut paths = vec![];
+    for entry in std::fs::read_dir(&cells).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        if path.extension().is_some_and(|e| e == "json") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.iter().map(|p| read_json(p)).collect()
+}
+
+/// Joins the results of a run in another folder (from another machine) to this one's. Returns how
+/// many were new.
+///
+/// # Errors
+/// [`AuditError::OtherRun`] if the two runs are not about the same.
+pub fn merge(from: &Path, into: &Path) -> Result<usize, AuditError> {
+    let spec = read_spec(from)?;
+    let path = into.join(SPEC);
+    let joined = if path.is_file() {
+        let old = read_spec(into)?;
+        if let Some((what, expected, got)) = old.difference(&spec) {
+            return Err(AuditError::OtherRun { path: into.into(), what, expected, got });
+        }
+        Spec { grid: old.grid.union(&spec.grid), ..old }
+    } else {
+        spec
+    };
+    // Names come from the grid, not from the other machine's files.
+    let ids: BTreeSet<String> = joined.grid.cells()?.iter().map(Cell::id).collect();
+    let results: Vec<CellResult> = read_results(from)?.into_iter().filter(|r| ids.contains(&r.id)).collect();
+    let cells = into.join(CELLS);
+    std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
+    write_json(&path, &joined)?;
+    let mut new = 0;
+    for result in results {
+        let path = cells.join(format!("{}.json", result.id));
+        if !path.exists() {
+            write_json(&path, &result)?;
+            new += 1;
+        }
+    }
+    Ok(new)
+}

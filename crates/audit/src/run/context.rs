@@ -1,0 +1,381 @@
+//! A run under way: everything that its cells need, in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use burn::tensor::Device;
+use jali::files::read_bounded;
+use jali::model_file::{read_model, read_plan};
+use jali::{Costs, Dataset, JaliError, Sample};
+use jali_leak::file::model_hash;
+use jali_leak::{Ground, Order, Plan, Policy};
+use jali_model::{Linear, QuantModel, Tensor};
+use jali_protocol::{Blueprint, row_savings};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+
+use super::cells::{CELLS, CellResult, cell_path, has_result, pack};
+use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, victim_and_data};
+use super::spec::{MAX_FILE, METHOD, SPEC, Spec, read_json, read_spec, write_json};
+use crate::AuditError;
+use crate::attack::{Attacker, Knowledge, Queries, attack};
+use crate::fill::generator;
+use crate::grid::{Cell, Grid, Source};
+use crate::sensitivity;
+use crate::train::{Schedule, argmax, classify};
+use crate::victim::Victim;
+
+/// Everything that cells need, in memory.
+pub struct Context {
+    folder: PathBuf,
+    spec: Spec,
+    victim: Victim,
+    pool: Pool,
+    test: Vec<Sample>,
+    test_pixels: Vec<Vec<f32>>,
+    /// The victim's classes for the scoring images.
+    said: Vec<usize>,
+    plan: Option<Plan>,
+    public: Option<Vec<Option<Vec<f32>>>>,
+    scores: OnceLock<Vec<Vec<f32>>>,
+    device: Device,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("folder", &self.folder).field("spec", &self.spec).finish_non_exhaustive()
+    }
+}
+
+/// What a new run is asked to be.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The victim.
+    pub model: PathBuf,
+    /// Folder of labelled images.
+    pub data: Option<PathBuf>,
+    /// A plan to audit.
+    pub plan: Option<PathBuf>,
+    /// A public model.
+    pub public_model: Option<PathBuf>,
+    /// Images that score, at most.
+    pub scoring: usize,
+    /// A first impression only.
+    pub quick: bool,
+    /// What varies.
+    pub grid: Grid,
+}
+
+impl Context {
+    /// Starts a run in a folder, or goes on with the one that is there: its grid grows by the new
+    /// one.
+    ///
+    /// # Errors
+    /// [`AuditError`] for files and data that do not fit, [`AuditError::OtherRun`] for a folder
+    /// with another run.
+    pub fn create(folder: &Path, request: &Request, device: Device) -> Result<Self, AuditError> {
+        let graph = read_model(&request.model)?;
+        let dataset = dataset_for(graph.input_shape())?;
+        if let Some(data) = &request.data {
+            check_labelled(data, dataset)?;
+        }
+        let mut grid = request.grid.clone();
+        let public = |cell: &Cell| cell.attacker == Attacker::Public;
+        if request.public_model.is_none() && grid.cells()?.iter().any(public) {
+            return Err(AuditError::NoPublicModel);
+        }
+        let text = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
+        let mut plan_hash = None;
+        if let Some(path) = &request.plan {
+            plan_hash = Some(blake3::hash(&read_bounded(path, MAX_FILE)?).to_hex().to_string());
+            grid.plan = Some(read_plan(path, &graph)?.plan.fraction_open());
+        }
+        let public_hash = match &request.public_model {
+            Some(path) => Some(model_hash(&read_model(path)?)),
+            None => None,
+        };
+        let mirror = dataset == Dataset::Cifar10;
+        let spec = Spec {
+            method: METHOD,
+            model: request.model.display().to_string(),
+            model_hash: model_hash(&graph),
+            data: text(&request.data),
+            dataset: dataset.name().into(),
+            scoring: if request.data.is_some() { request.scoring } else { request.scoring.min(BUNDLED_SCORING) },
+            schedule: if request.quick { Schedule::quick(mirror) } else { Schedule::full(mirror) },
+            plan: text(&request.plan),
+            plan_hash,
+            public_model: text(&request.public_model),
+            public_hash,
+            grid,
+        };
+        let path = folder.join(SPEC);
+        let spec = if path.exists() {
+            let old = read_spec(folder)?;
+            if let Some((what, expected, got)) = old.difference(&spec) {
+                return Err(AuditError::OtherRun { path: folder.into(), what, expected, got });
+            }
+            let grid = old.grid.union(&spec.grid);
+            Spec { grid, ..spec }
+        } else {
+            spec
+        };
+        let context = Self::load(folder, spec, device)?;
+        let cells = folder.join(CELLS);
+        std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
+        write_json(&path, &context.spec)?;
+        Ok(context)
+    }
+
+    /// Opens the run in a folder.
+    ///
+    /// # Errors
+    /// [`AuditError::File`] if there is none, and those of its files.
+    pub fn open(folder: &Path, device: Device) -> Result<Self, AuditError> {
+        Self::load(folder, read_spec(folder)?, device)
+    }
+
+    fn load(folder: &Path, spec: Spec, device: Device) -> Result<Self, AuditError> {
+        let (model, hash, pool, mut test) =
+            victim_and_data(Path::new(&spec.model), spec.data.as_deref().map(Path::new), spec.scoring)?;
+        if hash != spec.model_hash {
+            let why = format!("the model has changed since the run began (it was {})", spec.model_hash);
+            return Err(AuditError::File { path: spec.model.clone().into(), why });
+        }
+        test.truncate(spec.scoring);
+        if let Some(&most) = spec.grid.budgets.iter().max().filter(|most| **most > pool.len()) {
+            return Err(AuditError::Data {
+                what: "the budget".into(),
+                why: format!(
+                    "{most} labelled images are asked for, there are {}{}",
+                    pool.len(),
+                    if spec.data.is_none() { ": --data DIR with the full data set has more" } else { "" }
+                ),
+            });
+        }
+        Self::assemble(folder, spec, model, pool, test, device)
+    }
+
+    /// From parts: a network that is in no file, or images of one's own.
+    ///
+    /// # Errors
+    /// [`AuditError`] for images or plans that do not fit the network.
+    pub fn assemble(
+        folder: &Path,
+        spec: Spec,
+        model: QuantModel,
+        pool: Pool,
+        test: Vec<Sample>,
+        device: Device,
+    ) -> Result<Self, AuditError> {
+        let victim = Victim::new(model)?;
+        let plan = match &spec.plan {
+            Some(path) => Some(read_plan(Path::new(path), victim.graph())?.plan),
+            None => None,
+        };
+        let public = match &spec.public_model {
+            Some(path) => Some(public_weights(&victim, Path::new(path))?),
+            None => None,
+        };
+        let images: Vec<Tensor> = test.iter().map(|s| s.image.clone()).collect();
+        let said = answers(folder, &spec, &victim, &images)?;
+        let test_pixels = images.into_iter().map(|i| i.data).collect();
+        let folder = folder.into();
+        let scores = OnceLock::new();
+        Ok(Self { folder, spec, victim, pool, test, test_pixels, said, plan, public, scores, device })
+    }
+
+    /// What the run is about.
+    pub fn spec(&self) -> &Spec {
+        &self.spec
+    }
+
+    /// Folder of the run.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.victim.graph().shape(self.victim.graph().output()).iter().product::<usize>().max(1)
+    }
+
+    /// The network under attack.
+    pub fn victim(&self) -> &Victim {
+        &self.victim
+    }
+
+    /// The victim's accuracy on the scoring images.
+    pub fn victim_accuracy(&self) -> f64 {
+        let right = self.said.iter().zip(&self.test).filter(|(a, s)| **a == s.label).count();
+        right as f64 / self.test.len().max(1) as f64
+    }
+
+    /// All cells of the grid.
+    ///
+    /// # Errors
+    /// As [`Grid::cells`].
+    pub fn cells(&self) -> Result<Vec<Cell>, AuditError> {
+        self.spec.grid.cells()
+    }
+
+    /// Whether a cell is done.
+    pub fn done(&self, cell: &Cell) -> bool {
+        has_result(&self.folder, cell)
+    }
+
+    /// Runs a cell and keeps its result, unless that is there already.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    pub fn run(&self, cell: &Cell) -> Result<CellResult, AuditError> {
+        let path = cell_path(&self.folder, cell);
+        if path.is_file() {
+            return read_json(&path);
+        }
+        let result = self.compute(cell)?;
+        write_json(&path, &result)?;
+        Ok(result)
+    }
+
+    /// The plan of a cell.
+    ///
+    /// # Errors
+    /// [`AuditError::Leak`], [`AuditError::Protocol`].
+    pub fn plan(&self, source: Source, leaked: f64, seed: u64) -> Result<Plan, AuditError> {
+        let graph = self.victim.graph();
+        Ok(match source {
+            Source::Nothing => Plan::hide_all(graph),
+            Source::Everything => Plan::open_all(graph),
+            Source::File => self.plan.clone().unwrap_or_else(|| Plan::hide_all(graph)),
+            Source::Policy(policy) => self.policy_plan(policy, leaked, seed)?,
+        })
+    }
+
+    fn policy_plan(&self, policy: Policy, leaked: f64, seed: u64) -> Result<Plan, AuditError> {
+        // The built-in costs, so that a plan does not depend on the machine that audits it.
+        let (model, costs) = (self.victim.model(), Costs::default());
+        let (rows, savings) = (Blueprint::rows_of_all(model, &costs)?, row_savings(model, &costs)?);
+        let scores: &[Vec<f32>] = if policy.order() == Order::Sensitive { self.scores()? } else { &[] };
+        let ground = Ground { rows: &rows, savings: &savings, scores };
+        Ok(policy.plan(self.victim.graph(), &ground, leaked, seed)?)
+    }
+
+    fn scores(&self) -> Result<&[Vec<f32>], AuditError> {
+        if let Some(scores) = self.scores.get() {
+            return Ok(scores);
+        }
+        let images =
+            (0..self.pool.len().min(sensitivity::IMAGES)).map(|i| self.pool.image(i)).collect::<Result<Vec<_>, _>>()?;
+        let scores = sensitivity::scores(&self.victim, &images, &self.device)?;
+        Ok(self.scores.get_or_init(|| scores))
+    }
+
+    /// The labelled images of a budget and seed, with the victim's answers. Smaller budgets are the
+    /// beginnings of larger ones.
+    fn queries(&self, budget: usize, seed: u64) -> Result<Queries, AuditError> {
+        let mut rng = generator("budget", seed);
+        let mut all: Vec<usize> = (0..self.pool.len()).collect();
+        for i in 0..budget.min(all.len()) {
+            let j = rng.random_range(i..all.len());
+            all.swap(i, j);
+        }
+        let images = all.iter().take(budget).map(|&i| self.pool.image(i)).collect::<Result<Vec<_>, _>>()?;
+        let logits = self.victim.answer(&images)?;
+        Ok(Queries { images, logits })
+    }
+
+    fn compute(&self, cell: &Cell) -> Result<CellResult, AuditError> {
+        let begin = Instant::now();
+        let plan = self.plan(cell.source, cell.leaked, cell.seed)?;
+        let hidden = self.victim.hidden(&plan);
+        let queries = self.queries(cell.budget, cell.seed)?;
+        let policy = match cell.source {
+            Source::Policy(p) => Some(p),
+            _ => None,
+        };
+        let knows = Knowledge {
+            victim: &self.victim,
+            hidden: &hidden,
+            policy,
+            queries: &queries,
+            public: self.public.as_deref(),
+        };
+        let surrogate = attack(cell.attacker, &knows, &self.spec.schedule, cell.seed, &self.device)?;
+        let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
+        let right: Vec<bool> = got.iter().zip(&self.test).map(|(g, s)| *g == s.label).collect();
+        let agree = got.iter().zip(&self.said).filter(|(g, s)| g == s).count();
+        let count = self.test.len().max(1) as f64;
+        Ok(CellResult {
+            id: cell.id(),
+            policy: cell.source.to_string(),
+            leaked: cell.leaked,
+            opened: plan.fraction_open(),
+            budget: cell.budget,
+            attacker: cell.attacker.to_string(),
+            seed: cell.seed,
+            accuracy: right.iter().filter(|r| **r).count() as f64 / count,
+            fidelity: agree as f64 / count,
+            right: pack(&right),
+            rate: surrogate.rate,
+            curve: surrogate.curve,
+            plateau: surrogate.plateau,
+            seconds: (begin.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+        })
+    }
+}
+
+/// The victim's classes for the scoring images: computed once and kept, because every cell needs
+/// them.
+fn answers(folder: &Path, spec: &Spec, victim: &Victim, images: &[Tensor]) -> Result<Vec<usize>, AuditError> {
+    #[derive(Serialize, Deserialize)]
+    struct Kept {
+        key: String,
+        classes: Vec<usize>,
+    }
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(spec.model_hash.as_bytes());
+    images.iter().flat_map(|i| &i.data).for_each(|v| {
+        hasher.update(&v.to_le_bytes());
+    });
+    let key = hasher.finalize().to_hex().to_string();
+    let path = folder.join("victim.json");
+    if let Ok(kept) = read_json::<Kept>(&path)
+        && kept.key == key
+        && kept.classes.len() == images.len()
+    {
+        return Ok(kept.classes);
+    }
+    let classes: Vec<usize> = victim.answer(images)?.iter().map(|l| argmax(l)).collect();
+    std::fs::create_dir_all(folder).map_err(|e| JaliError::Write { path: folder.into(), why: e.to_string() })?;
+    write_json(&path, &Kept { key, classes: classes.clone() })?;
+    Ok(classes)
+}
+
+/// Weights of a public model, for the layers whose shape is the victim's.
+fn public_weights(victim: &Victim, path: &Path) -> Result<Vec<Option<Vec<f32>>>, AuditError> {
+    let graph = read_model(path)?;
+    let (theirs, ours): (Vec<_>, Vec<_>) = (graph.linear_nodes().collect(), victim.graph().linear_nodes().collect());
+    if theirs.len() != ours.len() {
+        return Err(AuditError::Data {
+            what: path.display().to_string(),
+            why: format!(
+                "the public model has {} linear layers, the victim {}: it must have the same architecture (the last layer may differ)",
+                theirs.len(),
+                ours.len()
+            ),
+        });
+    }
+    let fit = |((_, theirs), (_, ours)): (&(usize, Linear<'_>), &(usize, Linear<'_>))| {
+        let same =
+            theirs.kind() == ours.kind() && theirs.outputs() == ours.outputs() && theirs.fan_in() == ours.fan_in();
+        same.then(|| theirs.weights().to_vec())
+    };
+    let layers: Vec<Option<Vec<f32>>> = theirs.iter().zip(&ours).map(fit).collect();
+    if layers.iter().all(Option::is_none) {
+        let why = "no layer of the public model has the shape of the victim's".into();
+        return Err(AuditError::Data { what: path.display().to_string(), why });
+    }
+    Ok(layers)
+}

@@ -1,0 +1,103 @@
+//! What a run is: `run.json` in its folder.
+
+use std::path::Path;
+
+use jali::files::{Readers, read_bounded, write_aside};
+use serde::{Deserialize, Serialize};
+
+use crate::AuditError;
+use crate::grid::Grid;
+use crate::train::Schedule;
+
+/// Changes when results of before are no longer comparable.
+pub const METHOD: u32 = 1;
+pub(super) const SPEC: &str = "run.json";
+/// Most bytes of any of our files.
+pub(super) const MAX_FILE: u64 = 1 << 28;
+
+/// What a run is about: two runs whose specifications agree (the grid aside) can be joined.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Spec {
+    /// [`METHOD`].
+    pub method: u32,
+    /// The model as it was named.
+    pub model: String,
+    /// Its hash.
+    pub model_hash: String,
+    /// Folder of the full data set, if not the bundled images.
+    pub data: Option<String>,
+    /// `cifar10` or `mnist`: the form of the data.
+    pub dataset: String,
+    /// Images that score.
+    pub scoring: usize,
+    /// Training.
+    pub schedule: Schedule,
+    /// A plan from a file, as named.
+    pub plan: Option<String>,
+    /// BLAKE3 of that file.
+    pub plan_hash: Option<String>,
+    /// A public model, as named.
+    pub public_model: Option<String>,
+    /// Its hash.
+    pub public_hash: Option<String>,
+    /// What varies.
+    pub grid: Grid,
+}
+
+impl Spec {
+    /// What differs from a run in a folder, if it cannot be continued with this one.
+    pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
+        let text = |o: &Option<String>| o.clone().unwrap_or_else(|| "none".into());
+        let pairs = [
+            ("the method", self.method.to_string(), other.method.to_string()),
+            ("the model", self.model_hash.clone(), other.model_hash.clone()),
+            ("the data", source_name(&self.data), source_name(&other.data)),
+            ("scoring images", self.scoring.to_string(), other.scoring.to_string()),
+            ("the schedule", format!("{:?}", self.schedule), format!("{:?}", other.schedule)),
+            ("the plan", text(&self.plan_hash), text(&other.plan_hash)),
+            ("the public model", text(&self.public_hash), text(&other.public_hash)),
+        ];
+        pairs.into_iter().find(|(_, a, b)| a != b)
+    }
+}
+
+/// Folders differ between machines; whether the data are bundled does not.
+pub(super) fn source_name(data: &Option<String>) -> String {
+    if data.is_some() { "a folder".into() } else { "the bundled images".into() }
+}
+
+/// The specification of the run in a folder.
+///
+/// # Errors
+/// [`AuditError::File`].
+pub fn read_spec(folder: &Path) -> Result<Spec, AuditError> {
+    let path = folder.join(SPEC);
+    if !path.is_file() {
+        let why = "there is no run here: `jali-audit run` begins one".into();
+        return Err(AuditError::File { path, why });
+    }
+    let spec: Spec = read_json(&path)?;
+    if spec.method != METHOD {
+        let why = format!("made by method {}, this program has method {METHOD}: begin a new run", spec.method);
+        return Err(AuditError::File { path, why });
+    }
+    if let Some(why) = spec.schedule.unusable() {
+        return Err(AuditError::File { path, why });
+    }
+    Ok(spec)
+}
+
+pub(super) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, AuditError> {
+    let bytes = read_bounded(path, MAX_FILE)?;
+    serde_json::from_slice(&bytes).map_err(|e| AuditError::File {
+        path: path.into(),
+        why: format!("not what jali-audit writes there ({e}); remove it to have it made again"),
+    })
+}
+
+pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), AuditError> {
+    let text =
+        serde_json::to_vec_pretty(value).map_err(|e| AuditError::File { path: path.into(), why: e.to_string() })?;
+    Ok(write_aside(path, &text, Readers::Owner)?)
+}

@@ -1,0 +1,343 @@
+//! One file of named sections, each with a checksum, under one hash that covers every byte.
+//!
+//! ```text
+//! "JALIBNDL" | version u8 | kind u8 | model id [16]                          head, 26 bytes
+//! section bytes, one after the other
+//! table = sections u32 | (name length u8 | name | length u64 | blake3 [32])*
+//! table length u64 | blake3 of head and table [32] | "JALIEND1"              foot, 48 bytes
+//! ```
+//!
+//! Sections follow one another without gaps, so every byte of a file is covered by exactly one of:
+//! a section's checksum, the content hash, or the foot's own marks. The table stands at the end: a
+//! writer does not have to hold the sections, and a file that was cut off has no foot.
+
+use std::io::{Read, Seek, SeekFrom, Write};
+
+use jali_ring::wire::{Reader, Writer};
+
+use crate::BundleError;
+
+/// First bytes of a bundle.
+const MAGIC: [u8; 8] = *b"JALIBNDL";
+/// Last bytes.
+const END: [u8; 8] = *b"JALIEND1";
+/// Version that this build writes and reads.
+pub const VERSION: u8 = 5;
+const HEAD: u64 = 26;
+const FOOT: u64 = 48;
+/// Most bytes of a table: more sections than any model has.
+const MAX_TABLE: u64 = 1 << 26;
+
+/// For whom a bundle is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// For the server: nothing in it is secret.
+    Server,
+    /// For the client: everything in it is.
+    Client,
+}
+
+impl Kind {
+    fn byte(self) -> u8 {
+        match self {
+            Self::Server => b'S',
+            Self::Client => b'C',
+        }
+    }
+}
+
+impl Kind {
+    /// What a file with these first bytes says that it is; `None` if they are not a bundle's.
+    pub fn of(head: &[u8]) -> Option<Self> {
+        match head.strip_prefix(&MAGIC)? {
+            [_, b'S', ..] => Some(Self::Server),
+            [_, b'C', ..] => Some(Self::Client),
+            _ => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Server => "server",
+            Self::Client => "client",
+        })
+    }
+}
+
+/// One section as the table names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section {
+    /// Its name.
+    pub name: String,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Its length in bytes.
+    pub len: u64,
+    hash: blake3::Hash,
+}
+
+/// Writes a bundle, section by section.
+pub struct BundleWriter<W> {
+    sink: W,
+    head: Vec<u8>,
+    table: Writer,
+    count: u32,
+}
+
+impl<W> std::fmt::Debug for BundleWriter<W> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BundleWriter<{} sections>", self.count)
+    }
+}
+
+/// The input or output failed.
+fn io(e: &std::io::Error) -> BundleError {
+    BundleError::Io(e.to_string())
+}
+
+impl<W: Write> BundleWriter<W> {
+    /// Begins a bundle.
+    ///
+    /// # Errors
+    /// [`BundleError::Io`].
+    pub fn new(mut sink: W, kind: Kind, model: [u8; 16]) -> Result<Self, BundleError> {
+        let mut head = Writer::new();
+        head.raw(&MAGIC);
+        head.u8(VERSION);
+        head.u8(kind.byte());
+        head.raw(&model);
+        let head = head.finish();
+        sink.write_all(&head).map_err(|e| io(&e))?;
+        Ok(Self { sink, head, table: Writer::new(), count: 0 })
+    }
+
+    /// Appends a section; its name has at most 255 bytes.
+    ///
+    /// # Errors
+    /// [`BundleError::Io`].
+    pub fn section(&mut self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
+        let name = &name.as_bytes()[..name.len().min(255)];
+        self.sink.write_all(bytes).map_err(|e| io(&e))?;
+        self.table.u8(name.len() as u8);
+        self.table.raw(name);
+        self.table.u64(bytes.len() as u64);
+        self.table.raw(blake3::hash(bytes).as_bytes());
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Writes table and foot; returns the sink and the content hash.
+    ///
+    /// # Errors
+    /// [`BundleError::Io`].
+    pub fn finish(mut self) -> Result<(W, [u8; 32]), BundleError> {
+        let mut table = Writer::new();
+        table.u32(self.count);
+        table.raw(&self.table.finish());
+        let table = table.finish();
+        let hash = content_hash(&self.head, &table);
+        let mut foot = Writer::new();
+        foot.u64(table.len() as u64);
+        foot.raw(&hash);
+        foot.raw(&END);
+        for part in [&table, &foot.finish()] {
+            self.sink.write_all(part).map_err(|e| io(&e))?;
+        }
+        self.sink.flush().map_err(|e| io(&e))?;
+        Ok((self.sink, hash))
+    }
+}
+
+fn content_hash(head: &[u8], table: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("jali 1 bundle: head and table");
+    hasher.update(head);
+    hasher.update(table);
+    *hasher.finalize().as_bytes()
+}
+
+/// A bundle that is being read.
+pub struct Bundle<R> {
+    source: R,
+    kind: Kind,
+    model: [u8; 16],
+    hash: [u8; 32],
+    sections: Vec<Section>,
+    next: usize,
+}
+
+impl<R> std::fmt::Debug for Bundle<R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bundle<{}, {} sections>", self.kind, self.sections.len())
+    }
+}
+
+impl<R: Read + Seek> Bundle<R> {
+    /// Reads head and table, and checks everything but the sections themselves.
+    ///
+    /// # Errors
+    /// [`BundleError::Format`] for a foreign file or version, [`BundleError::Section`] for a
+    /// damaged or cut one.
+    pub fn open(mut source: R, kind: Kind) -> Result<Self, BundleError> {
+        let length = source.seek(SeekFrom::End(0)).map_err(|e| io(&e))?;
+        let foreign = |got: String| BundleError::Format { expected: VERSION, got };
+        let damaged = |why: &str| BundleError::Section { section: "table".into(), why: why.into() };
+        if length < HEAD {
+            return Err(foreign(format!("it has {length} bytes")));
+        }
+        source.seek(SeekFrom::Start(0)).map_err(|e| io(&e))?;
+        let head = take(&mut source, HEAD)?;
+        let mut r = Reader::new(&head);
+        if r.array::<8>()? != MAGIC {
+            return Err(foreign("it starts with other bytes".into()));
+        }
+        let version = r.u8()?;
+        if version != VERSION {
+            return Err(foreign(format!("it has version {version}")));
+        }
+        let found = match r.u8()? {
+            b'S' => Kind::Server,
+            b'C' => Kind::Client,
+            other => return Err(foreign(format!("it is of kind {other}"))),
+        };
+        let model = r.array()?;
+        if length < HEAD + FOOT {
+            return Err(damaged("the file is cut off"));
+        }
+        source.seek(SeekFrom::Start(length - FOOT)).map_err(|e| io(&e))?;
+        let foot = take(&mut source, FOOT)?;
+        let mut r = Reader::new(&foot);
+        let (table_len, hash) = (r.u64()?, r.array::<32>()?);
+        if r.array::<8>()? != END {
+            return Err(damaged("the file is cut off, or its end is damaged"));
+        }
+        let room = length - HEAD - FOOT;
+        if table_len > room.min(MAX_TABLE) {
+            return Err(damaged("its length does not fit the file"));
+        }
+        source.seek(SeekFrom::Start(length - FOOT - table_len)).map_err(|e| io(&e))?;
+        let table = take(&mut source, table_len)?;
+        if content_hash(&head, &table) != hash {
+            return Err(damaged("head, table and content hash do not agree"));
+        }
+        if found != kind {
+            return Err(BundleError::Kind { expected: kind, got: found });
+        }
+        let sections = read_table(&table, room - table_len)?;
+        Ok(Self { source, kind, model, hash, sections, next: 0 })
+    }
+
+    /// Public id of the sealed model.
+    pub fn model(&self) -> [u8; 16] {
+        self.model
+    }
+
+    /// Covers the whole content: two bundles with the same one are the same.
+    pub fn content_hash(&self) -> [u8; 32] {
+        self.hash
+    }
+
+    /// All sections in order.
+    pub fn sections(&self) -> &[Section] {
+        &self.sections
+    }
+
+    /// Whether every section has been read.
+    pub fn is_at_end(&self) -> bool {
+        self.next == self.sections.len()
+    }
+
+    /// Name and length of the section that [`Bundle::next`] reads.
+    pub fn peek(&self) -> Option<&Section> {
+        self.sections.get(self.next)
+    }
+
+    /// The sections that were not read yet, in order.
+    pub fn following(&self) -> &[Section] {
+        self.sections.get(self.next..).unwrap_or_default()
+    }
+
+    /// Reads the next section into memory and checks it. `most` bounds its length.
+    ///
+    /// # Errors
+    /// [`BundleError::Section`] if there is none, or it is too long or damaged.
+    pub fn next(&mut self, most: u64) -> Result<Vec<u8>, BundleError> {
+        let Some(section) = self.sections.get(self.next) else {
+            return Err(BundleError::Section { section: "table".into(), why: "a section is missing".into() });
+        };
+        let fail = |why: String| BundleError::Section { section: section.name.clone(), why };
+        if section.len > most {
+            return Err(fail(format!("it has {} bytes, at most {most} make sense", section.len)));
+        }
+        self.source.seek(SeekFrom::Start(section.offset)).map_err(|e| io(&e))?;
+        let bytes = take(&mut self.source, section.len).map_err(|e| fail(e.to_string()))?;
+        if blake3::hash(&bytes) != section.hash {
+            return Err(fail("its checksum does not fit: the file is damaged".into()));
+        }
+        self.next += 1;
+        Ok(bytes)
+    }
+
+    /// Reads the next section, which must have this name, and checks it.
+    ///
+    /// # Errors
+    /// [`BundleError::Section`] if there is none, it has another name, or it is too long or
+    /// damaged.
+    pub fn expect(&mut self, name: &str, most: u64) -> Result<Vec<u8>, BundleError> {
+        match self.peek() {
+            Some(section) if section.name != name => {
+                let why = format!("expected the section \"{name}\" here");
+                Err(BundleError::Section { section: section.name.clone(), why })
+            }
+            _ => self.next(most),
+        }
+    }
+
+    /// Reads every section and forgets it again; `progress` hears of each.
+    ///
+    /// # Errors
+    /// As [`Bundle::next`], for the first that fails.
+    pub fn verify(&mut self, mut progress: impl FnMut(&Section)) -> Result<(), BundleError> {
+        self.next = 0;
+        while let Some(section) = self.peek().cloned() {
+            self.next(u64::MAX)?;
+            progress(&section);
+        }
+        Ok(())
+    }
+}
+
+/// Exactly so many bytes. Memory grows with what really comes, not with what a file says.
+fn take(source: &mut impl Read, len: u64) -> Result<Vec<u8>, BundleError> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(len.min(1 << 26) as usize).map_err(|e| BundleError::Io(e.to_string()))?;
+    source.take(len).read_to_end(&mut bytes).map_err(|e| io(&e))?;
+    if (bytes.len() as u64) < len {
+        return Err(BundleError::Io(format!("the file ended after {} of {len} bytes", bytes.len())));
+    }
+    Ok(bytes)
+}
+
+fn read_table(table: &[u8], room: u64) -> Result<Vec<Section>, BundleError> {
+    let damaged = |why: &str| BundleError::Section { section: "table".into(), why: why.into() };
+    let mut r = Reader::new(table);
+    let count = r.count(table.len() / 41, "sections")?;
+    let (mut sections, mut offset) = (Vec::with_capacity(count), HEAD);
+    for _ in 0..count {
+        let len = usize::from(r.u8()?);
+        let name = String::from_utf8(r.raw(len)?.to_vec()).map_err(|_| damaged("a name is not text"))?;
+        // Names are shown.
+        if name.contains(char::is_control) {
+            return Err(damaged("a name holds control characters"));
+        }
+        let (len, hash) = (r.u64()?, blake3::Hash::from_bytes(r.array()?));
+        sections.push(Section { name, offset, len, hash });
+        offset = offset.checked_add(len).ok_or_else(|| damaged("lengths do not add up"))?;
+    }
+    r.finish()?;
+    if offset != HEAD + room {
+        return Err(damaged("lengths do not add up to that of the file"));
+    }
+    Ok(sections)
+}

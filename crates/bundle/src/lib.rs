@@ -1,0 +1,22 @@
+//! Files of named sections, each with a checksum, under one hash that covers every byte. Either
+//! side of Jali keeps its part of a sealed model in one: the server's may be seen by anybody, the
+//! client's is secret.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`container`] | the format: [`BundleWriter`] and [`Bundle`] |
+//! | [`error`] | what can go wrong |
+//!
+//! This crate knows nothing of what is in a section.
+#![forbid(unsafe_code)]
+
+pub mod container;
+pub mod error;
+
+pub use container::{Bundle, BundleWriter, Kind, Section, VERSION};
+pub use error::BundleError;
+
+/// Returns bytes as hexadecimal digits: public ids and content hashes are shown so.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

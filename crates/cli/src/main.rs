@@ -1,0 +1,99 @@
+//! `jali`, the command: parses arguments, calls the library, prints.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod demo;
+mod evaluate;
+mod exit;
+mod explain;
+mod infer;
+mod inspect;
+mod local;
+mod model_report;
+mod model_svg;
+mod options;
+mod pixels;
+mod plan;
+mod seal;
+mod serve;
+mod text;
+mod usual_preprocessings;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use jali::JaliError;
+
+use exit::{DIFFERENT, Exit, conclude, exit_code};
+use options::{Common, Leak, NetworkName, Over, PinArgs, start_threads};
+
+#[derive(Parser)]
+#[command(
+    name = "jali",
+    version,
+    about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model crates/jali/bundled/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 9 not enough memory, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_BACKEND=ifma|avx512|avx2|portable overrides the choice of the vector unit."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Classify bundled test images with a bundled network and show what every layer costs
+    Demo(demo::DemoArgs),
+    /// Seal a network into a bundle for the server and one for the client
+    Seal(seal::SealArgs),
+    /// Make a plan of what may be open, or say what is in one
+    #[command(subcommand)]
+    Plan(plan::PlanCommand),
+    /// Serve sealed networks over HTTP
+    Serve(serve::ServeArgs),
+    /// Say what is inside a bundle, and check it
+    Inspect(inspect::InspectArgs),
+    /// Classify image files with an ONNX model
+    Infer(infer::InferArgs),
+    /// Measure float, quantised and encrypted accuracy
+    Evaluate(evaluate::EvaluateArgs),
+    /// Show ring, layout, predicted and measured cost of every layer
+    Explain(explain::ExplainArgs),
+    /// Measure this machine's limits and whole inferences
+    #[command(subcommand)]
+    Bench(bench::BenchCommand),
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command.unwrap_or_else(|| {
+        let _ = text::note("No command given: this is `jali demo`. `jali --help` lists what else there is.");
+        Command::Demo(demo::DemoArgs::parse_from(["demo"]))
+    });
+    let result = match command {
+        Command::Demo(args) => demo::run(&args),
+        Command::Seal(args) => seal::run(&args),
+        Command::Plan(command) => plan::run(&command),
+        Command::Serve(args) => serve::run(&args),
+        Command::Inspect(args) => inspect::run(&args),
+        Command::Infer(args) => infer::run(&args),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Bench(command) => bench::run(&command),
+    };
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    if let Some(Exit(code)) = error.downcast_ref() {
+        return ExitCode::from(*code);
+    }
+    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    if error.downcast_ref::<std::io::Error>().is_some_and(closed) {
+        // Whoever read our output has seen enough.
+        return ExitCode::SUCCESS;
+    }
+    let _ = text::note(format!("error: {error:#}"));
+    let ran_out = |e: &JaliError| e.is_out_of_memory() && !matches!(e, JaliError::Memory { .. });
+    if error.downcast_ref::<JaliError>().is_some_and(ran_out) {
+        let _ = text::note(
+            "what helps: a larger machine or limit, server and client apart (jali seal, serve, infer --client), open weights, a smaller network or image",
+        );
+    }
+    ExitCode::from(error.downcast_ref::<JaliError>().map_or(1, exit_code))
+}

@@ -1,0 +1,41 @@
+//! A network and images of your own: an ONNX file, typical images to calibrate on, an image to
+//! classify.
+//!
+//! ```sh
+//! cargo run --release -p jali --example own_model -- net.onnx typical/ photo.png
+//! ```
+//! Without arguments it takes what is bundled. A file `net.preprocess.json` beside the model says
+//! how pixels become inputs (`docs/bring-your-model.md`).
+#![allow(clippy::print_stdout)]
+
+use std::path::{Path, PathBuf};
+
+use jali::{JaliError, Model, Reading, Sealing};
+
+fn main() -> Result<(), JaliError> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let digits = here.join("../../assets/images/mnist");
+    let mut args = std::env::args().skip(1).map(PathBuf::from);
+    let path = args.next().unwrap_or_else(|| here.join("bundled/mnist.onnx"));
+    let typical = args.next().unwrap_or_else(|| digits.clone());
+    let photo = args.next().unwrap_or_else(|| digits.join("00-7.png"));
+
+    let model = Model::open(path)?;
+    let photo = model.image(photo)?;
+    let mut images = vec![];
+    for entry in std::fs::read_dir(typical).map_err(JaliError::Transport)? {
+        // What is no image, or has another size, is left out.
+        images.extend(entry.ok().and_then(|entry| model.image(entry.path()).ok()));
+    }
+    println!("calibrating on {} images", images.len());
+    let model = model.calibrate(&images)?;
+
+    let mut client = Sealing::of(&model).seal()?.in_process()?;
+    let answer = client.infer(&photo)?;
+    let reading = Reading::of(model.graph());
+    match reading.class(answer.output()) {
+        Some(class) => println!("class {class}"),
+        None => println!("outputs {:?}", answer.output().shape),
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Files read up to a limit, text that people write, and files written whole or not at all.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::JaliError;
+
+/// What Windows' editors write in front of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Bytes without the mark that some editors put in front of UTF-8.
+pub fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(MARK).unwrap_or(bytes)
+}
+
+/// The text of a file of at most `limit` bytes, without a byte order mark.
+///
+/// # Errors
+/// [`JaliError::Read`], also if it is no UTF-8; [`JaliError::TooLarge`].
+pub fn read_text(path: &Path, limit: u64) -> Result<String, JaliError> {
+    let bytes = read_bounded(path, limit)?;
+    let fail = |why: &str| JaliError::Read { path: path.into(), why: why.into() };
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(fail("it is UTF-16 text: save it as UTF-8"));
+    }
+    let text = std::str::from_utf8(without_mark(&bytes)).map_err(|_| fail("it must be UTF-8 text"))?;
+    Ok(text.to_owned())
+}
+
+/// Reads a whole file unless it is larger than `limit` bytes.
+///
+/// # Errors
+/// [`JaliError::Read`], [`JaliError::TooLarge`].
+pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, JaliError> {
+    let fail = |e: std::io::Error| JaliError::Read { path: path.into(), why: e.to_string() };
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let meta = file.metadata().map_err(fail)?;
+    if meta.is_dir() {
+        return Err(JaliError::Read { path: path.into(), why: "it is a directory".into() });
+    }
+    let mut bytes = Vec::new();
+    // The size may change while reading, and special files have none: the bound holds for what is
+    // really read.
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
+    if bytes.len() as u64 > limit {
+        return Err(JaliError::TooLarge { path: path.into(), got: meta.len().max(limit + 1), limit });
+    }
+    Ok(bytes)
+}
+
+/// Who may read a file that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Readers {
+    /// Its owner alone: results, plans, whatever says something about a model or an image.
+    Owner,
+    /// Whomever the process's umask allows: pictures and reports that are made to be shown, public
+    /// hints.
+    Umask,
+}
+
+/// Writes a file aside and renames it: a reader never sees half of it.
+///
+/// # Errors
+/// [`JaliError::Write`].
+pub fn write_aside(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), JaliError> {
+    let fail = |e: std::io::Error| JaliError::Write { path: path.into(), why: e.to_string() };
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    #[cfg(unix)]
+    if readers == Readers::Umask {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    #[cfg(not(unix))]
+    let _ = readers;
+    let mut file = builder.tempfile_in(folder).map_err(fail)?;
+    file.write_all(bytes).map_err(fail)?;
+    file.persist(path).map_err(|e| fail(e.error))?;
+    Ok(())
+}
