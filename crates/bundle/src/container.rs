@@ -23,6 +23,8 @@ const MAGIC: [u8; 8] = *b"JALIBNDL";
 const END: [u8; 8] = *b"JALIEND1";
 /// Version that this build writes and reads.
 pub const VERSION: u8 = 5;
+/// Most bytes of a section of a sealed model.
+pub const MAX_SECTION: u64 = 1 << 30;
 const HEAD: u64 = 26;
 const FOOT: u64 = 48;
 /// Most bytes of a table: more sections than any model has.
@@ -44,9 +46,7 @@ impl Kind {
             Self::Client => b'C',
         }
     }
-}
 
-impl Kind {
     /// What a file with these first bytes says that it is; `None` if they are not a bundle's.
     pub fn of(head: &[u8]) -> Option<Self> {
         match head.strip_prefix(&MAGIC)? {

@@ -13,7 +13,7 @@
 pub mod container;
 pub mod error;
 
-pub use container::{Bundle, BundleWriter, Kind, Section, VERSION};
+pub use container::{Bundle, BundleWriter, Kind, MAX_SECTION, Section, VERSION};
 pub use error::BundleError;
 
 /// Returns bytes as hexadecimal digits: public ids and content hashes are shown so.

@@ -9,6 +9,7 @@ mod explain;
 mod infer;
 mod inspect;
 mod local;
+mod manual;
 mod model_report;
 mod model_svg;
 mod options;
@@ -21,7 +22,7 @@ mod usual_preprocessings;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use jali::JaliError;
 
 use exit::{DIFFERENT, Exit, conclude, exit_code};
@@ -32,7 +33,7 @@ use options::{Common, Leak, NetworkName, Over, PinArgs, start_threads};
     name = "jali",
     version,
     about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
-    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model crates/jali/bundled/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 9 not enough memory, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nEnvironment: JALI_BACKEND=ifma|avx512|avx2|portable overrides the choice of the vector unit."
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model crates/jali/bundled/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 9 not enough memory, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nWords and pictures: docs/glossary.md; every field of --json: docs/json.md.\nEnvironment: JALI_BACKEND=ifma|avx512|avx2|portable overrides the choice of the vector unit."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -61,6 +62,19 @@ enum Command {
     /// Measure this machine's limits and whole inferences
     #[command(subcommand)]
     Bench(bench::BenchCommand),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  jali completions bash > ~/.local/share/bash-completion/completions/jali")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one for every subcommand
+    #[command(after_help = "Examples:\n  jali man | man -l -\n  jali man --out ~/.local/share/man/man1")]
+    Man {
+        /// Folder for a page of every subcommand
+        #[arg(long, value_name = "DIR")]
+        out: Option<std::path::PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -78,6 +92,8 @@ fn main() -> ExitCode {
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Bench(command) => bench::run(&command),
+        Command::Completions { shell } => manual::completions(shell, Cli::command()),
+        Command::Man { out } => manual::pages(out.as_deref(), Cli::command()),
     };
     let Err(error) = result else { return ExitCode::SUCCESS };
     if let Some(Exit(code)) = error.downcast_ref() {

@@ -32,7 +32,7 @@ pub(super) enum PlanCommand {
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Policies: random-weights, random-kernels, random-rows; magnitude-weights, magnitude-kernels, magnitude-rows (the largest stay\nhidden); sensitive-weights, sensitive-kernels, sensitive-rows (the most sensitive stay hidden; scores by `jali-audit sensitivity`);\ncost-rows (what saves most opens); first-layers, last-layers (these stay hidden).\nOnly whole rows and columns save anything.\n\nExamples:\n  jali plan create --network vgg3 --leak 0.8 --seed 7 --out plan.json\n  jali plan create --network vgg3 --policy magnitude-rows --leak 0.5 --out plan.json\n  jali plan create net.onnx --layers /fc1/Gemm --out plan.json\n  jali seal --network vgg3 --plan plan.json --out sealed"
+    after_help = "Policies: random-weights, random-kernels, random-rows; magnitude-weights, magnitude-kernels, magnitude-rows (the largest stay\nhidden); sensitive-weights, sensitive-kernels, sensitive-rows (the most sensitive stay hidden; scores by `jali-audit sensitivity`);\ncost-rows (what saves most opens); first-layers, last-layers (these stay hidden).\nOnly whole rows save anything.\n\nExamples:\n  jali plan create --network vgg3 --leak 0.8 --seed 7 --out plan.json\n  jali plan create --network vgg3 --policy magnitude-rows --leak 0.5 --out plan.json\n  jali plan create net.onnx --layers /fc1/Gemm --out plan.json\n  jali seal --network vgg3 --plan plan.json --out sealed"
 )]
 pub(super) struct CreateArgs {
     #[command(flatten)]

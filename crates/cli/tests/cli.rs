@@ -94,17 +94,17 @@ fn leaking_opens_weights_and_shrinks_the_sealed_model() {
 }
 
 #[test]
-fn every_kernel_and_size_gives_exact_results() {
-    for kernel in ["portable", jali::Backend::fastest().name()] {
+fn every_backend_and_size_gives_exact_results() {
+    for (variable, backend) in [("JALI_KERNEL", "portable"), ("JALI_BACKEND", jali::Backend::fastest().name())] {
         let out = jali()
             .args(["demo", "--network", "mnist", "--images", "1", "--json", "--threads", "1", "--bits", "4,6"])
-            .env("JALI_KERNEL", kernel)
+            .env(variable, backend)
             .assert()
             .success();
         let r: Value = serde_json::from_slice(&out.get_output().stdout).expect("JSON");
-        assert_eq!((&r["exact"], &r["backend"]), (&true.into(), &kernel.into()));
+        assert_eq!((&r["exact"], &r["backend"]), (&true.into(), &backend.into()));
     }
-    let out = jali().args(["demo", "--images", "1"]).env("JALI_KERNEL", "abacus").assert().code(1);
+    let out = jali().args(["demo", "--images", "1"]).env("JALI_BACKEND", "abacus").assert().code(1);
     assert!(String::from_utf8_lossy(&out.get_output().stderr).contains("available: "));
 }
 

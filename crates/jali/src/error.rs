@@ -28,7 +28,7 @@ pub enum JaliError {
     /// From the network.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// From the ring (the choice of a kernel).
+    /// From the ring (the choice of a backend).
     #[error(transparent)]
     Ring(#[from] RingError),
     /// A file that cannot be read.

@@ -74,19 +74,19 @@ pub struct Needs {
 
 impl Needs {
     /// Of a network whose operators under a plan are these.
-    pub fn of(graph: &Graph, layers: &[OperatorForecast]) -> Self {
+    pub fn of(graph: &Graph, operators: &[OperatorForecast]) -> Self {
         let model = OfModel::new(graph);
-        let sum = |f: fn(&OperatorForecast) -> usize| layers.iter().map(f).sum::<usize>();
+        let sum = |f: fn(&OperatorForecast) -> usize| operators.iter().map(f).sum::<usize>();
         // Operators one after the other: the keys of those that are done, the vectors of the one at
         // hand, and its rows or its own key.
         let worst = |kept: fn(&OperatorForecast) -> usize| {
             let mut done = 0;
-            let each = layers.iter().map(|l| {
+            let each = operators.iter().map(|l| {
                 let now = done + l.vector_memory + l.row_memory.max(in_pages(kept(l)));
                 done += in_pages(kept(l));
                 now
             });
-            each.max().unwrap_or(0).max(layers.iter().map(|l| in_pages(kept(l))).sum())
+            each.max().unwrap_or(0).max(operators.iter().map(|l| in_pages(kept(l))).sum())
         };
         let rings = sum(|l| l.ring_memory);
         // Weights as integers take the place of what was read: the allocator leaves gaps there.
@@ -96,19 +96,19 @@ impl Needs {
         let client = sum(|l| half_in_pages(l.client_memory));
         let sealing_here = model.held + rings + worst(|l| l.client_memory) + in_memory;
         let loading = model.held + 2 * rings + client + in_memory / 2 + sum(|l| half_in_pages(l.server_memory));
-        let running = loading - in_memory / 2 + model.running + batch(layers);
+        let running = loading - in_memory / 2 + model.running + batch(operators);
         let total = |most: usize| with_overhead(BASE + most.max(model.before));
         Self { sealing: total(sealing), process: total(sealing_here.max(loading).max(running)) }
     }
 }
 
 /// Bytes of requests, answers and products of one image, of the operator that has most of them.
-fn batch(layers: &[OperatorForecast]) -> usize {
+fn batch(operators: &[OperatorForecast]) -> usize {
     let of = |l: &OperatorForecast| {
         let element = 8 * l.counts.degree * l.counts.limbs;
         3 * (l.counts.bytes_up() + l.counts.bytes_down()) + 3 * l.counts.strips * l.counts.tiles * element
     };
-    layers.iter().map(of).max().unwrap_or(0)
+    operators.iter().map(of).max().unwrap_or(0)
 }
 
 /// Memory as the system gives it: large pages for what fills one.

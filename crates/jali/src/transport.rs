@@ -25,7 +25,8 @@ pub enum Delivery {
     /// The server's answer, unchanged. Whatever it is: the client checks it.
     Answer(Vec<u8>),
     /// Nothing came back: the request is made anew, with fresh secrets, and sent again. Bytes that
-    /// were sent once are never sent twice.
+    /// were sent once are never sent twice. A transport that gives up returns an error instead:
+    /// there is no other limit.
     Lost,
 }
 

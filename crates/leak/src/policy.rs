@@ -2,7 +2,7 @@
 //! *which* weights are public, never a secret.
 //!
 //! A policy is an order (random, smallest magnitude first, ...) and a unit (weights, kernels, rows,
-//! layers). Sealing opens whole rows or layers, so what smaller units permit is usually not worth
+//! layers). Sealing opens whole rows, so what smaller units permit is usually not worth
 //! opening: they exist to compare with the literature.
 
 use std::fmt;

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 
 use crate::MaskError;
 
-/// The form of a layer's answers: which coefficients, and modulo how many of the first primes each
-/// row is given.
+/// The form of an operator's answers: which coefficients, and modulo how many of the first primes
+/// each row is given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AnswerForm {
     wanted: Wanted,

@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use crate::check::SCALARS;
 
-/// Some elements of the public vector `a` of a layer, one uniform element per tile, from its seed.
+/// Some elements of the public vector `a` of an operator, one uniform element per tile, from its
+/// seed.
 pub fn expand_public(ring: &Ring, seed: &[u8; 32], tiles: Range<usize>) -> Vec<Poly<Ntt>> {
     let element = |i: u64| ring.uniform(&mut stream(&derive_key("jali 1 expand a", &[seed, &i.to_le_bytes()])));
     tiles.into_par_iter().map(|i| element(i as u64)).collect()

@@ -53,7 +53,7 @@ impl SealEntropy {
         Self { rows: Zeroizing::new(bytes), fixed: Some(Zeroizing::new(bytes)) }
     }
 
-    /// Randomness for the check scalars of one sealing of one layer.
+    /// Randomness for the check scalars of one sealing of one operator.
     pub(crate) fn fresh(&self) -> Result<Zeroizing<[u8; 32]>, MaskError> {
         self.fixed.clone().map_or_else(from_os, Ok)
     }

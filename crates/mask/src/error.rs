@@ -45,12 +45,12 @@ pub enum MaskError {
         /// Bits of modulus that security allows.
         limit: u32,
     },
-    /// A shape does not fit the layer.
+    /// A shape does not fit the operator.
     #[error("{what}: expected {expected}, got {got}")]
     Shape {
         /// Which quantity.
         what: &'static str,
-        /// What the layer needs.
+        /// What the operator needs.
         expected: usize,
         /// What was given.
         got: usize,
@@ -80,6 +80,6 @@ pub enum MaskError {
     #[error("this key has no hints: it was sealed to be stored")]
     NoHints,
     /// Too many rejected answers for one set of check scalars.
-    #[error("this layer's check key has seen {0} rejected answers; seal the model again to draw a new one")]
+    #[error("this operator's check key has seen {0} rejected answers; seal the model again to draw a new one")]
     CheckKeyExhausted(u32),
 }

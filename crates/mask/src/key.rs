@@ -83,8 +83,8 @@ impl OperatorKey {
     }
 }
 
-/// The vectors of a layer whose blocks have so many tiles as masking reads them, and the check that
-/// belongs to them.
+/// The vectors of an operator whose blocks have so many tiles as masking reads them, and the check
+/// that belongs to them.
 ///
 /// # Errors
 /// [`MaskError::Ring`] if there is no memory for them.

@@ -1,5 +1,5 @@
-//! A layer's key as bytes, and back. Hints are not stored: they are public, large, and can be had
-//! from the server, which computes them from what it holds; they are checked before they count.
+//! An operator's key as bytes, and back. Hints are not stored: they are public, large, and can be
+//! had from the server, which computes them from what it holds; they are checked before they count.
 //!
 //! ```text
 //! key = seed of a [32] | key of the check scalars [32] | name of the sealing [32] | noise 3 x f64 | tiles of a row u32 | blocks u32 | rows u32
@@ -28,7 +28,7 @@ use crate::{MaskError, NoiseReport, Parameters};
 const ROW_HIDDEN: u8 = 0;
 const ROW_OPEN: u8 = 1;
 
-/// A layer's key without its hints: it cannot unmask anything yet.
+/// An operator's key without its hints: it cannot unmask anything yet.
 pub struct UnhintedKey(OperatorKey);
 
 impl std::fmt::Debug for UnhintedKey {
@@ -73,7 +73,7 @@ impl OperatorKey {
 }
 
 impl UnhintedKey {
-    /// Reads what [`OperatorKey::encode`] wrote for a layer of these parameters. `shape` is its
+    /// Reads what [`OperatorKey::encode`] wrote for an operator of these parameters. `shape` is its
     /// matrix's.
     ///
     /// # Errors
@@ -95,10 +95,10 @@ impl UnhintedKey {
         let mut float = || -> Result<f64, MaskError> { Ok(f64::from_bits(r.u64()?)) };
         let noise = NoiseReport { bound_bits: float()?, available_bits: float()?, log2_failure: float()? };
         let row_tiles = r.count(MAX_LAZY_PRODUCTS, "tiles of a row")?;
-        let blocks = r.count(r.remaining(), "blocks of a layer")?;
+        let blocks = r.count(r.remaining(), "blocks of an operator")?;
         let tiles = row_tiles.saturating_mul(blocks);
-        let rows = r.count(r.remaining(), "rows of a layer")?;
-        // Rows are those that the layer has, a tile takes two elements: no memory is asked for
+        let rows = r.count(r.remaining(), "rows of an operator")?;
+        // Rows are those that the operator has, a tile takes two elements: no memory is asked for
         // beyond that.
         for (what, expected, got) in [
             ("rows of the operator", shape.rows, rows),
@@ -111,7 +111,7 @@ impl UnhintedKey {
         }
         let least = tiles.saturating_mul(SCALARS * poly_len(ring));
         if tiles == 0 || rows == 0 || !rows.is_multiple_of(blocks) || r.remaining() < least {
-            return Err(r.malformed("tiles and rows of a layer").into());
+            return Err(r.malformed("tiles and rows of an operator").into());
         }
         let mut row_keys = Vec::with_capacity(rows);
         for _ in 0..rows {
@@ -142,7 +142,7 @@ impl UnhintedKey {
         }))
     }
 
-    /// The layer's parameters.
+    /// The operator's parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.0.parameters
     }

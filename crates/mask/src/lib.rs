@@ -1,7 +1,8 @@
 //! The masked product: both operands of a linear layer under ring-LWE, one modular multiplication
 //! per coefficient for the server, exact integers for the client.
 //!
-//! With one public vector `a` per layer, plaintext modulus `t = 2^k`, fresh `s`, `e` per request:
+//! With one public vector `a` per operator, plaintext modulus `t = 2^k`, fresh `s`, `e` per
+//! request:
 //!
 //! ```text
 //! sealed once   W~[o][i] = W[o][i] - a[i]*s'[o] + t*e'[o][i]    hidden row, own secret s'[o]   (seal)

@@ -9,7 +9,7 @@
 //! Pr[|V_j| >= q/2] <= 2 exp(-(q/2 - M)^2 / (2 * 10.5 * t^2 * B^2))
 //! ```
 //!
-//! rigorous for `x` chosen independently of `e` (design.md, "Parameters"). `B` and `M` are computed
+//! rigorous for `x` chosen independently of `e`. `B` and `M` are computed
 //! exactly, in integers, from the row that was drawn.
 
 use jali_ring::sample::BINOMIAL_VARIANCE;
@@ -50,15 +50,16 @@ impl RowNorms {
     }
 }
 
-/// The noise of one sealed layer against the room that its modulus leaves, for the row with the
+/// The noise of one sealed operator against the room that its modulus leaves, for the row with the
 /// least room to spare.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct NoiseReport {
-    /// log2 of what `|V|` stays below except with probability 2^-64 for the whole layer, in bits.
+    /// log2 of what `|V|` stays below except with probability 2^-64 for the whole operator, in
+    /// bits.
     pub bound_bits: f64,
     /// log2(q/2), in bits.
     pub available_bits: f64,
-    /// log2 of the probability that any wanted integer of the layer is wrong.
+    /// log2 of the probability that any wanted integer of the operator is wrong.
     pub log2_failure: f64,
 }
 
@@ -91,7 +92,7 @@ pub fn sum_log2(logs: impl Iterator<Item = f64>) -> f64 {
     top + logs.iter().map(|l| (l - top).exp2()).sum::<f64>().log2()
 }
 
-/// Bits of modulus that a layer needs for 2^-64 per inference, from its shape alone. The sealed
+/// Bits of modulus that an operator needs for 2^-64 per inference, from its shape alone. The sealed
 /// error enters with its expected norm and ten per cent above; a network may have 2^24 outputs.
 pub(crate) fn needed_modulus_bits(degree: usize, shape: &OperatorShape) -> u32 {
     let t = (shape.plaintext_bits as f64).exp2();

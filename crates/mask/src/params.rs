@@ -122,7 +122,7 @@ impl Parameters {
         out
     }
 
-    /// The smallest modulus for a layer of this shape. Depends on shapes and on nothing that a
+    /// The smallest modulus for an operator of this shape. Depends on shapes and on nothing that a
     /// weight decides (condition 7): the sealed noise enters with its expected norm, and the exact
     /// bound is checked when sealing.
     ///
@@ -153,7 +153,7 @@ impl ParametersLiteral {
         Ok(Self { degree, prime_bits, plaintext_bits: shape.plaintext_bits, open_primes })
     }
 
-    /// As [`ParametersLiteral::choose`] for a layer with hidden rows and open ones, so that one
+    /// As [`ParametersLiteral::choose`] for an operator with hidden rows and open ones, so that one
     /// prime is enough for the open ones: it is larger than all hidden ones would have, and `q`
     /// with it.
     ///
@@ -247,7 +247,7 @@ mod tests {
         shape.hidden = false;
         let open = Parameters::choose(2048, &shape).unwrap();
         assert!(open.literal().prime_bits.len() == 1 && (43..=47).contains(&open.literal().prime_bits[0]));
-        // However little a layer needs, no prime is so small that the check gets thin.
+        // However little an operator needs, no prime is so small that the check gets thin.
         let small = OperatorShape { tiles: 1, plaintext_bits: 12, hidden: true, ..shape.clone() };
         assert!(Parameters::choose(4096, &small).unwrap().literal().prime_bits.iter().all(|&b| b >= SMALLEST_PRIME));
         // Mixed: one prime that does for the open rows, and at least as much as hidden ones need

@@ -1,4 +1,4 @@
-//! The owner seals a layer: hidden rows under ring-LWE, open rows as they are.
+//! The owner seals an operator: hidden rows under ring-LWE, open rows as they are.
 
 use std::sync::Arc;
 
@@ -38,13 +38,14 @@ struct SealedWork {
     norms: RowNorms,
 }
 
-/// What every derivation of one layer shares: everything but the rows' content that enters `W~`.
+/// What every derivation of one operator shares: everything but the rows' content that enters `W~`.
 struct Scope<'a> {
     parameters: &'a Parameters,
-    /// One encoding of ring, model, layer, shape of the matrix and wanted coefficients. Rows sealed
-    /// with one entropy under different ones have nothing in common: the difference of two that
-    /// shared a secret and not their `a` would be `(a2 - a1)*s'` without noise, and give `s'` away.
-    layer: Vec<u8>,
+    /// One encoding of ring, model, operator, shape of the matrix and wanted coefficients. Rows
+    /// sealed with one entropy under different ones have nothing in common: the difference of two
+    /// that shared a secret and not their `a` would be `(a2 - a1)*s'` without noise, and give `s'`
+    /// away.
+    operator: Vec<u8>,
     entropy: &'a SealEntropy,
 }
 
@@ -64,12 +65,13 @@ impl<'a> Scope<'a> {
         w.u32(id.operator);
         [shape.rows, shape.blocks, shape.tiles].into_iter().for_each(|n| w.u64(n as u64));
         wanted.pattern().encode(&mut w);
-        Self { parameters, layer: w.finish(), entropy }
+        Self { parameters, operator: w.finish(), entropy }
     }
 
-    /// Domain-separated key for this layer (condition 3); `domain` names protocol version and role.
+    /// Domain-separated key for this operator (condition 3); `domain` names protocol version and
+    /// role.
     fn key(&self, domain: &'static str, more: &[&[u8]]) -> Key {
-        let mut fields: Vec<&[u8]> = vec![&*self.entropy.rows, &self.layer];
+        let mut fields: Vec<&[u8]> = vec![&*self.entropy.rows, &self.operator];
         fields.extend(more);
         derive_key(domain, &fields)
     }
@@ -92,7 +94,7 @@ impl std::fmt::Debug for PlainMatrix<'_> {
     }
 }
 
-/// Whether the key of a layer keeps what unmasks its answers.
+/// Whether the key of an operator keeps what unmasks its answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeepHints {
     /// It does: requests can be made at once.
@@ -110,7 +112,7 @@ pub fn rows_together(ring: &Ring, tiles: usize, rows: usize) -> usize {
     (ROWS_AT_ONCE / row).max(rayon::current_num_threads()).min(rows)
 }
 
-/// What sealing one layer needs to know beside its rows.
+/// What sealing one operator needs to know beside its rows.
 #[derive(Debug, Clone, Copy)]
 pub struct OperatorSetting<'a> {
     /// The ring.
@@ -128,7 +130,7 @@ impl OperatorSetting<'_> {
         Scope::new(self.parameters, self.id, shape, self.wanted, entropy)
     }
 
-    /// The public part of the layer, before any row is sealed.
+    /// The public part of the operator, before any row is sealed.
     ///
     /// # Errors
     /// [`MaskError::Shape`] for a matrix without rows, tiles or equal blocks, or with rows that are
@@ -136,7 +138,7 @@ impl OperatorSetting<'_> {
     pub fn head(&self, shape: MatrixShape, entropy: &SealEntropy) -> Result<SealedHead, MaskError> {
         let MatrixShape { rows, blocks, tiles } = shape;
         if tiles == 0 || rows == 0 {
-            return Err(MaskError::Shape { what: "rows and tiles of a layer", expected: 1, got: 0 });
+            return Err(MaskError::Shape { what: "rows and tiles of an operator", expected: 1, got: 0 });
         }
         if blocks == 0 || !rows.is_multiple_of(blocks) {
             return Err(MaskError::Shape { what: "rows of equal blocks", expected: blocks, got: rows });
@@ -150,19 +152,19 @@ impl OperatorSetting<'_> {
             parameters: self.parameters.clone(),
             wanted: self.wanted.clone(),
             shape,
-            // The seed of `a` is public and belongs to this layer of this model alone.
+            // The seed of `a` is public and belongs to this operator of this model alone.
             a_seed: *self.scope(shape, entropy).key("jali 2 seal: public seed of a", &[]),
         })
     }
 }
 
-/// Seals a layer row by row; `emit` gets the sealed rows in order, some at a time.
+/// Seals an operator row by row; `emit` gets the sealed rows in order, some at a time.
 ///
 /// One entropy gives a row the same sealed bytes as long as everything that enters them is the
 /// same: the row and its plan, its index, the numbers of rows, blocks and tiles, the wanted
-/// coefficients, the parameters, model and layer. Any change of any of these draws a new secret,
+/// coefficients, the parameters, model and operator. Any change of any of these draws a new secret,
 /// new errors, and (but for the row itself) a new public vector (condition 1). Within a block
-/// nothing is skipped: what the server sees of a hidden row follows from the layer's shape.
+/// nothing is skipped: what the server sees of a hidden row follows from the operator's shape.
 ///
 /// The caller's layout answers for `t`: every wanted sum of products must lie in `[-t/2, t/2)`.
 ///
@@ -253,7 +255,8 @@ pub fn seal_matrix<E: From<MaskError>>(
     })
 }
 
-/// Seals a layer whose rows are all there, in so many `blocks` (1 for a dense matrix), into memory.
+/// Seals an operator whose rows are all there, in so many `blocks` (1 for a dense matrix), into
+/// memory.
 ///
 /// # Errors
 /// As [`seal_matrix`].
@@ -281,7 +284,7 @@ pub fn seal(
     Ok((SealedOperator { id, parameters, wanted, tiles, blocks, a_seed, rows: sealed }, key))
 }
 
-/// Whether a row has the layer's tiles, with indices that rise and stay in the ring.
+/// Whether a row has the operator's tiles, with indices that rise and stay in the ring.
 fn check_row(row: &[Tile], tiles: usize, degree: usize) -> Result<(), MaskError> {
     if row.iter().any(|tile| !tile.is_sorted_by(|a, b| a.0 < b.0)) {
         return Err(MaskError::Shape { what: "rising coefficient indices", expected: 1, got: 0 });

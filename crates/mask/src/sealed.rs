@@ -17,7 +17,7 @@ pub enum SealedRow {
     Open(Vec<Tile>),
 }
 
-/// The server's part of one layer. Everything in it is meant to be seen.
+/// The server's part of one operator. Everything in it is meant to be seen.
 #[derive(Debug, Clone)]
 pub struct SealedOperator {
     /// Model and position.
@@ -50,7 +50,7 @@ impl SealedOperator {
     }
 }
 
-/// The public part of a sealed layer that is known before its rows.
+/// The public part of a sealed operator that is known before its rows.
 #[derive(Debug, Clone)]
 pub struct SealedHead {
     /// Model and position.

@@ -1,5 +1,5 @@
-//! The protocol over HTTP/1.1, named after the Open Inference Protocol. Only this crate opens
-//! sockets.
+//! The protocol over HTTP/1.1, named after the Open Inference Protocol. Nothing else that
+//! is part of the product opens sockets.
 //!
 //! | method and path | what it gives |
 //! |---|---|
@@ -20,6 +20,7 @@
 //! | [`server`] | sockets, TLS, limits, graceful stop |
 //! | [`app`] | the paths above |
 //! | [`budget`] | memory that requests may take together |
+//! | `compute` | work on the computing threads, and answers that give their memory back |
 //! | [`auth`] | bearer tokens |
 //! | [`metrics`] | counters |
 //! | `pem` | certificates and keys as files |

@@ -1,4 +1,4 @@
-//! Sealed layers to the server's bundle.
+//! Sealed operators to the server's bundle.
 //!
 //! ```text
 //! section "operators" = operators u32 | operator*
@@ -105,17 +105,17 @@ impl<W: Write> ModelWriter<W> {
     }
 }
 
-/// Everything that the server gets of these layers, in memory.
+/// Returns everything that the server gets of these operators, in memory.
 ///
 /// # Errors
 /// [`OperatorError::Bundle`] never in practice.
-pub fn encode_model(model: [u8; 16], layers: &[SealedOperator]) -> Result<Vec<u8>, OperatorError> {
-    let head = |layer: &SealedOperator| {
-        let open = layer.rows.iter().map(|row| matches!(row, SealedRow::Open(_))).collect();
-        (layer.head(), open)
+pub fn encode_model(model: [u8; 16], operators: &[SealedOperator]) -> Result<Vec<u8>, OperatorError> {
+    let head = |operator: &SealedOperator| {
+        let open = operator.rows.iter().map(|row| matches!(row, SealedRow::Open(_))).collect();
+        (operator.head(), open)
     };
-    let mut out = ModelWriter::new(vec![], model, &layers.iter().map(head).collect::<Vec<_>>())?;
-    layers.iter().try_for_each(|layer| out.rows(&layer.rows))?;
+    let mut out = ModelWriter::new(vec![], model, &operators.iter().map(head).collect::<Vec<_>>())?;
+    operators.iter().try_for_each(|operator| out.rows(&operator.rows))?;
     Ok(out.finish()?.0)
 }
 

@@ -2,11 +2,12 @@
 //!
 //! | module | what it holds |
 //! |---|---|
-//! | [`encode`] | the owner writes sealed layers: hidden rows as packed residues, open rows as small integers |
+//! | [`encode`] | the owner writes sealed operators: hidden rows as packed residues, open rows as small integers |
 //! | [`load`] | the server reads them into the order in which the backend runs |
 //! | [`answer`] | masked tiles in, wanted coefficients out |
 //!
-//! This crate never sees a secret: no scale, bias, plaintext modulus or key reaches it.
+//! This crate never sees a secret: no scale, bias or key reaches it, and the plaintext modulus,
+//! which the parameters in a [`jali_mask::SealedHead`] hold, is not written.
 #![forbid(unsafe_code)]
 
 pub mod answer;

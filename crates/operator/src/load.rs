@@ -4,9 +4,9 @@ use std::io::{Read, Seek};
 use std::ops::Range;
 use std::sync::Arc;
 
-use jali_bundle::{Bundle, BundleError, Kind};
+use jali_bundle::{Bundle, BundleError, Kind, MAX_SECTION};
 use jali_mask::AnswerForm;
-use jali_ring::ring::{MAX_DEGREE, MIN_DEGREE};
+use jali_ring::ring::{MAX_DEGREE, MAX_LIMBS, MIN_DEGREE, TABLE_BYTES};
 use jali_ring::wire::{Reader, element_len, poly_len};
 use jali_ring::{Backend, Modulus, Ntt, Poly, Ring, RowStore, WantedPattern, Workspace};
 
@@ -14,20 +14,11 @@ use crate::OperatorError;
 use crate::encode::{OPERATORS, ROW_HIDDEN, ROW_OPEN, rows_section};
 
 /// Most operators of one model.
-const MAX_OPERATORS: usize = 4096;
-/// Most primes of one ring.
-const MAX_LIMBS: usize = 32;
+pub const MAX_OPERATORS: usize = 4096;
 /// Most rows of one operator.
 const MAX_ROWS: usize = 1 << 20;
 /// Most bytes of the section that describes all operators: 16 million rows.
 const MAX_DESCRIPTIONS: u64 = 1 << 24;
-/// Most bytes of a section with rows: a single row of the largest layer that we know of takes a
-/// tenth of it.
-const MAX_SECTION: u64 = 1 << 30;
-/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy
-/// lane by lane, both ways.
-const TABLE_BYTES: usize = 2 * (16 + 14);
-
 /// One linear layer, ready to be applied.
 #[derive(Debug)]
 pub struct Operator {

@@ -11,11 +11,13 @@
 
 use std::io::{Read, Seek, Write};
 
-use jali_bundle::{Bundle, BundleError, BundleWriter, Kind};
+use jali_bundle::{Bundle, BundleError, BundleWriter, Kind, MAX_SECTION};
 use jali_leak::Origin;
 use jali_mask::{MaskError, MatrixShape, OperatorId, OperatorKey, Parameters, ParametersLiteral, UnhintedKey};
 use jali_model::{Linear, Outline};
+use jali_operator::load::MAX_OPERATORS;
 use jali_pack::{Layout, LayoutChoice};
+use jali_ring::ring::MAX_LIMBS;
 use jali_ring::wire::{Reader, Writer, element_len};
 use zeroize::Zeroizing;
 
@@ -28,12 +30,6 @@ const OPERATORS: &str = "operators";
 const PLAN: &str = "plan";
 /// Most bytes of what is said about a plan.
 const MAX_ORIGIN: u64 = 1 << 20;
-/// Most operators of one network.
-const MAX_OPERATORS: usize = 4096;
-/// Most primes of one ring.
-const MAX_LIMBS: usize = 32;
-/// Most bytes of a section.
-const MAX_SECTION: u64 = 1 << 30;
 
 fn key_section(operator: usize) -> String {
     format!("key {operator}")
@@ -43,7 +39,7 @@ impl ClientModel {
     /// Writes the client's bundle. Returns the sink and the content hash.
     ///
     /// # Errors
-    /// [`ProtocolError::Operator`] if the sink fails.
+    /// [`ProtocolError::Bundle`] if the sink fails.
     pub fn write<W: Write>(&self, sink: W) -> Result<(W, [u8; 32]), ProtocolError> {
         let mut out = BundleWriter::new(sink, Kind::Client, self.id)?;
         out.section(NETWORK, &self.outline.to_bytes()?)?;
@@ -100,7 +96,7 @@ impl StoredClient {
     /// Reads a client's bundle.
     ///
     /// # Errors
-    /// [`ProtocolError::Operator`] for damaged or foreign bytes, with the section's name.
+    /// [`ProtocolError::Bundle`] for damaged or foreign bytes, with the section's name.
     pub fn read(source: impl Read + Seek) -> Result<Self, ProtocolError> {
         let mut bundle = Bundle::open(source, Kind::Client)?;
         let (id, hash) = (bundle.model(), bundle.content_hash());

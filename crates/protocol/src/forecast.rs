@@ -4,6 +4,7 @@
 use jali_leak::Plan;
 use jali_model::QuantModel;
 use jali_pack::{Costs, OperatorCounts, Prediction};
+use jali_ring::ring::TABLE_BYTES;
 use jali_ring::{MaskVectors, Ring, RowStore};
 
 use crate::ProtocolError;
@@ -60,9 +61,6 @@ pub struct OperatorForecast {
 
 /// Bytes of keys, digests and norms that a row takes.
 const KEY_BYTES: usize = 200;
-/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy
-/// lane by lane, both ways.
-const TABLE_BYTES: usize = 60;
 
 /// Bytes of the rows that are sealed together, and of one of them packed.
 fn row_memory(ring: &Ring, counts: &OperatorCounts) -> usize {

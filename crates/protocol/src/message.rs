@@ -57,7 +57,7 @@ impl std::fmt::Display for Refusal {
 /// Most images of one request.
 pub const MAX_IMAGES: usize = 4096;
 /// Most bytes of memory that a request's inputs and answers may take on the server: 4 GiB.
-const MAX_BATCH_BYTES: usize = 1 << 32;
+const MAX_BATCH_BYTES: u64 = 1 << 32;
 
 /// Encodes a request: the masked tiles of every image.
 pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, ring: &Ring, batch: &[X]) -> Vec<u8> {
@@ -105,7 +105,7 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<
     let index = r.u32().map_err(malformed)? as usize;
     let operator = model.operators().get(index).ok_or(Refusal::UnknownOperator)?;
     let images = r.count(MAX_IMAGES, "images of a request").map_err(malformed)?;
-    if operator.work_bytes(images) > MAX_BATCH_BYTES {
+    if operator.work_bytes(images) as u64 > MAX_BATCH_BYTES {
         return Err(Refusal::TooLarge);
     }
     // All lengths are known now, and are compared before anything is read or memory asked for.

@@ -2,9 +2,9 @@
 //! whole inference.
 //!
 //! Such a part is a dozen short parallel steps with short serial ones between them. A thread that
-//! goes to sleep in between is woken through the backend, which takes longer than some of the
-//! steps, and entering the pool from outside costs such a wake-up for every step: on two virtual
-//! cores a tenth of an inference and more.
+//! goes to sleep in between is woken through the system's kernel, which takes longer than some of
+//! the steps, and entering the pool from outside costs such a wake-up for every step: on two
+//! virtual cores a tenth of an inference and more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

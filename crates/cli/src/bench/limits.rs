@@ -30,7 +30,7 @@ struct Report {
     bus_gb_per_s: PerThreads,
     /// Memory as an allocator gives it.
     bus_small_pages_gb_per_s: PerThreads,
-    backends: Vec<OfKernel>,
+    backends: Vec<OfBackend>,
 }
 
 /// With one thread and with all of them.
@@ -41,7 +41,7 @@ struct PerThreads {
 }
 
 #[derive(Serialize)]
-struct OfKernel {
+struct OfBackend {
     backend: &'static str,
     forward_us: f64,
     inverse_us: f64,
@@ -106,8 +106,8 @@ pub(super) fn run(args: &LimitsArgs) -> anyhow::Result<()> {
     let bus = |pool| beside_the_bus(pool, &small, || ()).0;
     let bus_small_pages_gb_per_s = PerThreads { one: bus(&one), all: bus(&all) };
     drop(small);
-    let of_kernels = Backend::available().into_iter().map(|k| of_kernel(k, [&one, &all]));
-    let (backends, buses): (Vec<_>, Vec<_>) = of_kernels.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let of_backends = Backend::available().into_iter().map(|k| of_backend(k, [&one, &all]));
+    let (backends, buses): (Vec<_>, Vec<_>) = of_backends.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
     let most = |of: fn(&PerThreads) -> f64| buses.iter().map(of).fold(0.0, f64::max);
     let bus_gb_per_s = PerThreads { one: most(|bus| bus.one), all: most(|bus| bus.all) };
     let report = Report { threads, backends, bus_gb_per_s, bus_small_pages_gb_per_s };
@@ -115,7 +115,7 @@ pub(super) fn run(args: &LimitsArgs) -> anyhow::Result<()> {
 }
 
 /// One backend's figures, and what the bus gave beside its rows.
-fn of_kernel(backend: Backend, [one, all]: [&rayon::ThreadPool; 2]) -> anyhow::Result<(OfKernel, PerThreads)> {
+fn of_backend(backend: Backend, [one, all]: [&rayon::ThreadPool; 2]) -> anyhow::Result<(OfBackend, PerThreads)> {
     let ring = Ring::with_backend(DEGREE, &[34], backend)?;
     let mut rng = stream(&derive_key("jali bench limits", &[]));
     let tiles: Vec<Poly<Ntt>> = (0..TILES).map(|_| ring.uniform(&mut rng)).collect();
@@ -139,7 +139,7 @@ fn of_kernel(backend: Backend, [one, all]: [&rayon::ThreadPool; 2]) -> anyhow::R
     let batch_products_per_ns = (rows * TILES * DEGREE * BATCH) as f64 / seconds / 1e9;
     let (count, _) = backend.multiply_in_cache()?;
     let peak = count as f64 / 1e9 / best(|| drop(std::hint::black_box(backend.multiply_in_cache())));
-    let figures = OfKernel {
+    let figures = OfBackend {
         backend: backend.name(),
         forward_us,
         inverse_us,

@@ -15,7 +15,7 @@ use crate::tensor::Tensor;
 use crate::{ModelError, float};
 
 /// Products and additions that constants of one node may take.
-const MAX_WORK: usize = 1 << 33;
+const MAX_WORK: u64 = 1 << 33;
 /// Integers up to here are exact as floats.
 const EXACT: i64 = 1 << 24;
 
@@ -48,7 +48,7 @@ impl Importer<'_, '_> {
         let values: Vec<ValueId> = values.into_iter().map(|v| inner.whole(r, v)).collect::<Result<_, _>>()?;
         let dims: Vec<Vec<usize>> = values.iter().map(|&v| inner.dims(v)).collect();
         let mut graph = inner.graph;
-        if work(&graph) > MAX_WORK || !graph.set_outputs(values) {
+        if work(&graph) as u64 > MAX_WORK || !graph.set_outputs(values) {
             return Err(refuse("that is too much work".into()));
         }
         let image = Tensor { shape: first.dims.clone(), data };

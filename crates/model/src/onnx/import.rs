@@ -18,7 +18,7 @@ use crate::graph::{Graph, MAX_OUTPUTS};
 /// Versions of ONNX's operator set whose operators are read as they are meant.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
 /// Most bytes that the model may name in other files.
-const MAX_EXTERNAL: usize = 1 << 32;
+const MAX_EXTERNAL: u64 = 1 << 32;
 /// A network with what there is to say about its file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
@@ -101,7 +101,7 @@ pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<I
     let held = Cell::new(length);
     let mut counted = |data: &External| {
         held.set(held.get().saturating_add(data.length));
-        match held.get() {
+        match held.get() as u64 {
             0..=MAX_EXTERNAL => external(data),
             _ => Err(format!("the model names more than {MAX_EXTERNAL} bytes of other files")),
         }

@@ -68,7 +68,7 @@ impl ClosedClient {
     /// Writes the client's bundle. Returns the sink and the content hash.
     ///
     /// # Errors
-    /// [`ProtocolError::Operator`] if the sink fails.
+    /// [`ProtocolError::Bundle`] if the sink fails.
     pub fn write<W: Write>(&self, sink: W) -> Result<(W, [u8; 32]), ProtocolError> {
         self.0.write(sink)
     }

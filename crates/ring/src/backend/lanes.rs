@@ -134,6 +134,7 @@ pub(crate) fn quotient(value: u64, m: &Modulus, bits: u32) -> u64 {
 
 /// Products that IFMA's lanes may add before their upper halves, and what the lower ones carry into
 /// them, no longer fit 52 bits: each is below `2^(2*bits - 52)`.
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 pub(crate) fn ifma_products(m: &Modulus) -> usize {
     (1 << (103 - 2 * m.bits()).min(12)).min(MAX_LAZY_PRODUCTS)
 }

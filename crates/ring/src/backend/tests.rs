@@ -16,7 +16,7 @@ use tfhe_ntt::prime64::Plan;
 /// The backends to compare: all, or the one that the environment names (an emulated processor may
 /// get others wrong).
 fn backends() -> Vec<Backend> {
-    let only = std::env::var("JALI_KERNEL").ok();
+    let only = std::env::var("JALI_BACKEND").or_else(|_| std::env::var("JALI_KERNEL")).ok();
     Backend::available().into_iter().filter(|k| only.as_ref().is_none_or(|name| k.name() == name)).collect()
 }
 

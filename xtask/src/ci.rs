@@ -1,0 +1,101 @@
+//! Every step of CI, in the order in which they are likely to fail. Nothing here needs more than cargo,
+//! rustup's components and a C compiler; what cannot be done on a machine says so and is skipped.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+
+use crate::tidy;
+
+/// Examples of the library: each is run.
+const EXAMPLES: [&str; 5] = ["in_process", "two_machines", "own_model", "partial_leak", "own_transport"];
+
+/// Sets of the library's features that must build.
+const FEATURES: [&str; 4] = ["", "bundled", "images", "http"];
+
+/// Crates that build for another system without a compiler for it, and what they need for that.
+const PORTABLE: [(&str, &[&str], &[&str]); 3] = [
+    ("aarch64-unknown-linux-gnu", &BELOW_THE_FACADE, &["--features", "blake3/pure"]),
+    ("x86_64-pc-windows-gnu", &BELOW_THE_FACADE, &[]),
+    // Those above need randomness, which a page gives in a way of its own.
+    ("wasm32-unknown-unknown", &["jali-ring", "jali-bundle", "jali-model", "jali-pack", "jali-leak"], &[]),
+];
+
+const BELOW_THE_FACADE: [&str; 8] =
+    ["jali-ring", "jali-mask", "jali-bundle", "jali-operator", "jali-model", "jali-pack", "jali-leak", "jali-protocol"];
+
+/// Runs everything, or what concerns one crate.
+pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
+    let ci = Ci { root };
+    step("tidy");
+    let faults = tidy::check(root)?;
+    faults.iter().for_each(|f| println!("{f}"));
+    anyhow::ensure!(faults.is_empty(), "{} violation(s)", faults.len());
+    step("format");
+    ci.cargo(&["fmt", "--all", "--check"])?;
+    let chosen = package.map_or(vec!["--workspace"], |package| vec!["--package", package]);
+    step("clippy");
+    ci.cargo(&[&["clippy"], &chosen[..], &["--all-targets", "--locked", "--", "-D", "warnings"]].concat())?;
+    step("tests");
+    ci.cargo(&[&["test"], &chosen[..], &["--locked"]].concat())?;
+    step("documentation");
+    let documentation = [&["doc"], &chosen[..], &["--no-deps", "--locked"]].concat();
+    ci.cargo_with(&documentation, &[("RUSTDOCFLAGS", "-D warnings")])?;
+    if package.is_none_or(|package| package == "jali") {
+        step("examples and features of the library");
+        for example in EXAMPLES {
+            ci.cargo(&["run", "--quiet", "--locked", "--package", "jali", "--example", example])?;
+        }
+        for features in FEATURES {
+            ci.cargo(&["check", "--locked", "--package", "jali", "--no-default-features", "--features", features])?;
+        }
+    }
+    if package.is_none() {
+        step("fuzz targets, which stand apart, compile");
+        let manifest = ["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"];
+        ci.cargo(&[&manifest[..], &["--no-default-features", "--bin", "stable", "--locked"]].concat())?;
+        ci.portable()?;
+        step("packages");
+        ci.cargo(&["package", "--workspace", "--exclude", "xtask", "--locked", "--no-verify", "--allow-dirty"])?;
+    }
+    Ok(())
+}
+
+fn step(name: &str) {
+    println!("\n== {name}");
+}
+
+struct Ci<'a> {
+    root: &'a Path,
+}
+
+impl Ci<'_> {
+    fn cargo(&self, args: &[&str]) -> anyhow::Result<()> {
+        self.cargo_with(args, &[])
+    }
+
+    fn cargo_with(&self, args: &[&str], variables: &[(&str, &str)]) -> anyhow::Result<()> {
+        println!("cargo {}", args.join(" "));
+        let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+        let status = Command::new(cargo).args(args).envs(variables.iter().copied()).current_dir(self.root).status();
+        anyhow::ensure!(status.context("cargo does not start")?.success(), "cargo {} failed", args.join(" "));
+        Ok(())
+    }
+
+    /// Checks other systems where rustup can add them.
+    fn portable(&self) -> anyhow::Result<()> {
+        step("other systems");
+        for (target, packages, more) in PORTABLE {
+            let add = Command::new("rustup").args(["target", "add", target]).stderr(Stdio::null()).status();
+            if !add.is_ok_and(|status| status.success()) {
+                println!("SKIPPED: rustup cannot add {target} here");
+                continue;
+            }
+            let packages: Vec<&str> = packages.iter().flat_map(|package| ["--package", package]).collect();
+            let head = ["check", "--locked", "--target", target, "--target-dir", "target/other-systems"];
+            self.cargo(&[&head[..], &packages[..], more].concat())?;
+        }
+        Ok(())
+    }
+}
