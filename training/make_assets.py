@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Cuts the bundled samples out of the full data sets (scripts/fetch-data must have run).
 
-    python training/make_assets.py --data data --out assets
+    python training/make_assets.py --data data
 
-Writes, for each of cifar10 and mnist: the first 1 000 test images (label byte, then channels x height x width bytes, the
-canonical CIFAR-10 binary format), the first 100 training images for calibration, and a dozen test images as PNG.
+Writes, for each of cifar10 and mnist: into crates/jali/bundled the first 1 000 test images (label byte, then channels x
+height x width bytes, the canonical CIFAR-10 binary format) and the first 100 training images for calibration; into
+assets/images a dozen test images as PNG.
 """
 import argparse
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+ROOT = Path(__file__).resolve().parent.parent
 NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()
 
 
@@ -29,13 +31,14 @@ def cifar10(folder, part):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--bundled", type=Path, default=ROOT / "crates/jali/bundled", metavar="DIR")
+    parser.add_argument("--images", type=Path, default=ROOT / "assets/images", metavar="DIR")
     args = parser.parse_args()
     for dataset, load, shape in [("cifar10", cifar10, (3, 32, 32)), ("mnist", mnist, (28, 28))]:
         test, train = load(args.data / dataset, "t10k" if dataset == "mnist" else "test"), load(args.data / dataset, "train")
-        (args.out / f"{dataset}-test-1000.bin").write_bytes(test[:1000].tobytes())
-        (args.out / f"{dataset}-calibration-100.bin").write_bytes(train[:100].tobytes())
-        images = args.out / "images" / dataset
+        (args.bundled / f"{dataset}-test-1000.bin").write_bytes(test[:1000].tobytes())
+        (args.bundled / f"{dataset}-calibration-100.bin").write_bytes(train[:100].tobytes())
+        images = args.images / dataset
         images.mkdir(parents=True, exist_ok=True)
         for i in range(12):
             pixels = test[i, 1:].reshape(shape)

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Trains the two reference networks of Jali and exports them to ONNX.
 
-    python training/train.py vgg3  --data data/cifar10 --out assets/vgg3.onnx
-    python training/train.py mnist --data data/mnist   --out assets/mnist.onnx
+    python training/train.py vgg3  --data data/cifar10 --out crates/jali/bundled/vgg3.onnx
+    python training/train.py mnist --data data/mnist   --out crates/jali/bundled/mnist.onnx
 
 Input convention of the exported files: N x C x H x W, pixels divided by 255, nothing else. Batch norm is used while
 training and folded into the convolution in front of it before the export, so that the file holds only Conv, Gemm,
-Relu, MaxPool and Flatten. Users of Jali never need this script: its results are committed under assets/.
+Relu, MaxPool and Flatten. Users of Jali never need this script: its results are committed under crates/jali/bundled/.
 """
 import argparse
 import json

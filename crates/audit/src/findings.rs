@@ -3,7 +3,7 @@
 
 use jali::Costs;
 use jali_protocol::{OperatorForecast, forecast};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
 use crate::grid::{Source, percent};
@@ -11,7 +11,7 @@ use crate::run::{CellResult, Context, Spec, read_results};
 use crate::summary::{Row, summarise};
 
 /// A plan of the grid: what it exposes and what it saves.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanFacts {
     /// What made it.
     pub policy: String,
@@ -31,6 +31,17 @@ pub struct PlanFacts {
     pub predicted_ms: f64,
 }
 
+/// One linear layer of the victim.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LayerFacts {
+    /// Name of its node.
+    pub name: String,
+    /// `conv3x3`, `fc`.
+    pub kind: String,
+    /// Number of weights.
+    pub weights: usize,
+}
+
 /// All that a run says.
 #[derive(Debug)]
 pub struct Findings {
@@ -40,8 +51,8 @@ pub struct Findings {
     pub victim_accuracy: f64,
     /// Accuracy of guessing.
     pub chance: f64,
-    /// Name, kind and number of weights of the linear layers.
-    pub layers: Vec<(String, String, usize)>,
+    /// The victim's linear layers.
+    pub layers: Vec<LayerFacts>,
     /// Cells of the grid that have no result yet.
     pub missing: usize,
     /// Results of the grid's cells.
@@ -67,7 +78,12 @@ impl Findings {
         let rows = summarise(&results, &spec.grid.budgets, &expected, spec.scoring)?;
         let graph = context.victim().graph();
         let linear = graph.linear_nodes();
-        let layers = linear.map(|(n, l)| (graph.nodes()[n].name.clone(), l.kind(), l.weights().len())).collect();
+        let layer = |(n, l): (usize, jali_model::Linear<'_>)| LayerFacts {
+            name: graph.nodes()[n].name.clone(),
+            kind: l.kind(),
+            weights: l.weights().len(),
+        };
+        let layers = linear.map(layer).collect();
         let mut points: Vec<(Source, f64)> = vec![];
         for cell in &cells {
             if !points.contains(&(cell.source, cell.leaked)) {
@@ -176,12 +192,9 @@ impl Findings {
     }
 }
 
-/// Part of every linear layer's weights that may be open. Sealing may cut a layer into several
-/// operators.
+/// Part of every linear layer's weights that may be open.
 fn exposure(operators: &[OperatorForecast]) -> Vec<f64> {
-    let parts = operators.chunk_by(|a, b| a.node == b.node);
-    let sum = |part: &[OperatorForecast], of: fn(&OperatorForecast) -> usize| part.iter().map(of).sum::<usize>() as f64;
-    parts.map(|part| sum(part, |l| l.weights_allowed) / sum(part, |l| l.weights).max(1.0)).collect()
+    operators.iter().map(|o| o.weights_allowed as f64 / (o.weights as f64).max(1.0)).collect()
 }
 
 fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, AuditError> {

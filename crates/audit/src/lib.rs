@@ -25,6 +25,7 @@ pub mod network;
 pub mod planner;
 pub mod pool;
 pub mod report;
+pub mod results;
 pub mod run;
 pub mod sensitivity;
 pub mod summary;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::attack::Attacker;
-use crate::findings::Findings;
+use crate::findings::{Findings, LayerFacts};
 use crate::grid::percent;
 use crate::run::CellResult;
 use crate::summary::{Row, mean};
@@ -77,7 +77,7 @@ fn verdict(out: &mut String, f: &Findings) {
 }
 
 fn facts(out: &mut String, f: &Findings) {
-    let weights: usize = f.layers.iter().map(|l| l.2).sum();
+    let weights: usize = f.layers.iter().map(|l| l.weights).sum();
     let hours = f.results.iter().map(|r| r.seconds).sum::<f64>() / 3600.0;
     let items = [
         (format!("{:.1} %", 100.0 * f.victim_accuracy), "accuracy of the victim (quantised)"),
@@ -316,7 +316,7 @@ fn cost(out: &mut String, f: &Findings) {
 fn exposure(out: &mut String, f: &Findings) {
     *out += "<h2>Exposure per layer</h2><p class=note>Part of each layer's weights that the plan permits open (seed 0), in %.</p>\
              <div class=scroll><table><tr><th>plan";
-    for (name, kind, weights) in &f.layers {
+    for LayerFacts { name, kind, weights } in &f.layers {
         let _ = write!(out, "<th title=\"{kind}, {weights} weights\">{}<br>{kind}", escape(name));
     }
     *out += "</tr>";

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
 use crate::attack::Attacker;
@@ -10,7 +10,7 @@ use crate::grid::Source;
 use crate::run::{CellResult, unpack};
 
 /// One point of the grid: what was open, to whom, with how many images.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// What made the plan.
     pub policy: String,

@@ -62,6 +62,12 @@ fn a_small_run_has_the_right_ends_and_a_report() {
     }
     let page = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
     assert!(page.contains("<svg") && !page.contains("http://") && !page.contains("https://"), "self-contained");
+    // The page follows from results.json alone.
+    let alone = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.path().join("results.json"), alone.path().join("results.json")).unwrap();
+    let again = json(&["report", alone.path().join("results.json").to_str().unwrap(), "--json"]);
+    assert_eq!(again, first);
+    assert_eq!(std::fs::read_to_string(alone.path().join("report.html")).unwrap(), page);
     // A larger grid adds to what is there; nothing is computed twice.
     let written = |id: &str| folder.path().join(format!("cells/{id}.json")).metadata().unwrap().modified().unwrap();
     let before = written("random-rows-50-b20-best-of-s0");

@@ -3,12 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use jali::files::{Readers, write_aside};
-use jali_audit::findings::PlanFacts;
 use jali_audit::grid::{Grid, percent};
-use jali_audit::run::{CellResult, Context, Request};
-use jali_audit::summary::Row;
+use jali_audit::results::Results;
+use jali_audit::run::{Context, Request};
 use jali_audit::{Cell, Findings, pool, report};
-use serde::Serialize;
 
 use super::text::{note, progress, say, say_json, table};
 use super::{Where, threads};
@@ -150,82 +148,15 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     show(&findings, &args.out, args.json)
 }
 
-/// What `--json` prints, and what stands in `results.json`.
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    model_hash: &'a str,
-    dataset: &'a str,
-    scoring: usize,
-    victim_accuracy: f64,
-    chance: f64,
-    missing_cells: usize,
-    verdict: Vec<String>,
-    cells: Vec<CellLine<'a>>,
-    summary: &'a [Row],
-    plans: &'a [PlanFacts],
-}
-
-#[derive(Serialize)]
-struct CellLine<'a> {
-    id: &'a str,
-    policy: &'a str,
-    leaked: f64,
-    opened: f64,
-    budget: usize,
-    attacker: &'a str,
-    seed: u64,
-    accuracy: f64,
-    fidelity: f64,
-    steps: usize,
-    plateau: bool,
-    seconds: f64,
-}
-
-impl<'a> From<&'a CellResult> for CellLine<'a> {
-    fn from(r: &'a CellResult) -> Self {
-        Self {
-            id: &r.id,
-            policy: &r.policy,
-            leaked: r.leaked,
-            opened: r.opened,
-            budget: r.budget,
-            attacker: &r.attacker,
-            seed: r.seed,
-            accuracy: r.accuracy,
-            fidelity: r.fidelity,
-            steps: r.curve.last().map_or(0, |p| p.step),
-            plateau: r.plateau,
-            seconds: r.seconds,
-        }
-    }
-}
-
-fn object(f: &Findings) -> Report<'_> {
-    Report {
-        model: &f.spec.model,
-        model_hash: &f.spec.model_hash,
-        dataset: &f.spec.dataset,
-        scoring: f.spec.scoring,
-        victim_accuracy: f.victim_accuracy,
-        chance: f.chance,
-        missing_cells: f.missing,
-        verdict: f.verdict(report::BOUND),
-        cells: f.results.iter().map(CellLine::from).collect(),
-        summary: &f.rows,
-        plans: &f.plans,
-    }
-}
-
 /// Writes `results.json` and `report.html`.
 fn keep(f: &Findings, folder: &Path) -> anyhow::Result<()> {
-    write_aside(&folder.join("results.json"), &serde_json::to_vec_pretty(&object(f))?, Readers::Umask)?;
+    write_aside(&folder.join("results.json"), &serde_json::to_vec_pretty(&Results::from(f))?, Readers::Umask)?;
     Ok(write_aside(&folder.join("report.html"), report::html(f).as_bytes(), Readers::Umask)?)
 }
 
 fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
     if json {
-        return say_json(&object(f));
+        return say_json(&Results::from(f));
     }
     let header = [
         "policy",
@@ -269,20 +200,34 @@ fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
     Ok(say(format!("\nThe whole story: {}", folder.join("report.html").display()))?)
 }
 
-/// Write the report of a run again from what is there, finished or not.
+/// Write the report again: of a run from what is there, finished or not, or of a `results.json`
+/// alone.
 #[derive(clap::Parser)]
+#[command(
+    after_help = "Examples:\n  jali-audit report --out audit\n  jali-audit report docs/results/mnist/results.json     writes report.html beside it"
+)]
 pub(super) struct ReportArgs {
+    /// A results.json: the report is written beside it
+    #[arg(value_name = "results.json", required_unless_present = "out", conflicts_with = "out")]
+    results: Option<PathBuf>,
     /// Folder of the run
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    out: Option<PathBuf>,
     /// Print one JSON object instead of text
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn report(args: &ReportArgs) -> anyhow::Result<()> {
-    let context = Context::open(&args.out, burn::tensor::Device::flex())?;
+    if let Some(path) = &args.results {
+        let findings = Results::read(path)?.into_findings();
+        let folder = path.parent().unwrap_or(Path::new("."));
+        write_aside(&folder.join("report.html"), report::html(&findings).as_bytes(), Readers::Umask)?;
+        return show(&findings, folder, args.json);
+    }
+    let out = args.out.as_deref().unwrap_or(Path::new("."));
+    let context = Context::open(out, burn::tensor::Device::flex())?;
     let findings = Findings::of(&context)?;
-    keep(&findings, &args.out)?;
-    show(&findings, &args.out, args.json)
+    keep(&findings, out)?;
+    show(&findings, out, args.json)
 }

@@ -1,0 +1,190 @@
+//! `results.json`: all that a run says, in one file. `report.html` is made of it and of nothing else.
+
+use std::path::Path;
+
+use jali::files::read_bounded;
+use serde::{Deserialize, Serialize};
+
+use crate::AuditError;
+use crate::findings::{Findings, LayerFacts, PlanFacts};
+use crate::report::BOUND;
+use crate::run::{CellResult, Spec};
+use crate::summary::Row;
+use crate::train::Point;
+
+/// Most bytes of such a file.
+const MAX_FILE: u64 = 1 << 28;
+
+/// What `results.json` holds, and what `--json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Results {
+    /// The model as it was named.
+    pub model: String,
+    /// Its hash.
+    pub model_hash: String,
+    /// `cifar10` or `mnist`: the form of the data.
+    pub dataset: String,
+    /// Images that score.
+    pub scoring: usize,
+    /// The victim's accuracy on them.
+    pub victim_accuracy: f64,
+    /// Accuracy of guessing.
+    pub chance: f64,
+    /// Cells of the grid that have no result yet.
+    pub missing_cells: usize,
+    /// What the run says about a bound on the advantage, in words.
+    pub verdict: Vec<String>,
+    /// What the run is about.
+    pub spec: Spec,
+    /// The victim's linear layers.
+    pub layers: Vec<LayerFacts>,
+    /// Results of the cells.
+    pub cells: Vec<CellLine>,
+    /// Their summary.
+    pub summary: Vec<Row>,
+    /// The plans.
+    pub plans: Vec<PlanFacts>,
+}
+
+/// The result of one cell, without the images that it classified rightly.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CellLine {
+    /// Name of the cell.
+    pub id: String,
+    /// What made the plan.
+    pub policy: String,
+    /// Fraction of weights that was asked to be open.
+    pub leaked: f64,
+    /// Fraction that the plan permits.
+    pub opened: f64,
+    /// Labelled images.
+    pub budget: usize,
+    /// Who attacked.
+    pub attacker: String,
+    /// Of plan, images, draws and training.
+    pub seed: u64,
+    /// Part of the scoring images that the surrogate classifies rightly.
+    pub accuracy: f64,
+    /// Part on which it agrees with the victim.
+    pub fidelity: f64,
+    /// Steps of training.
+    pub steps: usize,
+    /// Learning rate chosen.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub rate: Option<f64>,
+    /// Learning curve, of seed 0 alone.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub curve: Vec<Point>,
+    /// Whether training ended on a plateau.
+    pub plateau: bool,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+impl From<&CellResult> for CellLine {
+    fn from(r: &CellResult) -> Self {
+        Self {
+            id: r.id.clone(),
+            policy: r.policy.clone(),
+            leaked: r.leaked,
+            opened: r.opened,
+            budget: r.budget,
+            attacker: r.attacker.clone(),
+            seed: r.seed,
+            accuracy: r.accuracy,
+            fidelity: r.fidelity,
+            steps: r.curve.last().map_or(0, |p| p.step),
+            rate: r.rate,
+            // The page draws these.
+            curve: if r.seed == 0 { r.curve.clone() } else { vec![] },
+            plateau: r.plateau,
+            seconds: r.seconds,
+        }
+    }
+}
+
+impl From<CellLine> for CellResult {
+    fn from(line: CellLine) -> Self {
+        let CellLine {
+            id,
+            policy,
+            leaked,
+            opened,
+            budget,
+            attacker,
+            seed,
+            accuracy,
+            fidelity,
+            rate,
+            curve,
+            plateau,
+            seconds,
+            ..
+        } = line;
+        let right = String::new();
+        Self {
+            id,
+            policy,
+            leaked,
+            opened,
+            budget,
+            attacker,
+            seed,
+            accuracy,
+            fidelity,
+            right,
+            rate,
+            curve,
+            plateau,
+            seconds,
+        }
+    }
+}
+
+impl From<&Findings> for Results {
+    fn from(f: &Findings) -> Self {
+        Self {
+            model: f.spec.model.clone(),
+            model_hash: f.spec.model_hash.clone(),
+            dataset: f.spec.dataset.clone(),
+            scoring: f.spec.scoring,
+            victim_accuracy: f.victim_accuracy,
+            chance: f.chance,
+            missing_cells: f.missing,
+            verdict: f.verdict(BOUND),
+            spec: f.spec.clone(),
+            layers: f.layers.clone(),
+            cells: f.results.iter().map(CellLine::from).collect(),
+            summary: f.rows.clone(),
+            plans: f.plans.clone(),
+        }
+    }
+}
+
+impl Results {
+    /// Reads a file that `jali-audit run` or `jali-audit report` wrote.
+    ///
+    /// # Errors
+    /// [`AuditError::File`] for anything else, also of earlier versions.
+    pub fn read(path: &Path) -> Result<Self, AuditError> {
+        let bytes = read_bounded(path, MAX_FILE)?;
+        serde_json::from_slice(&bytes).map_err(|e| AuditError::File {
+            path: path.into(),
+            why: format!("not a results.json of this version ({e}); `jali-audit report --out DIR` writes one of a run"),
+        })
+    }
+
+    /// What the report is made of.
+    pub fn into_findings(self) -> Findings {
+        Findings {
+            spec: self.spec,
+            victim_accuracy: self.victim_accuracy,
+            chance: self.chance,
+            layers: self.layers,
+            missing: self.missing_cells,
+            results: self.cells.into_iter().map(CellResult::from).collect(),
+            rows: self.summary,
+            plans: self.plans,
+        }
+    }
+}
