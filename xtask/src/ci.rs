@@ -1,5 +1,6 @@
-//! Every step of CI, in the order in which they are likely to fail. Nothing here needs more than cargo,
-//! rustup's components and a C compiler; what cannot be done on a machine says so and is skipped.
+//! Every step of CI, in the order in which they are likely to fail. Nothing here needs more than
+//! cargo, rustup's components and a C compiler; what cannot be done on a machine says so and is
+//! skipped.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
-//! `results.json`: all that a run says, in one file. `report.html` is made of it and of nothing else.
+//! `results.json`: all that a run says, in one file. `report.html` is made of it and of nothing
+//! else.
 
 use std::path::Path;
 

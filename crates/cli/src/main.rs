@@ -8,6 +8,7 @@ mod exit;
 mod explain;
 mod infer;
 mod inspect;
+mod labelled;
 mod local;
 mod manual;
 mod model_report;

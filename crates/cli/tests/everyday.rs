@@ -131,9 +131,12 @@ fn folders_hold_other_things_too() {
 fn images_that_were_not_tried_have_their_entry() {
     let sealed = mnist();
     let client = sealed.client().display().to_string();
-    // A port that nobody listens on.
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("http://{free}");
+    // A server that is there for the hints, and gone afterwards.
+    let served = Served::start(&sealed.server(), &[]);
+    let url = served.url.clone();
+    let first = asset("images/mnist/00-7.png").display().to_string();
+    json(&["infer", "--client", &client, "--server", &url, "--json", &first]);
+    drop(served);
     let images: Vec<String> =
         ["00-7.png", "01-2.png"].map(|n| asset(&format!("images/mnist/{n}")).display().to_string()).into();
     let images: Vec<&str> = images.iter().map(String::as_str).collect();

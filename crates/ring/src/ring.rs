@@ -17,8 +17,8 @@ pub const MIN_DEGREE: usize = 1024;
 pub const MAX_DEGREE: usize = 32768;
 /// Most primes of a ring that a file may ask for.
 pub const MAX_LIMBS: usize = 32;
-/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy lane
-/// by lane, both ways.
+/// Bytes per coefficient and prime that the tables of roots take: root, quotient and their copy
+/// lane by lane, both ways.
 pub const TABLE_BYTES: usize = 2 * (16 + 14);
 
 /// `Z_q[X]/(X^N + 1)` with `q` a product of distinct primes. Knows nothing about security: see

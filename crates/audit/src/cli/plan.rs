@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use jali::files::{Readers, write_aside};
 use jali_audit::attack::Attacker;
 use jali_audit::grid::{Grid, percent};
-use jali_audit::planner::{Goal, Minimise, Verdict, search};
+use jali_audit::planner::{Choice, Goal, Minimise, Verdict, search};
 use jali_audit::run::{Context, Request};
 use jali_audit::{AuditError, Cell, pool};
 use jali_leak::{Origin, Policy};
@@ -124,11 +124,50 @@ pub(super) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         let what = format!("--max-advantage must be between 0 and 1 (0.02 is two points), got {}", args.max_advantage);
         return Err(AuditError::Usage { what }.into());
     }
-    let attackers = args.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?;
-    let policies =
-        args.policies.iter().map(|p| p.parse().map_err(AuditError::Leak)).collect::<Result<Vec<Policy>, _>>()?;
-    let budgets: Vec<usize> = args.budgets.iter().map(|&b| b as usize).collect();
-    let request = Request {
+    let goal = goal(args)?;
+    let context = Context::create(&args.out, &request(args, &goal), args.place.device()?)?;
+    let choice = find(args, &context, &goal)?;
+    let made = match &choice.chosen {
+        Some(c) => format!("jali-audit plan: {}, fraction {}", c.policy, c.leaked),
+        None => format!("jali-audit plan: nothing is within {}, everything stays hidden", args.max_advantage),
+    };
+    let network = args.model.file_name().map(|n| n.to_string_lossy().into_owned());
+    let origin = Origin { made, network, evidence: choice.evidence.clone() };
+    let text = choice.plan.to_json_with(context.victim().graph(), &origin).map_err(AuditError::Leak)?;
+    write_aside(&args.plan_out, text.as_bytes(), Readers::Owner)?;
+    let tried = choice.tried.iter();
+    let report = Report {
+        policy: choice.chosen.as_ref().map(|c| c.policy.to_string()),
+        leaked: choice.chosen.as_ref().map_or(0.0, |c| c.leaked),
+        fraction_permitted: choice.plan.fraction_open(),
+        cost: choice.chosen.as_ref().map_or(choice.hidden_cost, |c| c.cost),
+        cost_hidden: choice.hidden_cost,
+        minimised: args.minimise.clone(),
+        max_advantage: args.max_advantage,
+        tried: tried.map(|(p, f, v)| Tried { policy: p.to_string(), leaked: *f, outcome: outcome(v) }).collect(),
+        evidence: choice.evidence,
+        plan: args.plan_out.display().to_string(),
+    };
+    if args.json { say_json(&report) } else { print(args, &report) }
+}
+
+/// What the arguments ask for.
+fn goal(args: &PlanArgs) -> anyhow::Result<Goal> {
+    let policies = args.policies.iter().map(|p| p.parse().map_err(AuditError::Leak));
+    Ok(Goal {
+        max_advantage: args.max_advantage,
+        minimise: if args.minimise == "time" { Minimise::Time } else { Minimise::Size },
+        policies: policies.collect::<Result<Vec<Policy>, _>>()?,
+        fractions: args.fractions.clone(),
+        budgets: args.budgets.iter().map(|&b| b as usize).collect(),
+        attackers: args.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?,
+        seeds: args.seeds,
+    })
+}
+
+/// The run in which candidates are tried.
+fn request(args: &PlanArgs, goal: &Goal) -> Request {
+    Request {
         model: args.model.clone(),
         data: args.data.clone(),
         plan: None,
@@ -138,22 +177,16 @@ pub(super) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         grid: Grid {
             policies: args.policies.clone(),
             fractions: args.fractions.clone(),
-            budgets: budgets.clone(),
-            attackers: attackers.iter().map(ToString::to_string).collect(),
+            budgets: goal.budgets.clone(),
+            attackers: goal.attackers.iter().map(ToString::to_string).collect(),
             seeds: 2 * args.seeds,
             plan: None,
         },
-    };
-    let context = Context::create(&args.out, &request, args.place.device()?)?;
-    let goal = Goal {
-        max_advantage: args.max_advantage,
-        minimise: if args.minimise == "time" { Minimise::Time } else { Minimise::Size },
-        policies,
-        fractions: args.fractions.clone(),
-        budgets,
-        attackers,
-        seeds: args.seeds,
-    };
+    }
+}
+
+/// Searches, with a bar and a line for every candidate.
+fn find(args: &PlanArgs, context: &Context, goal: &Goal) -> anyhow::Result<Choice> {
     let (threads, bar) = (threads(args.threads), progress(0));
     let jobs = args.jobs.map_or(threads, usize::from);
     let compute = |cells: &[Cell]| {
@@ -166,41 +199,17 @@ pub(super) fn run(args: &PlanArgs) -> anyhow::Result<()> {
         })?;
         cells.iter().map(|cell| context.run(cell)).collect()
     };
-    let choice = search(&context, &goal, compute, |candidate, verdict| {
+    let choice = search(context, goal, compute, |candidate, verdict| {
         let line = format!("{} at {} %: {}", candidate.policy, percent(candidate.leaked), outcome(verdict));
         bar.suspend(|| {
             let _ = note(line);
         });
     })?;
     bar.finish_and_clear();
-    let graph = context.victim().graph();
-    let made = match &choice.chosen {
-        Some(c) => format!("jali-audit plan: {}, fraction {}", c.policy, c.leaked),
-        None => format!("jali-audit plan: nothing is within {}, everything stays hidden", args.max_advantage),
-    };
-    let network = args.model.file_name().map(|n| n.to_string_lossy().into_owned());
-    let origin = Origin { made, network, evidence: choice.evidence.clone() };
-    let text = choice.plan.to_json_with(graph, &origin).map_err(AuditError::Leak)?;
-    write_aside(&args.plan_out, text.as_bytes(), Readers::Owner)?;
-    let report = Report {
-        policy: choice.chosen.as_ref().map(|c| c.policy.to_string()),
-        leaked: choice.chosen.as_ref().map_or(0.0, |c| c.leaked),
-        fraction_permitted: choice.plan.fraction_open(),
-        cost: choice.chosen.as_ref().map_or(choice.hidden_cost, |c| c.cost),
-        cost_hidden: choice.hidden_cost,
-        minimised: args.minimise.clone(),
-        max_advantage: args.max_advantage,
-        evidence: choice.evidence,
-        tried: choice
-            .tried
-            .iter()
-            .map(|(p, f, v)| Tried { policy: p.to_string(), leaked: *f, outcome: outcome(v) })
-            .collect(),
-        plan: args.plan_out.display().to_string(),
-    };
-    if args.json {
-        return say_json(&report);
-    }
+    Ok(choice)
+}
+
+fn print(args: &PlanArgs, report: &Report) -> anyhow::Result<()> {
     for t in &report.tried {
         say(format!("{:<18} {:>5} %  {}", t.policy, percent(t.leaked), t.outcome))?;
     }

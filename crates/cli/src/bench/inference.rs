@@ -193,6 +193,70 @@ fn figures(runs: &[One]) -> Figures {
     }
 }
 
+/// What is measured once for all subjects, image by image.
+#[derive(Default)]
+struct Beside {
+    /// The network in the clear.
+    clear: Vec<One>,
+    /// Reading all matrices.
+    reading: Vec<Duration>,
+}
+
+/// Runs all subjects in turn. The first round warms up and does not count.
+fn in_turn(args: &InferenceArgs, subjects: &mut [Subject], images: &[Tensor]) -> anyhow::Result<Beside> {
+    let bar = progress(usize::from(args.runs), "inferring");
+    let mut beside = Beside::default();
+    for i in 0..=usize::from(args.runs) {
+        let image = &images[i % images.len()];
+        for subject in &mut *subjects {
+            subject.run(image)?;
+        }
+        let server = subjects[HIDDEN].server.clone();
+        beside.reading.push(in_pool(|| {
+            let start = Instant::now();
+            std::hint::black_box(server.model().read_all());
+            start.elapsed()
+        }));
+        let start = Instant::now();
+        float::run(subjects[HIDDEN].model.graph(), image.clone())?;
+        beside.clear.push(One { latency: start.elapsed(), ..One::default() });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    for subject in subjects {
+        subject.runs.remove(0);
+    }
+    beside.clear.remove(0);
+    beside.reading.remove(0);
+    Ok(beside)
+}
+
+/// Measures 0, 10, .. 100 % open.
+fn sweep(
+    args: &InferenceArgs,
+    images: &[Tensor],
+    seal: impl Fn(f64) -> anyhow::Result<Subject>,
+) -> anyhow::Result<Vec<Point>> {
+    let bar = progress(11, "sweep");
+    let mut points = vec![];
+    for leak in (0..=10).map(|tenth| f64::from(tenth) / 10.0) {
+        let mut subject = seal(leak)?;
+        for i in 0..=usize::from(args.runs).min(15) {
+            subject.run(&images[i % images.len()])?;
+        }
+        subject.runs.remove(0);
+        points.push(Point {
+            leak,
+            weights_open: 1.0 - subject.weights_hidden,
+            latency_ms: subject.figures().latency_ms.median,
+            sealed_bytes: subject.sealed_bytes,
+        });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(points)
+}
+
 pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
     let backend = args.common.start()?;
     if let Some(folder) = args.sweep.as_ref().and_then(|p| p.parent()).filter(|f| !f.as_os_str().is_empty()) {
@@ -206,33 +270,8 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         Subject::new(&model, &plan, &costs, backend)
     };
     let mut subjects = [seal(0.0)?, seal(0.8)?, seal(1.0)?];
-    let bar = progress(usize::from(args.runs), "inferring");
-    let (mut clear, mut reading) = (vec![], vec![]);
-    // The first round warms up and does not count.
-    for i in 0..=usize::from(args.runs) {
-        let image = &images[i % images.len()];
-        for subject in &mut subjects {
-            subject.run(image)?;
-        }
-        let server = subjects[HIDDEN].server.clone();
-        reading.push(in_pool(|| {
-            let start = Instant::now();
-            std::hint::black_box(server.model().read_all());
-            start.elapsed()
-        }));
-        let start = Instant::now();
-        float::run(model.graph(), image.clone())?;
-        clear.push(One { latency: start.elapsed(), ..One::default() });
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    for subject in &mut subjects {
-        subject.runs.remove(0);
-    }
-    clear.remove(0);
-    reading.remove(0);
+    let Beside { clear, reading } = in_turn(args, &mut subjects, &images)?;
     let [hidden, leaked_80, leaked] = &mut subjects;
-
     let bar = progress(args.batches.len(), "batches");
     let mut batches = vec![];
     for &size in &args.batches {
@@ -240,28 +279,12 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let mut sweep = vec![];
+    let mut points = vec![];
     if let Some(path) = &args.sweep {
-        let bar = progress(11, "sweep");
-        for tenth in 0..=10 {
-            let mut subject = seal(f64::from(tenth) / 10.0)?;
-            for i in 0..=usize::from(args.runs).min(15) {
-                subject.run(&images[i % images.len()])?;
-            }
-            subject.runs.remove(0);
-            sweep.push(Point {
-                leak: f64::from(tenth) / 10.0,
-                weights_open: 1.0 - subject.weights_hidden,
-                latency_ms: subject.figures().latency_ms.median,
-                sealed_bytes: subject.sealed_bytes,
-            });
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        std::fs::write(path, plot(&network, &sweep, median(clear.iter().map(|c| c.latency))))
+        points = sweep(args, &images, seal)?;
+        std::fs::write(path, plot(&network, &points, median(clear.iter().map(|c| c.latency))))
             .map_err(|e| anyhow::anyhow!("cannot write {}: {e}", path.display()))?;
     }
-
     let one = &hidden.runs[0];
     let (matrices, carried) = (hidden.server.model().memory() as f64, (one.up + one.down) as f64);
     let server_bus_ms = ms(median(reading)) * (1.0 + carried / matrices);
@@ -283,7 +306,7 @@ pub(super) fn run(args: &InferenceArgs) -> anyhow::Result<()> {
         leaked: leaked_figures,
         clear,
         batches,
-        sweep,
+        sweep: points,
         server_memory: hidden.server.model().memory(),
         sealed_bytes: hidden.sealed_bytes,
     };
