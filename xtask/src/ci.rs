@@ -58,7 +58,17 @@ pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
         ci.cargo(&[&manifest[..], &["--no-default-features", "--bin", "stable", "--locked"]].concat())?;
         ci.portable()?;
         step("packages");
-        ci.cargo(&["package", "--workspace", "--exclude", "xtask", "--locked", "--no-verify", "--allow-dirty"])?;
+        ci.cargo(&[
+            "package",
+            "--workspace",
+            "--exclude",
+            "xtask",
+            "--exclude",
+            "jali-testing",
+            "--locked",
+            "--no-verify",
+            "--allow-dirty",
+        ])?;
     }
     Ok(())
 }

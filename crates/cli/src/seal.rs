@@ -131,5 +131,6 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
         report.client.path,
         bytes(report.client.bytes as usize)
     ))?;
+    say(format!("          content hash {} (for --content-hash)", report.client.content_hash))?;
     Ok(())
 }

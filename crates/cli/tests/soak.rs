@@ -14,19 +14,8 @@ use std::time::{Duration, Instant};
 use jali::{Backend, Costs, Network, Tensor};
 use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_protocol::{Action, ClientModel, Inference, ProtocolError, Server, StoredClient};
+use jali_testing::Random;
 use support::{Served, mnist, remote};
-
-/// A source of positions; its numbers need not be good.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % n as u64) as usize
-    }
-}
 
 /// Bytes of an answer before its first residue.
 const HEAD: usize = 11;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jali_ring::sample::{derive_key, stream};
 use jali_ring::{Coefficient, Ntt, Poly, Ring, Steps, WantedPattern, Workspace};
+use jali_testing::add_negacyclic_product;
 use proptest::prelude::*;
 use rand_core::Rng;
 use zeroize::Zeroizing;
@@ -174,12 +175,7 @@ impl Fixture {
         for (o, (tiles, _)) in self.rows.iter().enumerate() {
             let mut y = vec![0i64; n];
             for (tile, x) in tiles.iter().zip(&x[self.tiles_of(o)]) {
-                for &(i, w) in tile {
-                    for (j, &x) in x.iter().enumerate() {
-                        let k = i as usize + j;
-                        y[k % n] += if k < n { x * i64::from(w) } else { -x * i64::from(w) };
-                    }
-                }
+                add_negacyclic_product(&mut y, tile, x);
             }
             out.extend(self.layer.wanted.indices().iter().map(|&k| y[k as usize]));
         }

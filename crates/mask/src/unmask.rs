@@ -5,7 +5,7 @@
 //! is missing, and is computed as a server computes a product: [`RowStore::apply`].
 
 use jali_ring::sample::Key;
-use jali_ring::{Crt, Inputs, Ntt, Poly, Ring, RowStore, Workspace};
+use jali_ring::{Crt, Inputs, Ntt, Poly, Ring, RowProduct, RowStore, Workspace};
 use rayon::prelude::*;
 use zeroize::Zeroizing;
 
@@ -116,8 +116,9 @@ impl Unmasking {
                 [Some(&*secrets.s), z.map(|z| &**z)].into_iter().flatten().collect()
             });
             let inputs: Vec<Vec<&Poly<Ntt>>> = masks.collect();
-            let (inputs, lens) = ((rows, Inputs::Elements(&inputs)), vec![form.count(); ring.limbs()]);
-            self.0.apply(ring, inputs, Some(wanted), (&mut outs, &lens), workspace, add)?;
+            let (inputs, lens) = (Inputs::Elements(&inputs), vec![form.count(); ring.limbs()]);
+            let product = RowProduct { rows, inputs, wanted: Some(wanted), lens: &lens };
+            self.0.apply(ring, product, &mut outs, workspace, add)?;
         }
         Ok(values)
     }

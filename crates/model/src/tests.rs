@@ -1,21 +1,13 @@
 //! Both references against each other and against values worked out by hand; ONNX reading on good
 //! and hostile bytes.
 
+use jali_testing::numbers;
 use proptest::prelude::*;
 use prost::Message;
 
 use crate::quant::QuantModel;
 use crate::shape_inference::window;
 use crate::*;
-
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2) + 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1 << 24) as f32) * 2.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn image(shape: &[usize], seed: u64) -> Tensor {
     let data = numbers(seed, shape.iter().product()).iter().map(|v| v.abs()).collect();

@@ -2,7 +2,7 @@
 
 use jali_mask::{Answer, expand_public};
 use jali_ring::wire::{Writer, pack_residues, packed_len, poly_len, rows_len};
-use jali_ring::{Inputs, Ntt, Poly, RingError, Workspace};
+use jali_ring::{Inputs, Ntt, Poly, RingError, RowProduct, Workspace};
 
 use crate::{Operator, OperatorError};
 
@@ -83,7 +83,8 @@ impl Operator {
             };
             pack_residues(self.ring.backend(), &moduli[limb], residues, out);
         };
-        self.store.apply(&self.ring, (rows, inputs), back, (&mut outs, &lens), &self.workspace, pack)
+        let product = RowProduct { rows, inputs, wanted: back, lens: &lens };
+        self.store.apply(&self.ring, product, &mut outs, &self.workspace, pack)
     }
 
     /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`, packed: whole rows for the public

@@ -5,6 +5,7 @@ use jali_mask::{
 };
 use jali_ring::wire::Writer;
 use jali_ring::{Backend, Steps, WantedPattern};
+use jali_testing::add_negacyclic_product;
 use proptest::prelude::*;
 
 use crate::*;
@@ -75,12 +76,7 @@ fn answers_exactly((bytes, key): (Vec<u8>, OperatorKey), blocks: usize, limbs: u
         .flat_map(|(row, (tiles, _))| {
             let mut y = vec![0i64; 4096];
             for (tile, x) in tiles.iter().zip(&x[row * blocks / 2 * 2..]) {
-                for &(i, w) in tile {
-                    for (j, &x) in x.iter().enumerate() {
-                        let k = i as usize + j;
-                        y[k % 4096] += if k < 4096 { x * i64::from(w) } else { -x * i64::from(w) };
-                    }
-                }
+                add_negacyclic_product(&mut y, tile, x);
             }
             key.form().wanted().indices().iter().map(move |&k| y[k as usize]).collect::<Vec<_>>()
         })

@@ -2,6 +2,7 @@
 //! term.
 
 use jali_model::{Conv, Gemm, Linear};
+use jali_testing::add_negacyclic_product;
 use proptest::prelude::*;
 
 use crate::*;
@@ -39,12 +40,7 @@ fn multiply_strip(layout: &Layout, weights: &[i32], tiles: &[Vec<i64>], degree: 
         assert_eq!(terms.len(), layout.row_tiles());
         for (tile, x) in terms.iter().zip(&tiles[row / block_rows * layout.row_tiles()..]) {
             assert!(tile.windows(2).all(|t| t[0].0 < t[1].0), "indices rise");
-            for &(i, w) in tile {
-                for (j, &x) in x.iter().enumerate().filter(|(_, x)| **x != 0) {
-                    let k = i as usize + j;
-                    y[k % degree] += if k < degree { x * i64::from(w) } else { -x * i64::from(w) };
-                }
-            }
+            add_negacyclic_product(&mut y, tile, x);
         }
         out.extend(wanted.indices().iter().map(|&k| y[k as usize]));
     }

@@ -6,6 +6,7 @@ use jali_mask::{RequestContext, RequestEntropy, SealEntropy};
 use jali_model::{Activation, Conv, Gemm, Graph, Op, Pool, QuantConfig, QuantModel, Tensor, integer};
 use jali_pack::Costs;
 use jali_ring::Backend;
+use jali_testing::numbers;
 use proptest::prelude::*;
 
 use crate::message::{Refusal, decode_refusal};
@@ -18,15 +19,6 @@ mod noise;
 mod plans;
 
 const NO_LIMIT: usize = usize::MAX;
-
-fn numbers(seed: u64, n: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(2) + 1;
-    let mut next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        ((state >> 40) as f32 / (1 << 24) as f32) * 2.0 - 1.0
-    };
-    (0..n).map(|_| next()).collect()
-}
 
 fn conv(filters: usize, channels: usize, kernel: [usize; 2], padding: [usize; 4], seed: u64) -> Op {
     let weight = numbers(seed, filters * channels * kernel[0] * kernel[1]);

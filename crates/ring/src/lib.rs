@@ -39,5 +39,6 @@ pub use error::RingError;
 pub use modulus::Modulus;
 pub use poly::{Coefficient, Domain, Ntt, Poly};
 pub use ring::Ring;
+pub use row_product::RowProduct;
 pub use wanted::{Steps, Wanted, WantedPattern};
 pub use workspace::Workspace;

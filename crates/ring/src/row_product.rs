@@ -1,5 +1,5 @@
-//! Rows times inputs, transformed back to the coefficients that are wanted or not at all: what a
-//! server does with its matrix, and a client with the hints and secrets of the rows.
+//! The product of rows and inputs: what a server computes with its matrix, and a client with the
+//! hints and secrets of the rows.
 
 use std::ops::Range;
 
@@ -14,15 +14,25 @@ use crate::{Ring, RingError, RowStore, Wanted};
 /// many as come meanwhile.
 const ASKED_AHEAD: usize = 32 << 10;
 
+/// Which product a [`RowStore`] is asked for.
+#[derive(Debug, Clone)]
+pub struct RowProduct<'p> {
+    /// Rows that are multiplied.
+    pub rows: Range<usize>,
+    /// What they are multiplied with, image by image.
+    pub inputs: Inputs<'p>,
+    /// Coefficients that products are transformed back to; `None` leaves them in the NTT domain.
+    pub wanted: Option<&'p Wanted>,
+    /// Items that a row's result has for each prime.
+    pub lens: &'p [usize],
+}
+
 impl RowStore {
-    /// Some rows times inputs, transformed back if any coefficients are `wanted`: `finish` makes of
-    /// the coefficients of a row modulo one prime, of which those wanted are there, or of its
-    /// values in the NTT domain, what belongs into its place in `outs`. An image's `outs` hold, row
-    /// by row and prime by prime of the row, as many items as `lens` says for the prime. The matrix
-    /// is read once for every 16 images.
-    ///
-    /// `finish` gets the prime's index, coefficients or values, as many words of scratch, and the
-    /// place.
+    /// Multiplies rows with inputs. `finish` makes of a row's product modulo one prime what belongs
+    /// into its place in `outs`: it gets the prime's index, the product, as many words of scratch,
+    /// and the place. An image's `outs` hold, row by row and prime by prime of the row, as many
+    /// items as `lens` says. The memory of `workspace` is used again. The matrix is read once for
+    /// every 16 images.
     ///
     /// # Errors
     /// [`RingError::Length`] if shapes do not fit, [`RingError::Malformed`] for a packed residue
@@ -30,12 +40,12 @@ impl RowStore {
     pub fn apply<T: Send>(
         &self,
         ring: &Ring,
-        (rows, inputs): (Range<usize>, Inputs<'_>),
-        wanted: Option<&Wanted>,
-        (outs, lens): (&mut [&mut [T]], &[usize]),
+        product: RowProduct<'_>,
+        outs: &mut [&mut [T]],
         workspace: &Workspace,
         finish: impl Fn(usize, &[u64], &mut [u64], &mut [T]) + Sync,
     ) -> Result<(), RingError> {
+        let RowProduct { rows, inputs, wanted, lens } = product;
         if rows.is_empty() || rows.end > self.rows() {
             return Err(RingError::Length { what: "rows", expected: self.rows(), got: rows.end });
         }
@@ -62,18 +72,20 @@ impl RowStore {
                 self.fits(ring, &batch.item, &rows)?;
                 batches.push(batch);
             }
-            let jobs = self.jobs(rows.clone(), (outs, &starts, lens));
+            let jobs = self.jobs(rows.clone(), outs, &starts, lens);
             self.apply_jobs(ring, &batches, jobs, wanted, workspace, &finish);
         }
         Ok(())
     }
 
-    /// What can be computed independently: parts of the rows, and the places of their results,
-    /// image by image and row by row.
+    /// Returns what can be computed independently: parts of the rows, and the places of their
+    /// results, image by image and row by row. `starts` says where every row's items begin.
     fn jobs<'o, T>(
         &self,
         rows: Range<usize>,
-        (outs, starts, lens): (&'o mut [&mut [T]], &[usize], &[usize]),
+        outs: &'o mut [&mut [T]],
+        starts: &[usize],
+        lens: &[usize],
     ) -> Vec<(Part, Vec<&'o mut [T]>)> {
         let parts = self.parts(rows.clone());
         // Which part a row modulo a prime belongs to.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cap::Cap;
+use jali_testing::Random;
 use jali_fuzz::{TARGETS, Target, small};
 
 /// Ends the process where more is asked for than the limit.
@@ -102,21 +103,6 @@ fn onnx_cases() -> Vec<Vec<u8>> {
     models
 }
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-}
-
 fn run((name, run): Target, time: Duration) {
     small();
     let body = |input: &[u8]| {
@@ -141,11 +127,11 @@ fn run((name, run): Target, time: Duration) {
                 0 if len > 0 => input[at] ^= 1 << random.below(8),
                 1 if len > 0 => input[at] = [0, 1, 0x7f, 0x80, 0xff][random.below(5)],
                 2 => input.truncate(at),
-                3 => input.insert(at.min(len), random.next() as u8),
+                3 => input.insert(at.min(len), random.draw() as u8),
                 4 if len >= at + 4 => {
-                    input[at..at + 4].copy_from_slice(&(random.next() as u32 >> random.below(32)).to_le_bytes())
+                    input[at..at + 4].copy_from_slice(&(random.draw() as u32 >> random.below(32)).to_le_bytes())
                 }
-                _ => input.extend((0..random.below(20)).map(|_| random.next() as u8)),
+                _ => input.extend((0..random.below(20)).map(|_| random.draw() as u8)),
             }
         }
         body(&input);

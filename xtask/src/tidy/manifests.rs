@@ -6,7 +6,8 @@ use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it uses, development aside: no more and no
 /// less.
-const USES: [(&str, &[&str]); 13] = [
+const USES: [(&str, &[&str]); 14] = [
+    ("jali-testing", &[]),
     ("jali-ring", &[]),
     ("jali-textbook", &["jali-ring"]),
     ("jali-mask", &["jali-ring"]),
@@ -65,7 +66,7 @@ pub(super) fn check(path: &Path, faults: &mut Vec<String>) -> anyhow::Result<()>
         for (dependency, spec) in &table(section) {
             let itself = *dependency == name && section == "dev-dependencies";
             // Tests may look below what the crate itself uses.
-            let below = section == "dev-dependencies" && name == "jali-cli";
+            let below = section == "dev-dependencies" && (name == "jali-cli" || dependency == "jali-testing");
             if dependency.starts_with("jali") && !uses.contains(&dependency.as_str()) && !itself && !below {
                 faults.push(format!("{name} must not use {dependency}"));
             }

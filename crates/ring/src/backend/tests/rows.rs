@@ -1,6 +1,7 @@
 //! Rows against one division per product.
 
 use super::*;
+use crate::RowProduct;
 
 fn compare_rows(degree: usize, bits: &[u32], rows: &[Vec<Poly<Ntt>>], batch: &[Vec<Poly<Ntt>>]) {
     for backend in backends() {
@@ -116,9 +117,10 @@ proptest! {
                 let finish = |_: usize, all: &[u64], _: &mut [u64], out: &mut [u64]| {
                     out.iter_mut().zip(indices).for_each(|(o, i)| *o = all[i as usize]);
                 };
-                store.apply(&ring, (rows.clone(), inputs), wanted, (&mut outs, &lens), &work, finish).unwrap();
+                let product = RowProduct { rows: rows.clone(), inputs, wanted, lens: &lens };
+                store.apply(&ring, product.clone(), &mut outs, &work, finish).unwrap();
                 prop_assert!(got == *want, "{}, {}", backend.name(), wanted.is_some());
-                prop_assert!(store.apply(&ring, (rows.clone(), inputs), wanted, (&mut [], &lens), &work, finish).is_err());
+                prop_assert!(store.apply(&ring, product, &mut [], &work, finish).is_err());
             }
             // A residue that is none, in the last of the images.
             let mut beyond = bytes[images - 1].clone();
@@ -128,7 +130,8 @@ proptest! {
             let mut got: Vec<Vec<u64>> = back.iter().map(|w| vec![0; w.len()]).collect();
             let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
             let inputs = Inputs::Packed(&packed);
-            let done = store.apply(&ring, (rows.clone(), inputs), Some(&wanted), (&mut outs, &lens), &work, |_, _, _, _| {});
+            let product = RowProduct { rows, inputs, wanted: Some(&wanted), lens: &lens };
+            let done = store.apply(&ring, product, &mut outs, &work, |_, _, _, _| {});
             prop_assert!(matches!(done, Err(RingError::Malformed { .. })), "{done:?}");
         }
     }
@@ -171,8 +174,9 @@ fn wide_sums_are_transformed_back() {
             for (wanted, want) in [(Some(&all), coefficients), (None, values)] {
                 let mut got = vec![vec![0; 2 * 1024]; images];
                 let mut outs: Vec<&mut [u64]> = got.iter_mut().map(Vec::as_mut_slice).collect();
-                let inputs = (0..2, Inputs::Elements(&elements));
-                store.apply(&ring, inputs, wanted, (&mut outs, &[1024]), &Workspace::default(), copy).unwrap();
+                let inputs = Inputs::Elements(&elements);
+                let product = RowProduct { rows: 0..2, inputs, wanted, lens: &[1024] };
+                store.apply(&ring, product, &mut outs, &Workspace::default(), copy).unwrap();
                 assert!(
                     got.iter().all(|got| got.chunks(1024).all(|got| got == want)),
                     "{}, {bits} bits",
