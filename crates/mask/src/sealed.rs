@@ -31,7 +31,7 @@ pub struct SealedOperator {
     /// Blocks of equally many rows, one after the other, each with tiles of its own: 1 for a dense
     /// matrix.
     pub blocks: usize,
-    /// Seed of the public vector `a`: see [`expand_public`].
+    /// Seed of the public vector `a`: see [`crate::expand_public`].
     pub a_seed: [u8; 32],
     /// The matrix.
     pub rows: Vec<SealedRow>,
@@ -61,6 +61,6 @@ pub struct SealedHead {
     pub wanted: Wanted,
     /// Shape of the matrix.
     pub shape: MatrixShape,
-    /// Seed of the public vector `a`: see [`expand_public`].
+    /// Seed of the public vector `a`: see [`crate::expand_public`].
     pub a_seed: [u8; 32],
 }

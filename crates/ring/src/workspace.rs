@@ -47,7 +47,7 @@ impl Memory {
 }
 
 impl Workspace {
-    /// Bytes that [`RowStore::apply`] takes at most for rows of so many tiles and so many images,
+    /// Bytes that [`crate::RowStore::apply`] takes at most for rows of so many tiles and so many images,
     /// beside its results.
     pub fn bytes_needed(ring: &Ring, tiles: usize, images: usize) -> usize {
         let (limbs, element) = (ring.limbs(), 8 * ring.degree());
