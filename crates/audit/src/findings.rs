@@ -204,7 +204,7 @@ fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, Au
     Ok(PlanFacts {
         policy: source.to_string(),
         leaked,
-        opened: plan.fraction_open(),
+        opened: plan.fraction_permitted(),
         really_open: layers.iter().map(|l| l.weights_open).sum::<usize>() as f64 / weights.max(1) as f64,
         exposure: exposure(&layers),
         bytes: layers.iter().map(|l| l.bytes).sum(),

@@ -240,7 +240,7 @@ fn evidence(goal: &Goal, context: &Context, candidate: &Candidate, upper: f64, r
     let claim = format!(
         "With {} % of the weights permitted open ({}), the best of {} attackers gained {:.1} points of accuracy over the best black-box \
          twin on {} fresh seeds; the 95 % interval ends at {:.1} points, within the bound of {:.1}.",
-        percent(candidate.plan.fraction_open()),
+        percent(candidate.plan.fraction_permitted()),
         candidate.policy,
         goal.attackers.len(),
         100.0 * most.map_or(0.0, |r| r.advantage),

@@ -1,4 +1,5 @@
-//! One file of named sections, each with a checksum, under one hash that covers every byte.
+//! The format of a bundle: one file of named sections, each with a checksum, under one hash that
+//! covers every byte.
 //!
 //! ```text
 //! "JALIBNDL" | version u8 | kind u8 | model id [16]                          head, 26 bytes
@@ -7,9 +8,9 @@
 //! table length u64 | blake3 of head and table [32] | "JALIEND1"              foot, 48 bytes
 //! ```
 //!
-//! Sections follow one another without gaps, so every byte of a file is covered by exactly one of:
-//! a section's checksum, the content hash, or the foot's own marks. The table stands at the end: a
-//! writer does not have to hold the sections, and a file that was cut off has no foot.
+//! Sections follow one another without gaps, so every byte of a file is covered by exactly one of
+//! these: a section's checksum, the content hash, or the foot's own marks. The table stands at the
+//! end, so a writer does not have to hold the sections, and a file that was cut off has no foot.
 
 use std::io::{Read, Seek, SeekFrom, Write};
 
@@ -19,7 +20,7 @@ use crate::BundleError;
 
 /// First bytes of a bundle.
 const MAGIC: [u8; 8] = *b"JALIBNDL";
-/// Last bytes.
+/// Last bytes of a bundle.
 const END: [u8; 8] = *b"JALIEND1";
 /// Version that this build writes and reads.
 pub const VERSION: u8 = 5;
@@ -30,12 +31,12 @@ const FOOT: u64 = 48;
 /// Most bytes of a table: more sections than any model has.
 const MAX_TABLE: u64 = 1 << 26;
 
-/// For whom a bundle is.
+/// The side that a bundle is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// For the server: nothing in it is secret.
     Server,
-    /// For the client: everything in it is.
+    /// For the client: everything in it is secret.
     Client,
 }
 
@@ -47,7 +48,7 @@ impl Kind {
         }
     }
 
-    /// What a file with these first bytes says that it is; `None` if they are not a bundle's.
+    /// Returns the kind that a file's first bytes name, or `None` if they are not a bundle's.
     pub fn of(head: &[u8]) -> Option<Self> {
         match head.strip_prefix(&MAGIC)? {
             [_, b'S', ..] => Some(Self::Server),
@@ -92,16 +93,16 @@ impl<W> std::fmt::Debug for BundleWriter<W> {
     }
 }
 
-/// The input or output failed.
+/// Makes an error of a failed input or output.
 fn io(e: &std::io::Error) -> BundleError {
     BundleError::Io(e.to_string())
 }
 
 impl<W: Write> BundleWriter<W> {
-    /// Begins a bundle.
+    /// Begins a bundle of the model with id `model`.
     ///
     /// # Errors
-    /// [`BundleError::Io`].
+    /// [`BundleError::Io`] if the sink fails.
     pub fn new(mut sink: W, kind: Kind, model: [u8; 16]) -> Result<Self, BundleError> {
         let mut head = Writer::new();
         head.raw(&MAGIC);
@@ -116,7 +117,7 @@ impl<W: Write> BundleWriter<W> {
     /// Appends a section; its name has at most 255 bytes.
     ///
     /// # Errors
-    /// [`BundleError::Io`].
+    /// [`BundleError::Io`] if the sink fails.
     pub fn section(&mut self, name: &str, bytes: &[u8]) -> Result<(), BundleError> {
         let name = &name.as_bytes()[..name.len().min(255)];
         self.sink.write_all(bytes).map_err(|e| io(&e))?;
@@ -131,7 +132,7 @@ impl<W: Write> BundleWriter<W> {
     /// Writes table and foot; returns the sink and the content hash.
     ///
     /// # Errors
-    /// [`BundleError::Io`].
+    /// [`BundleError::Io`] if the sink fails.
     pub fn finish(mut self) -> Result<(W, [u8; 32]), BundleError> {
         let mut table = Writer::new();
         table.u32(self.count);
@@ -228,37 +229,39 @@ impl<R: Read + Seek> Bundle<R> {
         Ok(Self { source, kind, model, hash, sections, next: 0 })
     }
 
-    /// Public id of the sealed model.
+    /// Returns the public id of the sealed model, 16 bytes.
     pub fn model(&self) -> [u8; 16] {
         self.model
     }
 
-    /// Covers the whole content: two bundles with the same one are the same.
+    /// Returns the content hash, 32 bytes. It covers the whole content: two bundles with the same
+    /// hash are the same.
     pub fn content_hash(&self) -> [u8; 32] {
         self.hash
     }
 
-    /// All sections in order.
+    /// Returns all sections in order.
     pub fn sections(&self) -> &[Section] {
         &self.sections
     }
 
-    /// Whether every section has been read.
+    /// Returns whether every section has been read.
     pub fn is_at_end(&self) -> bool {
         self.next == self.sections.len()
     }
 
-    /// Name and length of the section that [`Bundle::next`] reads.
+    /// Returns the section that [`Bundle::next`] reads, as the table names it, or `None` at the
+    /// end.
     pub fn peek(&self) -> Option<&Section> {
         self.sections.get(self.next)
     }
 
-    /// The sections that were not read yet, in order.
+    /// Returns the sections that have not been read yet, in order.
     pub fn following(&self) -> &[Section] {
         self.sections.get(self.next..).unwrap_or_default()
     }
 
-    /// Reads the next section into memory and checks it. `most` bounds its length.
+    /// Reads the next section into memory and checks it. It may have at most `most` bytes.
     ///
     /// # Errors
     /// [`BundleError::Section`] if there is none, or it is too long or damaged.
@@ -279,7 +282,7 @@ impl<R: Read + Seek> Bundle<R> {
         Ok(bytes)
     }
 
-    /// Reads the next section, which must have this name, and checks it.
+    /// Reads the next section, which must have this name and at most `most` bytes, and checks it.
     ///
     /// # Errors
     /// [`BundleError::Section`] if there is none, it has another name, or it is too long or
@@ -294,10 +297,12 @@ impl<R: Read + Seek> Bundle<R> {
         }
     }
 
-    /// Reads every section and forgets it again; `progress` hears of each.
+    /// Reads and checks every section from the first on and keeps none; `progress` is called with
+    /// each.
     ///
     /// # Errors
-    /// As [`Bundle::next`], for the first that fails.
+    /// [`BundleError::Section`] for the first section that is damaged, [`BundleError::Io`] if the
+    /// source fails.
     pub fn verify(&mut self, mut progress: impl FnMut(&Section)) -> Result<(), BundleError> {
         self.next = 0;
         while let Some(section) = self.peek().cloned() {
@@ -308,7 +313,8 @@ impl<R: Read + Seek> Bundle<R> {
     }
 }
 
-/// Exactly so many bytes. Memory grows with what really comes, not with what a file says.
+/// Reads exactly `len` bytes. Memory grows with the bytes that really come, not with what a file
+/// says.
 fn take(source: &mut impl Read, len: u64) -> Result<Vec<u8>, BundleError> {
     let mut bytes = Vec::new();
     bytes.try_reserve_exact(len.min(1 << 26) as usize).map_err(|e| BundleError::Io(e.to_string()))?;
@@ -327,7 +333,7 @@ fn read_table(table: &[u8], room: u64) -> Result<Vec<Section>, BundleError> {
     for _ in 0..count {
         let len = usize::from(r.u8()?);
         let name = String::from_utf8(r.raw(len)?.to_vec()).map_err(|_| damaged("a name is not text"))?;
-        // Names are shown.
+        // Names are shown to people: control characters could forge what is printed.
         if name.contains(char::is_control) {
             return Err(damaged("a name holds control characters"));
         }

@@ -16,15 +16,15 @@ pub enum BundleError {
     Format {
         /// The version that this build reads.
         expected: u8,
-        /// What was found.
+        /// What the bytes are instead.
         got: String,
     },
     /// A bundle for the other side.
     #[error("this is a {got} bundle, a {expected} bundle is needed here")]
     Kind {
-        /// What is needed.
+        /// The kind that is needed.
         expected: Kind,
-        /// What it is.
+        /// The kind that it is.
         got: Kind,
     },
     /// One section of a bundle is damaged, missing or too long.

@@ -205,7 +205,7 @@ fn summarise(network: Network, local: &Local, m: &Measured, backend: &'static st
             rows: l.rows,
             products: l.tiles * l.rows,
             weights: l.weights,
-            weights_hidden: l.weights_sealed as f64 / l.weights as f64,
+            weights_hidden: l.weights_hidden as f64 / l.weights as f64,
             client_ms: of(&|l| l.client),
             server_ms: of(&|l| l.server),
             bytes_up: median(answers.iter().map(|a| a.operators[i].bytes_up)),

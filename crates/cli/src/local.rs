@@ -38,6 +38,6 @@ impl Local {
 
 /// Which part of the weights is hidden.
 pub(crate) fn hidden_fraction(operators: &[OperatorReport]) -> f64 {
-    let sealed: usize = operators.iter().map(|o| o.weights_sealed).sum();
+    let sealed: usize = operators.iter().map(|o| o.weights_hidden).sum();
     sealed as f64 / operators.iter().map(|o| o.weights).sum::<usize>() as f64
 }

@@ -16,7 +16,7 @@ use super::text::{bytes, primes, say, say_json, table};
 use super::{conclude, model_svg, start_threads};
 
 /// Exit code of a model that is not supported.
-const UNSUPPORTED: u8 = 2;
+const UNSUPPORTED: u8 = 3;
 
 #[derive(Serialize)]
 struct Report {

@@ -199,7 +199,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
     say(format!(
         "{}: {:.1} % of {} weights may be open; sealing is going to open {:.1} % (whole rows)",
         args.out.display(),
-        100.0 * plan.fraction_open(),
+        100.0 * plan.fraction_permitted(),
         graph.weights(),
         100.0 * open as f64 / graph.weights().max(1) as f64
     ))?;
@@ -253,7 +253,7 @@ fn report(args: &InspectArgs) -> anyhow::Result<Report> {
         made,
         evidence,
         weights: model.graph().weights(),
-        fraction_permitted: file.plan.fraction_open(),
+        fraction_permitted: file.plan.fraction_permitted(),
         fraction_open: sum(|l| l.weights_open) as f64 / model.graph().weights().max(1) as f64,
         rows: sum(|l| l.rows),
         rows_open: sum(|l| l.rows_open),
@@ -352,7 +352,7 @@ fn validate(args: &InspectArgs) -> anyhow::Result<()> {
             evidence: bool,
         }
         let Origin { made, evidence, .. } = file.origin;
-        let fraction_permitted = file.plan.fraction_open();
+        let fraction_permitted = file.plan.fraction_permitted();
         return say_json(&Valid { valid: true, made, fraction_permitted, evidence: evidence.is_some() });
     }
     Ok(say(format!("{} is a plan for this model: {}", args.plan.display(), file.origin.made))?)
@@ -378,17 +378,18 @@ fn diff(args: &DiffArgs) -> anyhow::Result<()> {
             hidden_again,
         })
         .collect();
+    let [before, after] = [from, to].map(|plan| plan.fraction_permitted());
     if args.json {
         #[derive(Serialize)]
         struct Diff {
             fraction_permitted: [f64; 2],
             layers: Vec<Change>,
         }
-        return say_json(&Diff { fraction_permitted: [from.fraction_open(), to.fraction_open()], layers });
+        return say_json(&Diff { fraction_permitted: [before, after], layers });
     }
     let rows = layers.iter().map(|c| vec![c.name.clone(), c.opened.to_string(), c.hidden_again.to_string()]);
     say(format!("{}\n", table(&["layer", "newly open", "hidden again"], 1, rows)))?;
-    say(format!("permitted   {:.1} %, then {:.1} %", 100.0 * from.fraction_open(), 100.0 * to.fraction_open()))?;
+    say(format!("permitted   {:.1} %, then {:.1} %", 100.0 * before, 100.0 * after))?;
     if layers.iter().any(|c| c.hidden_again > 0) {
         say(
             "Whoever had a server's bundle of the first plan knows the weights that are hidden again: hiding them protects nothing.",

@@ -15,7 +15,7 @@ fn main() -> Result<(), JaliError> {
     let sealed = Sealing::of(&model).seal()?;
     for operator in sealed.report() {
         let (name, kind) = (&operator.name, &operator.kind);
-        println!("{name} ({kind}): {} of {} weights hidden", operator.weights_sealed, operator.weights);
+        println!("{name} ({kind}): {} of {} weights hidden", operator.weights_hidden, operator.weights);
     }
     let mut client = sealed.in_process()?;
     for sample in network.dataset().bundled_test()?.iter().take(10) {

@@ -4,8 +4,9 @@
 //! ```sh
 //! cargo run --release -p jali --example own_model -- net.onnx typical/ photo.png
 //! ```
-//! Without arguments it takes what is bundled. A file `net.preprocess.json` beside the model says
-//! how pixels become inputs (`docs/bring-your-model.md`).
+//! Without arguments it takes the bundled digits, which the repository has. A file
+//! `net.preprocess.json` beside the model says how pixels become inputs
+//! (`docs/bring-your-model.md`).
 #![allow(clippy::print_stdout)]
 
 use std::path::{Path, PathBuf};
@@ -23,11 +24,14 @@ fn main() -> Result<(), JaliError> {
     let model = Model::open(path)?;
     let photo = model.image(photo)?;
     let mut images = vec![];
-    for entry in std::fs::read_dir(typical).map_err(JaliError::Transport)? {
-        // What is no image, or has another size, is left out.
-        images.extend(entry.ok().and_then(|entry| model.image(entry.path()).ok()));
+    let folder = std::fs::read_dir(&typical);
+    for entry in folder.map_err(|e| JaliError::Read { path: typical.clone(), why: e.to_string() })?.flatten() {
+        match model.image(entry.path()) {
+            Ok(image) => images.push(image),
+            Err(why) => println!("left out: {why}"),
+        }
     }
-    println!("calibrating on {} images", images.len());
+    println!("calibrating on {} images of {}", images.len(), typical.display());
     let model = model.calibrate(&images)?;
 
     let mut client = Sealing::of(&model).seal()?.in_process()?;

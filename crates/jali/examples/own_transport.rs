@@ -19,7 +19,7 @@ struct Channels {
 }
 
 impl Transport for Channels {
-    fn hints(&mut self, _: usize, _: usize) -> Result<Vec<u8>, JaliError> {
+    fn hints(&mut self, _operator: usize, _most_bytes: usize) -> Result<Vec<u8>, JaliError> {
         // Only a client that was read from a file asks for hints; this one has them.
         Err(JaliError::Transport(std::io::Error::other("no hints over this line")))
     }
@@ -28,7 +28,8 @@ impl Transport for Channels {
         self.carried += request.bytes.len();
         let gone = || JaliError::Transport(std::io::ErrorKind::BrokenPipe.into());
         self.requests.send(request.bytes.to_vec()).map_err(|_| gone())?;
-        // A line that loses messages says `Delivery::Lost` then: the client masks the input anew.
+        // A line that loses a message returns `Delivery::Lost`: the client masks the input anew and
+        // sends again, until the line returns an error.
         Ok(Delivery::Answer(self.answers.recv().map_err(|_| gone())?))
     }
 }

@@ -20,7 +20,7 @@ fn main() -> Result<(), JaliError> {
     println!("for the server: {} bytes, for the client: {} bytes", files.server.bytes, files.client.bytes);
 
     // The server: it has its file and no key. (`jali serve sealed/server` does the same.)
-    let server = InProcess::load(&folder, Backend::fastest())?.server();
+    let server = InProcess::load(&files.server.path, Backend::fastest())?.server();
     let listen = ([127, 0, 0, 1], 0).into();
     let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
     let running = Running::start(config)?;
@@ -28,7 +28,7 @@ fn main() -> Result<(), JaliError> {
 
     // The client: its file, and where the server is.
     let url = format!("http://{}", running.addr());
-    let mut client = Client::open(&folder)?.connect(Http::new(&url))?;
+    let mut client = Client::open(&files.client.path)?.connect(Http::new(&url))?;
     let samples = Network::Mnist.dataset().bundled_test()?;
     let images: Vec<_> = samples.iter().take(16).map(|sample| sample.image.clone()).collect();
     let answer = client.infer_batch(&images)?;
@@ -36,5 +36,6 @@ fn main() -> Result<(), JaliError> {
     let (up, down) = answer.operators.iter().fold((0, 0), |sum, o| (sum.0 + o.bytes_up, sum.1 + o.bytes_down));
     println!("{right} of 16 right over {url}; {up} bytes up, {down} bytes down");
 
-    std::fs::remove_dir_all(&folder).map_err(JaliError::Transport)
+    // The keys must not outlive the example.
+    std::fs::remove_dir_all(&folder).map_err(|e| JaliError::Write { path: folder, why: e.to_string() })
 }

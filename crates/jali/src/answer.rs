@@ -1,4 +1,4 @@
-//! What an inference gives: outputs, what it took, and, if asked for, the integers to compare.
+//! Results of an inference: outputs, times and bytes, and, if asked for, the integers to compare.
 
 use std::time::Duration;
 
@@ -7,12 +7,12 @@ use jali_protocol::ProtocolError;
 
 use crate::JaliError;
 
-/// What one operator took for one batch.
+/// Times and bytes that one operator took for one batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct OperatorRun {
-    /// Masking (with the non-linear layers in front), checking and unmasking.
+    /// Time for masking (with the non-linear layers before it), checking and unmasking.
     pub client: Duration,
-    /// From the request's bytes to the answer's bytes.
+    /// Time from the request's bytes to the answer's bytes.
     pub server: Duration,
     /// Length of the request in bytes.
     pub bytes_up: usize,
@@ -25,14 +25,14 @@ pub struct OperatorRun {
 pub struct Answer {
     /// The network's outputs, at least one.
     pub outputs: Vec<Tensor>,
-    /// From the image to the outputs.
+    /// Time from the image to the outputs.
     pub latency: Duration,
     /// Operator by operator.
     pub operators: Vec<OperatorRun>,
 }
 
 impl Answer {
-    /// The network's first output.
+    /// Returns the network's first output.
     pub fn output(&self) -> &Tensor {
         &self.outputs[0]
     }
@@ -43,14 +43,14 @@ impl Answer {
 pub struct BatchAnswer {
     /// The network's outputs, image by image, at least one for each.
     pub outputs: Vec<Vec<Tensor>>,
-    /// From the images to the outputs.
+    /// Time from the images to the outputs.
     pub latency: Duration,
     /// Operator by operator, for the whole batch.
     pub operators: Vec<OperatorRun>,
 }
 
 impl BatchAnswer {
-    /// The answer of a batch of one image.
+    /// Returns the answer of a batch of one image.
     ///
     /// # Errors
     /// [`JaliError::Protocol`] for another number of images.
@@ -83,7 +83,7 @@ impl<A: std::fmt::Debug> std::fmt::Debug for Traced<A> {
 }
 
 impl Traced<Answer> {
-    /// Whether every linear layer's integers and the outputs equal the integer reference's,
+    /// Returns whether every linear layer's integers and the outputs equal the integer reference's,
     /// compared value by value.
     ///
     /// # Errors
@@ -94,8 +94,8 @@ impl Traced<Answer> {
 }
 
 impl Traced<BatchAnswer> {
-    /// Whether every linear layer's integers and the outputs of each image equal the integer
-    /// reference's, compared value by value.
+    /// Returns for each image whether every linear layer's integers and the outputs equal the
+    /// integer reference's, compared value by value.
     ///
     /// # Errors
     /// [`JaliError::Model`] if the reference cannot run.

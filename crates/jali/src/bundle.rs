@@ -32,29 +32,30 @@ const MAX_PASSPHRASE: u64 = 1 << 16;
 /// A bundle that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Where.
+    /// Path of the file.
     pub path: PathBuf,
     /// Its length in bytes.
     pub bytes: u64,
-    /// Covers its whole content (before locking).
+    /// Hash of its whole content (before locking).
     pub content_hash: [u8; 32],
 }
 
-/// Both bundles of a sealed network, and what sealing did.
+/// The files of a sealed network, and what sealing did.
 #[derive(Debug)]
 pub struct SealedFiles {
-    /// For the server.
+    /// The server's bundle.
     pub server: Written,
-    /// For the client: secret.
+    /// The client's bundle, which is secret.
     pub client: Written,
     /// Public id of the sealed model.
     pub id: [u8; 16],
-    /// Operator by operator.
+    /// What sealing did, operator by operator.
     pub report: Vec<OperatorReport>,
 }
 
-/// Seals a network into two bundles in a folder, which is made if it is missing. Rows go to the
-/// file as they are sealed.
+/// Seals a network into two bundles in `folder`, which is made if it is missing. Rows go to the
+/// file as they are sealed. `origin` goes into the client's bundle, which is locked if there is a
+/// passphrase; `progress` is called with the number of layers that are done.
 pub(crate) fn seal(
     owner: &Owner<'_>,
     entropy: &SealEntropy,
@@ -76,7 +77,9 @@ pub(crate) fn seal(
     Ok(SealedFiles { server, client, id, report })
 }
 
-/// Writes both bundles of a network that was sealed already.
+/// Writes both bundles of a network that was sealed already into `folder`, from the bytes of the
+/// `server`'s bundle, the `client` and the `report` of the sealing. The client's is locked if there
+/// is a passphrase.
 pub(crate) fn write(
     mut server: impl Read + Seek,
     client: &ClientModel,
@@ -93,7 +96,7 @@ pub(crate) fn write(
     Ok(SealedFiles { server, client: written, id: client.id(), report: report.to_vec() })
 }
 
-/// Tells a failure of the file that a sealing goes into as one.
+/// Turns a failure of the file that a sealing goes into, at `path`, into [`JaliError::Write`].
 pub(crate) fn sealing_failed(e: ProtocolError, path: impl Fn() -> PathBuf) -> JaliError {
     match e {
         ProtocolError::Operator(OperatorError::Bundle(BundleError::Io(why)))
@@ -102,7 +105,7 @@ pub(crate) fn sealing_failed(e: ProtocolError, path: impl Fn() -> PathBuf) -> Ja
     }
 }
 
-/// Two files beside those that they are going to replace.
+/// Two files beside those that they will replace.
 struct Aside {
     folder: PathBuf,
     server: NamedTempFile,
@@ -122,7 +125,7 @@ impl Aside {
         Ok(Self { folder: folder.into(), server: aside()?, client: aside()? })
     }
 
-    /// A failure of the file itself is told as one.
+    /// Turns a failure of the server's file into [`JaliError::Write`].
     fn failed(&self, e: ProtocolError) -> JaliError {
         sealing_failed(e, || self.folder.join(SERVER))
     }
@@ -145,9 +148,9 @@ impl Aside {
         Ok(result)
     }
 
-    /// Gives both their names, once they are whole and on the disk. The two renames are not one: a
-    /// crash between them leaves bundles of two sealings, which the first request tells (the server
-    /// holds another model).
+    /// Gives both files their names, once they are whole and on the disk. The two renames are not
+    /// one: a crash between them leaves bundles of two sealings, which shows at the first request
+    /// (the server holds another model).
     fn place(self, server_hash: [u8; 32], client_hash: [u8; 32]) -> Result<(Written, Written), JaliError> {
         let folder = &self.folder;
         let fail = |path: &Path, e: &dyn std::fmt::Display| JaliError::Write { path: path.into(), why: e.to_string() };
@@ -179,7 +182,7 @@ fn readable_by_all(_: &File) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A passphrase from a file: its first line.
+/// Reads a passphrase, the first line of a file.
 ///
 /// # Errors
 /// [`JaliError::Read`], [`JaliError::Passphrase`] if the line is empty.
@@ -192,7 +195,8 @@ pub fn read_passphrase(path: &Path) -> Result<SecretString, JaliError> {
     Ok(SecretString::from(line.to_owned()))
 }
 
-/// What kind of bundle a file says that it is, and whether it is locked.
+/// Returns the kind of bundle that a file's first bytes tell and whether it is locked, or `None` if
+/// it is no bundle.
 ///
 /// # Errors
 /// [`JaliError::Read`].
@@ -225,11 +229,10 @@ pub fn load_server(path: &Path, backend: Backend, max_memory: usize) -> Result<S
         .map_err(|e| JaliError::Bundle { path: path.into(), fault: e.into() })
 }
 
-/// The content of a client's bundle, unlocked.
+/// Reads the content of a client's bundle and unlocks it.
 ///
-/// A passphrase says that the file must be locked with it: whoever can write the folder could
-/// otherwise put a bundle of his own there, whose keys he knows, and serve the model that belongs
-/// to it.
+/// With a passphrase the file must be locked. Otherwise whoever can write the folder could put a
+/// bundle of his own there, whose keys he knows, and serve the model that belongs to it.
 ///
 /// # Errors
 /// [`JaliError::Read`], [`JaliError::Passphrase`] for a locked file without the right passphrase,
@@ -269,10 +272,10 @@ pub struct Pin {
 }
 
 impl Pin {
-    /// Whether a bundle with this id and hash is the one.
+    /// Checks that a bundle with this id and hash is the one.
     ///
     /// # Errors
-    /// [`JaliError::OtherBundle`].
+    /// [`JaliError::OtherBundle`], which names `path`, if it is not.
     pub fn check(&self, path: &Path, id: [u8; 16], hash: [u8; 32]) -> Result<(), JaliError> {
         let other = |what, expected: &[u8], got: &[u8]| JaliError::OtherBundle {
             path: path.into(),
@@ -291,7 +294,8 @@ impl Pin {
 /// Reads a client's bundle; it still needs hints.
 ///
 /// # Errors
-/// As [`client_bytes`] and [`Pin::check`]; [`JaliError::Bundle`].
+/// [`JaliError`] as for [`client_bytes`] and [`Pin::check`], [`JaliError::Bundle`] for damaged or
+/// foreign bytes.
 pub fn load_client(path: &Path, passphrase: Option<&SecretString>, pin: &Pin) -> Result<StoredClient, JaliError> {
     let bytes = client_bytes(path, passphrase)?;
     let stored = read_client(path, Cursor::new(&bytes[..]))?;
@@ -303,13 +307,13 @@ fn read_client(path: &Path, source: impl Read + Seek) -> Result<StoredClient, Ja
     StoredClient::read(source).map_err(|fault| JaliError::Bundle { path: path.into(), fault })
 }
 
-/// Begins of the names of files that are being sealed, and of those that are being written.
+/// Beginning of the names of files that are being sealed or written.
 const SEALING: &str = ".sealing-";
 /// Age from which such a file belongs to a process that is gone: sealing takes minutes.
 const STALE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
-/// Removes what a `seal` left in a folder that was killed: unfinished files whose process no longer
-/// runs, or that are a day old.
+/// Removes what a sealing left in a folder when it was killed: unfinished files whose process no
+/// longer runs, or that are a day old.
 fn remove_stale(folder: &Path) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -322,13 +326,13 @@ fn remove_stale(folder: &Path) {
     }
 }
 
-/// Whether no process of this number runs, where the system tells.
+/// Returns whether no process of this number runs, where the system tells.
 fn is_gone(process: u32) -> bool {
     let processes = Path::new("/proc");
     processes.join("self").exists() && !processes.join(process.to_string()).exists()
 }
 
-/// The bundle that a path means: itself, or the one of this name in a folder.
+/// Returns the bundle that a path means: the file itself, or the one called `name` in a folder.
 pub fn of_path(path: &Path, name: &str) -> PathBuf {
     if path.is_dir() { path.join(name) } else { path.to_owned() }
 }

@@ -1,8 +1,8 @@
 //! The cost model, measured on this machine in about a second and kept for the next time.
 //!
-//! A network of known shapes with random weights runs through the whole pipeline, hidden and open;
-//! the factors of [`Work`] are fitted to the times of its layers (non-negative least squares on
-//! relative errors).
+//! A network of known shapes with random weights runs through the whole pipeline, once hidden and
+//! once open. The factors of [`Work`] are fitted to the times of its layers (non-negative least
+//! squares on relative errors).
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,14 +21,14 @@ use crate::{JaliError, Sealing};
 const RUNS: usize = 31;
 /// Runs to see whether an earlier calibration still holds; the median of each layer counts.
 const CHECK_RUNS: usize = 5;
-/// It does not if the probe takes so much more or less than it says.
+/// It does not hold any more if the probe takes longer than it says, or shorter, by this factor.
 const DRIFT: f64 = 1.15;
 /// Words that are read between two runs, so that no layer finds its matrix in the cache: 64 MiB.
 const EVICT: usize = 8 << 20;
-/// Version of what is kept: changes with the backends and the pipeline.
+/// Version of the file of kept costs: it changes with the backends and the pipeline.
 const VERSION: u32 = 8;
 
-/// What is kept on disk.
+/// A calibration as it is kept on disk.
 #[derive(Serialize, Deserialize)]
 struct Kept {
     version: u32,
@@ -36,9 +36,10 @@ struct Kept {
     costs: Costs,
 }
 
-/// Cost factors of this machine with this backend and the threads in use: kept from an earlier
-/// calibration if there is one and a quick look finds it still true, else measured and kept. A
-/// folder that cannot be written only means that the next call measures again.
+/// Returns the cost factors of this machine with this backend and the threads in use. They are
+/// those of an earlier calibration if there is one and a quick look finds it still true; else they
+/// are measured and kept. A folder that cannot be written only means that the next call measures
+/// again.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
@@ -52,7 +53,7 @@ pub fn of_this_machine(backend: Backend) -> Result<Costs, JaliError> {
     recalibrate(backend)
 }
 
-/// Measures and keeps, whatever is kept.
+/// Measures the cost factors and keeps them in place of any that are kept.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
@@ -68,12 +69,12 @@ pub fn recalibrate(backend: Backend) -> Result<Costs, JaliError> {
     Ok(costs)
 }
 
-/// Factors from an earlier calibration of this machine, else the built-in ones.
+/// Returns the factors of an earlier calibration of this machine, or else the built-in ones.
 pub fn kept_or_default(backend: Backend) -> Costs {
     kept(&machine(backend)).unwrap_or_default()
 }
 
-/// What the figures belong to: processor, backend, threads.
+/// Returns words for what the figures belong to: processor, backend, threads.
 fn machine(backend: Backend) -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|l| l.strip_prefix("model name")).unwrap_or("unknown processor");
@@ -96,7 +97,7 @@ fn kept(machine: &str) -> Option<Costs> {
     (kept.version == VERSION && kept.machine == machine && work.iter().all(sane)).then_some(kept.costs)
 }
 
-/// Measures, and keeps nothing.
+/// Measures the cost factors and keeps nothing.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
@@ -106,7 +107,8 @@ pub fn measure(backend: Backend) -> Result<Costs, JaliError> {
     Ok(Costs { hidden, open, link: Link::LOOPBACK })
 }
 
-/// Layers in which tiles, rows, products, wanted coefficients and values vary independently.
+/// Makes a network in whose layers tiles, rows, products, wanted coefficients and values vary
+/// independently.
 fn probe() -> Result<Graph, JaliError> {
     let mut g = Graph::new(vec![3, 24, 24])?;
     let conv = |filters: usize, channels: usize, k: usize| {
@@ -155,10 +157,11 @@ struct Sample {
     server: Nanoseconds,
 }
 
-/// What some runs took.
+/// Nanoseconds that some runs took.
 struct Nanoseconds {
     median: f64,
-    /// What a quarter of them took at most: neighbours on a shared machine disturb it less.
+    /// The time within which a quarter of them ended: neighbours on a shared machine disturb it
+    /// less.
     quartile: f64,
 }
 
@@ -170,7 +173,8 @@ impl Nanoseconds {
     }
 }
 
-/// The layers of the probe, each with the times of so many runs.
+/// Runs the probe, all hidden or all open, and returns its layers, each with the times of `runs`
+/// runs.
 fn probe_layers(hidden: bool, runs: usize, backend: Backend) -> Result<Vec<Sample>, JaliError> {
     let image = Tensor::new("probe", vec![3, 24, 24], numbers(3 * 24 * 24))?;
     let model = QuantModel::calibrate(probe()?, QuantConfig::default(), std::slice::from_ref(&image), None)?;
@@ -202,17 +206,17 @@ fn fit(samples: &[Sample]) -> Work {
     }
 }
 
-/// Nanoseconds per unit of one side's terms.
+/// Fits the nanoseconds per unit of one side's terms.
 fn fit_side<T: Terms>(samples: &[Sample], side: fn(&Sample) -> (T, &Nanoseconds)) -> T {
-    // What the terms are to each other from the quiet runs, how large they are from all.
+    // The quiet runs give the proportions of the terms, all runs give their size.
     let quiet: Vec<_> = samples.iter().map(side).map(|(units, times)| (units.to_list(), times.quartile)).collect();
     let sum = |of: fn(&Nanoseconds) -> f64| samples.iter().map(|s| of(side(s).1)).sum::<f64>();
     let scale = sum(|t| t.median) / sum(|t| t.quartile);
     T::from_list(least_squares(&quiet).map(|term| term * scale))
 }
 
-/// Whether the machine is still as fast as these costs say, the link left out: a shared one may not
-/// be.
+/// Returns whether the machine is still as fast as these costs say, the link left out: a shared
+/// machine may not be.
 ///
 /// # Errors
 /// [`JaliError`] if the probe network cannot run.
@@ -223,8 +227,8 @@ pub fn still_true(costs: &Costs, backend: Backend) -> Result<bool, JaliError> {
     Ok((measured / predicted).ln().abs() < DRIFT.ln())
 }
 
-/// Non-negative factors that bring `factors . counts` near the measured values, relative errors
-/// squared, by coordinate descent.
+/// Finds non-negative factors that bring `factors . counts` near the measured values: least squares
+/// of relative errors, by coordinate descent. A sample is a list of counts and a value.
 fn least_squares(samples: &[([f64; TERMS], f64)]) -> [f64; TERMS] {
     let mut factors = [0.0; TERMS];
     for _ in 0..5000 {

@@ -1,4 +1,4 @@
-//! What a network's output says about classes: it depends on the operator at its end.
+//! Reads classes from a network's output, which depends on the graph's last operation.
 
 use jali_model::{Activation, Arithmetic, Graph, Op, Tensor};
 
@@ -9,7 +9,7 @@ pub enum Reading {
     Scores,
     /// One probability for each class, already; a single one is that of class 1.
     Probabilities,
-    /// Their logarithms.
+    /// The logarithm of a probability for each class; a single one is that of class 1.
     Logarithms,
     /// The class itself.
     Class,
@@ -18,14 +18,14 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// Of the first output of a network.
+    /// Returns how the first output of a network is read.
     pub fn of(graph: &Graph) -> Self {
         Self::of_output(graph, 0)
     }
 
-    /// Which output of a network is read as classes: its only one; of several the one with as many
-    /// classes as there are `labels`, or the first of those that could be, if all of these have
-    /// equally many classes.
+    /// Returns which output of a network is read as classes. A single output is the one. Of several
+    /// it is the one with as many classes as there are `labels`. Without labels it is the first
+    /// that could be one, if all of these have equally many classes.
     pub fn output(graph: &Graph, labels: Option<usize>) -> Option<usize> {
         let count = graph.outputs().len();
         if count == 1 {
@@ -40,11 +40,11 @@ impl Reading {
         candidates.iter().all(|(_, classes)| *classes == first.1).then_some(first.0)
     }
 
-    /// Of one of the outputs of a network.
+    /// Returns how output number `at` of a network is read.
     pub fn of_output(graph: &Graph, at: usize) -> Self {
         let Some(&output) = graph.outputs().get(at) else { return Self::Other };
         let mut value = output;
-        // Extents of the first output that are not 1: classes have one.
+        // Extents of this output that are not 1: classes have at most one.
         let extents = graph.shape(output).iter().filter(|&&d| d > 1).count();
         let op = loop {
             match value.checked_sub(1).and_then(|node| graph.nodes().get(node)) {
@@ -66,8 +66,8 @@ impl Reading {
         }
     }
 
-    /// One probability for each class where the output has them: scores by softmax, a single score
-    /// by the logistic function.
+    /// Returns a probability for each class, or `None` where the output has none. Scores become
+    /// probabilities by softmax, a single score by the logistic function.
     pub fn probabilities(self, output: &Tensor) -> Option<Vec<f32>> {
         let two = |p: f32| vec![1.0 - p, p];
         match (self, &output.data[..]) {
@@ -81,7 +81,7 @@ impl Reading {
         }
     }
 
-    /// The class that an output names, if it names one.
+    /// Returns the class that an output names, if it names one.
     pub fn class(self, output: &Tensor) -> Option<usize> {
         match (self, &output.data[..]) {
             (Self::Other, _) | (_, []) => None,
@@ -93,7 +93,7 @@ impl Reading {
         }
     }
 
-    /// How many classes there are, where that is known.
+    /// Returns the number of classes of output number `output`, where that is known.
     pub fn classes(self, graph: &Graph, output: usize) -> Option<usize> {
         match (self, graph.shape(*graph.outputs().get(output)?).iter().product()) {
             (Self::Class | Self::Other, _) => None,
@@ -103,8 +103,8 @@ impl Reading {
     }
 }
 
-/// Whether a list that ends with an operator may be scores of classes: what is joined, cut out, or
-/// normalised to a length is boxes, coordinates or an embedding.
+/// Returns whether a list that comes from this operation may be scores of classes. Values that were
+/// joined, cut out, or normalised to a length are boxes, coordinates or an embedding.
 fn gives_scores(op: &Op) -> bool {
     use Activation as A;
     match op {

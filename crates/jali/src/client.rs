@@ -23,7 +23,7 @@ const MAX_HINTS: u64 = 1 << 32;
 pub struct Client<T> {
     model: ClientModel,
     transport: T,
-    /// Counts batches.
+    /// Number of batches so far.
     counter: u64,
 }
 
@@ -40,8 +40,8 @@ pub enum Unconnected {}
 /// How a client's bundle is opened.
 #[derive(Debug, Clone)]
 pub struct Opening {
-    /// Unlocks the bundle. A bundle that is not locked is refused then: somebody may have put
-    /// another one there.
+    /// Unlocks the bundle. With a passphrase, a bundle that is not locked is refused: somebody may
+    /// have put another one there.
     pub passphrase: Option<SecretString>,
     /// Which bundle it must be.
     pub pin: Pin,
@@ -85,7 +85,7 @@ impl Client<Unconnected> {
     }
 }
 
-/// Where hints of a client's bundle are kept: beside it.
+/// Returns the path of the file beside a client's bundle that its hints are kept in.
 pub fn hints_file(bundle: &Path) -> PathBuf {
     let mut name = bundle.as_os_str().to_owned();
     name.push(".hints");
@@ -100,16 +100,16 @@ pub struct OpenedClient {
 }
 
 impl OpenedClient {
-    /// The network without its weights.
+    /// Returns the network without its weights.
     pub fn outline(&self) -> &Outline {
         self.stored.outline()
     }
 
-    /// Gets the hints, from the file beside the bundle if it has the right ones and else from the
-    /// server, and checks them. Hints are public: whoever alters the file is noticed.
+    /// Gets and checks the hints: from the file beside the bundle if it has the right ones, else
+    /// from the server. Hints are public, and the check notices an altered file.
     ///
     /// # Errors
-    /// Those of the transport; [`JaliError::Protocol`] if its hints are wrong.
+    /// What the transport returns; [`JaliError::Protocol`] if its hints are wrong.
     pub fn connect<T: Transport>(self, mut transport: T) -> Result<Client<T>, JaliError> {
         let Self { mut stored, hints } = self;
         transport.open(stored.id())?;
@@ -138,32 +138,32 @@ impl<T> Client<T> {
         Self { model, transport, counter: 0 }
     }
 
-    /// The network without its weights.
+    /// Returns the network without its weights.
     pub fn outline(&self) -> &Outline {
         self.model.outline()
     }
 
-    /// Bytes that the hints take in memory.
+    /// Returns the bytes that the hints take in memory.
     pub fn hint_bytes(&self) -> usize {
         self.model.hint_bytes()
     }
 
-    /// Most images of one batch.
+    /// Returns the most images of one batch.
     pub fn max_images(&self) -> usize {
         self.model.max_images()
     }
 
-    /// The way to the server.
+    /// Returns the way to the server.
     pub fn transport(&self) -> &T {
         &self.transport
     }
 }
 
 impl<T: Transport> Client<T> {
-    /// Goes on over another way to the same server.
+    /// Returns the client with another way to the same server.
     ///
     /// # Errors
-    /// Those of the transport's [`Transport::open`].
+    /// What [`Transport::open`] returns.
     pub fn over<U: Transport>(self, mut transport: U) -> Result<Client<U>, JaliError> {
         transport.open(self.model.id())?;
         Ok(Client { model: self.model, transport, counter: self.counter })
@@ -172,7 +172,7 @@ impl<T: Transport> Client<T> {
     /// Runs the network on one image.
     ///
     /// # Errors
-    /// As [`Client::infer_batch`].
+    /// [`JaliError`] as for [`Client::infer_batch`].
     pub fn infer(&mut self, image: &Tensor) -> Result<Answer, JaliError> {
         self.infer_batch(std::slice::from_ref(image))?.into_single()
     }
@@ -182,7 +182,7 @@ impl<T: Transport> Client<T> {
     ///
     /// # Errors
     /// [`JaliError::Protocol`], in particular if the ciphertext check rejects an answer: then the
-    /// server is not what it should be. Those of the transport.
+    /// server is not what it should be. What the transport returns.
     pub fn infer_batch(&mut self, images: &[Tensor]) -> Result<BatchAnswer, JaliError> {
         Ok(self.run(images, false)?.0)
     }
@@ -191,7 +191,7 @@ impl<T: Transport> Client<T> {
     /// with the reference.
     ///
     /// # Errors
-    /// As [`Client::infer_batch`].
+    /// [`JaliError`] as for [`Client::infer_batch`].
     pub fn infer_traced(&mut self, image: &Tensor) -> Result<Traced<Answer>, JaliError> {
         let Traced { answer, trace } = self.infer_batch_traced(std::slice::from_ref(image))?;
         Ok(Traced { answer: answer.into_single()?, trace })
@@ -201,7 +201,7 @@ impl<T: Transport> Client<T> {
     /// compare them with the reference.
     ///
     /// # Errors
-    /// As [`Client::infer_batch`].
+    /// [`JaliError`] as for [`Client::infer_batch`].
     pub fn infer_batch_traced(&mut self, images: &[Tensor]) -> Result<Traced<BatchAnswer>, JaliError> {
         let (answer, trace) = self.run(images, true)?;
         Ok(Traced { answer, trace })
@@ -224,7 +224,8 @@ impl<T: Transport> Client<T> {
     }
 }
 
-/// Takes a batch through the network.
+/// Takes a batch through the network and returns its outputs and the trace, which is empty unless
+/// it is kept.
 fn drive(
     mut inference: Inference<'_>,
     transport: &mut (impl Transport + ?Sized),
@@ -260,12 +261,12 @@ fn drive(
     }
 }
 
-/// Messages with their lengths before them.
+/// Joins messages, each after its length in eight bytes.
 fn join(messages: &[Vec<u8>]) -> Vec<u8> {
     messages.iter().flat_map(|m| [&(m.len() as u64).to_le_bytes()[..], m].concat()).collect()
 }
 
-/// The messages again; `None` if the lengths do not fit.
+/// Splits what [`join`] joined; `None` if the lengths do not fit.
 fn split(mut bytes: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut out = vec![];
     while !bytes.is_empty() {

@@ -7,7 +7,7 @@ use jali_model::{ModelError, Preprocess, Tensor};
 use crate::JaliError;
 use crate::files::read_bounded;
 
-/// Which data set.
+/// A data set that the program knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dataset {
     /// 32x32 colour photographs of ten kinds of things.
@@ -34,17 +34,17 @@ pub struct Records {
 }
 
 impl Records {
-    /// Number of images.
+    /// Returns the number of images.
     pub fn len(&self) -> usize {
         self.bytes.len() / self.record()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// One image with its label.
+    /// Returns one image with its label.
     ///
     /// # Errors
     /// [`JaliError::Data`] for an index beyond the end or a label that is no class.
@@ -52,10 +52,12 @@ impl Records {
         self.get_as(index, self.dataset.shape().as_slice(), &Preprocess::default())
     }
 
-    /// As [`Records::get`], for a network of this input shape that takes its images so.
+    /// Returns one image with its label for a network of this input `shape`; `preprocess` says how
+    /// pixels become inputs.
     ///
     /// # Errors
-    /// As [`Records::get`]; [`JaliError::Model`] if the shape is of another image.
+    /// [`JaliError::Data`] as for [`Records::get`]; [`JaliError::Model`] if the shape is that of
+    /// another image.
     pub fn get_as(&self, index: usize, shape: &[usize], preprocess: &Preprocess) -> Result<Sample, JaliError> {
         let fail = |why| JaliError::Data { path: self.path.clone(), why };
         let size = self.record();
@@ -95,7 +97,7 @@ const CIFAR10_CLASSES: [&str; 10] =
 const MNIST_CLASSES: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
 
 impl Dataset {
-    /// `cifar10` or `mnist`.
+    /// Returns the data set's name, `cifar10` or `mnist`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Cifar10 => "cifar10",
@@ -103,7 +105,7 @@ impl Dataset {
         }
     }
 
-    /// Names of the classes.
+    /// Returns the names of the classes.
     pub fn classes(&self) -> &'static [&'static str] {
         match self {
             Self::Cifar10 => &CIFAR10_CLASSES,
@@ -111,7 +113,7 @@ impl Dataset {
         }
     }
 
-    /// `[channels, height, width]`.
+    /// Returns the shape of an image, `[channels, height, width]`.
     pub fn shape(&self) -> [usize; 3] {
         match self {
             Self::Cifar10 => [3, 32, 32],
@@ -119,7 +121,7 @@ impl Dataset {
         }
     }
 
-    /// The first 1 000 test images.
+    /// Returns the first 1 000 test images.
     ///
     /// # Errors
     /// Never in practice: the bytes are part of the program.
@@ -127,7 +129,8 @@ impl Dataset {
         self.bundled_records().all()
     }
 
-    /// Which data set a folder holds, as `scripts/fetch-data` writes them.
+    /// Returns the data set that a folder holds, as `scripts/fetch-data` writes it, or `None` if it
+    /// holds none.
     pub fn of_folder(folder: &Path) -> Option<Self> {
         let has = |file: &str| folder.join(file).is_file();
         match (has("test_batch.bin"), has("t10k-images-idx3-ubyte")) {
@@ -137,10 +140,10 @@ impl Dataset {
         }
     }
 
-    /// The full test set from a folder, as bytes.
+    /// Reads the full test set from a folder, as bytes.
     ///
     /// # Errors
-    /// As [`Dataset::full_test`].
+    /// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::Data`].
     pub fn full_test_records(&self, folder: &Path) -> Result<Records, JaliError> {
         match self {
             Self::Cifar10 => self.cifar_file(&folder.join("test_batch.bin")),
@@ -148,7 +151,7 @@ impl Dataset {
         }
     }
 
-    /// The first 1 000 test images, as bytes.
+    /// Returns the first 1 000 test images, as bytes.
     pub fn bundled_records(&self) -> Records {
         let bytes: &[u8] = match self {
             Self::Cifar10 => include_bytes!("../bundled/cifar10-test-1000.bin"),
@@ -157,7 +160,7 @@ impl Dataset {
         Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }
     }
 
-    /// The first 100 training images, as bytes.
+    /// Returns the first 100 training images, as bytes.
     pub fn calibration_records(&self) -> Records {
         let bytes: &[u8] = match self {
             Self::Cifar10 => include_bytes!("../bundled/cifar10-calibration-100.bin"),
@@ -166,16 +169,16 @@ impl Dataset {
         Records { dataset: *self, bytes: bytes.into(), path: self.name().into() }
     }
 
-    /// The first 100 training images, for calibration.
+    /// Returns the first 100 training images, for calibration.
     ///
     /// # Errors
-    /// As [`Dataset::bundled_test`].
+    /// Never in practice: these bytes, too, are part of the program.
     pub fn bundled_calibration(&self) -> Result<Vec<Tensor>, JaliError> {
         Ok(self.calibration_records().all()?.into_iter().map(|s| s.image).collect())
     }
 
-    /// The full test set from the folder that `scripts/fetch-data` fills (`test_batch.bin`, or the
-    /// idx files).
+    /// Reads the full test set from the folder that `scripts/fetch-data` fills (`test_batch.bin`,
+    /// or the idx files).
     ///
     /// # Errors
     /// [`JaliError::Read`], [`JaliError::Data`].
@@ -183,8 +186,8 @@ impl Dataset {
         self.full_test_records(folder)?.all()
     }
 
-    /// The full training set from the same folder, as bytes: pictures are made of the records that
-    /// are asked for.
+    /// Reads the full training set from the same folder, as bytes: pictures are made only of the
+    /// records that are asked for.
     ///
     /// # Errors
     /// [`JaliError::Read`], [`JaliError::Data`].

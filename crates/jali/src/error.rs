@@ -64,7 +64,7 @@ pub enum JaliError {
         what: &'static str,
         /// What was asked for, in hexadecimal digits.
         expected: String,
-        /// What the file has.
+        /// The file's, in hexadecimal digits.
         got: String,
     },
     /// A passphrase is missing, empty or wrong, or was given for a file that is not locked.
@@ -140,7 +140,7 @@ pub enum JaliError {
 }
 
 impl JaliError {
-    /// Whether memory ran out, or would.
+    /// Returns whether memory ran out, or would.
     pub fn is_out_of_memory(&self) -> bool {
         let ring = |e: &RingError| matches!(e, RingError::NoMemory { .. });
         let of_mask = |e: &MaskError| matches!(e, MaskError::Ring(e) if ring(e));
@@ -158,7 +158,7 @@ impl JaliError {
     }
 }
 
-/// What is wrong with an image. Each has its own exit code in the command.
+/// Faults of an image. Each has its own exit code in the command.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ImageFault {
     /// The bytes are of no kind that we read.
@@ -187,7 +187,7 @@ pub enum ImageFault {
         /// Channels found.
         got: usize,
     },
-    /// Shape of an array that is neither.
+    /// The shape of an array differs in another way.
     #[error("has the shape {got:?}, the model needs {expected:?}")]
     Shape {
         /// Shape needed.
@@ -204,7 +204,7 @@ pub enum ImageFault {
 }
 
 impl ImageFault {
-    /// Exit code of the command when this is the first fault.
+    /// Returns the exit code of the command when this is the first fault.
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::NotAnImage => 11,

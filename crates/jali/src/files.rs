@@ -1,19 +1,19 @@
-//! Files read up to a limit, text that people write, and files written whole or not at all.
+//! Reads files up to a limit and text that people wrote, and writes files whole or not at all.
 
 use std::io::{Read, Write};
 use std::path::Path;
 
 use crate::JaliError;
 
-/// What Windows' editors write in front of UTF-8.
+/// The byte order mark that Windows' editors write in front of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Bytes without the mark that some editors put in front of UTF-8.
+/// Returns bytes without the mark that some editors put in front of UTF-8.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(MARK).unwrap_or(bytes)
 }
 
-/// The text of a file of at most `limit` bytes, without a byte order mark.
+/// Reads the text of a file of at most `limit` bytes, without a byte order mark.
 ///
 /// # Errors
 /// [`JaliError::Read`], also if it is no UTF-8; [`JaliError::TooLarge`].
@@ -39,8 +39,8 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, JaliError> {
         return Err(JaliError::Read { path: path.into(), why: "it is a directory".into() });
     }
     let mut bytes = Vec::new();
-    // The size may change while reading, and special files have none: the bound holds for what is
-    // really read.
+    // The size may change while reading, and special files have none: the bound holds for the bytes
+    // that are really read.
     file.take(limit + 1).read_to_end(&mut bytes).map_err(fail)?;
     if bytes.len() as u64 > limit {
         return Err(JaliError::TooLarge { path: path.into(), got: meta.len().max(limit + 1), limit });
@@ -58,10 +58,10 @@ pub enum Readers {
     Umask,
 }
 
-/// Writes a file aside and renames it: a reader never sees half of it.
+/// Writes a file aside and renames it, so that a reader never sees half of it.
 ///
 /// # Errors
-/// [`JaliError::Write`].
+/// [`JaliError::Write`]; what was there before is unchanged then.
 pub fn write_aside(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), JaliError> {
     let fail = |e: std::io::Error| JaliError::Write { path: path.into(), why: e.to_string() };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));

@@ -9,19 +9,19 @@ use jali_net::{ClientConfig, NetError, model_name};
 use crate::JaliError;
 use crate::transport::{Delivery, Request, Transport};
 
-/// Longest pause between two tries.
+/// Longest pause between two attempts.
 const MAX_PAUSE: Duration = Duration::from_secs(8);
-/// First pause between two tries; it doubles.
+/// First pause between two attempts; it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// Time that a try needs to make sense.
+/// Shortest time in which an attempt makes sense.
 const SHORTEST_TRY: Duration = Duration::from_millis(200);
-/// Time that a server may take to be there at all.
+/// Time for which a server that cannot be reached at the start is asked again.
 const FIRST_PATIENCE: Duration = Duration::from_secs(3);
 /// Time for a batch unless told otherwise.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The way to a server over HTTP or HTTPS. A request that is lost, or that finds the server busy,
-/// is made anew until the deadline.
+/// is made anew with fresh secrets until the deadline.
 ///
 /// ```no_run
 /// use jali::{Client, Http, Network};
@@ -35,11 +35,11 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// ```
 pub struct Http {
     config: ClientConfig,
-    /// Connections, and the model's name there, once it is open.
+    /// Connections, and the model's name in paths, once it is open.
     client: Option<(jali_net::Client, String)>,
-    /// Since when the deadline runs.
+    /// When the time until the deadline began.
     begun: Instant,
-    /// The operator that was tried last, and how often.
+    /// The operator that was asked for last, and how often without success.
     tries: (usize, usize),
     retries: usize,
 }
@@ -51,14 +51,14 @@ impl std::fmt::Debug for Http {
 }
 
 impl Http {
-    /// Leads to `https://host:port`, or `http://` on this machine. Nothing is sent before a client
-    /// connects.
+    /// Makes a way to `https://host:port`, or to `http://` on this machine. Nothing is sent before
+    /// a client connects.
     pub fn new(url: &str) -> Self {
         let config = ClientConfig { url: url.into(), ca_cert: None, token: None, timeout: DEADLINE, insecure: false };
         Self { config, client: None, begun: Instant::now(), tries: (0, 0), retries: 0 }
     }
 
-    /// Sends the bearer token in the first line of a file.
+    /// Sends the bearer token in the first line of a file with every request.
     ///
     /// # Errors
     /// [`JaliError::Net`] if there is none.
@@ -73,7 +73,7 @@ impl Http {
         self
     }
 
-    /// Time for one batch, tries and pauses included.
+    /// Sets the time for one batch, attempts and pauses included; 60 s unless it is set.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.config.timeout = deadline;
         self
@@ -85,7 +85,7 @@ impl Http {
         self
     }
 
-    /// Time until the deadline.
+    /// Returns the time until the deadline.
     fn left(&self) -> Duration {
         self.config.timeout.saturating_sub(self.begun.elapsed())
     }
@@ -129,7 +129,7 @@ impl Transport for Http {
         if operator != self.tries.0 {
             self.tries = (operator, 0);
         }
-        // A server that is silent must not use up the time for another try.
+        // A server that is silent must not use up the time for another attempt.
         let patience = self.left().min((self.config.timeout / 3).max(SHORTEST_TRY));
         let (client, name) = self.opened()?;
         match client.apply(name, operator, bytes, most, patience) {
@@ -148,11 +148,12 @@ impl Transport for Http {
     }
 }
 
-/// Waits before another try, or says that there is none: the failure is final, or the time is over.
+/// Waits before another attempt, or returns `None` if there is none: the failure is final, or the
+/// time is over. `tries` is the number of attempts before, `left` the time until the deadline.
 fn pause(error: &NetError, tries: usize, left: Duration) -> Option<()> {
     let asked = error.retry_after()?;
     let backoff = FIRST_PAUSE.saturating_mul(1 << tries.min(10)).min(MAX_PAUSE);
-    // What is left is used: shorter pauses at the end rather than an early end.
+    // All time is used: pauses become shorter at the end rather than the end come early.
     let wait = asked.max(backoff).min(left.checked_sub(SHORTEST_TRY)?);
     std::thread::sleep(wait);
     Some(())

@@ -1,5 +1,5 @@
-//! PNG, JPEG and .npy files to the tensor that a model needs. The kind is told by the content, not
-//! by the name.
+//! Turns PNG, JPEG and .npy files into the tensor that a model needs. The kind is told by the
+//! content, not by the name.
 
 mod npy;
 mod whole;
@@ -21,7 +21,7 @@ const MAX_FILE: u64 = 1 << 26;
 /// Most pixels of an image that is resized.
 const MAX_PIXELS: usize = 1 << 26;
 
-/// What kind of image a file holds.
+/// The kind of image that a file holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Pixels: PNG or JPEG.
@@ -30,7 +30,7 @@ pub enum Kind {
     Array,
 }
 
-/// What kind of image a file is by its first bytes; `None` if it is none that is read.
+/// Returns the kind of image that a file's first bytes tell, or `None` if it is none that is read.
 ///
 /// # Errors
 /// [`JaliError::Read`].
@@ -55,10 +55,10 @@ pub fn read_image(path: &Path, shape: &[usize], preprocess: &Preprocess) -> Resu
     decode_image(&bytes, shape, preprocess).map_err(|fault| JaliError::Image { path: path.into(), fault })
 }
 
-/// As [`read_image`], from bytes.
+/// Decodes the bytes of an image file as [`read_image`] does.
 ///
 /// # Errors
-/// [`ImageFault`].
+/// [`ImageFault`] with what is wrong.
 pub fn decode_image(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Tensor, ImageFault> {
     let data = if bytes.starts_with(b"\x93NUMPY") {
         npy::decode(bytes, shape, preprocess)?
@@ -85,7 +85,7 @@ fn decode_pixels(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Resu
         _ => whole::jpeg(bytes)?,
     }
     let mut decoder = reader.into_decoder().map_err(damaged)?;
-    // Cameras store pictures as the sensor lies, and say how to turn them.
+    // Cameras store pictures as the sensor was held, and say how to turn them.
     let orientation = decoder.orientation().map_err(damaged)?;
     let turned = matches!(
         orientation,
@@ -123,12 +123,12 @@ fn decode_pixels(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Resu
     Ok(preprocess.apply(&pixels, [channels, height, width]))
 }
 
-/// An image in another size, smoothed.
+/// Returns an image in another size, smoothed.
 fn resized(image: image::DynamicImage, width: u32, height: u32, how: Resize) -> image::DynamicImage {
     if how != Resize::Crop {
         return image.resize_exact(width, height, FilterType::Triangle);
     }
-    // What is kept is 7/8 of the largest part of the image with the right proportions.
+    // The part that is kept is 7/8, along each side, of the largest one with the right proportions.
     let (w, h) = (f64::from(image.width()), f64::from(image.height()));
     let scale = (w / f64::from(width)).min(h / f64::from(height)) * 7.0 / 8.0;
     let part = |n: u32, whole: f64| ((f64::from(n) * scale).round().clamp(1.0, whole)) as u32;

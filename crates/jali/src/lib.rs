@@ -1,21 +1,25 @@
 //! Partially oblivious neural-network inference: an untrusted server runs the linear layers of a
-//! trained CNN on masked inputs with masked weights; the client, who holds the keys, runs the rest.
-//! The owner chooses which weights stay hidden. Results equal the quantised network's bit for bit.
+//! trained CNN on masked inputs; the client, which holds the keys, runs the rest. The owner chooses
+//! which weights are masked too. Results equal the quantised network's bit for bit; an inference
+//! fails to do so with a probability below 2^-64.
 //!
 //! ```text
-//!      owner                        client                           server, whom nobody trusts
-//!   trained network          keys, hints; image in,          sealed weights; sees masked values only
-//!        │ seal               answer out, checked
-//!        ├── keys (secret) ───────►  │   ── masked activations ──────────►  │
-//!        └── sealed weights ─────────┼──────────────────────────────────►  │
-//!                                    │  ◄── masked sums of products ──────  │
+//!      owner                        client                           server (untrusted)
+//!   trained network          keys; image in, answer out      sealed network, no key
+//!        │ seal                      │                                    │
+//!        ├── keys, biases, scales ─► │                                    │
+//!        ├── hidden weights (masked), open weights (in the clear) ──────► │
+//!        │             for every     │  ── the layer's inputs, masked ──► │
+//!        │             linear layer: │  ◄─ sums of products, masked ───── │
+//!        │                           │  checks, unmasks, bias, ReLU       │
 //! ```
 //!
 //! # Three steps
 //!
 //! 1. A network becomes integers: [`Model::open`], [`Model::calibrate`].
-//! 2. The owner seals it: [`Sealing`]. What a [`Plan`] allows stays open, everything else is
-//!    hidden.
+//! 2. The owner seals it: [`Sealing`]. Rows of which a [`Plan`] allows every weight to be open stay
+//!    open; all others are hidden. A row is the weights of one filter, or of the filters that share
+//!    a place in a layout.
 //! 3. A [`Client`] infers: with a server in this process ([`Sealed::in_process`]), over [`Http`],
 //!    or over a [`Transport`] of your own.
 //!
@@ -38,7 +42,7 @@
 //! * Hiding how the network is built: shapes, layers and which rows are hidden are public.
 //! * Saving the client work: it spends more time than the plain network takes.
 //!
-//! `SECURITY.md` in the repository states the model, the leakage and the argument for each
+//! `SECURITY.md` in the repository states the threat model, the leakage and the argument for each
 //! assumption.
 //!
 //! | module | what it holds |
@@ -49,9 +53,10 @@
 //! | [`transport`], [`http`] | ways to a server |
 //! | [`bundle`] | sealed networks as files |
 //! | [`calibration`] | the cost model of this machine |
-//! | [`memory`] | whether what is going to happen fits |
+//! | [`memory`] | memory that a network needs, and the check against what is free |
+//! | [`error`] | everything that can go wrong |
 //! | [`dataset`], [`image_file`], [`classes`] | samples, images as inputs, outputs as classes |
-//! | [`files`], [`terminal_text`] | files read and written with care; names shown safely |
+//! | [`files`], [`terminal_text`] | bounded reads and atomic writes; control characters escaped |
 //! | [`parts`] | the crates below, for whoever builds something else of them |
 #![forbid(unsafe_code)]
 

@@ -1,25 +1,25 @@
-//! Whether what is going to happen fits into memory: known from a network's shape, before minutes
-//! of work.
+//! Checks that sealing and running a network fit into memory: that is known from its shape, before
+//! minutes of work.
 
 use jali_model::{Graph, Op};
 use jali_protocol::OperatorForecast;
 
 use crate::JaliError;
 
-/// What the program takes without any network: code, threads, tables.
+/// Bytes that the program takes without any network: code, threads, tables.
 const BASE: usize = 14 << 20;
-/// Sealed bytes up to here stay in memory until the server has been made of them; more go through a
-/// file, so that there is one form of a large model at a time.
+/// Most sealed bytes that stay in memory until the server has been made of them. More go through a
+/// file, so that there is only one form of a large model at a time.
 pub(crate) const IN_MEMORY: usize = 64 << 20;
 
 /// Bytes that a network takes before anything of it is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct OfModel {
-    /// Weights as floats, as integers, and what a plan says about each.
+    /// Weights as floats and as integers, and a plan's permission for each.
     held: usize,
     /// Values and windows of one image while it is run in the clear.
     running: usize,
-    /// The most while its file is read, or while it is calibrated.
+    /// The most that it takes while its file is read, or while it is calibrated.
     before: usize,
 }
 
@@ -39,8 +39,8 @@ impl OfModel {
     }
 }
 
-/// Bytes of the values of one image that are needed at the same time, and of the largest windows
-/// laid out.
+/// Returns the most bytes that one image takes in the clear: the values that are needed at the same
+/// time, and the windows of a convolution laid out.
 fn running(graph: &Graph) -> usize {
     let size = |value: usize| 4 * graph.shape(value).iter().product::<usize>();
     let mut last = vec![0; graph.nodes().len() + 1];
@@ -63,7 +63,7 @@ fn running(graph: &Graph) -> usize {
     most
 }
 
-/// What a network under a plan takes, in bytes of the whole process at its worst moment.
+/// Memory that a network under a plan takes, in bytes of the whole process at its worst moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Needs {
     /// To seal it into files.
@@ -73,12 +73,12 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Of a network whose operators under a plan are these.
+    /// Computes the needs of a network whose operators under a plan are `operators`.
     pub fn of(graph: &Graph, operators: &[OperatorForecast]) -> Self {
         let model = OfModel::new(graph);
         let sum = |f: fn(&OperatorForecast) -> usize| operators.iter().map(f).sum::<usize>();
-        // Operators one after the other: the keys of those that are done, the vectors of the one at
-        // hand, and its rows or its own key.
+        // Operators are sealed one after the other. In memory are the keys of those that are done,
+        // the vectors of the one at hand, and its rows or its own key.
         let worst = |kept: fn(&OperatorForecast) -> usize| {
             let mut done = 0;
             let each = operators.iter().map(|l| {
@@ -102,7 +102,8 @@ impl Needs {
     }
 }
 
-/// Bytes of requests, answers and products of one image, of the operator that has most of them.
+/// Returns the bytes of requests, answers and products for one image, of the operator that has most
+/// of them.
 fn batch(operators: &[OperatorForecast]) -> usize {
     let of = |l: &OperatorForecast| {
         let element = 8 * l.counts.degree * l.counts.limbs;
@@ -111,25 +112,25 @@ fn batch(operators: &[OperatorForecast]) -> usize {
     operators.iter().map(of).max().unwrap_or(0)
 }
 
-/// Memory as the system gives it: large pages for what fills one.
+/// Returns bytes as the system gives them: in whole large pages if they fill one.
 fn in_pages(bytes: usize) -> usize {
     const LARGE: usize = 2 << 20;
     if bytes < LARGE { bytes } else { bytes.next_multiple_of(LARGE) }
 }
 
-/// Memory of many parts together: the last large page of each is half used, and half of those are
-/// given whole.
+/// Returns the bytes of one of many parts: the system gives about half of them the last large page
+/// whole.
 fn half_in_pages(bytes: usize) -> usize {
     bytes.midpoint(in_pages(bytes))
 }
 
-/// What the allocator keeps, and smaller things: `docs/performance.md` compares with what networks
-/// took.
+/// Adds what the allocator keeps, and smaller things: `docs/performance.md` compares with what
+/// networks took.
 fn with_overhead(bytes: usize) -> usize {
     bytes.saturating_add(bytes / 16)
 }
 
-/// Refuses to begin what cannot end.
+/// Refuses to begin work that cannot end.
 ///
 /// # Errors
 /// [`JaliError::Memory`] if this machine has less than `needed` bytes for this process.
@@ -145,14 +146,14 @@ pub fn check(needed: usize) -> Result<(), JaliError> {
     }
 }
 
-/// Bytes that this process has in memory now, where the system tells.
+/// Returns the bytes that this process has in memory now, where the system tells.
 fn resident() -> Option<u64> {
     field(&std::fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// Bytes that this process can still have, swap included, where the system tells: of the machine,
-/// or of its control groups (containers, services) or its limit of address space where these allow
-/// less.
+/// Returns the bytes that this process can still have, swap included, where the system tells. They
+/// are the machine's, or those of the process's control groups (containers, services) or of its
+/// limit of address space where these allow less.
 pub fn available() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let machine = field(&text, "MemAvailable:")?.saturating_add(field(&text, "SwapFree:").unwrap_or(0));
@@ -165,8 +166,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     kilobytes.checked_mul(1024)
 }
 
-/// What the limit of address space (`ulimit -v`) leaves. Memory that is mapped and never touched
-/// counts there, too.
+/// Returns the bytes that the limit of address space (`ulimit -v`) leaves. Memory that is mapped
+/// and never touched counts there, too.
 fn address_space() -> Option<u64> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let limit = limits.lines().find_map(|l| l.strip_prefix("Max address space"))?.split_whitespace().next()?;
@@ -175,8 +176,8 @@ fn address_space() -> Option<u64> {
     Some(limit.saturating_sub(used))
 }
 
-/// What the control groups of this process have left, its own and those that it lies in, versions 1
-/// and 2.
+/// Returns the bytes that the control groups of this process have left, its own and those around
+/// it, versions 1 and 2.
 fn groups() -> Option<u64> {
     let own = std::fs::read_to_string("/proc/self/cgroup").ok()?;
     let of = |line: &str| {
@@ -195,7 +196,7 @@ fn groups() -> Option<u64> {
 struct Files {
     limit: &'static str,
     used: &'static str,
-    /// Of pages of files that were not used lately, in `memory.stat`.
+    /// Line of `memory.stat` for pages of files that were not used lately.
     inactive: &'static str,
 }
 
@@ -203,8 +204,8 @@ const VERSION_2: Files = Files { limit: "memory.max", used: "memory.current", in
 const VERSION_1: Files =
     Files { limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes", inactive: "total_inactive_file " };
 
-/// The least that a group or one of those around it has left. Inside of a container the path may be
-/// one of the machine's: then the root of what is mounted is the container's own.
+/// Returns the fewest bytes that a group or one of those around it has left. Inside a container the
+/// path may be one of the machine's: then the root of what is mounted is the container's own.
 fn least(root: &str, path: &str, files: &Files) -> Option<u64> {
     let mut folder = std::path::PathBuf::from(format!("{root}{path}"));
     let mut least = None;
@@ -217,7 +218,8 @@ fn least(root: &str, path: &str, files: &Files) -> Option<u64> {
     }
 }
 
-/// Pages of files count as used, though they give way: they are taken off.
+/// Returns the bytes that one group has left. Pages of files count as used there, though they give
+/// way: they are taken off.
 fn left(folder: &std::path::Path, files: &Files) -> Option<u64> {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).ok();
     let limit: u64 = read(files.limit)?.trim().parse().ok()?;

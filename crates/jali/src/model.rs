@@ -40,18 +40,18 @@ impl Model {
         Ok(Self::new(path.into(), read_model(path)?, preprocess))
     }
 
-    /// Takes a network that was read; errors name `path`.
+    /// Makes a model of a network that was read; errors name `path`.
     pub fn new(path: PathBuf, graph: Graph, preprocess: Preprocess) -> Self {
         Self { path, graph, preprocess }
     }
 
-    /// Says how images become inputs.
+    /// Sets how images become inputs.
     pub fn preprocess(mut self, preprocess: Preprocess) -> Self {
         self.preprocess = preprocess;
         self
     }
 
-    /// The network itself.
+    /// Returns the network itself.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
@@ -74,11 +74,11 @@ impl Model {
         self.calibrate_on(QuantConfig::default(), images.len(), |i| Ok(images[i].clone()))
     }
 
-    /// Quantises with the ranges that `count` typical images give, each of which is asked for more
-    /// than once.
+    /// Quantises with the ranges that `count` typical images give. `image` is called with the index
+    /// of each more than once.
     ///
     /// # Errors
-    /// As [`Model::calibrate`]; those of `image`.
+    /// [`JaliError`] as for [`Model::calibrate`], or what `image` returns.
     pub fn calibrate_on(
         self,
         config: QuantConfig,

@@ -1,4 +1,4 @@
-//! ONNX files, plans, and what says how images become inputs.
+//! Reads ONNX files, plans, and files that say how images become inputs.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Component, Path, PathBuf};
@@ -23,8 +23,8 @@ pub fn read_model(path: &Path) -> Result<Graph, JaliError> {
     Ok(read_model_file(path)?.graph)
 }
 
-/// Reads an ONNX file with what there is to say about it. Data that it keeps in other files is read
-/// from its folder.
+/// Reads an ONNX file, and returns the network with what there is to say about the file. Data that
+/// it keeps in other files is read from its folder.
 ///
 /// # Errors
 /// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::ModelFile`].
@@ -34,9 +34,12 @@ pub fn read_model_file(path: &Path) -> Result<Imported, JaliError> {
     onnx::import_owned(bytes, &mut external).map_err(|fault| JaliError::ModelFile { path: path.into(), fault })
 }
 
-/// The bytes of a constant in another file. The model names the file: only one in its own folder,
-/// or below, is opened. Links count where they lead, and so does the model itself (downloads of
-/// some tools are folders of links).
+/// Reads the bytes of a constant from another file. The model names the file, so only one in the
+/// model's own folder or below is opened. Links count where they lead, and so does the model itself
+/// (downloads of some tools are folders of links).
+///
+/// # Errors
+/// Words that say why there are none.
 fn read_external(model: &Path, data: &External) -> Result<Vec<u8>, String> {
     let outside = || "the file must lie in the model's folder".to_string();
     let name = Path::new(&data.location);
@@ -65,11 +68,13 @@ fn read_external(model: &Path, data: &External) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-/// How images become inputs of a model from a file, if it says so: `NAME.preprocess.json` beside
-/// `NAME.onnx`, or `preprocess.json`.
+/// Reads how images become inputs of a model, from `NAME.preprocess.json` beside `NAME.onnx` or
+/// from `preprocess.json` there. Returns the file's path as well, or `None` if there is no such
+/// file.
 ///
 /// # Errors
-/// [`JaliError::Preprocess`] for a file that is there and cannot be used.
+/// [`JaliError::Read`], [`JaliError::TooLarge`], or [`JaliError::Preprocess`] for a file that is
+/// there and cannot be used.
 pub fn read_preprocess(model: &Path) -> Result<Option<(PathBuf, Preprocess)>, JaliError> {
     for path in [model.with_extension("preprocess.json"), model.with_file_name("preprocess.json")] {
         if path.is_file() {
@@ -82,10 +87,11 @@ pub fn read_preprocess(model: &Path) -> Result<Option<(PathBuf, Preprocess)>, Ja
     Ok(None)
 }
 
-/// What such a file says, fields by name only: serde would take a list by position, too.
+/// Parses the text of such a file. Fields are taken by name only: serde would take a list by
+/// position, too.
 ///
 /// # Errors
-/// What is wrong with it.
+/// [`serde_json::Error`] for anything else than these fields.
 pub fn parse_preprocess(bytes: &[u8]) -> Result<Preprocess, serde_json::Error> {
     let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_slice(without_mark(bytes))?;
     serde_json::from_value(fields.into())
@@ -94,7 +100,7 @@ pub fn parse_preprocess(bytes: &[u8]) -> Result<Preprocess, serde_json::Error> {
 /// Largest plan file, in bytes.
 const MAX_PLAN: u64 = 1 << 30;
 
-/// Reads a plan for a network.
+/// Reads a plan for a network from a file.
 ///
 /// # Errors
 /// [`JaliError::Read`], [`JaliError::TooLarge`], [`JaliError::PlanFile`].

@@ -15,7 +15,7 @@ pub enum Network {
 }
 
 impl Network {
-    /// `vgg3` or `mnist`.
+    /// Returns the network's name, `vgg3` or `mnist`.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Vgg3 => "vgg3",
@@ -23,7 +23,7 @@ impl Network {
         }
     }
 
-    /// The data that it was trained on.
+    /// Returns the data set that it was trained on.
     pub fn dataset(&self) -> Dataset {
         match self {
             Self::Vgg3 => Dataset::Cifar10,
@@ -31,7 +31,7 @@ impl Network {
         }
     }
 
-    /// The trained network in float.
+    /// Returns the trained network in float.
     ///
     /// # Errors
     /// Never in practice: the file is part of the program.
@@ -43,10 +43,10 @@ impl Network {
         Ok(onnx::import(bytes)?)
     }
 
-    /// The network in integers, calibrated on the bundled training images.
+    /// Returns the network in integers, calibrated on the bundled training images.
     ///
     /// # Errors
-    /// As [`Network::graph`].
+    /// Never in practice: network and images are part of the program.
     pub fn quantised(&self, config: QuantConfig) -> Result<QuantModel, JaliError> {
         let images = self.dataset().bundled_calibration()?;
         Ok(QuantModel::calibrate(self.graph()?, config, &images, Some((0.0, 1.0)))?)

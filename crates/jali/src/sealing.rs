@@ -9,7 +9,7 @@ use jali_leak::{Origin, Plan};
 use jali_mask::SealEntropy;
 use jali_model::QuantModel;
 use jali_pack::Costs;
-use jali_protocol::{ClientModel, OperatorReport, Owner, ProtocolError, SealedTo, Server};
+use jali_protocol::{Blueprint, ClientModel, OperatorReport, Owner, ProtocolError, SealedTo, Server};
 use jali_ring::Backend;
 
 use crate::bundle::{self, SealedFiles};
@@ -25,7 +25,7 @@ use crate::{JaliError, memory};
 /// # fn main() -> Result<(), jali::JaliError> {
 /// let model = Network::Mnist.quantised(Default::default())?;
 /// let sealed = Sealing::of(&model).seal()?;
-/// assert!(sealed.report().iter().all(|operator| operator.weights_sealed == operator.weights));
+/// assert!(sealed.report().iter().all(|operator| operator.weights_hidden == operator.weights));
 /// # Ok(())
 /// # }
 /// ```
@@ -58,6 +58,17 @@ impl<'a> Sealing<'a> {
         self
     }
 
+    /// Leaves open this fraction of the weights (0 to 1), in whole rows that a seed draws at
+    /// random, and hides the others. Rows are those of the costs given so far.
+    ///
+    /// # Errors
+    /// [`JaliError::Protocol`] for a fraction outside 0 to 1, or a network that cannot be sealed.
+    pub fn leak(mut self, fraction: f64, seed: u64) -> Result<Self, JaliError> {
+        let rows = Blueprint::rows_of_all(self.model, &self.costs)?;
+        self.plan = jali_leak::random_rows(self.model.graph(), &rows, fraction, seed).map_err(ProtocolError::from)?;
+        Ok(self)
+    }
+
     /// Says where the plan comes from: that goes into the client's bundle.
     pub fn origin(mut self, origin: Option<Origin>) -> Self {
         self.origin = origin;
@@ -77,7 +88,7 @@ impl<'a> Sealing<'a> {
         self
     }
 
-    /// Tells how many layers are sealed.
+    /// Calls `progress` with the number of layers that are sealed, after each of them.
     pub fn progress(mut self, progress: impl FnMut(usize) + 'a) -> Self {
         self.progress = Box::new(progress);
         self
@@ -132,7 +143,7 @@ impl<'a> Sealing<'a> {
     }
 }
 
-/// A server's bundle that nobody has written to a place of its own.
+/// A server's bundle that has not been written to a place of its own.
 enum ServerBundle {
     Memory(Vec<u8>),
     /// A file without a name.
@@ -140,7 +151,7 @@ enum ServerBundle {
 }
 
 impl ServerBundle {
-    /// Its bytes from the start.
+    /// Returns a reader of its bytes from the start.
     fn reader(&mut self) -> std::io::Result<Box<dyn ReadSeek + '_>> {
         Ok(match self {
             Self::Memory(bytes) => Box::new(Cursor::new(bytes)),
@@ -174,17 +185,17 @@ impl std::fmt::Debug for Sealed {
 const ANY_SIZE: usize = usize::MAX;
 
 impl Sealed {
-    /// What sealing did, operator by operator.
+    /// Returns what sealing did, operator by operator.
     pub fn report(&self) -> &[OperatorReport] {
         &self.report
     }
 
-    /// Public id of the sealed model.
+    /// Returns the public id of the sealed model, 16 bytes.
     pub fn id(&self) -> [u8; 16] {
         self.client.id()
     }
 
-    /// Length of the server's bundle in bytes.
+    /// Returns the length of the server's bundle in bytes.
     ///
     /// # Errors
     /// [`JaliError::Write`] if the file of a large one does not tell.
@@ -200,7 +211,7 @@ impl Sealed {
     /// bytes.
     ///
     /// # Errors
-    /// As [`Sealed::in_process_on`].
+    /// [`JaliError`] as for [`Sealed::in_process_on`].
     pub fn in_process(self) -> Result<Client<InProcess>, JaliError> {
         self.in_process_on(Backend::fastest())
     }
@@ -219,7 +230,8 @@ impl Sealed {
     /// there is a passphrase.
     ///
     /// # Errors
-    /// [`JaliError::Write`]: nothing that was there before is changed unless both could be written whole.
+    /// [`JaliError::Write`]: nothing that was there before is changed unless both could be written
+    /// whole.
     pub fn save(&mut self, folder: &Path) -> Result<SealedFiles, JaliError> {
         let reader = self.server.reader().map_err(no_temporary_file)?;
         bundle::write(reader, &self.client, &self.report, folder, self.passphrase.as_ref())

@@ -3,14 +3,15 @@
 
 use std::borrow::Cow;
 
-/// Whether a terminal does something else with a character than to show it: control characters, and
+/// Returns whether a terminal obeys a character instead of showing it: control characters, and
 /// those that turn the direction of text round.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// The text with every such character escaped, but for ends of lines and tabs.
+/// Returns the text with every character escaped that a terminal would obey, except for ends of
+/// lines and tabs.
 pub fn visible(text: &str) -> Cow<'_, str> {
     let hidden = |c: char| acts(c) && !matches!(c, '\n' | '\t');
     if !text.contains(hidden) {
@@ -23,7 +24,8 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// JSON with every such character in its strings as JSON escapes it; the values stay the same.
+/// Returns JSON with every character escaped, in JSON's way, that a terminal would obey; the values
+/// stay the same.
 pub fn visible_json(json: &str) -> Cow<'_, str> {
     let hidden = |c: char| acts(c) && !matches!(c, '\n' | '\t');
     if !json.contains(hidden) {

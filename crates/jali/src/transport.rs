@@ -1,4 +1,4 @@
-//! How requests and answers get from the client to the server and back.
+//! Ways for requests and answers from the client to the server and back.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,27 +13,27 @@ use crate::{JaliError, bundle};
 pub struct Request<'r> {
     /// Index of the operator that it is for.
     pub operator: usize,
-    /// What the server gets, unchanged.
+    /// The bytes that the server must get, unchanged.
     pub bytes: &'r [u8],
-    /// Bytes that its answer has at most: more need not be read.
+    /// Most bytes of its answer: more need not be read.
     pub most: usize,
 }
 
-/// What became of a request.
+/// The outcome of sending a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
-    /// The server's answer, unchanged. Whatever it is: the client checks it.
+    /// The server's answer, unchanged, whatever it is: the client checks it.
     Answer(Vec<u8>),
-    /// Nothing came back: the request is made anew, with fresh secrets, and sent again. Bytes that
-    /// were sent once are never sent twice. A transport that gives up returns an error instead:
-    /// there is no other limit.
+    /// No answer came: the request is made anew, with fresh secrets, and sent again. Bytes are
+    /// never sent twice. A transport that gives up returns an error instead: there is no other
+    /// limit.
     Lost,
 }
 
 /// Carries bytes between a client and a server. It need not be trusted: answers and hints are
 /// checked before they are used.
 pub trait Transport: Send {
-    /// Hears which sealed model is going to be asked for, before anything else.
+    /// Learns the id of the sealed model that will be asked for, before anything else.
     ///
     /// # Errors
     /// Any [`JaliError`]: nothing follows then.
@@ -42,28 +42,30 @@ pub trait Transport: Send {
         Ok(())
     }
 
-    /// Brings the hints of an operator, at most so many bytes: what [`Server::hints`] gives.
+    /// Brings the hints of an operator, which are what [`Server::hints`] returns: at most `most`
+    /// bytes.
     ///
     /// # Errors
     /// Any [`JaliError`]: the client cannot be connected then.
     fn hints(&mut self, operator: usize, most: usize) -> Result<Vec<u8>, JaliError>;
 
-    /// Hears that a batch begins.
+    /// Learns that a batch begins.
     fn begin(&mut self) {}
 
-    /// Brings a request to the server and its answer back: what [`Server::handle`] gives.
+    /// Brings a request to the server and its answer back, which is what [`Server::handle`]
+    /// returns.
     ///
     /// # Errors
     /// Any [`JaliError`], [`JaliError::Transport`] for failures of its own: the batch ends then.
     fn send(&mut self, request: Request<'_>) -> Result<Delivery, JaliError>;
 
-    /// Whether the server computes on this process's threads: they are kept awake for a whole batch
-    /// then.
+    /// Returns whether the server computes on this process's threads, which are then kept awake for
+    /// a whole batch.
     fn is_local(&self) -> bool {
         false
     }
 
-    /// Requests that had to be made anew so far.
+    /// Returns the number of requests that had to be made anew so far.
     fn retries(&self) -> usize {
         0
     }
@@ -102,12 +104,13 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Takes a server that was loaded.
+    /// Makes a way to a server that was loaded.
     pub fn new(server: Arc<Server>) -> Self {
         Self { server }
     }
 
-    /// Loads a server's bundle, or the one of this name in a folder.
+    /// Loads the server's bundle at `path`, or the one called `server` if that is a folder, to be
+    /// computed with `backend`.
     ///
     /// # Errors
     /// [`JaliError::Read`], [`JaliError::Bundle`].
@@ -116,7 +119,7 @@ impl InProcess {
         Ok(Self::new(Arc::new(server)))
     }
 
-    /// The server, for carrying messages to it by other means.
+    /// Returns the server, for carrying messages to it by other means.
     pub fn server(&self) -> Arc<Server> {
         self.server.clone()
     }

@@ -7,13 +7,13 @@ pub enum LeakError {
     /// A fraction outside 0..=1.
     #[error("the fraction of weights to leak must be from 0 to 1, got {got}")]
     Fraction {
-        /// What was given.
+        /// The fraction that was given.
         got: f64,
     },
     /// A policy that does not exist.
     #[error("no policy is called \"{got}\"; there are {known}")]
     UnknownPolicy {
-        /// What was given.
+        /// The name that was given.
         got: String,
         /// All names.
         known: String,
@@ -21,7 +21,7 @@ pub enum LeakError {
     /// A layer that the network does not have.
     #[error("the network has no linear layer \"{got}\"; it has {known}")]
     UnknownLayer {
-        /// What was given.
+        /// The name that was given.
         got: String,
         /// All names.
         known: String,
@@ -43,7 +43,7 @@ pub enum LeakError {
     /// The plan was made for a network of the same shapes with other weights.
     #[error("the plan is for other weights{name}: the model {expected}, this one is {got}; make a plan for this model")]
     Model {
-        /// What the plan calls its network.
+        /// The plan's name for its network, in brackets; empty if it has none.
         name: String,
         /// Hash in the plan.
         expected: String,

@@ -25,11 +25,11 @@ const FORMAT: &str = "jali-plan";
 /// Version that this build writes; it reads all up to it.
 pub const VERSION: u32 = 3;
 
-/// What the audit measured about a plan. Fractions are parts of one.
+/// The audit's measurements of a plan. Bounds and advantages are fractions of 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evidence {
-    /// In words.
+    /// The claim in words.
     pub claim: String,
     /// The bound that was asked for.
     pub bound: f64,
@@ -39,19 +39,19 @@ pub struct Evidence {
     pub advantage: f64,
     /// Labelled images that the attackers had.
     pub budgets: Vec<usize>,
-    /// Which attackers.
+    /// Names of the attackers.
     pub attackers: Vec<String>,
     /// Seeds of the check.
     pub seeds: u64,
-    /// Images that scored.
+    /// Images that attackers were scored on.
     pub scoring: usize,
-    /// Version of the method.
+    /// Version of the audit's method.
     pub method: u32,
     /// [`Plan::digest`] of the plan that it is about.
     pub plan: String,
 }
 
-/// Where a plan comes from: goes with it into the client's bundle.
+/// Where a plan comes from. It goes into the client's bundle.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -60,13 +60,13 @@ pub struct Origin {
     /// Name of the network that it is for.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub network: Option<String>,
-    /// What was measured about it.
+    /// The audit's measurements, if there are any.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub evidence: Option<Evidence>,
 }
 
 impl Origin {
-    /// As bytes.
+    /// Encodes the origin as JSON bytes.
     ///
     /// # Errors
     /// [`LeakError::File`] never in practice.
@@ -74,7 +74,7 @@ impl Origin {
         serde_json::to_vec(self).map_err(|e| LeakError::File { why: e.to_string() })
     }
 
-    /// From bytes.
+    /// Decodes an origin from JSON bytes.
     ///
     /// # Errors
     /// [`LeakError::File`] with what is wrong.
@@ -84,7 +84,8 @@ impl Origin {
         Ok(origin)
     }
 
-    /// Texts are shown: control characters in them could forge lines of what is printed.
+    /// Refuses texts with control characters: texts are shown, and such characters could forge
+    /// lines of what is printed.
     fn check(&self) -> Result<(), LeakError> {
         let claim = self.evidence.as_ref().map(|e| &e.claim);
         let texts = [Some(&self.made), self.network.as_ref(), claim];
@@ -126,7 +127,8 @@ struct Layer {
     open: Vec<[usize; 2]>,
 }
 
-/// Hash of a model's linear layers, as plans name it.
+/// Returns the hash of a model's linear layers, shapes and weights, in hexadecimal digits: plans
+/// name their model by it.
 pub fn model_hash(graph: &Graph) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("jali 1 plan: model");
     for (_, linear) in graph.linear_nodes() {
@@ -142,7 +144,8 @@ pub fn model_hash(graph: &Graph) -> String {
 }
 
 impl Plan {
-    /// Names the plan: a hash of the model and of every permission.
+    /// Returns a name for the plan: a hash of the model and of every permission, in hexadecimal
+    /// digits.
     pub fn digest(&self, graph: &Graph) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("jali 1 plan: permissions");
         hasher.update(model_hash(graph).as_bytes());
@@ -156,7 +159,7 @@ impl Plan {
         hasher.finalize().to_hex().to_string()
     }
 
-    /// The plan as a file; `made` says how it came about.
+    /// Returns the plan as the text of a file; `made` says how it came about.
     ///
     /// # Errors
     /// [`LeakError::Mismatch`] for another network.
@@ -164,7 +167,7 @@ impl Plan {
         self.to_json_with(graph, &Origin { made: made.into(), network: None, evidence: None })
     }
 
-    /// The plan as a file that says where it comes from.
+    /// Returns the plan as the text of a file that says where it comes from.
     ///
     /// # Errors
     /// [`LeakError::Mismatch`] for another network.
@@ -190,7 +193,7 @@ impl Plan {
     /// Reads a plan for this network; also returns how it was made.
     ///
     /// # Errors
-    /// As [`PlanFile::from_json`].
+    /// [`LeakError`] as for [`PlanFile::from_json`].
     pub fn from_json(text: &str, graph: &Graph) -> Result<(Self, String), LeakError> {
         let file = PlanFile::from_json(text, graph)?;
         Ok((file.plan, file.origin.made))
@@ -201,8 +204,8 @@ impl PlanFile {
     /// Reads a plan for this network.
     ///
     /// # Errors
-    /// [`LeakError::File`] with what is wrong, [`LeakError::Mismatch`] or [`LeakError::Model`] for
-    /// another network's plan.
+    /// [`LeakError::File`] with what is wrong, [`LeakError::Network`] for a plan of other shapes,
+    /// [`LeakError::Model`] for a plan of other weights.
     pub fn from_json(text: &str, graph: &Graph) -> Result<Self, LeakError> {
         let fail = |why: String| LeakError::File { why };
         let file: File = serde_json::from_str(text).map_err(|e| fail(e.to_string()))?;
@@ -255,7 +258,7 @@ impl PlanFile {
     }
 }
 
-/// Linear layers for a person: how many, the first names, all weights.
+/// Describes linear layers in words: how many, the first names, the number of all weights.
 fn described(layers: &[(&str, usize)]) -> String {
     const SHOWN: usize = 4;
     let names: Vec<&str> = layers.iter().take(SHOWN).map(|(name, _)| *name).collect();

@@ -1,4 +1,4 @@
-//! One permission per weight.
+//! Plans: one permission for each weight.
 
 use std::ops::Range;
 
@@ -13,12 +13,12 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Nothing may be open.
+    /// Makes a plan by which nothing may be open.
     pub fn hide_all(graph: &Graph) -> Self {
         Self { layers: graph.linear_nodes().map(|(_, l)| vec![false; l.weights().len()]).collect() }
     }
 
-    /// Everything may be open.
+    /// Makes a plan by which everything may be open.
     pub fn open_all(graph: &Graph) -> Self {
         Self { layers: graph.linear_nodes().map(|(_, l)| vec![true; l.weights().len()]).collect() }
     }
@@ -28,12 +28,13 @@ impl Plan {
         self.layers[layer][weights].fill(true);
     }
 
-    /// Number of weights of every layer.
+    /// Returns the number of weights of every layer.
     pub(crate) fn counts(&self) -> Vec<usize> {
         self.layers.iter().map(Vec::len).collect()
     }
 
-    /// Ranges of a layer's weights that may be open, rising and not touching.
+    /// Returns the ranges `[start, end)` of a layer's weights that may be open, rising and not
+    /// touching.
     pub fn open_ranges(&self, layer: usize) -> Vec<[usize; 2]> {
         let mut ranges: Vec<[usize; 2]> = vec![];
         for (w, _) in self.layers[layer].iter().enumerate().filter(|(_, open)| **open) {
@@ -45,10 +46,10 @@ impl Plan {
         ranges
     }
 
-    /// Whether the plan was made for a network of this shape.
+    /// Checks that the plan was made for a network of this shape.
     ///
     /// # Errors
-    /// [`LeakError::Mismatch`].
+    /// [`LeakError::Mismatch`] if the numbers of linear layers or of their weights differ.
     pub fn validate(&self, graph: &Graph) -> Result<(), LeakError> {
         let counts: Vec<usize> = graph.linear_nodes().map(|(_, l)| l.weights().len()).collect();
         let mismatch = |what, expected, got| Err(LeakError::Mismatch { what, expected, got });
@@ -61,23 +62,23 @@ impl Plan {
         }
     }
 
-    /// Which weights of a layer may be open.
+    /// Returns for each weight of a layer whether it may be open.
     pub fn permissions(&self, layer: usize) -> &[bool] {
         &self.layers[layer]
     }
 
-    /// Whether all weights of a range of a layer may be open.
+    /// Returns whether all weights of a range of a layer may be open.
     pub fn may_open(&self, layer: usize, weights: Range<usize>) -> bool {
         self.layers[layer][weights].iter().all(|&open| open)
     }
 
-    /// Whether the whole layer may be open.
+    /// Returns whether the whole layer may be open.
     pub fn may_open_layer(&self, layer: usize) -> bool {
         self.may_open(layer, 0..self.layers[layer].len())
     }
 
-    /// For every layer, how many weights may be open in the other plan and not in this one, and the
-    /// other way round.
+    /// Counts, for every layer, the weights that may be open in the other plan and not in this one,
+    /// and those that may be open in this one and not in the other.
     ///
     /// # Errors
     /// [`LeakError::Mismatch`] for plans of networks of different shapes.
@@ -91,8 +92,8 @@ impl Plan {
         Ok(self.layers.iter().zip(&other.layers).map(|(a, b)| [count(a, b), count(b, a)]).collect())
     }
 
-    /// Fraction of all weights that may be open.
-    pub fn fraction_open(&self) -> f64 {
+    /// Returns the fraction of all weights that may be open, from 0 to 1.
+    pub fn fraction_permitted(&self) -> f64 {
         let open = self.layers.iter().flatten().filter(|&&o| o).count();
         open as f64 / self.layers.iter().map(Vec::len).sum::<usize>() as f64
     }

@@ -1,9 +1,9 @@
-//! Policies: what is opened first, and in which units. Deterministic given a seed. The seed decides
-//! *which* weights are public, never a secret.
+//! Policies: the order in which a plan opens weights, and the units. They are deterministic given a
+//! seed. The seed decides *which* weights are public, never a secret.
 //!
 //! A policy is an order (random, smallest magnitude first, ...) and a unit (weights, kernels, rows,
-//! layers). Sealing opens whole rows, so what smaller units permit is usually not worth
-//! opening: they exist to compare with the literature.
+//! layers). Sealing opens whole rows, and rarely are all weights of a row permitted if units are
+//! smaller. Those exist to compare with the literature.
 
 use std::fmt;
 use std::ops::Range;
@@ -13,7 +13,7 @@ use jali_model::{Graph, Linear};
 
 use crate::{LeakError, Plan};
 
-/// What comes first when a plan opens weights.
+/// The order in which a plan opens weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
     /// Drawn from the seed.
@@ -30,7 +30,7 @@ pub enum Order {
     Last,
 }
 
-/// What is opened or hidden as one.
+/// The weights that are opened or hidden together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Unit {
     /// Single weights.
@@ -38,7 +38,7 @@ pub enum Unit {
     /// A filter's taps for one input channel (the paper's unit); single weights of a fully
     /// connected layer.
     Kernels,
-    /// What one row of the layer's matrix holds: some of its outputs.
+    /// All weights that one row of the layer's operator holds: those of some of its outputs.
     Rows,
     /// Whole layers.
     Layers,
@@ -51,7 +51,7 @@ pub struct Policy {
     unit: Unit,
 }
 
-/// Names with what they stand for.
+/// Names of the policies with their orders and units.
 const NAMES: [(&str, Order, Unit); 12] = [
     ("random-weights", Order::Random, Unit::Weights),
     ("random-kernels", Order::Random, Unit::Kernels),
@@ -67,7 +67,7 @@ const NAMES: [(&str, Order, Unit); 12] = [
     ("last-layers", Order::Last, Unit::Layers),
 ];
 
-/// What a policy may need besides the network.
+/// Figures that a policy may need besides the network.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ground<'a> {
     /// For every linear layer the ranges of weights that one row of its matrix holds.
@@ -79,22 +79,22 @@ pub struct Ground<'a> {
 }
 
 impl Policy {
-    /// All of them.
+    /// Returns all policies.
     pub fn all() -> impl Iterator<Item = Self> {
         NAMES.iter().map(|&(_, order, unit)| Self { order, unit })
     }
 
-    /// What comes first.
+    /// Returns the policy's order.
     pub fn order(&self) -> Order {
         self.order
     }
 
-    /// What is opened as one.
+    /// Returns the policy's unit.
     pub fn unit(&self) -> Unit {
         self.unit
     }
 
-    /// What the policy leaves hidden, for people.
+    /// Describes in words what the policy leaves hidden, or opens.
     pub fn describe(&self) -> String {
         let unit = match self.unit {
             Unit::Weights => "weights",
@@ -112,11 +112,12 @@ impl Policy {
         }
     }
 
-    /// A plan by which `fraction` of all weights may be open, as nearly as whole units allow.
+    /// Makes a plan by which `fraction` of all weights, from 0 to 1, may be open, as nearly as
+    /// whole units allow.
     ///
     /// # Errors
-    /// [`LeakError::Fraction`]; [`LeakError::Needs`] if `ground` lacks what the policy asks for or
-    /// does not fit the network.
+    /// [`LeakError::Fraction`] for a fraction outside of that, [`LeakError::Needs`] if `ground`
+    /// lacks what the policy asks for or does not fit the network.
     pub fn plan(&self, graph: &Graph, ground: &Ground<'_>, fraction: f64, seed: u64) -> Result<Plan, LeakError> {
         if !(0.0..=1.0).contains(&fraction) {
             return Err(LeakError::Fraction { got: fraction });
@@ -131,16 +132,18 @@ impl Policy {
         if self.order == Order::Random {
             shuffle(&mut items, seed);
         } else {
-            items.sort_by(|a, b| a.key.total_cmp(&b.key).then((a.layer, a.runs.first).cmp(&(b.layer, b.runs.first))));
+            items.sort_by(|a, b| {
+                a.key.total_cmp(&b.key).then((a.layer, a.weights.start).cmp(&(b.layer, b.weights.start)))
+            });
         }
         let target = fraction * graph.weights() as f64;
         let (mut plan, mut opened) = (Plan::hide_all(graph), 0);
         for item in items {
             // Opening a unit that overshoots by more than it was short would only move away from
             // the target.
-            if opened as f64 + item.runs.len() as f64 / 2.0 <= target {
-                opened += item.runs.len();
-                item.runs.ranges().for_each(|range| plan.open(item.layer, range));
+            if opened as f64 + item.weights.len() as f64 / 2.0 <= target {
+                opened += item.weights.len();
+                plan.open(item.layer, item.weights);
             } else if self.order != Order::Random {
                 // A later unit must not open before an earlier one.
                 break;
@@ -154,7 +157,7 @@ impl Policy {
         let mut items = vec![];
         for (layer, (_, linear)) in graph.linear_nodes().enumerate() {
             let weights = linear.weights();
-            let units: Vec<Runs> = match self.unit {
+            let units: Vec<Range<usize>> = match self.unit {
                 Unit::Weights => chunks(weights.len(), 1),
                 Unit::Kernels => match linear {
                     Linear::Conv(c) => chunks(weights.len(), c.kernel[0] * c.kernel[1]),
@@ -165,7 +168,7 @@ impl Policy {
                     if rows.iter().any(|r| r.end > weights.len()) {
                         return Err(needs("rows that fit the network"));
                     }
-                    rows.iter().cloned().map(Runs::one).collect()
+                    rows.clone()
                 }
                 Unit::Layers => chunks(weights.len(), weights.len()),
             };
@@ -183,11 +186,9 @@ impl Policy {
                 }
                 _ => None,
             };
-            for (u, runs) in units.into_iter().enumerate() {
-                let len = runs.len().max(1) as f64;
-                let mean = |value: &dyn Fn(usize) -> f32| {
-                    runs.ranges().flatten().map(|w| f64::from(value(w))).sum::<f64>() / len
-                };
+            for (u, unit) in units.into_iter().enumerate() {
+                let len = unit.len().max(1) as f64;
+                let mean = |value: &dyn Fn(usize) -> f32| unit.clone().map(|w| f64::from(value(w))).sum::<f64>() / len;
                 let key = match self.order {
                     Order::Random => 0.0,
                     Order::Magnitude => mean(&|w| weights[w].abs()),
@@ -196,47 +197,24 @@ impl Policy {
                     Order::First => -(layer as f64),
                     Order::Last => layer as f64,
                 };
-                items.push(Item { layer, runs, key });
+                items.push(Item { layer, weights: unit, key });
             }
         }
         Ok(items)
     }
 }
 
-/// What is opened or hidden as one.
+/// One unit of a layer, opened or hidden as a whole.
 struct Item {
     layer: usize,
-    runs: Runs,
+    weights: Range<usize>,
     /// Smaller opens sooner.
     key: f64,
 }
 
-/// Runs of weights of equal length and distance: one, or those of a column.
-#[derive(Clone, Copy)]
-struct Runs {
-    first: usize,
-    run: usize,
-    stride: usize,
-    count: usize,
-}
-
-impl Runs {
-    fn one(range: Range<usize>) -> Self {
-        Self { first: range.start, run: range.len(), stride: 0, count: 1 }
-    }
-
-    fn len(&self) -> usize {
-        self.count * self.run
-    }
-
-    fn ranges(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.count).map(move |i| self.first + i * self.stride..self.first + i * self.stride + self.run)
-    }
-}
-
-fn chunks(len: usize, size: usize) -> Vec<Runs> {
+fn chunks(len: usize, size: usize) -> Vec<Range<usize>> {
     let size = size.max(1);
-    (0..len.div_ceil(size)).map(|i| Runs::one(i * size..((i + 1) * size).min(len))).collect()
+    (0..len.div_ceil(size)).map(|i| i * size..((i + 1) * size).min(len)).collect()
 }
 
 impl fmt::Display for Policy {
@@ -258,10 +236,10 @@ impl FromStr for Policy {
     }
 }
 
-/// Random rows: what `--leak` does.
+/// Makes a plan of random rows, as `--leak` does. `rows` is [`Ground::rows`].
 ///
 /// # Errors
-/// As [`Policy::plan`].
+/// [`LeakError::Fraction`] or [`LeakError::Needs`] as for [`Policy::plan`].
 pub fn random_rows(graph: &Graph, rows: &[Vec<Range<usize>>], fraction: f64, seed: u64) -> Result<Plan, LeakError> {
     let policy = Policy { order: Order::Random, unit: Unit::Rows };
     policy.plan(graph, &Ground { rows, ..Ground::default() }, fraction, seed)
@@ -270,7 +248,7 @@ pub fn random_rows(graph: &Graph, rows: &[Vec<Range<usize>>], fraction: f64, see
 /// Opens the named layers and hides the others.
 ///
 /// # Errors
-/// [`LeakError::UnknownLayer`].
+/// [`LeakError::UnknownLayer`] for a name that no linear layer has.
 pub fn listed_layers(graph: &Graph, names: &[String]) -> Result<Plan, LeakError> {
     let mut plan = Plan::hide_all(graph);
     for name in names {
@@ -284,8 +262,8 @@ pub fn listed_layers(graph: &Graph, names: &[String]) -> Result<Plan, LeakError>
     Ok(plan)
 }
 
-/// Fisher-Yates on a BLAKE3 stream: the same order on every machine and with every version of any
-/// crate.
+/// Shuffles by Fisher-Yates on a BLAKE3 stream: the same order on every machine and with every
+/// version of any crate.
 fn shuffle<T>(items: &mut [T], seed: u64) {
     let mut hasher = blake3::Hasher::new_derive_key("jali 1 plan: random rows");
     hasher.update(&seed.to_le_bytes());

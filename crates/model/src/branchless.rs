@@ -1,32 +1,33 @@
 //! Exponentials and their like without branches on values: how long they take does not depend on
 //! what they are given, and loops over them are vectorised.
 //!
-//! Additions, multiplications, divisions and operations on bits, each rounded as IEEE 754 says:
-//! owner, client and references get the same bits on every machine. Every function is within 4e-7
-//! of the real one, or within 1e-6 of its value (powers: 8e-6; the tests compare with `libm`).
-//! Subnormal numbers, which some processors add slowly, are the one thing left that time can depend
-//! on.
+//! They consist of additions, multiplications, divisions and operations on bits, each rounded as
+//! IEEE 754 says: owner, client and references get the same bits on every machine. Every function
+//! is within 4e-7 of the real one, or within 1e-6 of its value (powers: 8e-6; the tests compare
+//! with `libm`). Time can still depend on one thing: subnormal numbers, which some processors add
+//! slowly.
 
-/// `a` where the condition holds, else `b`; both are computed.
+/// Returns `a` where the condition holds, else `b`; both are computed.
 #[inline]
 pub(crate) fn pick(condition: bool, a: f32, b: f32) -> f32 {
     let mask = u32::from(condition).wrapping_neg();
     f32::from_bits((a.to_bits() & mask) | (b.to_bits() & !mask))
 }
 
-/// Beside this a number has no room for a fraction, and its lower bits are the integer: 1.5 * 2^23.
+/// 1.5 * 2^23: added to this a number has no room for a fraction, and the lower bits are the
+/// integer.
 const BESIDE: f32 = 12_582_912.0;
 /// ln 2 in two parts; the first has so few bits that its product with an exponent is exact.
 const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
 
-/// `2^n` for an integer from -126 to 127.
+/// Returns `2^n` for an integer from -126 to 127.
 #[inline]
 fn power_of_two(n: i32) -> f32 {
     f32::from_bits(((n + 127) as u32) << 23)
 }
 
-/// `exp(x) = 2^n * (1 + p)` with `|ln(1 + p)| <= ln 2 / 2`: returns `n` and `p`. `x` is cut to
-/// where results are neither 0 nor infinite for sure.
+/// Returns `n` and `p` with `exp(x) = 2^n * (1 + p)` and `|ln(1 + p)| <= ln 2 / 2`. `x` is cut to
+/// -104 and 89, beyond which results are 0 or infinite for sure.
 #[inline]
 fn reduced(x: f32) -> (i32, f32) {
     let x = pick(x > -104.0, x, -104.0);
@@ -118,9 +119,8 @@ pub(crate) fn elu(x: f32, alpha: f32, width: f32) -> f32 {
     pick(x > 0.0, x, alpha * exp_m1(x / width))
 }
 
-/// The sine of a number of half turns that is at most half an integer away from a whole one:
-/// `sin(pi * f)` for `|f| <= 1/2`, by Taylor's series in double precision (what is left out is
-/// below 1e-10).
+/// Returns `sin(pi * f)` for `|f| <= 1/2`, the sine of `f` half turns, by Taylor's series in double
+/// precision (what is left out is below 1e-10).
 #[inline]
 fn sin_of_half_turns(f: f64) -> f64 {
     let x = f * std::f64::consts::PI;
@@ -158,8 +158,8 @@ pub(crate) fn truncate(x: f32) -> f32 {
     floor(x.abs()).copysign(x)
 }
 
-/// The sine of `x + shift` half turns. Beyond 2^20 or so its argument has no precise sine as a
-/// 32-bit float.
+/// Returns the sine of an angle `x` in radians plus `shift` half turns. Beyond 2^20 or so a 32-bit
+/// float has no precise sine.
 #[inline]
 fn sin_from(x: f32, shift: f64) -> f32 {
     /// 1.5 * 2^52: beside it a double has no room for a fraction.
@@ -167,7 +167,7 @@ fn sin_from(x: f32, shift: f64) -> f32 {
     let turns = f64::from(x) * std::f64::consts::FRAC_1_PI + shift;
     let beside = turns + BESIDE;
     let y = sin_of_half_turns(turns - (beside - BESIDE)) as f32;
-    // An odd number of half turns turns the sign round.
+    // An odd number of half turns reverses the sign.
     f32::from_bits(y.to_bits() ^ ((beside.to_bits() as u32 & 1) << 31))
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn cos(x: f32) -> f32 {
     sin_from(x, 0.5)
 }
 
-/// The arc tangent: halved twice in its angle, then by its series.
+/// Returns the arc tangent: the angle is halved twice and then computed by its series.
 #[inline]
 pub(crate) fn atan(x: f32) -> f32 {
     let a = f64::from(x.abs());
@@ -198,8 +198,8 @@ pub(crate) fn atan(x: f32) -> f32 {
     (y as f32).copysign(x)
 }
 
-/// `x` to a power: by multiplication for small whole exponents, which are public, else through the
-/// logarithm. A negative number to a power that is not whole is no number.
+/// Returns `x` to a power: by multiplication for small whole exponents, which are public, else
+/// through the logarithm. A negative number to a power that is not whole is NaN.
 #[inline]
 pub(crate) fn pow(x: f32, exponent: f32) -> f32 {
     if exponent == 0.5 {

@@ -86,8 +86,8 @@ fn count(n: usize) -> String {
     if n == 1 { "1 node is".into() } else { format!("{n} nodes are") }
 }
 
-/// The same reason once, with the nodes that share it; the first ones, so that a message stays
-/// readable.
+/// Lists every reason once, with the number of nodes that share it; only the first 20 reasons, so
+/// that a message stays readable.
 fn list(offences: &[Offence]) -> String {
     const SHOWN: usize = 20;
     let mut kinds: Vec<(&Offence, usize)> = vec![];
@@ -112,7 +112,7 @@ fn list(offences: &[Offence]) -> String {
 }
 
 impl ModelError {
-    /// Somebody took this node for a linear one.
+    /// Makes the error of a node that was taken for a linear one.
     pub(crate) fn not_linear(node: usize) -> Self {
         Self::Node { name: format!("#{node}"), op: "?".into(), reason: "is not a linear layer".into() }
     }

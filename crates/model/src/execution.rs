@@ -1,5 +1,5 @@
-//! Walks a graph. Non-linear nodes run here; at every linear node it stops and waits for somebody
-//! else's result: the float reference, the integer reference, or a server.
+//! Walks a graph. Non-linear nodes run here. At every linear node it stops and waits for a result
+//! from elsewhere: the float reference, the integer reference, or a server.
 
 use crate::graph::Graph;
 use crate::op::Op;
@@ -15,7 +15,7 @@ pub struct Execution<'g> {
     next: usize,
 }
 
-/// What happens next.
+/// The next thing to do.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Step {
     /// This linear node needs its output, computed from `input`.
@@ -30,7 +30,7 @@ pub enum Step {
 }
 
 impl<'g> Execution<'g> {
-    /// Starts with an image.
+    /// Starts a walk with an image.
     ///
     /// # Errors
     /// [`ModelError::Shape`] if it does not have the network's input shape.
@@ -51,7 +51,7 @@ impl<'g> Execution<'g> {
     }
 
     /// Runs on to the next linear node or to the end. Called again without [`Execution::provide`],
-    /// it returns the same.
+    /// it returns the same step.
     ///
     /// # Errors
     /// [`ModelError`] if a value is missing (only after an error).
@@ -63,7 +63,8 @@ impl<'g> Execution<'g> {
         Ok(Step::Done(self.graph.outputs().iter().map(output).collect::<Result<_, _>>()?))
     }
 
-    /// Runs on to the next linear node, which it names, or to the end.
+    /// Runs on to the next linear node and returns its index, or runs to the end and returns
+    /// `None`.
     fn advance(&mut self) -> Result<Option<usize>, ModelError> {
         while let Some(node) = self.graph.nodes().get(self.next) {
             if node.op.linear().is_some() {
@@ -85,12 +86,12 @@ impl<'g> Execution<'g> {
         Ok(None)
     }
 
-    /// The input of a linear node.
+    /// Returns the input of a linear node.
     fn input(&self, node: usize) -> Result<&Tensor, ModelError> {
         self.value(self.graph.nodes()[node].inputs[0])
     }
 
-    /// The output of the linear node that [`Execution::step`] stopped at.
+    /// Takes the output of the linear node that [`Execution::step`] stopped at.
     ///
     /// # Errors
     /// [`ModelError::Shape`] if the number of values is not the node's.
@@ -122,10 +123,11 @@ impl<'g> Execution<'g> {
     }
 }
 
-/// Runs a whole graph with `linear` computing every linear node; gives its outputs, at least one.
+/// Runs a whole graph and returns its outputs, at least one. `linear` computes every linear node
+/// from the node's index and input.
 ///
 /// # Errors
-/// Those of the graph and of `linear`.
+/// [`ModelError::Shape`] for an image of the wrong shape, and what `linear` returns.
 pub fn run(
     graph: &Graph,
     image: Tensor,

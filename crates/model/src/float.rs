@@ -1,5 +1,5 @@
-//! The network in the clear: windows laid out and multiplied by `ndarray` (`matrixmultiply`
-//! underneath), one thread per image.
+//! Runs the network in the clear, in floats: windows are laid out and multiplied by `ndarray`
+//! (`matrixmultiply` underneath), one thread per image.
 
 use std::cell::RefCell;
 
@@ -11,8 +11,8 @@ use crate::op::{Conv, Gemm, Linear};
 use crate::tensor::Tensor;
 use crate::{ModelError, execution};
 
-/// Numbers of windows that are laid out at a time: what a second-level cache keeps beside weights
-/// and sums.
+/// Most numbers of windows that are laid out at a time: as many as a second-level cache keeps
+/// beside weights and sums.
 const TOGETHER: usize = 1 << 17;
 
 thread_local! {
@@ -31,12 +31,12 @@ pub fn run(graph: &Graph, image: Tensor) -> Result<Tensor, ModelError> {
 /// Runs the network in the clear, to all its outputs.
 ///
 /// # Errors
-/// As [`run`].
+/// [`ModelError::Shape`] for an image of the wrong shape.
 pub fn run_all(graph: &Graph, image: Tensor) -> Result<Vec<Tensor>, ModelError> {
     execution::run(graph, image, |node, x| linear(graph, node, x))
 }
 
-/// One linear node.
+/// Computes one linear node on the input `x`, bias included.
 ///
 /// # Errors
 /// [`ModelError::Node`] if the node is not linear.
@@ -54,12 +54,13 @@ pub fn linear(graph: &Graph, node: usize, x: &Tensor) -> Result<Vec<f32>, ModelE
     })
 }
 
-/// A matrix times a vector is read once and multiplied as it comes.
+/// Multiplies a matrix with a vector, row by row as the matrix is read.
 fn gemm(g: &Gemm, x: &Tensor) -> Vec<f32> {
     g.weight.chunks_exact(g.inputs).zip(&g.bias).map(|(row, bias)| bias + dot(row, &x.data)).collect()
 }
 
-/// Sums of every sixteenth product, then their sum: in vectors, and always in the same order.
+/// Returns the dot product: sums over every sixteenth product, then their sum. So it is vectorised
+/// and always adds in the same order.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0f32; LANES];
@@ -98,13 +99,14 @@ fn conv(c: &Conv, x: &Tensor, shape: &[usize]) -> Option<Vec<f32>> {
     Some(y)
 }
 
-/// Whether the windows are the input itself.
+/// Returns whether the windows are the input itself.
 fn is_pointwise(c: &Conv) -> bool {
     c.kernel == [1, 1] && c.stride == [1, 1] && c.padding == [0; 4]
 }
 
-/// Lays out windows of some output rows at a time and multiplies them. `x`: the input of the group,
-/// planes of the size `input`.
+/// Lays out the windows of some output rows at a time, multiplies them with the weights `w` of a
+/// group, and adds the products to `y`, `[filter][position]`. `x` is the group's input in planes of
+/// the size `input`, and `shape` the output's. Returns `None` if shapes do not fit.
 fn by_windows(
     c: &Conv,
     (x, input): (&[f32], [usize; 2]),
@@ -131,7 +133,7 @@ fn by_windows(
     })
 }
 
-/// Which pixels meet a tap.
+/// Tells which pixels meet a tap.
 struct Geometry {
     /// Height and width of the input.
     input: [usize; 2],
@@ -153,8 +155,8 @@ impl Geometry {
         Self { input, columns, inside: (0..c.kernel[1]).map(inside).collect() }
     }
 
-    /// The inputs of every product, `[channel][kh][kw][position]` of the output rows, zero where
-    /// the window leaves the plane.
+    /// Lays out the inputs of every product for some output rows, `[channel][kh][kw][position]`,
+    /// zero where the window leaves the plane.
     fn lay_out(&self, c: &Conv, x: &[f32], rows: std::ops::Range<usize>, out: &mut [f32]) {
         let [height, width] = self.input;
         if c.stride == [1, 1] && self.columns == width {
@@ -189,8 +191,8 @@ impl Geometry {
 }
 
 impl Geometry {
-    /// As [`Geometry::lay_out`], where an output row is as long as an input row and steps are 1:
-    /// what a tap meets is the plane itself, moved.
+    /// Does the work of [`Geometry::lay_out`] where an output row is as long as an input row and
+    /// strides are 1: then a tap meets the plane itself, moved.
     fn shift(&self, c: &Conv, x: &[f32], rows: std::ops::Range<usize>, out: &mut [f32]) {
         let [height, width] = self.input;
         let size = rows.len() * width;
@@ -208,7 +210,7 @@ impl Geometry {
             if first < end {
                 out[first..end].copy_from_slice(&plane[start..][..end - first]);
             }
-            // Where the tap stands beside the plane, pixels of neighbouring rows came along.
+            // Where the tap stands beside the plane, pixels of neighbouring rows were copied.
             let (left, right) = self.inside[dj];
             if left > 0 || right < width {
                 for line in out.chunks_exact_mut(width) {
@@ -220,7 +222,8 @@ impl Geometry {
     }
 }
 
-/// One filter for each channel: too few products for a matrix.
+/// Adds a depthwise convolution to `y`: with one filter for each channel there are too few products
+/// for a matrix.
 fn depthwise(c: &Conv, x: &Tensor, shape: &[usize], y: &mut [f32]) {
     let (height, width) = (x.shape[1], x.shape[2]);
     let (rows, columns) = (shape[1], shape[2]);

@@ -14,17 +14,17 @@ const MAX_RANK: usize = 8;
 /// Most outputs of a graph.
 pub const MAX_OUTPUTS: usize = 64;
 
-/// Names a value: 0 is the image, `i + 1` the output of node `i`.
+/// Number of a value: 0 is the image, `i + 1` the output of node `i`.
 pub type ValueId = usize;
 
 /// One node with its output's shape.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// From the file, or made up.
+    /// Name from the file, or one that was made up.
     pub name: String,
-    /// What it computes.
+    /// The operation that it computes.
     pub op: Op,
-    /// Where its inputs come from.
+    /// The values that it takes.
     pub inputs: Vec<ValueId>,
     /// Shape of its output.
     pub shape: Vec<usize>,
@@ -38,14 +38,14 @@ pub struct Graph {
     outputs: Vec<ValueId>,
     /// Names of the outputs; empty where none are known.
     output_names: Vec<String>,
-    /// What training saw behind the first linear node, if the file says so.
+    /// Mean and spread behind the first linear node in training, if the file tells them.
     trained: Option<Trained>,
     /// Elements of all values.
     total: usize,
 }
 
 impl Graph {
-    /// A graph without nodes for images of the given shape.
+    /// Makes a graph without nodes for images of the given shape.
     ///
     /// # Errors
     /// [`ModelError::Shape`] unless the shape is `[channels, height, width]`, `[channels, length]`
@@ -62,32 +62,32 @@ impl Graph {
         Ok(Self { input, nodes: vec![], outputs: vec![0], output_names: vec![], trained: None, total })
     }
 
-    /// Shape of the image.
+    /// Returns the shape of the image.
     pub fn input_shape(&self) -> &[usize] {
         &self.input
     }
 
-    /// The nodes in an order in which they can run.
+    /// Returns the nodes in an order in which they can run.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }
 
-    /// The first value that the network returns.
+    /// Returns the first value that the network returns.
     pub fn output(&self) -> ValueId {
         self.outputs[0]
     }
 
-    /// All values that the network returns, in the order of the file.
+    /// Returns all values that the network returns, in the order of the file.
     pub fn outputs(&self) -> &[ValueId] {
         &self.outputs
     }
 
-    /// Names of the outputs, in their order; empty where none are known.
+    /// Returns the names of the outputs, in their order; empty where none are known.
     pub fn output_names(&self) -> &[String] {
         &self.output_names
     }
 
-    /// A graph without nodes for a value of any shape, to compute constants with.
+    /// Makes a graph without nodes for a value of any shape, to compute constants with.
     ///
     /// # Errors
     /// [`ModelError::Shape`] unless the shape is bounded and not empty.
@@ -104,8 +104,8 @@ impl Graph {
         }
     }
 
-    /// A value of a given shape in place of one that cannot be computed; the graph cannot be run
-    /// any more. `None` for a shape that is empty or too large.
+    /// Appends a value of a given shape in place of one that cannot be computed, after which the
+    /// graph cannot be run any more. Returns `None` for a shape that is empty or too large.
     pub(crate) fn assume(&mut self, name: &str, shape: Vec<usize>) -> Option<ValueId> {
         let n = elements(&shape).filter(|&n| n > 0 && shape.len() <= MAX_RANK && self.total + n <= MAX_TOTAL)?;
         self.total += n;
@@ -113,22 +113,22 @@ impl Graph {
         Some(self.nodes.len())
     }
 
-    /// Shape of a value.
+    /// Returns the shape of a value.
     pub fn shape(&self, value: ValueId) -> &[usize] {
         if value == 0 { &self.input } else { &self.nodes[value - 1].shape }
     }
 
-    /// Indices of the linear nodes in order.
+    /// Returns the linear nodes in order, each with its index.
     pub fn linear_nodes(&self) -> impl Iterator<Item = (usize, Linear<'_>)> {
         self.nodes.iter().enumerate().filter_map(|(i, n)| Some((i, n.op.linear()?)))
     }
 
-    /// Weights of all linear layers, biases not counted.
+    /// Returns the number of weights of all linear layers, biases not counted.
     pub fn weights(&self) -> usize {
         self.linear_nodes().map(|(_, l)| l.weights().len()).sum()
     }
 
-    /// Appends a node after checking its inputs; it becomes the output.
+    /// Checks a node's inputs and appends it; its value, which is returned, becomes the output.
     ///
     /// # Errors
     /// [`ModelError::Node`] if inputs, shapes or attributes do not fit.
@@ -139,7 +139,7 @@ impl Graph {
         self.push_outline(name, op, inputs)
     }
 
-    /// As [`Graph::push`], for a linear node that may come without its weights.
+    /// Appends a node as [`Graph::push`] does, but takes linear ones without their weights, too.
     pub(crate) fn push_outline(&mut self, name: String, op: Op, inputs: Vec<ValueId>) -> Result<ValueId, ModelError> {
         let fail = |reason: String| ModelError::Node { name: name.clone(), op: op.name().into(), reason };
         let arity = op.arity().unwrap_or(inputs.len().max(1));
@@ -159,9 +159,12 @@ impl Graph {
         Ok(self.nodes.len())
     }
 
-    /// Scales the output channels of a linear node and shifts its bias: a batch norm behind it.
+    /// Folds a batch norm into the linear node of `value`: scales its output channels and shifts
+    /// its bias. Returns `false`, with weights and bias unchanged, if the node is not linear or the
+    /// lengths do not fit.
     pub(crate) fn fold_scale(&mut self, value: ValueId, scale: &[f32], shift: &[f32]) -> bool {
-        // What follows a normalisation is no longer what that one says.
+        // Once it is scaled again, a node's output does not have the mean and spread of its
+        // normalisation any more.
         self.trained = self.trained.take().filter(|t| t.node + 1 != value);
         self.linear_mut(value, |weight, bias| {
             let fits = bias.len() == scale.len() && bias.len() == shift.len();
@@ -176,8 +179,8 @@ impl Graph {
         })
     }
 
-    /// Keeps what a normalisation that was folded into the node of `value` says about training, if
-    /// that is the first linear node.
+    /// Keeps the mean `beta` and the spread `|gamma|` that a normalisation, folded into the node of
+    /// `value`, tells of training, if that is the first linear node.
     pub(crate) fn set_trained(&mut self, value: ValueId, gamma: &[f32], beta: &[f32]) {
         let first = self.linear_nodes().next();
         if let Some((node, linear)) = first.filter(|&(node, _)| node + 1 == value)
@@ -188,7 +191,7 @@ impl Graph {
         }
     }
 
-    /// What training saw behind the first linear node, if the file says so.
+    /// Returns mean and spread behind the first linear node in training, if the file tells them.
     pub(crate) fn trained(&self) -> Option<&Trained> {
         self.trained.as_ref()
     }
@@ -201,13 +204,13 @@ impl Graph {
         }
     }
 
-    /// Names the outputs.
+    /// Sets the names of the outputs.
     pub(crate) fn set_output_names(&mut self, names: Vec<String>) {
         self.output_names = names;
     }
 
-    /// Makes other values the outputs; `false` and no change if there is none or one does not
-    /// exist.
+    /// Makes other values the outputs. Returns `false`, without a change, if there are none or too
+    /// many, or one does not exist.
     pub(crate) fn set_outputs(&mut self, values: Vec<ValueId>) -> bool {
         let fit = !values.is_empty() && values.len() <= MAX_OUTPUTS && values.iter().all(|&v| v <= self.nodes.len());
         if fit {

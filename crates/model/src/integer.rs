@@ -1,7 +1,7 @@
-//! The integer reference: what an encrypted run must equal at every linear layer, bit for bit.
+//! The integer reference, which an encrypted run must equal at every linear layer, bit for bit.
 //!
 //! It starts from the image and convolves plainly, output by output. It shares no code with the
-//! packing or the masked product; what it shares with the client is the rounding (`quant`) and the
+//! packing or the masked product. With the client it shares the rounding (`quant`) and the
 //! non-linear nodes (`nonlinear`).
 
 use crate::op::{Conv, Gemm, Linear};

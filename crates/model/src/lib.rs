@@ -1,4 +1,5 @@
-//! CNN graphs: read from ONNX, checked, quantised, and run in the clear in two ways.
+//! Graphs of CNNs: reads them from ONNX, checks and quantises them, and runs them in the clear in
+//! two ways.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Linear layers: what the server computes.
+//! Linear layers, which the server computes.
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +48,7 @@ pub enum Linear<'a> {
 }
 
 impl<'a> Linear<'a> {
-    /// Weights, one output after the other.
+    /// Returns the weights, one output after the other.
     pub fn weights(&self) -> &'a [f32] {
         match self {
             Self::Conv(c) => &c.weight,
@@ -56,7 +56,7 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// One per output channel.
+    /// Returns the biases, one per output channel.
     pub fn bias(&self) -> &'a [f32] {
         match self {
             Self::Conv(c) => &c.bias,
@@ -64,7 +64,7 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// Output channels or features.
+    /// Returns the number of output channels or features.
     pub fn outputs(&self) -> usize {
         match self {
             Self::Conv(c) => c.filters,
@@ -72,7 +72,7 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// Products per output value.
+    /// Returns the number of products of one output value.
     pub fn fan_in(&self) -> usize {
         match self {
             Self::Conv(c) => c.channels * c.kernel[0] * c.kernel[1],
@@ -80,7 +80,7 @@ impl<'a> Linear<'a> {
         }
     }
 
-    /// `conv3x3`, `depthwise3x3` or `fc`.
+    /// Returns the kind of layer in words: `conv3x3`, `depthwise3x3` or `fc`.
     pub fn kind(&self) -> String {
         match self {
             Self::Conv(c) if c.groups > 1 && c.channels == 1 => format!("depthwise{}x{}", c.kernel[0], c.kernel[1]),

@@ -1,8 +1,8 @@
-//! What the client computes between linear layers, in f32.
+//! Computes what stands between linear layers, on the client and in f32.
 //!
-//! Exponentials and their like are our own (`branchless`): the same bits on every machine for
-//! owner, client and reference, and no branch on a value. How long a node takes follows from its
-//! shape.
+//! Exponentials and their like are our own (`branchless`): they give the same bits on every machine
+//! for owner, client and reference, and do not branch on a value. So the time of a node follows
+//! from its shape.
 
 use crate::ModelError;
 use crate::branchless;
@@ -14,7 +14,7 @@ use crate::tensor::Tensor;
 /// Runs a non-linear node.
 ///
 /// # Errors
-/// [`ModelError::Node`] for a linear one: those belong to the server.
+/// [`ModelError::Node`] for a linear node: the server computes those.
 pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
     let x = inputs[0];
     let data = match &node.op {
@@ -59,12 +59,13 @@ pub fn apply(node: &Node, inputs: &[&Tensor]) -> Result<Tensor, ModelError> {
     Ok(Tensor { shape: node.shape.clone(), data })
 }
 
-/// A function of every value. Generic, so that every one becomes a loop of its own, in vectors.
+/// Applies a function to every value, in place. It is generic, so that each function becomes a
+/// vectorised loop of its own.
 fn each(x: &mut [f32], f: impl Fn(f32) -> f32) {
     x.iter_mut().for_each(|v| *v = f(*v));
 }
 
-/// An activation of all values, in place.
+/// Applies an activation to all values, in place.
 pub(crate) fn activate(activation: Activation, x: &mut [f32]) {
     use std::f32::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
     let hard = |v: f32, alpha: f32, beta: f32| (alpha * v + beta).clamp(0.0, 1.0);
@@ -136,7 +137,8 @@ fn combine(op: Arithmetic, shape: &[usize], (a_shape, a): View<'_>, (b_shape, b)
     walk(shape, &a_strides).zip(walk(shape, &b_strides)).map(|(i, j)| f(a[i], b[j])).collect()
 }
 
-/// One of two values by a third; both are read wherever they stand.
+/// Picks, for every place of `shape`, one of two values by a third, the condition. Both values are
+/// read, so that nothing branches on the condition.
 fn choose(shape: &[usize], constants: &[Option<Constant>; 3], inputs: &[&Tensor]) -> Vec<f32> {
     let mut computed = inputs.iter();
     let all = constants.each_ref().map(|constant| match constant {
@@ -149,7 +151,7 @@ fn choose(shape: &[usize], constants: &[Option<Constant>; 3], inputs: &[&Tensor]
     places.map(|((c, i), j)| branchless::pick(condition[c] != 0.0, a[i], b[j])).collect()
 }
 
-/// Axis by axis, the last one first while the value is still small.
+/// Takes the selected elements axis by axis, in the order of the list.
 fn select(s: &Select, x: &Tensor) -> Vec<f32> {
     let (mut shape, mut data) = (x.shape.clone(), x.data.clone());
     for (axis, places) in &s.axes {
@@ -170,7 +172,7 @@ fn select(s: &Select, x: &Tensor) -> Vec<f32> {
     data
 }
 
-/// Every line along an axis to a line of `length` values.
+/// Turns every line along an axis into a line of `length` values, which `f` writes.
 fn along(x: &Tensor, axis: usize, length: usize, f: impl Fn(&[f32], &mut [f32])) -> Vec<f32> {
     let (extent, run): (usize, usize) = (x.shape[axis], x.shape[axis + 1..].iter().product());
     let mut out = vec![0.0; x.data.len() / extent * length];
@@ -185,8 +187,8 @@ fn along(x: &Tensor, axis: usize, length: usize, f: impl Fn(&[f32], &mut [f32]))
     out
 }
 
-/// The index of the largest value, the last or the first of several: the largest first, then where
-/// it is, so that nothing branches on values.
+/// Returns the index of the largest value, the last or the first of several. It finds the largest
+/// value first and then where it stands, so that nothing branches on values.
 fn arg_max(line: &[f32], last: bool) -> f32 {
     let top = line.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let places = |other: f32| line.iter().enumerate().map(move |(i, &v)| branchless::pick(v == top, i as f32, other));
@@ -208,7 +210,7 @@ fn softmax(line: &[f32], out: &mut [f32], log: bool) {
     }
 }
 
-/// Axis by axis, the last one first while the value is still small.
+/// Computes the weighted sums axis by axis, the last axis first while the value is still small.
 fn resample(r: &Resample, x: &Tensor) -> Vec<f32> {
     let (mut shape, mut data) = (x.shape.clone(), x.data.clone());
     for axis in r.axes.iter().rev() {
@@ -232,7 +234,7 @@ fn resample(r: &Resample, x: &Tensor) -> Vec<f32> {
 }
 
 fn reduce(kind: ReduceKind, x: &Tensor, axes: &[usize]) -> Vec<f32> {
-    // A reduced dimension has stride 0 in the output.
+    // A dimension that is reduced has stride 0 in the output.
     let kept: Vec<usize> = x.shape.iter().enumerate().map(|(d, &n)| if axes.contains(&d) { 1 } else { n }).collect();
     let mut target = strides(&kept);
     axes.iter().for_each(|&a| target[a] = 0);
@@ -255,9 +257,10 @@ fn reduce(kind: ReduceKind, x: &Tensor, axes: &[usize]) -> Vec<f32> {
     }
 }
 
-/// Folds the values of every window that lie inside the plane from `start` with `step`. `finish`
-/// gets the result, the number of these values, and the number of positions of the window that lie
-/// inside the padded plane.
+/// Pools planes `[channel][row][column]` to the output's `shape`. For every window it folds the
+/// values inside the plane with `step`, beginning with `start`. `finish` then makes the output of
+/// three arguments: the result, the number of these values, and the number of the window's
+/// positions inside the padded plane.
 fn pool(
     p: &Pool,
     x: &Tensor,
@@ -267,8 +270,8 @@ fn pool(
 ) -> Vec<f32> {
     let (h, w) = (x.shape[1], x.shape[2]);
     let [top, left, bottom, right] = p.padding;
-    // How many taps of a window lie inside the padded plane; first pixel and end of those inside
-    // the plane.
+    // Returns, for the window at `at` along an axis, how many of its taps lie inside the padded
+    // plane, and the first pixel and the end of those inside the plane.
     let clip = |at: usize, axis: usize, size: usize, before: usize, after: usize| {
         let (base, step) = (at * p.stride[axis], p.dilation[axis]);
         let end = base + (p.kernel[axis] - 1) * step + 1;
@@ -282,7 +285,7 @@ fn pool(
     let mut folded = vec![start; w];
     for plane in x.data.chunks_exact(h * w) {
         for &(padded_rows, i, i_end) in &rows {
-            // Rows of the window first, all columns at once: in vectors.
+            // Folds the rows of the window first, all columns at once, which is vectorised.
             let mut inside_rows = 0;
             folded.fill(start);
             for row in (i..i_end).step_by(p.dilation[0]) {

@@ -1,4 +1,4 @@
-//! Operators: what a node computes.
+//! Operations that a node can compute.
 
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,7 @@ pub enum Activation {
     Reciprocal,
     /// A power.
     Pow {
-        /// Of this exponent.
+        /// The exponent.
         exponent: f32,
     },
     /// The largest integer that is not larger.
@@ -157,7 +157,7 @@ pub struct Constant {
     pub data: Vec<f32>,
 }
 
-/// For some axes which elements of the input stand in the output: slices, padding, enlarging.
+/// Takes elements of the input along some axes: slices, padding, enlarging.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Select {
     /// Which operator it was.
@@ -184,14 +184,14 @@ pub enum SelectKind {
     Expand,
 }
 
-/// Along some axes weighted sums of the input's elements: Resize, linear and cubic.
+/// Takes weighted sums of the input's elements along some axes: Resize, linear and cubic.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Resample {
     /// Axis by axis.
     pub axes: Vec<ResampleAxis>,
 }
 
-/// What happens along one axis of a [`Resample`].
+/// One axis of a [`Resample`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ResampleAxis {
     /// Which axis.
@@ -200,11 +200,11 @@ pub struct ResampleAxis {
     pub taps: usize,
     /// Elements of the input, `[place of the output][tap]`.
     pub places: Vec<u32>,
-    /// Their weights, likewise.
+    /// Their weights, `[place of the output][tap]`.
     pub weights: Vec<f32>,
 }
 
-/// How the values along some axes become one.
+/// Ways in which the values along some axes become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReduceKind {
     /// Their mean.
@@ -225,7 +225,7 @@ pub enum ReduceKind {
     SumSquare,
 }
 
-/// What a node computes.
+/// The operation of a node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Op {
     /// Convolution, done by the server.
@@ -240,7 +240,7 @@ pub enum Op {
     AveragePool(Pool),
     /// All dimensions to one.
     Flatten,
-    /// The same values in another shape.
+    /// All values in another shape.
     Reshape(Vec<usize>),
     /// Dimension `i` of the output is dimension `p[i]` of the input.
     Transpose(Vec<usize>),
@@ -248,7 +248,7 @@ pub enum Op {
     Arithmetic(Arithmetic),
     /// A value and a constant.
     WithConstant {
-        /// What is done.
+        /// The operation.
         op: Arithmetic,
         /// The constant.
         constant: Constant,
@@ -292,7 +292,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// The linear layer, if it is one.
+    /// Returns the linear layer, if it is one.
     pub fn linear(&self) -> Option<Linear<'_>> {
         match self {
             Self::Conv(c) => Some(Linear::Conv(c)),
@@ -301,7 +301,7 @@ impl Op {
         }
     }
 
-    /// How many values it takes; `None` for one or more.
+    /// Returns the number of values that it takes; `None` stands for one or more.
     pub fn arity(&self) -> Option<usize> {
         match self {
             Self::Arithmetic(_) => Some(2),
@@ -311,7 +311,7 @@ impl Op {
         }
     }
 
-    /// ONNX name of the operator.
+    /// Returns the ONNX name of the operation.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Conv(_) => "Conv",

@@ -1,4 +1,5 @@
-//! What a client needs of a quantised network: shapes, non-linear nodes and scales, but no weight.
+//! The part of a quantised network that a client needs: shapes, non-linear nodes and scales, but no
+//! weight.
 
 use serde::{Deserialize, Serialize};
 
@@ -30,22 +31,22 @@ struct Stored {
 }
 
 impl Outline {
-    /// The graph; weights and biases of its linear nodes are empty.
+    /// Returns the graph; weights and biases of its linear nodes are empty.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// Sizes.
+    /// Returns the sizes of weights and activations.
     pub fn config(&self) -> QuantConfig {
         self.config
     }
 
-    /// How images become its inputs.
+    /// Returns how images become the network's inputs.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }
 
-    /// How a linear node's input and output are scaled.
+    /// Returns how a linear node's input and output are scaled.
     ///
     /// # Errors
     /// [`ModelError::Node`] if it is not linear.
@@ -53,10 +54,10 @@ impl Outline {
         self.scalings.get(node).and_then(Option::as_ref).ok_or_else(|| ModelError::not_linear(node))
     }
 
-    /// Whether an image fits the network's input.
+    /// Checks that an image fits the network's input.
     ///
     /// # Errors
-    /// [`ModelError::Shape`].
+    /// [`ModelError::Shape`] if it does not.
     pub fn accepts(&self, image: &Tensor) -> Result<(), ModelError> {
         if image.shape == self.graph.input_shape() {
             return Ok(());
@@ -68,7 +69,7 @@ impl Outline {
         })
     }
 
-    /// As bytes.
+    /// Encodes the outline as bytes.
     ///
     /// # Errors
     /// [`ModelError::Outline`] never in practice.
@@ -127,7 +128,7 @@ impl Outline {
 }
 
 impl QuantModel {
-    /// The network without its weights.
+    /// Returns the network without its weights.
     ///
     /// # Errors
     /// [`ModelError`] never in practice: the graph was checked.

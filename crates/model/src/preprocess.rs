@@ -1,4 +1,4 @@
-//! From pixels to a network's input.
+//! Turns pixels into a network's input.
 
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ pub struct Preprocess {
     pub input_scale: f32,
     /// Subtracted from every channel; none, one for all, or one for each.
     pub mean: Vec<f32>,
-    /// What every channel is divided by; none, one for all, or one for each.
+    /// Divisor of every channel; none, one for all, or one for each.
     pub std: Vec<f32>,
     /// Order of the dimensions.
     pub layout: ImageLayout,
@@ -60,7 +60,7 @@ pub struct Preprocess {
 }
 
 impl Default for Preprocess {
-    /// Pixels divided by 255.
+    /// Divides pixels by 255 and does nothing else.
     fn default() -> Self {
         Self {
             input_scale: 1.0 / 255.0,
@@ -74,8 +74,8 @@ impl Default for Preprocess {
 }
 
 impl Preprocess {
-    /// Channels, height and width of images for a network with this input; `None` if it takes no
-    /// images.
+    /// Returns channels, height and width of images for a network whose input has this shape, or
+    /// `None` if it takes no images.
     pub fn image_size(&self, shape: &[usize]) -> Option<[usize; 3]> {
         match (shape, self.layout) {
             (&[c, h, w], ImageLayout::Nchw) | (&[h, w, c], ImageLayout::Nhwc) => Some([c, h, w]),
@@ -83,7 +83,7 @@ impl Preprocess {
         }
     }
 
-    /// Whether the numbers make sense for a network with this input.
+    /// Checks that the numbers make sense for a network with this input.
     ///
     /// # Errors
     /// [`ModelError::Preprocess`] naming the field.
@@ -115,26 +115,28 @@ impl Preprocess {
         }
     }
 
-    /// A pixel's value, 0 to 255, as the network takes it. `channel` counts in the network's order.
+    /// Returns a pixel's value, 0 to 255, as the network takes it. `channel` counts in the
+    /// network's order.
     pub fn value(&self, pixel: f32, channel: usize) -> f32 {
-        // The usual scale by a division, which gives the numbers that training saw to the last bit.
+        // For the usual scale it divides, which gives the numbers that training saw to the last
+        // bit.
         let scaled = if self.input_scale == 1.0 / 255.0 { pixel / 255.0 } else { pixel * self.input_scale };
         (scaled - Self::at(&self.mean, channel, 0.0)) / Self::at(&self.std, channel, 1.0)
     }
 
-    /// Smallest and largest value of inputs of this shape.
+    /// Returns the smallest and largest value of inputs of this shape.
     pub fn input_range(&self, shape: &[usize]) -> (f32, f32) {
         self.range(self.image_size(shape).map_or(1, |[channels, ..]| channels))
     }
 
-    /// Smallest and largest value that a pixel can become.
+    /// Returns the smallest and largest value that a pixel of so many channels can become.
     pub fn range(&self, channels: usize) -> (f32, f32) {
         let ends = (0..channels.max(1)).flat_map(|c| [self.value(0.0, c), self.value(255.0, c)]);
         ends.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)))
     }
 
-    /// Pixels `[height][width][channel]` in red, green, blue, 0 to 255, as a network's input of
-    /// this shape.
+    /// Turns pixels `[height][width][channel]` in red, green, blue, 0 to 255, into a network's
+    /// input in the layout that it takes.
     pub fn apply(&self, pixels: &[f32], [channels, height, width]: [usize; 3]) -> Vec<f32> {
         let source = |c: usize| if self.channels == Colours::Bgr { channels - 1 - c } else { c };
         let value = |at: usize, c: usize| self.value(pixels[at * channels + source(c)], c);

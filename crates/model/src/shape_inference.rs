@@ -1,12 +1,14 @@
-//! Shapes of outputs, and whether a node's attributes make sense at all.
+//! Computes the shapes of outputs, and checks that a node's attributes make sense at all.
 
 use crate::op::{Constant, Linear, Op, Pool, Resample, ResampleAxis, Select};
 use crate::tensor::elements;
 
-/// Output extent of a sliding window.
+/// Returns the output extent of a window of `kernel` taps that slides along an axis of `size`
+/// elements with `pads` zeros around them, `pads` counting both ends. `ceil` rounds the extent up
+/// instead of down.
 ///
 /// # Errors
-/// A sentence if the window does not fit.
+/// A sentence if the window does not fit, or `stride` or `dilation` is 0.
 pub fn window(
     size: usize,
     pads: usize,
@@ -28,7 +30,7 @@ pub fn window(
     }
 }
 
-/// Why a linear node's weights or biases do not fit its shape, if they do not.
+/// Returns why a linear node's weights or biases do not fit its shape, or `None` if they do.
 pub(crate) fn wrong_counts(op: &Op) -> Option<String> {
     let linear = op.linear()?;
     let weights = match linear {
@@ -43,7 +45,10 @@ pub(crate) fn wrong_counts(op: &Op) -> Option<String> {
         .or_else(|| count("biases", linear.bias().len(), Some(linear.outputs())))
 }
 
-/// The shape of a node's output, or why there is none.
+/// Returns the shape of a node's output.
+///
+/// # Errors
+/// Words that say why there is none.
 pub(crate) fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
     let first = inputs[0];
     let plane = |first: &[usize]| -> Result<[usize; 3], String> {
@@ -65,8 +70,8 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> 
             let [top, left, bottom, right] = c.padding;
             let rows = window(h, top.saturating_add(bottom), c.kernel[0], c.stride[0], c.dilation[0], false)?;
             let cols = window(w, left.saturating_add(right), c.kernel[1], c.stride[1], c.dilation[1], false)?;
-            // The float reference lays out the inputs of every product; a hostile window must not
-            // make that unbounded.
+            // The float reference lays out the inputs of every product, which a hostile window must
+            // not make unbounded.
             if elements(&[c.channels, c.kernel[0], c.kernel[1], rows, cols]).is_none() {
                 return Err(format!("{rows}x{cols} windows of {:?} are too many", c.kernel));
             }
@@ -163,7 +168,7 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> 
     }
 }
 
-/// Output extent of a pool along an axis.
+/// Returns the output extent of a pool along an axis.
 fn pooled(p: &Pool, size: usize, axis: usize) -> Result<usize, String> {
     let (before, after) = (p.padding[axis], p.padding[axis + 2]);
     let reach = p.kernel[axis].saturating_sub(1).saturating_mul(p.dilation[axis]).saturating_add(1);
@@ -185,7 +190,8 @@ fn reduced(shape: &[usize], axes: &[usize], keep: bool) -> Vec<usize> {
     shape.iter().enumerate().filter_map(part).collect()
 }
 
-/// The common shape of two values, aligned at the last dimension; extents of 1 are repeated.
+/// Returns the common shape of two values, aligned at the last dimension; extents of 1 are
+/// repeated.
 pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
     let rank = a.len().max(b.len());
     let at = |shape: &[usize], d: usize| (d + shape.len()).checked_sub(rank).map_or(1, |d| shape[d]);
@@ -197,7 +203,7 @@ pub(crate) fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> 
     (0..rank).map(extent).collect::<Option<_>>().ok_or_else(|| format!("{a:?} and {b:?} do not fit together"))
 }
 
-/// Row-major strides.
+/// Returns the row-major strides of a shape.
 pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     let mut out = vec![1; shape.len()];
     for d in (1..shape.len()).rev() {
@@ -206,7 +212,7 @@ pub(crate) fn strides(shape: &[usize]) -> Vec<usize> {
     out
 }
 
-/// Offsets of all places of `shape` in order, where a step along dimension `d` moves by
+/// Returns the offsets of all places of `shape` in order, where a step along dimension `d` moves by
 /// `strides[d]`.
 pub(crate) fn walk<'a>(shape: &'a [usize], strides: &'a [usize]) -> impl Iterator<Item = usize> + 'a {
     let mut place = vec![0; shape.len()];
@@ -226,8 +232,8 @@ pub(crate) fn walk<'a>(shape: &'a [usize], strides: &'a [usize]) -> impl Iterato
     })
 }
 
-/// Strides by which a value of shape `own` is read while [`walk`] goes over `shape`, to which it
-/// broadcasts: a dimension that is repeated has stride 0.
+/// Returns the strides by which a value of shape `own` is read while [`walk`] goes over `shape`, to
+/// which it broadcasts: a dimension that is repeated has stride 0.
 pub(crate) fn spread(shape: &[usize], own: &[usize]) -> Vec<usize> {
     let (strides, missing) = (strides(own), shape.len() - own.len());
     let stride = |d: usize| if d < missing || own[d - missing] == 1 { 0 } else { strides[d - missing] };

@@ -14,13 +14,14 @@ pub struct Tensor {
     pub data: Vec<f32>,
 }
 
-/// Number of elements of a shape, if it is within [`MAX_ELEMENTS`].
+/// Returns the number of elements of a shape, if it is within [`MAX_ELEMENTS`].
 pub fn elements(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d)).filter(|&n| n <= MAX_ELEMENTS)
 }
 
 impl Tensor {
-    /// Checks that the number of values fits the shape and that all are finite.
+    /// Makes a tensor, and checks that the number of values fits the shape and that all are finite.
+    /// Errors call it `what`.
     ///
     /// # Errors
     /// [`ModelError::Shape`], [`ModelError::NotFinite`].
@@ -32,7 +33,8 @@ impl Tensor {
                 got: format!("{} values", data.len()),
             });
         }
-        // All at once, in vectors; which one it is is looked for only if there is one.
+        // All values are tested in one vectorised pass; the first that is not finite is looked for
+        // only if there is one.
         let is_special = |v: &f32| u32::from(v.to_bits() & 0x7f80_0000 == 0x7f80_0000);
         if data.iter().fold(0, |any, v| any | is_special(v)) != 0 {
             let index = data.iter().position(|v| !v.is_finite()).unwrap_or(0);
@@ -41,13 +43,13 @@ impl Tensor {
         Ok(Self { shape, data })
     }
 
-    /// Index of the largest value (the first of several).
+    /// Returns the index of the largest value (the first of several).
     pub fn argmax(&self) -> usize {
         let best = |best: usize, i: usize| if self.data[i] > self.data[best] { i } else { best };
         (0..self.data.len()).fold(0, best)
     }
 
-    /// Probabilities from logits.
+    /// Returns the softmax of the values: probabilities from logits.
     pub fn softmax(&self) -> Vec<f32> {
         let top = self.data.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let exp: Vec<f32> = self.data.iter().map(|v| (v - top).exp()).collect();

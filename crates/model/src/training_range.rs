@@ -1,8 +1,10 @@
-//! Whether images look to a network as those that it was trained on: its first batch normalisation
-//! remembers the mean and the spread of every channel behind the first linear node.
+//! Compares images with those that a network was trained on. The network's first batch
+//! normalisation remembers the mean and the spread of every channel behind the first linear node;
+//! images that give quite other ones were likely prepared in another way.
 
-/// What training saw behind a linear node, per channel: the normalisation that is folded into it
-/// makes the mean `beta` and the spread `|gamma|` of the training images.
+/// The outputs of a linear node in training, as mean and spread of every channel. After the
+/// normalisation that is folded into the node, the training images had the mean `beta` and the
+/// spread `|gamma|`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Trained {
     pub(crate) node: usize,
@@ -10,25 +12,28 @@ pub(crate) struct Trained {
     pub(crate) spread: Vec<f32>,
 }
 
-/// How the first activations of the calibration images differ from those of the training images.
+/// Differences between the first activations of the calibration images and those of the training
+/// images.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct FirstActivations {
-    /// Median over the channels of the mean's distance, in spreads of the training images.
+    /// Distance of a channel's means, in spreads of the training images: the median over the
+    /// channels.
     pub shift: f64,
-    /// Median over the channels of the spread, in spreads of the training images.
+    /// Spread of a channel, in spreads of the training images: the median over the channels.
     pub spread: f64,
 }
 
 impl FirstActivations {
-    /// Whether a forgotten mean, deviation, or scale is likelier than unusual images.
+    /// Returns whether a forgotten mean, deviation or scale is a likelier cause than unusual
+    /// images.
     pub fn are_unlike_training(&self) -> bool {
-        // Pixels without ImageNet's mean and deviation have a spread of 0.25; pixels of 0 to 255
+        // Pixels without ImageNet's mean and deviation give a spread of 0.25, pixels from 0 to 255
         // one of 100 and more.
         self.shift > 1.0 || !(0.4..=2.5).contains(&self.spread)
     }
 }
 
-/// Sums over the channels of one node's outputs.
+/// Sums, and sums of squares, of each channel of one node's outputs.
 pub(crate) struct Seen {
     trained: Trained,
     count: f64,
@@ -40,7 +45,7 @@ impl Seen {
         Self { trained: trained.clone(), count: 0.0, sums: vec![(0.0, 0.0); trained.mean.len()] }
     }
 
-    /// Counts the outputs `y` of a node.
+    /// Adds the outputs `y` of a node, if it is the one that is compared.
     pub(crate) fn add(&mut self, node: usize, y: &[f32]) {
         let positions = y.len() / self.sums.len().max(1);
         if node != self.trained.node || positions == 0 {
@@ -53,10 +58,10 @@ impl Seen {
         }
     }
 
-    /// The comparison, unless too little was seen for one.
+    /// Returns the comparison, or `None` if too little was seen for one.
     pub(crate) fn compared(&self) -> Option<FirstActivations> {
         let Trained { mean, spread, .. } = &self.trained;
-        // Channels that training switched off say nothing.
+        // Channels that training switched off tell nothing.
         let largest = spread.iter().fold(0f32, |m, v| m.max(*v));
         let alive = (0..spread.len()).filter(|&c| spread[c] > 0.01 * largest);
         let (mut shifts, mut spreads): (Vec<f64>, Vec<f64>) = alive
@@ -66,7 +71,7 @@ impl Seen {
                 ((m - f64::from(mean[c])).abs() / unit, (squares - m * m).max(0.0).sqrt() / unit)
             })
             .unzip();
-        // A constant image per channel has no spread, nor has a vector.
+        // From fewer values, such as those of a few vectors, no spread is known.
         (self.count >= 16.0)
             .then(|| Some(FirstActivations { shift: median(&mut shifts)?, spread: median(&mut spreads)? }))?
     }

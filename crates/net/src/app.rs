@@ -1,5 +1,5 @@
-//! Paths, and the order in which a request is looked at: token, model and operator, size, memory, a
-//! place in the queue, and only then work.
+//! The paths of the server. A request is checked in this order: token, model and operator, size,
+//! memory, a place in the queue. Only then is it computed.
 
 #![allow(clippy::result_large_err)] // Refusals are answers like others; they are made once and handed on.
 
@@ -30,15 +30,15 @@ use crate::model_name;
 /// Bounds of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests computed at a time.
+    /// Most requests that are computed at a time.
     pub max_concurrent: usize,
-    /// Requests that wait for their turn beyond these.
+    /// Most requests that wait for their turn beside these.
     pub max_queue: usize,
-    /// Bytes of one body.
+    /// Most bytes of one body.
     pub max_body: usize,
-    /// Bytes that all requests take together: bodies, work and answers.
+    /// Most bytes that all requests take together: bodies, work and answers.
     pub max_memory: usize,
-    /// Open connections.
+    /// Most connections that are open.
     pub max_connections: usize,
     /// Time for a request's head, and for a TLS handshake.
     pub head_time: Duration,
@@ -46,7 +46,7 @@ pub struct Limits {
     pub body_time: Duration,
     /// Time in the queue.
     pub queue_time: Duration,
-    /// Time for a client to take an answer, and to ask for something.
+    /// Time for a client to take an answer, and time for it to ask for something.
     pub answer_time: Duration,
     /// Time for running requests when the server stops.
     pub grace: Duration,
@@ -69,7 +69,7 @@ impl Default for Limits {
     }
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub(crate) struct App {
     models: RwLock<Vec<Arc<Server>>>,
     tokens: RwLock<Option<Tokens>>,
@@ -176,12 +176,12 @@ fn refused(status: StatusCode, refusal: Refusal) -> Response {
     (status, [(CONTENT_TYPE, BINARY)], encode_refusal(refusal)).into_response()
 }
 
-/// Come back later.
+/// Makes the response 503 that asks a client to come back in a second, and says why.
 pub(crate) fn busy(why: &'static str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], why).into_response()
 }
 
-/// All places are taken by requests.
+/// Makes the response of a server whose places are all taken by requests; it ends the connection.
 pub(crate) fn full() -> Response {
     let mut response = busy("all connections are at work\n");
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -243,7 +243,8 @@ async fn hints(
     counted(&app, "hints", response)
 }
 
-/// Model and operator that a path names.
+/// Returns the model and the index of the operator that a path names, or the refusal to answer
+/// with.
 fn find(app: &App, name: &str, index: &str) -> Result<(Arc<Server>, usize), Response> {
     let unknown = |refusal| refused(StatusCode::NOT_FOUND, refusal);
     if app.models().is_empty() {
@@ -275,7 +276,7 @@ async fn operator(
     let (begun, length) = (Instant::now(), request.headers().get(CONTENT_LENGTH).cloned());
     let response = apply(&app, &name, &index, request).await.unwrap_or_else(|refusal| refusal);
     tracing::info!(
-        // What was asked for may be anything.
+        // The names in the path may be any text.
         model = name.chars().take(32).collect::<String>(),
         operator = index.chars().take(8).collect::<String>(),
         status = response.status().as_u16(),
@@ -295,7 +296,8 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     let (body, mut share) = read_body(app, request).await?;
     let begun = Instant::now();
     app.metrics.bytes_in.inc_by(body.len() as u64);
-    // What is accounted for is what is computed.
+    // The operator in the path, whose memory is counted, must be the one in the request, which is
+    // computed.
     if operator_of(&body) != Some(index) {
         return Err(refused(StatusCode::BAD_REQUEST, Refusal::Malformed));
     }
@@ -320,14 +322,15 @@ async fn apply(app: &Arc<App>, name: &str, index: &str, request: Request) -> Res
     Ok(answer(message, share))
 }
 
-/// The body, and the memory that it takes. Memory is taken as bytes come, so that promising much
-/// and sending little does not shut others out.
+/// Reads the body of a request and returns it with the memory that it takes, or the response to
+/// send instead. Memory is taken as bytes come, so that promising much and sending little does not
+/// shut others out.
 async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Share), Response> {
     let too_large = || refused(StatusCode::PAYLOAD_TOO_LARGE, Refusal::TooLarge);
     let length = request.headers().get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
     if length.is_some_and(|n| n > app.limits.max_body) {
-        // Taken and forgotten, within the usual time: a client that still sends would not see the
-        // answer.
+        // The body is read and dropped, within the usual time: a client that still sends would not
+        // see the answer.
         let mut body = request.into_body();
         let forget = async { while let Some(Ok(_)) = body.frame().await {} };
         let _ = timeout(app.limits.body_time, forget).await;
@@ -346,7 +349,7 @@ async fn read_body(app: &App, request: Request) -> Result<(Vec<u8>, Share), Resp
             if bytes.len() + data.len() > app.limits.max_body {
                 return Err(too_large());
             }
-            // Twice: a buffer that grows has its old content beside the new.
+            // Twice the bytes: a buffer that grows has its old content beside the new.
             share.join(app.budget.take(2 * data.len()).ok_or_else(none)?);
             bytes.extend_from_slice(&data);
         }

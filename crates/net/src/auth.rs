@@ -24,14 +24,14 @@ fn hash(token: &[u8]) -> blake3::Hash {
     blake3::Hasher::new_derive_key("jali 1 bearer token").update(token).finalize()
 }
 
-/// The lines of a token file.
+/// Reads the lines of a token file, each a token.
 fn lines(path: &Path) -> Result<Vec<String>, NetError> {
     use std::io::Read;
     let fail = |why: String| NetError::File { path: path.into(), why };
     let mut text = String::new();
     let file = std::fs::File::open(path).map_err(|e| fail(e.to_string()))?;
     file.take(MAX_FILE + 1).read_to_string(&mut text).map_err(|e| fail(e.to_string()))?;
-    // Never a part of it: the first characters of a token that is cut would be a token.
+    // Never only a part of the file: the first characters of a token that was cut would be a token.
     if text.len() as u64 > MAX_FILE {
         return Err(fail(format!("has more than {MAX_FILE} bytes: it should hold a token per line and nothing else")));
     }
@@ -51,16 +51,16 @@ fn lines(path: &Path) -> Result<Vec<String>, NetError> {
 }
 
 impl Tokens {
-    /// One per line.
+    /// Reads tokens from a file, one per line.
     ///
     /// # Errors
-    /// [`NetError::File`].
+    /// [`NetError::File`] if the file cannot be read or holds anything but tokens.
     pub fn read(path: &Path) -> Result<Self, NetError> {
         Ok(Self(lines(path)?.iter().map(|l| hash(l.as_bytes())).collect()))
     }
 
-    /// Whether an `Authorization` header opens the server. Hashes are compared in constant time,
-    /// and all of them.
+    /// Returns whether an `Authorization` header opens the server. All hashes are compared, each in
+    /// constant time.
     pub fn accept(&self, header: Option<&[u8]>) -> bool {
         let Some((scheme, token)) = header.and_then(|h| h.split_at_checked(7)) else { return false };
         if !scheme.eq_ignore_ascii_case(b"Bearer ") {
@@ -71,10 +71,10 @@ impl Tokens {
     }
 }
 
-/// The first token of a file, for a client to send.
+/// Reads the first token of a file, for a client to send.
 ///
 /// # Errors
-/// [`NetError::File`].
+/// [`NetError::File`] if the file cannot be read or holds anything but tokens.
 pub fn read_token(path: &Path) -> Result<String, NetError> {
     Ok(lines(path)?.swap_remove(0))
 }

@@ -12,7 +12,8 @@ use ureq::{Agent, Body, Proxy};
 
 use crate::NetError;
 
-/// Most bytes of what is not an answer of an operator: metadata, refusals, somebody else's pages.
+/// Most bytes of a response that is no operator's answer: metadata, refusals, pages of some other
+/// server.
 const MAX_TEXT: u64 = 64 << 10;
 /// Characters of a foreign answer that an error shows.
 const SHOWN: usize = 200;
@@ -26,7 +27,7 @@ pub struct ClientConfig {
     pub url: String,
     /// Certificate authorities to trust instead of the public ones, PEM.
     pub ca_cert: Option<PathBuf>,
-    /// Sent as bearer token.
+    /// Bearer token to send.
     pub token: Option<String>,
     /// Longest time for one request.
     pub timeout: Duration,
@@ -49,10 +50,12 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Nothing is sent yet.
+    /// Makes a client of a server. Nothing is sent yet.
     ///
     /// # Errors
-    /// [`NetError::Url`], also for plain HTTP to another machine; [`NetError::File`].
+    /// [`NetError::Url`] for a URL that cannot be used, which one with plain HTTP to another
+    /// machine is unless [`ClientConfig::insecure`] allows it; [`NetError::File`] for the
+    /// authorities' file.
     pub fn new(config: &ClientConfig) -> Result<Self, NetError> {
         let url = config.url.trim_end_matches('/').to_owned();
         let fail = |why: &str| NetError::Url { url: config.url.clone(), why: why.into() };
@@ -99,10 +102,12 @@ impl Client {
         Ok(Self { agent, url, authorization, timeout: config.timeout })
     }
 
-    /// A request's answer, within `time`; it may have `most` bytes.
+    /// Sends the bytes of a `request` for an `operator` of the `model` of this name, and returns
+    /// the answer, or a refusal in the protocol's own form. The answer may take `time` and have
+    /// `most` bytes.
     ///
     /// # Errors
-    /// [`NetError`]; whether another try may help is [`NetError::retry_after`].
+    /// [`NetError`]; [`NetError::retry_after`] tells whether another attempt may help.
     pub fn apply(
         &self,
         model: &str,
@@ -119,18 +124,18 @@ impl Client {
         self.read(call.content_type("application/octet-stream").send(request), most as u64, true)
     }
 
-    /// The hints of an operator, which may have `most` bytes.
+    /// Fetches the hints of an operator, which may have `most` bytes.
     ///
     /// # Errors
-    /// As [`Client::apply`].
+    /// [`NetError`] as for [`Client::apply`].
     pub fn hints(&self, model: &str, operator: usize, most: usize) -> Result<Vec<u8>, NetError> {
         self.get_bounded(&format!("/v2/models/{model}/operators/{operator}/hints"), most as u64)
     }
 
-    /// What the server has at a path, at most 64 KiB.
+    /// Fetches what the server has at a path, at most 64 KiB.
     ///
     /// # Errors
-    /// As [`Client::apply`].
+    /// [`NetError`] as for [`Client::apply`].
     pub fn get(&self, path: &str) -> Result<Vec<u8>, NetError> {
         self.get_bounded(path, MAX_TEXT)
     }
@@ -167,8 +172,8 @@ impl Client {
         }
     }
 
-    /// Reads an answer of at most `most` bytes. `refusals`: a refusal in the protocol's own form
-    /// counts as one.
+    /// Reads an answer of at most `most` bytes. With `refusals`, a refusal in the protocol's own
+    /// form counts as an answer.
     fn read(
         &self,
         response: Result<Response<Body>, ureq::Error>,
@@ -184,7 +189,7 @@ impl Client {
         let kind = header("content-type").unwrap_or_default();
         let (binary, plain) = (kind == "application/octet-stream", kind.starts_with("text/plain"));
         let reason = response.status().canonical_reason().unwrap_or_default();
-        // Where only the status matters, the body stays where it is.
+        // Where only the status matters, the body is not read.
         match status {
             401 => return Err(NetError::Denied { url }),
             413 => return Err(NetError::TooLarge { url }),
@@ -209,7 +214,8 @@ impl Client {
     }
 }
 
-/// Why a TLS handshake failed for good, and what helps; nothing if another try may succeed.
+/// Returns why a TLS handshake failed for good and what helps, or `None` if another attempt may
+/// succeed.
 fn untrusted(error: &ureq::Error) -> Option<String> {
     match error {
         ureq::Error::Rustls(e) => Some(tls_fault(e)),
@@ -222,7 +228,7 @@ fn untrusted(error: &ureq::Error) -> Option<String> {
     }
 }
 
-/// One sentence for each way in which a handshake fails, with its remedy.
+/// Returns a sentence for the way in which a handshake failed, with its remedy.
 fn tls_fault(error: &rustls::Error) -> String {
     use rustls::CertificateError as C;
     let days = |from: UnixTime, to: UnixTime| from.as_secs().abs_diff(to.as_secs()).div_ceil(86_400);
@@ -272,7 +278,7 @@ fn tls_fault(error: &rustls::Error) -> String {
     }
 }
 
-/// Names of a certificate, for a person.
+/// Returns the names of a certificate in words.
 fn names(presented: &[String]) -> String {
     let clean = |name: &String| printable(name.as_bytes());
     match presented {

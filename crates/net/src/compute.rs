@@ -1,4 +1,4 @@
-//! Work on the computing threads, and answers that give their memory back.
+//! Runs work on the computing threads, and makes answers that give their memory back.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::app::{App, busy};
 use crate::budget::Share;
 
-/// Bytes of an answer that are handed to a connection at a time.
+/// Most bytes of an answer that are handed to a connection at a time.
 const CHUNK: usize = 64 << 10;
 pub(crate) const BINARY: &str = "application/octet-stream";
 
@@ -35,9 +35,14 @@ impl Drop for InFlight {
     }
 }
 
-/// Runs large work on the computing threads, a bounded number at a time. Place, turn and memory
-/// stay with the work, not with whoever waits for it: a client that goes away gives nothing back
-/// before its work has ended or was found unwanted.
+/// Runs large work on the computing threads, a bounded number of pieces at a time, and returns its
+/// bytes with `share`, the memory that it was given. Place, turn and memory stay with the work and
+/// not with whoever waits for it: when a client goes away, nothing is given back before its work
+/// has ended or was found unwanted.
+///
+/// # Errors
+/// The response to send instead: 503 if the queue is full or the wait for a turn too long, 500 if
+/// the work panicked.
 pub(crate) async fn compute(
     app: &Arc<App>,
     share: Share,
@@ -63,8 +68,8 @@ pub(crate) async fn compute(
     receiver.await.map_err(failed)
 }
 
-/// An answer that gives its memory back when it is dropped: taken, or with its connection when the
-/// time for that is over.
+/// Makes a response of a message. It gives its memory back when it is dropped: after the client has
+/// taken it, or with its connection when the time for that is over.
 pub(crate) fn answer(message: Vec<u8>, mut share: Share) -> Response {
     share.shrink(message.len());
     let length = message.len();

@@ -1,10 +1,10 @@
-//! What every connection is doing and for how long it may: nobody holds a place, or bytes, by
-//! waiting.
+//! Keeps track of what every connection is doing and for how long it may: no client holds a place,
+//! or bytes, by waiting.
 //!
-//! A connection has a place until it ends. When all places are taken, one that only waits loses its
-//! own to the newcomer: first the one that has shown no token for longest, then the one that has
-//! asked for nothing for longest. Where all are at work, a few more places are there for health
-//! checks; whatever else is asked there is told to come back.
+//! A connection has a place until it ends. When all places are taken, a connection that only waits
+//! loses its place to the newcomer. Those of which no request was allowed yet lose theirs first,
+//! and among equals the one that has waited longest. When all connections are at work, there are a
+//! few more places for health checks; any other request there is told to come back.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -20,18 +20,18 @@ use tokio::time::{Duration, Instant, sleep_until};
 /// Places beyond the limit, for health checks.
 const RESERVE: usize = 8;
 
-/// What a connection is doing.
+/// The things that a connection can be doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Doing {
-    /// It shakes hands, sends a head, or asks for nothing.
+    /// It shakes hands, sends a request's head, or asks for nothing.
     Waiting,
-    /// A request is read, queued or computed; each of these has a limit of its own.
+    /// Its request is being read, queued or computed; each of these has a limit of its own.
     Asking,
-    /// An answer is being taken.
+    /// Its client is taking an answer.
     Taking,
 }
 
-/// How long a connection may do what it does.
+/// Times for which a connection may be in a state.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
     /// To ask for something.
@@ -44,7 +44,7 @@ pub(crate) struct Times {
 struct State {
     doing: Doing,
     since: Instant,
-    /// Whether a request of it was allowed.
+    /// Whether one of its requests was allowed.
     known: bool,
 }
 
@@ -84,7 +84,7 @@ impl Connections {
         Arc::new(Self { places: places.max(1), inside: Mutex::default(), left: Notify::new() })
     }
 
-    /// A place for a connection, as soon as there is one.
+    /// Waits for a place and returns a connection that has it.
     pub(crate) async fn enter(self: &Arc<Self>) -> Arc<Connection> {
         loop {
             if let Some(connection) = self.try_enter() {
@@ -125,8 +125,8 @@ impl Connections {
 }
 
 impl Inside {
-    /// The connection whose place a newcomer may take: unknown ones first, then whoever has waited
-    /// for longest.
+    /// Returns the number of the connection whose place a newcomer may take, if there is one that
+    /// waits: unknown ones first, and among equals the one that has waited longest.
     fn longest_waiting(&self) -> Option<u64> {
         let waiting = self.connections.iter().filter_map(|(&number, connection)| {
             let connection = connection.upgrade()?;
@@ -145,30 +145,30 @@ impl Connection {
         self.changed.notify_one();
     }
 
-    /// A request's head is there.
+    /// Notes that a request's head has come.
     pub(crate) fn asks(&self) {
         self.set(Doing::Asking);
     }
 
-    /// A request was allowed.
+    /// Notes that a request was allowed.
     pub(crate) fn is_known(&self) {
         lock(&self.state).known = true;
     }
 
-    /// How long it has been open.
+    /// Returns how long the connection has been open.
     pub(crate) fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
-    /// The answer's body; while it is there, the connection is taking it.
+    /// Wraps an answer's body: until it is dropped, the connection counts as taking it.
     pub(crate) fn takes(self: &Arc<Self>, body: Body) -> Body {
         self.set(Doing::Taking);
         Body::new(Taken { body, connection: self.clone() })
     }
 
-    /// Returns when the connection must end: it waits or takes for too long, or another one takes
-    /// its place. Whoever holds the connection's bytes drops them then: this does not depend on the
-    /// connection being looked at by anybody.
+    /// Returns, with the reason, when the connection must end: it has waited or taken an answer for
+    /// too long, or another one takes its place. The caller then drops the connection's bytes. This
+    /// works without a look at the connection itself, which may be silent.
     pub(crate) async fn overdue(&self, times: Times) -> &'static str {
         loop {
             if self.displaced.load(Ordering::Relaxed) {
@@ -204,7 +204,7 @@ impl Drop for Connection {
     }
 }
 
-/// A body that says when it has been taken.
+/// A body that notes on its connection when it has been taken or dropped.
 struct Taken {
     body: Body,
     connection: Arc<Connection>,

@@ -38,7 +38,7 @@ pub enum NetError {
     /// A URL that cannot be used.
     #[error("\"{url}\": {why}")]
     Url {
-        /// Which.
+        /// The URL.
         url: String,
         /// What is wrong and what to do.
         why: String,
@@ -51,7 +51,7 @@ pub enum NetError {
         /// What happened.
         why: String,
     },
-    /// Nobody whom we trust vouches for the server.
+    /// No authority that we trust vouches for the server.
     #[error("the server at {url} is not trusted: {why}")]
     Untrusted {
         /// Which server.
@@ -59,12 +59,12 @@ pub enum NetError {
         /// What is wrong with its certificate.
         why: String,
     },
-    /// What came back is not what a server of ours sends.
+    /// The answer is not one that a server of ours sends.
     #[error("the server at {url} is not one of jali's: {why}")]
     Foreign {
         /// Which server.
         url: String,
-        /// What came.
+        /// What came instead.
         why: String,
     },
     /// The server has too much to do.
@@ -100,7 +100,7 @@ pub enum NetError {
 }
 
 impl NetError {
-    /// When to try again, if that may help.
+    /// Returns how long to wait at least before another attempt, or `None` if none may help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Busy { retry_after, .. } => Some(*retry_after),

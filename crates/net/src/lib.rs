@@ -1,5 +1,5 @@
-//! The protocol over HTTP/1.1, named after the Open Inference Protocol. Nothing else that
-//! is part of the product opens sockets.
+//! Carries the protocol over HTTP/1.1, with paths named after the Open Inference Protocol. Nothing
+//! else that is part of the product opens sockets.
 //!
 //! | method and path | what it gives |
 //! |---|---|
@@ -43,7 +43,7 @@ pub use client::{Client, ClientConfig};
 pub use error::NetError;
 pub use server::{Config, Running, Signal, TlsFiles, wait_for_signals};
 
-/// Name of a model in paths: its public id in hexadecimal digits.
+/// Returns the name of a model in paths: its public id in hexadecimal digits.
 pub fn model_name(id: [u8; 16]) -> String {
     jali_bundle::hex(&id)
 }

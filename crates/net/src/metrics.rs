@@ -1,4 +1,4 @@
-//! Counters for Prometheus: how many, how long, how large; never what.
+//! Counters for Prometheus of numbers, times and sizes, never of content.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
@@ -27,7 +27,7 @@ pub struct Metrics {
     pub seconds: Histogram,
     /// Images of requests for operators.
     pub images: Counter,
-    /// Bytes of their bodies.
+    /// Bytes of the bodies of these requests.
     pub bytes_in: Counter,
     /// Bytes of the answers.
     pub bytes_out: Counter,
@@ -75,7 +75,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// In OpenMetrics' text form.
+    /// Returns all counters in OpenMetrics' text form.
     pub fn text(&self) -> String {
         let mut out = String::new();
         // Writing to a string does not fail.

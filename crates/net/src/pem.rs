@@ -1,4 +1,4 @@
-//! Certificates and keys as files: read within bounds, and told what is wrong with them.
+//! Reads certificates and keys from files, within bounds, and says what is wrong with a file.
 
 use std::io::Read;
 use std::path::Path;
@@ -11,7 +11,7 @@ use crate::NetError;
 /// Most bytes of a file of certificates; a system's whole store has about 250 KB.
 const MAX_FILE: u64 = 4 << 20;
 
-/// A PEM file's text.
+/// Reads a PEM file's text.
 ///
 /// # Errors
 /// [`NetError::File`] if it cannot be read, is too large, or is in binary form (DER).
@@ -34,10 +34,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, NetError> {
     Ok(bytes)
 }
 
-/// A certificate chain.
+/// Reads a certificate chain from a PEM file.
 ///
 /// # Errors
-/// [`NetError::File`].
+/// [`NetError::File`] with what is wrong.
 pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetError> {
     let fail = |why: String| NetError::File { path: path.into(), why };
     let pem = read(path)?;
@@ -52,10 +52,10 @@ pub(crate) fn chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, NetErro
     }
 }
 
-/// A private key.
+/// Reads a private key from a PEM file.
 ///
 /// # Errors
-/// [`NetError::File`].
+/// [`NetError::File`] with what is wrong.
 pub(crate) fn key(path: &Path) -> Result<PrivateKeyDer<'static>, NetError> {
     let fail = |why: &str| NetError::File { path: path.into(), why: why.into() };
     let pem = zeroize::Zeroizing::new(read(path)?);

@@ -1,4 +1,4 @@
-//! Sockets, TLS, limits and the graceful stop.
+//! The server: sockets, TLS, limits and the graceful stop.
 
 use std::convert::Infallible;
 use std::future;
@@ -32,7 +32,7 @@ use crate::auth::Tokens;
 use crate::connections::{Connection, Connections, Times};
 use crate::{NetError, pem};
 
-/// Bytes of a request's head.
+/// Most bytes of a request's head.
 const MAX_HEAD: usize = 16 << 10;
 /// Pause after a failed accept (out of file descriptors, for example).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -49,22 +49,22 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// How to serve.
+/// Settings of a server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Address; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// For HTTPS.
+    /// Certificate and key for HTTPS; plain HTTP if there are none.
     pub tls: Option<TlsFiles>,
-    /// Who may ask; everybody if there are none.
+    /// Tokens of those who may ask; everybody may if there are none.
     pub tokens: Option<Tokens>,
     /// Allows plain HTTP on an address that other machines reach.
     pub insecure: bool,
-    /// Bounds.
+    /// Bounds of the server.
     pub limits: Limits,
 }
 
-/// A server under way.
+/// A running server.
 pub struct Running {
     addr: SocketAddr,
     app: Arc<App>,
@@ -80,8 +80,8 @@ impl std::fmt::Debug for Running {
 }
 
 impl Running {
-    /// Starts to listen on threads of its own; it is ready once it has models ([`Running::serve`]),
-    /// and says so.
+    /// Starts a server on threads of its own. It listens at once, and reports that it is ready once
+    /// it has models ([`Running::serve`]).
     ///
     /// # Errors
     /// [`NetError::Insecure`], [`NetError::Listen`], [`NetError::File`] for TLS files,
@@ -117,24 +117,24 @@ impl Running {
             .name("jali-serve".into())
             .spawn(move || {
                 runtime.block_on(accepting);
-                // What is left had its time.
+                // Tasks that are left had their time.
                 runtime.shutdown_background();
             })
             .map_err(start)?;
         Ok(Self { addr, app, stop, tls, thread: Some(thread) })
     }
 
-    /// Where it listens.
+    /// Returns the address on which it listens.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Serves these models from now on.
+    /// Serves these models from now on; requests under way finish with the old ones.
     pub fn serve(&self, models: Vec<Arc<Server>>) {
         self.app.set_models(models);
     }
 
-    /// The models that it serves.
+    /// Returns the models that it serves.
     pub fn models(&self) -> Vec<Arc<Server>> {
         self.app.models()
     }
@@ -154,8 +154,8 @@ impl Running {
         Ok(())
     }
 
-    /// Finishes what runs, refuses what comes, and returns when all is done or the time for it is
-    /// over.
+    /// Finishes the requests that run, refuses new ones, and returns when all are done or the time
+    /// for it is over.
     pub fn stop(mut self) {
         self.finish();
     }
@@ -210,7 +210,7 @@ async fn accept(
                 continue;
             }
         };
-        // A connection for which nobody gives way waits until another one ends.
+        // A connection that can take no other's place waits until one ends.
         let connection = tokio::select! {
             connection = connections.enter() => connection,
             _ = stopped.changed() => break,
@@ -231,7 +231,7 @@ async fn accept(
                     },
                 }
             };
-            // Whichever ends first: then the stream, answers and their memory are dropped.
+            // When either of them ends, the stream, answers and their memory are dropped.
             tokio::select! {
                 () = served => {}
                 why = connection.overdue(times) => tracing::debug!(why, "connection closed"),
@@ -266,7 +266,7 @@ async fn serve(
     }
 }
 
-/// The paths, as one connection asks for them.
+/// The paths as a service for one connection, which notes what the connection is doing.
 struct Watched {
     inner: TowerToHyperService<Router>,
     app: Arc<App>,
@@ -301,16 +301,16 @@ impl hyper::service::Service<Request<Incoming>> for Watched {
     }
 }
 
-/// What the operator of the server wants.
+/// A wish of the person who runs the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
-    /// Look at the files again (SIGHUP).
+    /// Read the files again (SIGHUP).
     Reload,
-    /// End (SIGTERM or SIGINT).
+    /// Stop the server (SIGTERM or SIGINT).
     Stop,
 }
 
-/// Waits for signals and hands each to `handle`, until it says that this was enough.
+/// Waits for signals and hands each to `handle`, until that returns `true`.
 ///
 /// # Errors
 /// [`NetError::Start`] if signals cannot be received.

@@ -1,4 +1,5 @@
-//! Rows times masked inputs, cut to the wanted coefficients: all that a server ever computes.
+//! Multiplies rows with masked inputs and picks the wanted coefficients; besides hints, a server
+//! computes nothing else.
 
 use jali_mask::{Answer, expand_public};
 use jali_ring::wire::{Writer, pack_residues, packed_len, poly_len, rows_len};
@@ -6,7 +7,7 @@ use jali_ring::{Inputs, Ntt, Poly, RingError, RowProduct, Workspace};
 
 use crate::{Operator, OperatorError};
 
-/// What of a product is given out.
+/// The part of a row product that is given out.
 #[derive(Debug, Clone, Copy)]
 enum Back {
     /// The wanted coefficients.
@@ -16,24 +17,25 @@ enum Back {
 }
 
 impl Operator {
-    /// Bytes of the rows of an answer to one input.
+    /// Returns the bytes of an answer to one input, all rows together.
     pub fn rows_len(&self) -> usize {
         rows_len(self.ring.moduli(), self.form.limbs(), self.form.count())
     }
 
-    /// Bytes of memory that answering so many inputs takes at most, the answers among them.
+    /// Returns the bytes of memory that answering `images` inputs takes at most, the answers among
+    /// them.
     pub fn work_bytes(&self, images: usize) -> usize {
         let rows = images.saturating_mul(self.rows_len());
         rows.saturating_add(Workspace::bytes_needed(&self.ring, self.store.tiles(), images))
     }
 
-    /// Answers a batch: `inputs` holds what a client's [`Writer::polys`] wrote for all of them,
-    /// `out` gets [`Operator::rows_len`] bytes for each, row by row and prime by prime the wanted
-    /// coefficients, packed. The matrix is read once for every 16 images.
+    /// Answers a batch of `images` inputs. `inputs` holds what a client's [`Writer::polys`] wrote
+    /// for all of them. `out` gets [`Operator::rows_len`] bytes for each: the wanted coefficients,
+    /// packed, row by row and prime by prime. The matrix is read once for every 16 inputs.
     ///
     /// # Errors
-    /// [`OperatorError::Ring`] if the bytes are not those of so many inputs, at least one, or hold
-    /// a residue that is not below its prime: nothing of `out` counts then.
+    /// [`OperatorError::Ring`] if the bytes are not those of `images` inputs, at least one, or hold
+    /// a residue that is not below its prime. The content of `out` means nothing then.
     pub fn answer(&self, inputs: &[u8], images: usize, out: &mut [u8]) -> Result<(), OperatorError> {
         let element = poly_len(&self.ring);
         let unfit = |what, expected, got| Err(OperatorError::Ring(RingError::Length { what, expected, got }));
@@ -55,8 +57,9 @@ impl Operator {
         Ok(())
     }
 
-    /// The rows of a block times some inputs, packed, at the beginning of `left`, which has places
-    /// for all that follows and is left with the rest.
+    /// Multiplies the rows of a block with some inputs and packs what `back` says to the front of
+    /// `left`. `left` has a place for each input, with room for the rows of this block and of all
+    /// that follow; it is left with the rest.
     fn block_into(
         &self,
         back: Back,
@@ -87,12 +90,12 @@ impl Operator {
         self.store.apply(&self.ring, product, &mut outs, &self.workspace, pack)
     }
 
-    /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`, packed: whole rows for the public
-    /// vector. Computed from what the server holds, so they need no place in a bundle. A row's hint
-    /// is held modulo as many primes as the row.
+    /// The hints of all rows, `H[o] = sum_i W~[o][i]*a[i]`, packed, with all coefficients of every
+    /// product. Computed from what the server holds, so they need no place in a bundle. A row's
+    /// hint is held modulo as many primes as the row.
     ///
     /// # Errors
-    /// [`OperatorError::Ring`] if `out` has not [`Operator::hints_len`] bytes.
+    /// [`OperatorError::Ring`] if `out` does not have [`Operator::hints_len`] bytes.
     pub fn hints(&self, mut out: &mut [u8]) -> Result<(), OperatorError> {
         if out.len() != self.hints_len() {
             let what = "bytes for the hints";
@@ -106,22 +109,23 @@ impl Operator {
         Ok(())
     }
 
-    /// Bytes of all hints.
+    /// Returns the bytes of all hints, packed.
     pub fn hints_len(&self) -> usize {
         rows_len(self.ring.moduli(), self.form.limbs(), self.ring.degree())
     }
 
-    /// Bytes of memory that computing all hints takes at most, they themselves among them.
+    /// Returns the bytes of memory that computing all hints takes at most, the hints among them.
     pub fn hint_work_bytes(&self) -> usize {
         let (element, tiles) = (8 * self.ring.limbs() * self.ring.degree(), self.store.tiles());
         let a = tiles.saturating_mul(element);
         self.hints_len().saturating_add(a).saturating_add(Workspace::bytes_needed(&self.ring, tiles, 1))
     }
 
-    /// As [`Operator::answer`], from elements to decoded answers.
+    /// Answers a batch as [`Operator::answer`] does, but takes ring elements and returns decoded
+    /// answers.
     ///
     /// # Errors
-    /// As [`Operator::answer`].
+    /// [`OperatorError::Ring`] as for [`Operator::answer`].
     pub fn apply(&self, batch: &[impl AsRef<[Poly<Ntt>]>]) -> Result<Vec<Answer>, OperatorError> {
         let mut w = Writer::new();
         batch.iter().for_each(|x| w.polys(&self.ring, x.as_ref()));

@@ -1,4 +1,4 @@
-//! Sealed operators to the server's bundle.
+//! Writes sealed operators to the server's bundle.
 //!
 //! ```text
 //! section "operators" = operators u32 | operator*
@@ -19,30 +19,29 @@ use crate::OperatorError;
 
 pub(crate) const ROW_HIDDEN: u8 = 0;
 pub(crate) const ROW_OPEN: u8 = 1;
-/// Bytes after which the rows of an operator go on in a new section.
+/// Bytes of a section after which the rows of an operator go on in a new one.
 const SECTION_BYTES: usize = 1_000_000;
 
 /// Name of the section that describes all operators.
 pub(crate) const OPERATORS: &str = "operators";
 
-/// Name of the section that starts with this row.
+/// Returns the name of the section that starts with this row of an operator.
 pub(crate) fn rows_section(operator: usize, row: usize) -> String {
     format!("rows {operator} {row}")
 }
 
-/// Writes a server's bundle while its rows are being sealed: what it holds in memory is one
-/// section.
+/// Writes a server's bundle while its rows are being sealed, and holds only one section in memory.
 #[derive(Debug)]
 pub struct ModelWriter<W: Write> {
     out: BundleWriter<W>,
     operators: Vec<Shape>,
-    /// The operator whose rows come next, and how many of them were written.
+    /// The operator whose rows come next, and how many of them have been written.
     at: (usize, usize),
-    /// First row of the section that is being filled, and the section.
+    /// First row of the section that is being filled, and its bytes so far.
     section: (usize, Writer),
 }
 
-/// What is needed to write an operator's rows.
+/// All that is needed to write an operator's rows.
 #[derive(Debug)]
 struct Shape {
     parameters: Parameters,
@@ -50,8 +49,8 @@ struct Shape {
 }
 
 impl<W: Write> ModelWriter<W> {
-    /// Begins a bundle with what is known of all operators before their rows; which rows of each
-    /// are open.
+    /// Begins the bundle of the model with id `model`: writes what is known of all operators before
+    /// their rows, with a flag for each row that says whether it is open.
     ///
     /// # Errors
     /// [`OperatorError::Bundle`] if the sink fails.
@@ -66,7 +65,7 @@ impl<W: Write> ModelWriter<W> {
         Ok(Self { out, operators: operators.iter().map(shape).collect(), at: (0, 0), section: (0, Writer::new()) })
     }
 
-    /// The next rows of the current operator.
+    /// Writes the next rows; those of an operator follow those of the operator before.
     ///
     /// # Errors
     /// [`OperatorError::Bundle`] if the sink fails, [`OperatorError::Rows`] for more rows than all
@@ -92,7 +91,7 @@ impl<W: Write> ModelWriter<W> {
         Ok(())
     }
 
-    /// The sink and the content hash, once all rows were written.
+    /// Ends the bundle and returns the sink and the content hash, once all rows have been written.
     ///
     /// # Errors
     /// [`OperatorError::Bundle`] if the sink fails, [`OperatorError::Rows`] if rows are missing.

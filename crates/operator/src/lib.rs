@@ -1,4 +1,5 @@
-//! The server's side: sealed operators as bytes, and the driver that applies them to masked inputs.
+//! The server's side: writes and reads sealed operators as bytes, and applies them to masked
+//! inputs.
 //!
 //! | module | what it holds |
 //! |---|---|

@@ -19,7 +19,7 @@ pub const MAX_OPERATORS: usize = 4096;
 const MAX_ROWS: usize = 1 << 20;
 /// Most bytes of the section that describes all operators: 16 million rows.
 const MAX_DESCRIPTIONS: u64 = 1 << 24;
-/// One linear layer, ready to be applied.
+/// One operator, ready to be applied.
 #[derive(Debug)]
 pub struct Operator {
     pub(crate) ring: Ring,
@@ -33,7 +33,7 @@ pub struct Operator {
     pub(crate) workspace: Arc<Workspace>,
 }
 
-/// All that a server holds.
+/// All that a server holds of a sealed model.
 #[derive(Debug)]
 pub struct ServerModel {
     id: [u8; 16],
@@ -42,10 +42,10 @@ pub struct ServerModel {
 }
 
 impl ServerModel {
-    /// Reads what [`crate::encode_model`] wrote.
+    /// Reads the bytes of a server's bundle. `max_memory` bounds the bytes that loading may take.
     ///
     /// # Errors
-    /// As [`ServerModel::read`].
+    /// [`OperatorError`] as for [`ServerModel::read`].
     pub fn load(bytes: &[u8], backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
         Self::read(std::io::Cursor::new(bytes), backend, max_memory)
     }
@@ -55,8 +55,8 @@ impl ServerModel {
     /// claims.
     ///
     /// # Errors
-    /// [`OperatorError::Bundle`] for foreign or damaged bytes, [`OperatorError::Memory`]
-    /// beyond the limit, and the decoder's errors.
+    /// [`OperatorError::Bundle`] for foreign or damaged bytes, [`OperatorError::Memory`] beyond the
+    /// limit, [`OperatorError::Ring`] for bytes that do not decode.
     pub fn read(source: impl Read + Seek, backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
         let mut bundle = Bundle::open(source, Kind::Server)?;
         let (descriptions, hash) = (Description::read_all(&mut bundle)?, bundle.content_hash());
@@ -77,22 +77,22 @@ impl ServerModel {
         Ok(Self { id: bundle.model(), hash, operators })
     }
 
-    /// Public name of the sealed model.
+    /// Returns the public id of the sealed model, 16 bytes.
     pub fn id(&self) -> [u8; 16] {
         self.id
     }
 
-    /// Content hash of the bundle that it was read from.
+    /// Returns the content hash of the bundle that it was read from, 32 bytes.
     pub fn content_hash(&self) -> [u8; 32] {
         self.hash
     }
 
-    /// The operators in order.
+    /// Returns the operators, in the order of the network's linear layers.
     pub fn operators(&self) -> &[Operator] {
         &self.operators
     }
 
-    /// Bytes of memory that all matrices take.
+    /// Returns the bytes of memory that all matrices take.
     pub fn memory(&self) -> usize {
         self.operators.iter().map(|o| o.store.bytes()).sum()
     }
@@ -114,7 +114,7 @@ fn at_end<R: Read + Seek>(bundle: &Bundle<R>) -> Result<(), OperatorError> {
     }
 }
 
-/// What a bundle says about an operator before its rows.
+/// A bundle's description of an operator, which comes before its rows.
 struct Description {
     degree: usize,
     prime_bits: Vec<u32>,
@@ -126,7 +126,7 @@ struct Description {
     kinds: Vec<u8>,
 }
 
-/// What a server's bundle says about one operator.
+/// A summary of what a server's bundle says about one operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OperatorSummary {
     /// Ring degree `N`.
@@ -150,10 +150,10 @@ pub struct OperatorSummary {
 }
 
 impl OperatorSummary {
-    /// Of every operator of a bundle, from its table and first section; no row is read.
+    /// Summarises every operator of a bundle from its table and first section; no row is read.
     ///
     /// # Errors
-    /// As [`ServerModel::read`].
+    /// [`OperatorError::Bundle`] or [`OperatorError::Ring`] for bytes that are no server's bundle.
     pub fn read_all<R: Read + Seek>(bundle: &mut Bundle<R>) -> Result<Vec<Self>, OperatorError> {
         let descriptions = Description::read_all(bundle)?;
         let section_of = |name: &str| name.strip_prefix("rows ")?.split(' ').next()?.parse::<usize>().ok();
@@ -229,6 +229,10 @@ impl Description {
 }
 
 impl Operator {
+    /// Reads the rows of the operator that `description` describes from the next sections of
+    /// `bundle`. `earlier` are the model's operators before it, whose ring it may share. `claim` is
+    /// called with bytes of memory before they are taken, and may refuse them; results are computed
+    /// by the backend, in the memory of the workspace.
     fn read<R: Read + Seek>(
         description: Description,
         earlier: &[Self],
@@ -242,7 +246,7 @@ impl Operator {
         // claimed before the matrix is built.
         claim(limbs.saturating_mul(TABLE_BYTES * degree) + degree * 8)?;
         claim(wanted.memory(degree))?;
-        // Operators of the same ring share the tables.
+        // Operators of the same ring share its tables.
         let same = |o: &&Self| {
             o.ring.degree() == degree && o.ring.moduli().iter().map(Modulus::bits).eq(prime_bits.iter().copied())
         };
@@ -252,8 +256,8 @@ impl Operator {
         };
         let row_limbs: Vec<usize> =
             kinds.iter().map(|&kind| if kind == ROW_OPEN { open_primes } else { limbs }).collect();
-        // A bundle must hold at least what its hidden rows take, and a byte per tile of an open
-        // one.
+        // A bundle must hold at least the bytes of its hidden rows, and a byte for each tile of an
+        // open row.
         let hidden_rows = kinds.iter().filter(|&&kind| kind == ROW_HIDDEN).count();
         let least = hidden_rows.saturating_mul(poly_len(&ring)).saturating_add(kinds.len() - hidden_rows);
         let mine = format!("rows {index} ");
@@ -290,39 +294,39 @@ impl Operator {
         Ok(Self { ring, form, store, blocks, hidden_rows, a_seed, workspace: workspace.clone() })
     }
 
-    /// Rows of a block.
+    /// Returns which rows a block has.
     pub(crate) fn block_rows(&self, block: usize) -> Range<usize> {
         let rows = self.rows() / self.blocks;
         block * rows..(block + 1) * rows
     }
 
-    /// Tiles of a block among those of an input.
+    /// Returns which tiles of an input a block has.
     pub(crate) fn block_tiles(&self, block: usize) -> Range<usize> {
         let tiles = self.store.tiles();
         block * tiles..(block + 1) * tiles
     }
 
-    /// The ring.
+    /// Returns the ring.
     pub fn ring(&self) -> &Ring {
         &self.ring
     }
 
-    /// The form of its answers.
+    /// Returns the form of the operator's answers.
     pub fn form(&self) -> &AnswerForm {
         &self.form
     }
 
-    /// Ring elements of a request.
+    /// Returns the tiles of an input, all blocks together.
     pub fn tiles(&self) -> usize {
         self.blocks * self.store.tiles()
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.store.rows()
     }
 
-    /// How many of them are hidden.
+    /// Returns how many rows are hidden.
     pub fn hidden_rows(&self) -> usize {
         self.hidden_rows
     }

@@ -1,17 +1,19 @@
 //! Convolutions with any kernel, stride, padding, dilation and number of groups.
 //!
 //! # Phases
-//! Along an axis with stride `s`, dilation `d` and `p` zeros in front, output `i` and tap `k` meet
-//! at place `i*s + k*d` of the padded axis. With `k*d = du*s + a`, `a < s`, that is element `i +
-//! du` of *phase* `a`: every `s`-th place from `a` on. So a strided convolution is one of stride 1
-//! over phase planes: each channel becomes a *virtual channel* per pair of phases that some tap
-//! needs and some pixel reaches. A dilated kernel is a longer one with few taps; all phase planes
-//! of a layer have the same size `L = outputs + largest du` along each axis.
+//! Take an axis with stride `s`, dilation `d` and `p` zeros in front. Output `i` and tap `k` meet
+//! at place `i*s + k*d` of the padded axis. *Phase* `a` is every `s`-th place from `a` on. With
+//! `k*d = du*s + a`, `a < s`, output and tap meet at element `i + du` of phase `a`. So a strided
+//! convolution is one of stride 1 over phase planes: each channel becomes a *virtual channel* for
+//! each pair of phases that some tap needs and some pixel reaches. A dilated kernel is a longer one
+//! with few taps. All phase planes of a layer have the same size `L = outputs + largest du` along
+//! each axis.
 //!
 //! # Places
-//! Let `KH` and `KW` be one more than the largest `du`, `dw`. In all phase planes the first `lead`
-//! and the last `trail` rows (columns) are zeros; `ov = min(lead, trail, K - 1)` of them serve two
-//! neighbours at once. A tile holds `C_t` virtual channels, a row `M_t` filters:
+//! Let `KH` and `KW` be one more than the largest `du` and `dw`, and `LH` and `LW` the sizes of a
+//! phase plane. In all phase planes the first `lead` and the last `trail` plane rows (columns) are
+//! zeros. Of these, `ov = min(lead, trail, K - 1)` serve two neighbours at once. A tile holds `C_t`
+//! virtual channels, a row `M_t` filters:
 //!
 //! ```text
 //! S = LW - ov_w,   P = (LH - ov_h) * S,   Q = C_t * P,   off = (C_t-1)*P + (KH-1)*S + KW-1
@@ -21,33 +23,34 @@
 //! ```
 //!
 //! # Why nothing else reaches a wanted coefficient
-//! Let `M_t*Q <= N`, and let all wanted indices be below `N`. A product of input `(v, u, w)` and
-//! weight `(m', v', du, dw)` lands on the wanted `(m, i, j)`, before any wrap-around, if `D*P + u*S
-//! + w = R` with `D = (m'-m)*C_t + (v-v')` and `R = (i+du)*S + (j+dw)`. Inputs stand at `u*S + w`
-//! in `[0, P)`, and `R < P + ov_h*S + ov_w`.
+//! Let `M_t*Q <= N`, and let all wanted indices be below `N`. Take a product of input `(v, u, w)`
+//! and weight `(m', v', du, dw)`. Before any wrap-around it lands on the wanted `(m, i, j)` if
+//! `D*P + u*S + w = R`, with `D = (m'-m)*C_t + (v-v')` and `R = (i+du)*S + (j+dw)`. Inputs stand at
+//! `u*S + w` in `[0, P)`, and `R < P + ov_h*S + ov_w`.
 //!
 //! * `D = 0` means `m' = m` and `v' = v`, as `|v-v'| < C_t`. If `j+dw < S`, the input is `u =
-//!   i+du`, `w = j+dw`: the product that is wanted. Else it stands in column `j+dw-S < ov_w` of the
-//!   next row: a zero, and so is what was wanted, as columns from `S` on are zeros.
-//! * `D = 1`: the input stands below `ov_h*S + ov_w` of its plane, in the first `ov_h` rows, which
-//!   are zeros, or among the first `ov_w` zeros of the next one.
-//! * `D >= 2` would need `R >= 2P`, but `ov_h*S + ov_w <= P`: there is a row and a column that is
-//!   not zero everywhere. `D < 0` makes the left side negative.
+//!   i+du`, `w = j+dw`: the product is the wanted one. If not, the input stands in column `j+dw-S <
+//!   ov_w` of the next plane row and is a zero. The wanted product is zero, too, as columns from
+//!   `S` on are zeros.
+//! * `D = 1`: the input stands below `ov_h*S + ov_w` in its plane. There it is in the first `ov_h`
+//!   plane rows, which are zeros, or among the first `ov_w` zeros of the next plane row.
+//! * `D >= 2` would need `R >= 2P`, but `ov_h*S + ov_w <= P`, as there is a plane row and a column
+//!   that is not zero everywhere. `D < 0` makes the left side negative.
 //! * **Wrap-around.** The largest product index is `(M_t-1)Q + off + Q - 1 <= N + off - 1`; minus
 //!   `N` it is below `off`, the first wanted index.
-//! * Taps with `dw >= S` or `du >= P/S` meet nothing but zeros; they are left out, so that every
+//! * Taps with `dw >= S` or `du >= P/S` meet nothing but zeros. They are left out, so that every
 //!   place holds one weight.
 //!
 //! # Groups
 //! Channels of one group never meet filters of another: the matrix is block-diagonal, and a row has
 //! elements for the tiles of its block only. A block is one group, or several groups whose virtual
-//! channels share one tile (depthwise layers); its filters then have no taps for the channels of
-//! the others.
+//! channels share one tile (depthwise layers). In the latter case the filters of a group have no
+//! taps for the channels of the others.
 //!
 //! # Strips
-//! A plane that is too large is cut into strips of output rows whose inputs overlap by `KH - 1`
-//! rows. All strips have the same matrix: to the server they are so many inputs of a batch. Where
-//! there are strips, no rows are shared between planes (`ov_h = 0`).
+//! A plane that is too large is cut into strips of output rows, whose input rows overlap by `KH -
+//! 1`. All strips have the same matrix: to the server they are so many inputs of a batch. Where
+//! there are strips, planes share no plane rows (`ov_h = 0`).
 
 use std::ops::Range;
 
@@ -60,14 +63,14 @@ use crate::layout::Tile;
 /// Most strips of a plane.
 const MAX_STRIPS: usize = 256;
 
-/// What is free to choose in a layout.
+/// The free choices of a layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvChoice {
     /// `C_t`, virtual channels of a tile.
     pub tile_channels: usize,
     /// `M_t`, filters of a row.
     pub row_filters: usize,
-    /// Groups of a block; more than one only if a tile holds them all.
+    /// Groups of a block: more than one only if a tile holds them all.
     pub block_groups: usize,
     /// Strips of a plane.
     pub strips: usize,
@@ -83,13 +86,13 @@ pub struct ConvLayout {
     input: [usize; 2],
     /// Input channels and filters of one group, and the number of groups.
     group: [usize; 3],
-    /// `S`.
+    /// `S`, coefficients from one plane row to the next.
     row_stride: usize,
-    /// `P`.
+    /// `P`, coefficients from one plane to the next.
     plane: usize,
 }
 
-/// One axis: phases, taps, sizes.
+/// One axis of a convolution: its phases, taps and sizes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Axis {
     stride: usize,
@@ -122,7 +125,7 @@ impl Axis {
         }
         let reach = (kernel - 1) * dilation / stride + 1;
         let length = outputs + reach - 1;
-        // Elements of a phase that are pixels.
+        // Returns the elements of a phase that are pixels.
         let pixels = |phase: usize| -> Range<usize> {
             let first = before.saturating_sub(phase).div_ceil(stride);
             let end = (before + size).saturating_sub(phase).div_ceil(stride).min(length);
@@ -144,12 +147,12 @@ impl Axis {
         Ok(Self { stride, before, size, outputs, phases, taps, reach, lead, trail })
     }
 
-    /// The pixel at an element of a phase, unless it is padding.
+    /// Returns the pixel at an element of a phase, or `None` if it is padding.
     fn pixel(&self, phase: usize, element: usize) -> Option<usize> {
         (element * self.stride + self.phases[phase]).checked_sub(self.before).filter(|&p| p < self.size)
     }
 
-    /// Zeros that serve two neighbours.
+    /// Returns `ov`, the zeros that serve two neighbours.
     fn shared(&self) -> usize {
         self.lead.min(self.trail).min(self.reach - 1)
     }
@@ -166,22 +169,23 @@ impl Geometry {
         Ok(Self { rows: Axis::new(conv, h, 0)?, columns: Axis::new(conv, w, 1)? })
     }
 
-    /// Pairs of phases.
+    /// Returns the number of pairs of phases.
     fn phases(&self) -> usize {
         self.rows.phases.len() * self.columns.phases.len()
     }
 
-    /// `S`.
+    /// Returns `S`, the coefficients from one plane row to the next.
     fn row_stride(&self) -> usize {
         self.columns.outputs + self.columns.reach - 1 - self.columns.shared()
     }
 
-    /// Output rows of one of so many strips.
+    /// Returns the output rows of a plane in one of `strips` strips.
     fn strip_rows(&self, strips: usize) -> usize {
         self.rows.outputs.div_ceil(strips)
     }
 
-    /// `P`.
+    /// Returns `P`, the coefficients from one plane to the next, for planes that are cut into
+    /// `strips` strips.
     fn plane(&self, strips: usize) -> usize {
         let shared = if strips == 1 { self.rows.shared() } else { 0 };
         (self.strip_rows(strips) + self.rows.reach - 1 - shared).saturating_mul(self.row_stride())
@@ -189,7 +193,8 @@ impl Geometry {
 }
 
 impl ConvLayout {
-    /// A layout with this choice.
+    /// Makes the layout of a convolution, for an input of shape `[channels, height, width]` and a
+    /// ring of `degree`, with this choice.
     ///
     /// # Errors
     /// [`PackError::TooLarge`] if it does not fit the ring, [`PackError::Unsupported`] for groups
@@ -209,7 +214,7 @@ impl ConvLayout {
         let unsupported = |what, got: usize| Err(PackError::Unsupported { what, got: got.to_string() });
         let ConvChoice { tile_channels, row_filters, block_groups, strips } = choice;
         let group = [conv.channels, conv.filters / conv.groups.max(1), conv.groups];
-        // The last block may hold fewer groups, but no row without a filter.
+        // The last block may have fewer groups, but then every row must still have a filter.
         let filters = |groups: usize| (groups * group[1]).div_ceil(row_filters.max(1));
         if block_groups == 0
             || block_groups > conv.groups
@@ -241,14 +246,15 @@ impl ConvLayout {
         Ok(layout)
     }
 
-    /// Every useful choice at this degree: for each number of tiles the most filters per row.
+    /// Returns every useful layout at `degree`: for each number of tiles the one with the most
+    /// filters per row.
     ///
     /// # Errors
     /// [`PackError::TooLarge`] if not even a strip of one output row fits.
     pub fn candidates(conv: &Conv, input: [usize; 3], degree: usize) -> Result<Vec<Self>, PackError> {
         let geometry = Geometry::new(conv, input)?;
         let mut out = vec![];
-        // Strips as they are needed to fit, and more while they let more planes into a tile.
+        // As many strips as are needed to fit, and more while that lets more planes into a tile.
         let rows = geometry.rows.outputs;
         let strips = (1..=rows.min(MAX_STRIPS)).filter(|&k| k == 1 || rows.div_ceil(k) < rows.div_ceil(k - 1));
         for strips in strips {
@@ -266,6 +272,8 @@ impl ConvLayout {
         Ok(out)
     }
 
+    /// Returns every useful layout with planes cut into `strips` strips; `g` is the geometry of
+    /// `conv` for the `input` shape, `degree` the ring's.
     fn with_strips(conv: &Conv, input: [usize; 3], degree: usize, strips: usize, g: &Geometry) -> Vec<Self> {
         let per_ring = degree / g.plane(strips).max(1);
         let make = |tile_channels: usize, row_filters, block_groups| {
@@ -290,47 +298,47 @@ impl ConvLayout {
         out
     }
 
-    /// What was chosen.
+    /// Returns the choice that the layout was made with.
     pub fn choice(&self) -> ConvChoice {
         self.choice
     }
 
-    /// Blocks of the matrix.
+    /// Returns the blocks of the matrix.
     pub fn blocks(&self) -> usize {
         self.group[2].div_ceil(self.choice.block_groups)
     }
 
-    /// Inputs of a batch that one image becomes.
+    /// Returns the strips of a plane: one image becomes so many inputs.
     pub fn strips(&self) -> usize {
         self.choice.strips
     }
 
-    /// Virtual channels of one group.
+    /// Returns the virtual channels of one group.
     fn group_channels(&self) -> usize {
         self.group[0] * self.geometry.phases()
     }
 
-    /// Ring elements of a row: the tiles of its block.
+    /// Returns the tiles of a row: those of its block.
     pub fn row_tiles(&self) -> usize {
         (self.group_channels() * self.choice.block_groups).div_ceil(self.choice.tile_channels)
     }
 
-    /// Filters of one block.
+    /// Returns the filters of one block.
     fn block_filters(&self) -> usize {
         self.group[1] * self.choice.block_groups
     }
 
-    /// Rows of one block.
+    /// Returns the rows of one block.
     fn block_rows(&self) -> usize {
         self.block_filters().div_ceil(self.choice.row_filters)
     }
 
-    /// Rows of the matrix.
+    /// Returns the rows of the matrix, all blocks together.
     pub fn rows(&self) -> usize {
         self.blocks() * self.block_rows()
     }
 
-    /// Filters of one row.
+    /// Returns which filters this row computes.
     pub fn row_outputs(&self, row: usize) -> Range<usize> {
         let (block, row) = (row / self.block_rows(), row % self.block_rows());
         let start = block * self.block_filters();
@@ -338,6 +346,7 @@ impl ConvLayout {
         (start + row * self.choice.row_filters).min(end)..(start + (row + 1) * self.choice.row_filters).min(end)
     }
 
+    /// Returns `off`, the first wanted index.
     fn offset(&self) -> usize {
         (self.choice.tile_channels - 1) * self.plane
             + (self.geometry.rows.reach - 1) * self.row_stride
@@ -345,7 +354,7 @@ impl ConvLayout {
             - 1
     }
 
-    /// Where the outputs of a row stand.
+    /// Returns where the outputs of a row stand in a row product.
     pub fn wanted(&self) -> WantedPattern {
         let filters = Steps { count: self.choice.row_filters, stride: self.choice.tile_channels * self.plane };
         let rows = Steps { count: self.geometry.strip_rows(self.strips()), stride: self.row_stride };
@@ -353,13 +362,14 @@ impl ConvLayout {
         WantedPattern { start: self.offset(), steps: [filters, rows, columns] }
     }
 
-    /// Inputs `[channel][i][j]` to tiles of `N` coefficients, strip by strip.
+    /// Packs inputs `[channel][i][j]` into tiles of `N` coefficients: `[strip][tile][coefficient]`.
     pub fn pack(&self, x: &[i32]) -> Vec<Vec<Vec<i64>>> {
         let (step, [h, w]) = (self.geometry.strip_rows(self.strips()), self.input);
         let Geometry { rows, columns } = &self.geometry;
-        // Rows of a plane that hold pixels end before `plane / row_stride`.
+        // Plane rows that hold pixels end before `plane / row_stride`.
         let held = self.plane / self.row_stride;
-        // First element of a row that is a pixel, and which, for every phase of the columns.
+        // Returns, for a phase of the columns, the first element of a plane row that is a pixel,
+        // and which pixel it is.
         let span = |phase: usize| {
             (0..self.row_stride).find_map(|e| Some((e, columns.pixel(phase, e)?))).unwrap_or((self.row_stride, w))
         };
@@ -394,14 +404,14 @@ impl ConvLayout {
             .collect()
     }
 
-    /// Block of a channel, and the place in it of its virtual channel with the given pair of
-    /// phases.
+    /// Returns the block of a channel, and the place in that block of the channel's virtual channel
+    /// with the given pair of phases.
     fn place(&self, channel: usize, phases: usize) -> (usize, usize) {
         let per_block = self.group[0] * self.choice.block_groups;
         (channel / per_block, channel % per_block * self.geometry.phases() + phases)
     }
 
-    /// One row of the matrix from weights `[filter][channel of the group][kh][kw]`.
+    /// Computes one row of the matrix from weights `[filter][channel of the group][kh][kw]`.
     pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
         let Geometry { rows, columns } = &self.geometry;
         let (kh, kw) = (rows.taps.len(), columns.taps.len());
@@ -431,7 +441,7 @@ impl ConvLayout {
         tiles
     }
 
-    /// Wanted values `[row][M_t][i][j]` of every strip to outputs `[filter][i][j]`.
+    /// Unpacks the wanted values `[row][M_t][i][j]` of every strip to outputs `[filter][i][j]`.
     pub fn unpack(&self, strips: &[Vec<i64>]) -> Vec<i64> {
         let (step, outputs) = (self.geometry.strip_rows(self.strips()), self.geometry.rows.outputs);
         let columns = self.geometry.columns.outputs;

@@ -1,5 +1,4 @@
-//! What a layer costs: work on either side in proportion to a few counts, and the link between
-//! them.
+//! Costs of a layer: work on either side, in proportion to a few counts, and the link between them.
 //!
 //! The factors are measured on a machine by running a network of known shapes through the whole
 //! pipeline (the facade's calibration); here they are only numbers. They decide about speed and
@@ -12,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct OperatorCounts {
     /// Ring degree `N`.
     pub degree: usize,
-    /// Sum of the primes' sizes, in bits.
+    /// Sum of the primes' sizes in bits.
     pub modulus_bits: u32,
     /// Number of primes.
     pub limbs: usize,
@@ -34,9 +33,9 @@ pub struct OperatorCounts {
     pub values: usize,
 }
 
-/// What a further input of a matrix costs of the first, which reads it for all of them. Open layers
-/// of vgg3 and MiniONN's network in two strips took 0.75 to 1.0 times as long as two inputs that
-/// cost the same would (`jali explain`).
+/// Cost of each further input of a matrix, as a fraction of the first one's: the matrix is read
+/// only once for all. Open layers of vgg3 and of MiniONN's network in two strips took 0.75 to 1.0
+/// times as long as two inputs of equal cost would (`jali explain`).
 const FURTHER: f64 = 0.85;
 
 /// Number of terms of either side's work.
@@ -76,13 +75,13 @@ pub struct ServerTerms {
 
 /// Terms as a list, for fitting and for sums of products.
 pub trait Terms: Copy {
-    /// In the order of the fields.
+    /// Returns the terms in the order of the fields.
     fn to_list(self) -> [f64; TERMS];
 
-    /// From the order of the fields.
+    /// Makes terms from a list in the order of the fields.
     fn from_list(list: [f64; TERMS]) -> Self;
 
-    /// Milliseconds: these terms as nanoseconds per unit times so many units.
+    /// Returns the milliseconds that `units` take, with these terms as nanoseconds per unit.
     fn milliseconds(self, units: Self) -> f64 {
         self.to_list().iter().zip(units.to_list()).map(|(ns, count)| ns * count).sum::<f64>() / 1e6
     }
@@ -109,7 +108,7 @@ impl Terms for ServerTerms {
 }
 
 impl OperatorCounts {
-    /// How many units of each term the client has.
+    /// Counts the client's units of each term for one image.
     pub fn client(&self) -> ClientTerms {
         let (row_limbs, inputs) = (self.row_limbs() as f64, self.inputs());
         ClientTerms {
@@ -121,7 +120,7 @@ impl OperatorCounts {
         }
     }
 
-    /// How many units of each term the server has.
+    /// Counts the server's units of each term for one image.
     pub fn server(&self) -> ServerTerms {
         let (row_limbs, inputs) = (self.row_limbs() as f64, self.inputs());
         ServerTerms {
@@ -133,71 +132,72 @@ impl OperatorCounts {
         }
     }
 
-    /// Inputs of the matrix, in what one of them costs.
+    /// Returns the inputs of the matrix for one image, in units of what the first of them costs.
     fn inputs(&self) -> f64 {
         1.0 + FURTHER * (self.strips as f64 - 1.0)
     }
 
-    /// Primes of all rows together.
+    /// Returns the limbs of all rows together.
     fn row_limbs(&self) -> usize {
         (self.rows - self.short_rows) * self.limbs + self.short_rows
     }
 
-    /// Bytes of a request, without its header.
+    /// Returns the bytes of a request for one image, without its header.
     pub fn bytes_up(&self) -> usize {
         self.strips * self.tiles * self.degree * self.modulus_bits as usize / 8
     }
 
-    /// Bytes of an answer, without its header.
+    /// Returns the bytes of an answer for one image, without its header.
     pub fn bytes_down(&self) -> usize {
         let row = |bits: u32| (self.wanted * bits as usize).div_ceil(8);
         let rows = (self.rows - self.short_rows) * row(self.modulus_bits) + self.short_rows * row(self.first_bits);
         self.strips * rows
     }
 
-    /// Bytes both ways.
+    /// Returns the bytes both ways for one image.
     pub fn bytes(&self) -> usize {
         self.bytes_up() + self.bytes_down()
     }
 
-    /// Bytes of so many hidden rows as they are sealed.
+    /// Returns the bytes of `rows` hidden rows as they are sealed.
     pub fn hidden_bytes(&self, rows: usize) -> usize {
         self.row_tiles * rows * self.degree * self.modulus_bits as usize / 8
     }
 
-    /// Products of ring elements modulo one prime that the server does for an image.
+    /// Returns the products of ring elements modulo one prime that the server computes for an
+    /// image.
     pub fn products(&self) -> usize {
         self.strips * self.row_tiles * self.row_limbs()
     }
 }
 
-/// Nanoseconds per unit of work, wall time with all threads at work.
+/// Nanoseconds of wall time per unit of work, with all threads at work.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Work {
-    /// Of the client.
+    /// The client's.
     pub client: ClientTerms,
-    /// Of the server.
+    /// The server's.
     pub server: ServerTerms,
 }
 
-/// The way between client and server.
+/// The link between client and server.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Link {
-    /// There and back, in milliseconds.
+    /// Round-trip time in milliseconds.
     pub rtt_ms: f64,
     /// Capacity in either direction, in megabits per second; 0 stands for no limit.
     pub mbit_per_s: f64,
 }
 
 impl Link {
-    /// The same machine.
+    /// Both sides on one machine.
     pub const LOOPBACK: Self = Self { rtt_ms: 0.0, mbit_per_s: 0.0 };
     /// A local network.
     pub const LAN: Self = Self { rtt_ms: 0.3, mbit_per_s: 1000.0 };
     /// A wide-area network.
     pub const WAN: Self = Self { rtt_ms: 40.0, mbit_per_s: 100.0 };
 
-    /// Milliseconds for one request and its answer.
+    /// Returns the milliseconds that one request and its answer of `bytes` bytes together take.
     pub fn ms(&self, bytes: usize) -> f64 {
         let transfer = if self.mbit_per_s > 0.0 { bytes as f64 * 8.0 / (self.mbit_per_s * 1e3) } else { 0.0 };
         self.rtt_ms + transfer
@@ -227,12 +227,12 @@ impl std::str::FromStr for Link {
     }
 }
 
-/// All that the choice of rings and layouts weighs.
+/// All costs that rings and layouts are chosen by.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Costs {
-    /// Layers with hidden rows.
+    /// Work per unit in layers with hidden rows.
     pub hidden: Work,
-    /// Layers without.
+    /// Work per unit in layers without hidden rows.
     pub open: Work,
     /// The link: not measured, so not stored.
     #[serde(skip, default = "loopback")]
@@ -243,7 +243,7 @@ fn loopback() -> Link {
     Link::LOOPBACK
 }
 
-/// What a layer is expected to take for one image.
+/// Milliseconds that a layer is expected to take for one image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Prediction {
     /// Milliseconds of the client.
@@ -255,14 +255,14 @@ pub struct Prediction {
 }
 
 impl Prediction {
-    /// All together.
+    /// Returns all milliseconds together.
     pub fn total_ms(&self) -> f64 {
         self.client_ms + self.server_ms + self.link_ms
     }
 }
 
 impl Costs {
-    /// What a layer will take.
+    /// Predicts what a layer takes for one image; `hidden` says whether it has hidden rows.
     pub fn predict(&self, counts: &OperatorCounts, hidden: bool) -> Prediction {
         let work = if hidden { &self.hidden } else { &self.open };
         Prediction {
@@ -272,15 +272,15 @@ impl Costs {
         }
     }
 
-    /// The same costs over another link.
+    /// Returns these costs with another link.
     pub fn over(self, link: Link) -> Self {
         Self { link, ..self }
     }
 }
 
 impl Default for Costs {
-    /// Figures of the size that a calibration finds on two cores of a server's processor with
-    /// AVX-512.
+    /// Returns figures of the size that a calibration finds on two cores of a server's processor
+    /// with AVX-512.
     fn default() -> Self {
         let hidden = Work {
             client: ClientTerms { layer: 2e5, values: 2.0, tiles: 20.0, rows: 2.5, wanted: 15.0 },

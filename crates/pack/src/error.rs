@@ -22,7 +22,7 @@ pub enum PackError {
         /// Ring degree.
         degree: usize,
     },
-    /// Something does not fit the layer.
+    /// A number of a choice does not fit the layer.
     #[error("{what}: expected {expected}, got {got}")]
     Choice {
         /// What.

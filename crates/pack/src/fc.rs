@@ -5,9 +5,9 @@
 //! ```
 //!
 //! # Why nothing else reaches a wanted coefficient
-//! A product of `w[o'][i']` and `x_i` lands at `o'k + k-1 + (i-i')`. With `|i-i'| < k` that is `ok
-//! + k-1` only for `o' = o`, `i' = i`. The largest index is `rk + k - 2 <= N + k - 2`; minus `N` it
-//! is below `k-1`, the first wanted one.
+//! A product of `w[o'][i']` and `x_i` lands at `o'k + k-1 + (i-i')`. With `|i-i'| < k` that is
+//! `ok + k-1` only for `o' = o`, `i' = i`. The largest index is `rk + k - 2 <= N + k - 2`; minus
+//! `N` it is below `k-1`, the first wanted one.
 
 use std::ops::Range;
 
@@ -22,17 +22,18 @@ pub struct FcLayout {
     degree: usize,
     inputs: usize,
     outputs: usize,
-    /// `k`.
+    /// `k`, inputs of a tile.
     run: usize,
-    /// `r`.
+    /// `r`, outputs of a row.
     row_outputs: usize,
 }
 
 impl FcLayout {
-    /// A layout with `run` inputs per tile and `row_outputs` outputs per row.
+    /// Makes the layout of a layer with `inputs` inputs and `outputs` outputs in a ring of
+    /// `degree`. A tile holds `run` inputs, and a row computes `row_outputs` outputs.
     ///
     /// # Errors
-    /// [`PackError::TooLarge`] if `r*k > N`.
+    /// [`PackError::TooLarge`] if `r*k > N` or either of them is 0.
     pub fn new(
         inputs: usize,
         outputs: usize,
@@ -47,8 +48,8 @@ impl FcLayout {
         Ok(Self { degree, inputs, outputs, run, row_outputs })
     }
 
-    /// Every useful run length at this degree: one for each number of tiles, with the most outputs
-    /// per row.
+    /// Returns a layout for every useful run length at `degree`: one for each number of tiles, with
+    /// the most outputs per row.
     pub fn candidates(inputs: usize, outputs: usize, degree: usize) -> Vec<Self> {
         let mut out: Vec<Self> = vec![];
         for tiles in inputs.div_ceil(degree)..=inputs.min(256) {
@@ -61,38 +62,38 @@ impl FcLayout {
         out
     }
 
-    /// Inputs of one tile.
+    /// Returns the inputs of one tile.
     pub fn run(&self) -> usize {
         self.run
     }
 
-    /// Ring elements of an input.
+    /// Returns the tiles of an input, which are those of a row.
     pub fn tiles(&self) -> usize {
         self.inputs.div_ceil(self.run)
     }
 
-    /// Rows of the matrix.
+    /// Returns the rows of the matrix.
     pub fn rows(&self) -> usize {
         self.outputs.div_ceil(self.row_outputs)
     }
 
-    /// Outputs of one row (the last may hold fewer).
+    /// Returns the outputs of one row (the last may have fewer).
     pub fn row_outputs(&self) -> usize {
         self.row_outputs
     }
 
-    /// Outputs of this row.
+    /// Returns which outputs this row computes.
     pub fn outputs_of_row(&self, row: usize) -> Range<usize> {
         (row * self.row_outputs).min(self.outputs)..((row + 1) * self.row_outputs).min(self.outputs)
     }
 
-    /// Where the outputs of a row stand.
+    /// Returns where the outputs of a row stand in a row product.
     pub fn wanted(&self) -> WantedPattern {
         let one = Steps { count: 1, stride: 1 };
         WantedPattern { start: self.run - 1, steps: [one, one, Steps { count: self.row_outputs, stride: self.run }] }
     }
 
-    /// Inputs to tiles of `N` coefficients.
+    /// Packs inputs into tiles of `N` coefficients.
     pub fn pack(&self, x: &[i32]) -> Vec<Vec<i64>> {
         let tile = |run: &[i32]| {
             let mut tile: Vec<i64> = run.iter().map(|&v| i64::from(v)).collect();
@@ -102,7 +103,7 @@ impl FcLayout {
         x.chunks(self.run).map(tile).collect()
     }
 
-    /// One row of the matrix from weights `[output][input]`.
+    /// Computes one row of the matrix from weights `[output][input]`.
     pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
         let Range { start: first, end: last } = self.outputs_of_row(row);
         let tile =
@@ -121,7 +122,7 @@ impl FcLayout {
         (0..self.tiles()).map(tile).collect()
     }
 
-    /// Wanted values `[row][r]` to outputs.
+    /// Unpacks wanted values `[row][r]` to outputs.
     pub fn unpack(&self, values: &[i64]) -> Vec<i64> {
         values[..self.outputs.min(values.len())].to_vec()
     }

@@ -1,4 +1,5 @@
-//! Either layout behind one type, and the choice between them.
+//! The layouts of convolutions and fully connected layers behind one type, and the numbers that
+//! choose one.
 
 use std::ops::Range;
 
@@ -10,12 +11,12 @@ use crate::{ConvChoice, ConvLayout, FcLayout, PackError};
 /// A plain ring element with few non-zero coefficients: (index, value), indices rising.
 pub type Tile = Vec<(u32, i32)>;
 
-/// What makes a layout of a layer at a degree.
+/// The numbers that a layer's layout at some degree follows from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayoutChoice {
-    /// Virtual channels, or inputs of a fully connected layer, of a tile.
+    /// Virtual channels of a tile, or inputs of a fully connected layer.
     pub tile_inputs: usize,
-    /// Output channels of a row.
+    /// Most output channels of a row.
     pub row_outputs: usize,
     /// Groups of a block: 1 unless several share a tile.
     pub block_groups: usize,
@@ -33,11 +34,12 @@ pub enum Layout {
 }
 
 impl Layout {
-    /// All layouts worth considering at this degree, none if no tile of the layer fits. They depend
-    /// on shapes only.
+    /// Returns all layouts of a layer that are worth considering at `degree`, for an input of shape
+    /// `input`; none if no tile of a fully connected layer fits. They depend on shapes only.
     ///
     /// # Errors
-    /// [`PackError`] if the layer's kind is not supported.
+    /// [`PackError::Unsupported`] if the layer's kind is not supported, [`PackError::TooLarge`] if
+    /// not even a strip of one output row of a convolution fits.
     pub fn candidates(linear: Linear<'_>, input: &[usize], degree: usize) -> Result<Vec<Self>, PackError> {
         Ok(match linear {
             Linear::Conv(c) => ConvLayout::candidates(c, planes(input)?, degree)?
@@ -48,7 +50,7 @@ impl Layout {
         })
     }
 
-    /// The choice that [`Layout::chosen`] makes the layout from again.
+    /// Returns the choice that [`Layout::chosen`] makes the layout from again.
     pub fn choice(&self) -> LayoutChoice {
         match self {
             Self::Conv(l) => {
@@ -61,10 +63,12 @@ impl Layout {
         }
     }
 
-    /// A layout from a choice that was made before.
+    /// Makes a layer's layout from a choice that was made before, for an input of shape `input` and
+    /// a ring of `degree`.
     ///
     /// # Errors
-    /// [`PackError`] if the choice does not fit the layer.
+    /// [`PackError::TooLarge`] or [`PackError::Unsupported`] if the choice does not fit the layer
+    /// or the ring.
     pub fn chosen(linear: Linear<'_>, input: &[usize], degree: usize, choice: LayoutChoice) -> Result<Self, PackError> {
         let LayoutChoice { tile_inputs, row_outputs, block_groups, strips } = choice;
         match linear {
@@ -82,12 +86,12 @@ impl Layout {
         }
     }
 
-    /// Ring elements of one input of the matrix.
+    /// Returns the tiles of one input of the matrix, all blocks together.
     pub fn tiles(&self) -> usize {
         self.blocks() * self.row_tiles()
     }
 
-    /// Ring elements of a row: those of its block.
+    /// Returns the tiles of a row: those of its block.
     pub fn row_tiles(&self) -> usize {
         match self {
             Self::Conv(l) => l.row_tiles(),
@@ -95,7 +99,7 @@ impl Layout {
         }
     }
 
-    /// Blocks of a block-diagonal matrix, all of one shape; 1 for a dense one.
+    /// Returns the blocks of a block-diagonal matrix, all of one shape; 1 for a dense one.
     pub fn blocks(&self) -> usize {
         match self {
             Self::Conv(l) => l.blocks(),
@@ -103,7 +107,7 @@ impl Layout {
         }
     }
 
-    /// Inputs of the matrix that one image becomes.
+    /// Returns the number of strips of a plane: one image becomes so many inputs of the matrix.
     pub fn strips(&self) -> usize {
         match self {
             Self::Conv(l) => l.strips(),
@@ -111,7 +115,7 @@ impl Layout {
         }
     }
 
-    /// Rows of the matrix, all blocks together.
+    /// Returns the rows of the matrix, all blocks together.
     pub fn rows(&self) -> usize {
         match self {
             Self::Conv(l) => l.rows(),
@@ -119,7 +123,7 @@ impl Layout {
         }
     }
 
-    /// Most output channels that one row computes.
+    /// Returns the most output channels that one row computes.
     pub fn row_outputs(&self) -> usize {
         match self {
             Self::Conv(l) => l.choice().row_filters,
@@ -127,7 +131,7 @@ impl Layout {
         }
     }
 
-    /// What one tile holds: input channels times planes, or a run of inputs; and what a row
+    /// Describes in words what a tile holds, channels or inputs, and how many outputs a row
     /// computes.
     pub fn describe(&self) -> String {
         match self {
@@ -146,7 +150,7 @@ impl Layout {
         }
     }
 
-    /// Output channels of one row.
+    /// Returns the output channels that one row computes.
     pub fn outputs_of_row(&self, row: usize) -> Range<usize> {
         match self {
             Self::Conv(l) => l.row_outputs(row),
@@ -154,7 +158,7 @@ impl Layout {
         }
     }
 
-    /// Where the outputs of a row stand.
+    /// Returns where the outputs of a row stand in a row product.
     pub fn wanted(&self) -> WantedPattern {
         match self {
             Self::Conv(l) => l.wanted(),
@@ -162,7 +166,8 @@ impl Layout {
         }
     }
 
-    /// Quantised inputs, `[channel][position]`, to tiles of `N` coefficients, strip by strip.
+    /// Packs quantised inputs `[channel][position]` into tiles of `N` coefficients:
+    /// `[strip][tile][coefficient]`.
     pub fn pack(&self, x: &[i32]) -> Vec<Vec<Vec<i64>>> {
         match self {
             Self::Conv(l) => l.pack(x),
@@ -170,7 +175,8 @@ impl Layout {
         }
     }
 
-    /// One row of the matrix: an element for every tile of its block.
+    /// Computes one row of the matrix from the layer's weights: an element for every tile of its
+    /// block.
     pub fn row(&self, weights: &[i32], row: usize) -> Vec<Tile> {
         match self {
             Self::Conv(l) => l.row(weights, row),
@@ -178,7 +184,7 @@ impl Layout {
         }
     }
 
-    /// Wanted values `[row][wanted]` of every strip to outputs `[channel][position]`.
+    /// Unpacks the wanted values `[row][wanted]` of every strip to outputs `[channel][position]`.
     pub fn unpack(&self, strips: &[Vec<i64>]) -> Vec<i64> {
         match self {
             Self::Conv(l) => l.unpack(strips),
@@ -187,7 +193,7 @@ impl Layout {
     }
 }
 
-/// The shape of a convolution's input.
+/// Returns the shape `[channels, height, width]` of a convolution's input.
 fn planes(input: &[usize]) -> Result<[usize; 3], PackError> {
     input
         .try_into()

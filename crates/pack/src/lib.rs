@@ -1,4 +1,4 @@
-//! Lowering of linear layers to sparse ring matrices: *packed outputs = W x packed inputs*.
+//! Lowers linear layers to sparse ring matrices: *packed outputs = W x packed inputs*.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -7,8 +7,9 @@
 //! | [`layout`] | either of them behind one type |
 //! | [`costs`] | what a layer costs on a machine and a link |
 //!
-//! A layout says where inputs, weights and outputs stand in ring elements and why no other product
-//! reaches a wanted coefficient. No keys, no ring arithmetic, no randomness here.
+//! A layout says where inputs, weights and outputs stand in ring elements. [`conv`] and [`fc`] show
+//! why no other product reaches a wanted coefficient. No keys, no ring arithmetic, no randomness
+//! here.
 #![forbid(unsafe_code)]
 
 pub mod conv;

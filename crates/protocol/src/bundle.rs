@@ -1,5 +1,5 @@
-//! The client's bundle: all that a client needs but the hints, which it gets from a server and
-//! checks.
+//! The client's bundle: all that a client needs except for the hints, which it gets from a server
+//! and checks.
 //!
 //! ```text
 //! section "network"  the network without its weights (jali_model::Outline)
@@ -28,7 +28,7 @@ use crate::message::{decode_hints, hints_len};
 const NETWORK: &str = "network";
 const OPERATORS: &str = "operators";
 const PLAN: &str = "plan";
-/// Most bytes of what is said about a plan.
+/// Most bytes of the section about the plan.
 const MAX_ORIGIN: u64 = 1 << 20;
 
 fn key_section(operator: usize) -> String {
@@ -81,7 +81,7 @@ pub struct StoredClient {
 struct StoredOperator {
     node: usize,
     layout: Layout,
-    /// `None` once there is a complete one.
+    /// The key without hints; `None` once `complete` is there.
     key: Option<UnhintedKey>,
     complete: Option<OperatorKey>,
 }
@@ -96,23 +96,24 @@ impl StoredClient {
     /// Reads a client's bundle.
     ///
     /// # Errors
-    /// [`ProtocolError::Bundle`] for damaged or foreign bytes, with the section's name.
+    /// [`ProtocolError::Bundle`] for damaged or foreign bytes, with the section's name where it is
+    /// known.
     pub fn read(source: impl Read + Seek) -> Result<Self, ProtocolError> {
         let mut bundle = Bundle::open(source, Kind::Client)?;
         let (id, hash) = (bundle.model(), bundle.content_hash());
         let bytes = bundle.expect(NETWORK, MAX_SECTION)?;
         let outline = Outline::from_bytes(&bytes).map_err(|e| section(NETWORK.into(), e))?;
         let bytes = bundle.expect(OPERATORS, MAX_SECTION)?;
-        // Sections of keys follow, one for each operator: what they hold pays for what is made of a
-        // description.
+        // The sections of keys follow, one for each operator. Their lengths bound what a
+        // description may make this side compute and allocate.
         let paid: Vec<u64> = bundle.following().iter().map(|s| s.len).collect();
         let described = read_operators(&bytes, &outline, &paid).map_err(|e| section(OPERATORS.into(), e))?;
         let input_bound = outline.config().activation_bound();
         let mut operators: Vec<StoredOperator> = Vec::with_capacity(described.len());
         for (o, Described { node, layout, literal }) in described.into_iter().enumerate() {
             let name = key_section(o);
-            // Its key holds two elements for every tile: a ring's tables are not made before so
-            // many bytes are there.
+            // A key holds two elements for every tile. A ring's tables are made only if so many
+            // bytes are there.
             let element = element_len(literal.degree, literal.prime_bits.iter().copied());
             let least = element.saturating_mul(2 * layout.tiles());
             if bundle.peek().is_none_or(|section| section.len < least as u64) {
@@ -147,33 +148,33 @@ impl StoredClient {
         Ok(Self { id, hash, outline, operators, origin })
     }
 
-    /// Public id of the sealed model.
+    /// Returns the public id of the sealed model, 16 bytes.
     pub fn id(&self) -> [u8; 16] {
         self.id
     }
 
-    /// Content hash of the bundle.
+    /// Returns the content hash of the bundle, 32 bytes.
     pub fn content_hash(&self) -> [u8; 32] {
         self.hash
     }
 
-    /// The network without its weights.
+    /// Returns the network without its weights.
     pub fn outline(&self) -> &Outline {
         &self.outline
     }
 
-    /// Where the plan comes from, if it was sealed with one from a file.
+    /// Returns where the plan comes from, if the network was sealed with a plan from a file.
     pub fn origin(&self) -> Option<&Origin> {
         self.origin.as_ref()
     }
 
-    /// Number of operators: one for every linear layer.
+    /// Returns the number of operators: one for every linear layer.
     pub fn operators(&self) -> usize {
         self.operators.len()
     }
 
-    /// Node, layout, parameters and rows (whether each is hidden) of every operator that still
-    /// waits for hints.
+    /// Returns node, layout, parameters and numbers of hidden and open rows of every operator that
+    /// still waits for hints.
     pub fn summaries(&self) -> Vec<KeySummary> {
         let summary = |l: &StoredOperator| {
             let key = l.key.as_ref()?;
@@ -201,23 +202,24 @@ impl StoredClient {
         self.operators.iter().filter_map(summary).collect()
     }
 
-    /// Bytes of a message with the hints of an operator.
+    /// Returns the most bytes of a message with the hints of an operator, or 0 if it waits for
+    /// none.
     pub fn hints_len(&self, operator: usize) -> usize {
         let key = self.operators.get(operator).and_then(|stored| stored.key.as_ref());
         key.map_or(0, |key| hints_len(key.parameters().ring(), key.row_limbs()))
     }
 
-    /// Whether an operator still waits for hints.
+    /// Returns whether an operator still waits for hints.
     pub fn needs_hints(&self, operator: usize) -> bool {
         self.operators.get(operator).is_some_and(|stored| stored.key.is_some())
     }
 
-    /// Takes the hints of one operator as a server sent them (or as they were kept from an earlier
-    /// time), if they pass the check.
+    /// Takes the hints of one operator as a server sent them, or as they were kept from an earlier
+    /// time, if they pass the check.
     ///
     /// # Errors
-    /// [`ProtocolError::Hints`]; other bytes may be tried. [`ProtocolError::NoHintsExpected`] for
-    /// an operator that has its hints.
+    /// [`ProtocolError::Hints`] if they do not; other bytes may be tried then.
+    /// [`ProtocolError::NoHintsExpected`] if there is no such operator or it has its hints.
     pub fn accept_hints(&mut self, operator: usize, message: &[u8]) -> Result<(), ProtocolError> {
         let stored = self.operators.get_mut(operator);
         let Some((stored, key)) = stored.and_then(|stored| stored.key.take().map(|key| (stored, key))) else {
@@ -236,10 +238,10 @@ impl StoredClient {
         }
     }
 
-    /// The client, once all hints are there.
+    /// Returns the client model, once all hints are there.
     ///
     /// # Errors
-    /// [`ProtocolError::HintsMissing`].
+    /// [`ProtocolError::HintsMissing`] if an operator still waits for hints.
     pub fn finish(self) -> Result<ClientModel, ProtocolError> {
         let missing = self.operators.iter().filter(|stored| stored.complete.is_none()).count();
         let complete = |stored: StoredOperator| {
@@ -251,16 +253,16 @@ impl StoredClient {
     }
 }
 
-/// What a client's bundle says about one operator.
+/// A summary of what a client's bundle says about one operator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeySummary {
     /// Node name.
     pub name: String,
     /// `conv3x3`, `fc`.
     pub kind: String,
-    /// What a tile and a row hold.
+    /// Words for what a tile and a row hold.
     pub layout: String,
-    /// Ring.
+    /// Parameters of the ring.
     pub literal: ParametersLiteral,
     /// Ring elements of a row.
     pub tiles: usize,
@@ -282,7 +284,7 @@ fn section(name: String, why: impl std::fmt::Display) -> ProtocolError {
     BundleError::Section { section: name, why: why.to_string() }.into()
 }
 
-/// What the bundle says about an operator before its key.
+/// The bundle's description of an operator, which comes before its key.
 struct Described {
     node: usize,
     layout: Layout,
@@ -304,7 +306,7 @@ fn read_operators(bytes: &[u8], outline: &Outline, paid: &[u64]) -> Result<Vec<D
     Ok(operators)
 }
 
-/// Taps along the longer axis of a layer's window.
+/// Returns the taps along the longer axis of a layer's kernel, or 0 if it has none.
 fn layout_taps(linear: Linear<'_>) -> usize {
     match linear {
         Linear::Conv(c) => c.kernel[0].max(c.kernel[1]),

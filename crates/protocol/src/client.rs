@@ -13,9 +13,9 @@ use crate::message::MAX_IMAGES;
 pub struct ClientOperator {
     /// Index of the linear layer's node in the graph.
     pub node: usize,
-    /// Where things stand in ring elements.
+    /// Where inputs, weights and outputs stand in ring elements.
     pub layout: Layout,
-    /// Keys, hints, check vectors.
+    /// Secrets and hints of the rows, the public vector and the check vectors.
     pub key: OperatorKey,
 }
 
@@ -34,32 +34,32 @@ impl std::fmt::Debug for ClientModel {
 }
 
 impl ClientModel {
-    /// Says where the plan comes from: it goes into the bundle.
+    /// Sets where the plan comes from, which goes into the bundle.
     pub fn set_origin(&mut self, origin: Origin) {
         self.origin = Some(origin);
     }
 
-    /// The quantised network without its weights.
+    /// Returns the quantised network without its weights.
     pub fn outline(&self) -> &Outline {
         &self.outline
     }
 
-    /// Public id of the sealed model.
+    /// Returns the public id of the sealed model, 16 bytes.
     pub fn id(&self) -> [u8; 16] {
         self.id
     }
 
-    /// The operators, in the order of the network's linear layers.
+    /// Returns the operators, in the order of the network's linear layers.
     pub fn operators(&self) -> &[ClientOperator] {
         &self.operators
     }
 
-    /// Most images of one inference: each of their strips is an input of a request.
+    /// Returns the most images of one inference: each of their strips is an input of a request.
     pub fn max_images(&self) -> usize {
         MAX_IMAGES / self.operators.iter().map(|o| o.layout.strips()).max().unwrap_or(1)
     }
 
-    /// Bytes that the hints of all operators take in memory.
+    /// Returns the bytes that the hints of all operators take in memory.
     pub fn hint_bytes(&self) -> usize {
         self.operators.iter().map(|o| o.key.hint_bytes()).sum()
     }

@@ -87,7 +87,7 @@ pub enum ProtocolError {
         /// Index of the operator.
         operator: usize,
     },
-    /// The hints of some operators are not there.
+    /// The hints of some operators are missing.
     #[error("the hints of {missing} operator(s) are missing: fetch them from the server first")]
     HintsMissing {
         /// How many.

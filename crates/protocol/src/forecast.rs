@@ -1,4 +1,4 @@
-//! What a plan is going to open, save and cost, without sealing anything: the same choices as
+//! Forecasts what a plan opens, saves and costs without sealing anything, by the choices that
 //! [`crate::Owner`] makes.
 
 use jali_leak::Plan;
@@ -20,38 +20,39 @@ pub struct OperatorForecast {
     pub kind: String,
     /// Weights of the layer.
     pub weights: usize,
-    /// How many the plan allows open.
+    /// How many of these the plan allows to be open.
     pub weights_allowed: usize,
-    /// How many sealing is going to open: those of rows that the plan allows as a whole.
+    /// How many sealing will open: those in rows of which the plan allows every weight.
     pub weights_open: usize,
     /// Index of the node in the graph.
     pub node: usize,
     /// Sizes of the primes, in bits.
     pub prime_bits: Vec<u32>,
-    /// What a tile and a row hold.
+    /// Words for what a tile and a row hold.
     pub layout: String,
-    /// What the cost follows from.
+    /// Counts that the cost follows from.
     pub counts: OperatorCounts,
     /// Bytes of the server's memory while it serves.
     pub server_memory: usize,
-    /// Bytes of the client's memory: hints, check vectors, the public vector.
+    /// Bytes of the client's memory: hints and secrets of the rows, check vectors, the public
+    /// vector.
     pub client_memory: usize,
-    /// How many of these are there without hints: what the owner holds of a layer that has been
-    /// sealed to be stored.
+    /// Bytes of the key without hints: what the owner holds of an operator that has been sealed to
+    /// be stored.
     pub key_memory: usize,
-    /// Bytes more while the operator is being sealed: the public vector and those of the check.
+    /// Bytes more while the operator is being sealed: the public vector and the check vectors.
     pub vector_memory: usize,
-    /// Bytes of the rows that are sealed together, before there is a key.
+    /// Bytes of the rows that are sealed together, before the key is made.
     pub row_memory: usize,
-    /// Bytes of tables of the operator's ring.
+    /// Bytes of the tables of the operator's ring.
     pub ring_memory: usize,
     /// Rows of the matrix.
     pub rows: usize,
-    /// How many of these are going to be open.
+    /// How many of these will be open.
     pub rows_open: usize,
     /// Ring elements of the matrix in hidden and in open rows.
     pub tiles: [usize; 2],
-    /// Products of ring elements modulo one prime that the server does for an image.
+    /// Products of ring elements modulo one prime that the server computes for an image.
     pub products: usize,
     /// Bytes of the matrix on the server.
     pub bytes: usize,
@@ -62,20 +63,22 @@ pub struct OperatorForecast {
 /// Bytes of keys, digests and norms that a row takes.
 const KEY_BYTES: usize = 200;
 
-/// Bytes of the rows that are sealed together, and of one of them packed.
+/// Returns the bytes of the rows that are sealed together, with one of them packed and a section
+/// that is being filled.
 fn row_memory(ring: &Ring, counts: &OperatorCounts) -> usize {
     let row = 8 * ring.limbs() * ring.degree() * counts.row_tiles;
     let rows = jali_mask::rows_together(ring, counts.row_tiles, counts.rows);
     rows * row + counts.hidden_bytes(1) + SECTION
 }
 
-/// Bytes of a section with rows, at most, but for its last row.
+/// Most bytes of a section with rows, its last row left out.
 const SECTION: usize = 1 << 20;
 
-/// All operators of a network under a plan.
+/// Forecasts all operators of a network under a plan, in the order of its linear layers.
 ///
 /// # Errors
-/// As [`crate::Owner::seal_to`], but for noise, which needs the weights.
+/// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer
+/// cannot be lowered. Too much noise is not found out: that needs the weights.
 pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<OperatorForecast>, ProtocolError> {
     let operator = |operator: PlannedOperator<'_>| {
         let (hint_bytes, limbs) = (operator.hint_bytes(), operator.row_limbs());
@@ -92,7 +95,8 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<Op
             layout: blueprint.layout.describe(),
             counts,
             server_memory: RowStore::bytes_needed(ring, &limbs, counts.row_tiles),
-            // Hints and secrets of the rows; for every tile the public vector and two of the check.
+            // Hints and secrets of the rows, and for every tile an element of the public vector and
+            // of both check vectors.
             client_memory: hint_bytes + vectors,
             key_memory: vectors + KEY_BYTES * counts.rows,
             vector_memory: 3 * counts.tiles * 8 * ring.limbs() * ring.degree(),
@@ -115,8 +119,8 @@ pub fn forecast(model: &QuantModel, plan: &Plan, costs: &Costs) -> Result<Vec<Op
     Ok(PlannedOperator::all(model, plan, costs)?.into_iter().map(operator).collect())
 }
 
-/// For every linear layer what hiding each row costs, in bytes on the server: for the policy that
-/// opens what saves most.
+/// Returns what hiding each row costs, in bytes on the server, as `[layer][row]`: for the policy
+/// that opens first what saves most.
 ///
 /// # Errors
 /// [`ProtocolError::Layer`] if a layer cannot be lowered.

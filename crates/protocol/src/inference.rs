@@ -1,5 +1,5 @@
-//! A batch of images on its way through the network: masks, checks, unmasks, and runs the
-//! non-linear part. It does no input or output: whoever drives it carries requests and answers.
+//! Takes a batch of images through the network: masks, checks, unmasks, and runs the non-linear
+//! part. It does no input or output: whoever drives it carries requests and answers.
 
 use jali_mask::{PendingRequest, RequestContext, RequestEntropy};
 use jali_model::{Execution, ModelError, Step, Tensor};
@@ -12,7 +12,7 @@ use crate::client::{ClientModel, ClientOperator};
 use crate::message::{answer_len, decode_answer, decode_refusal, encode_request};
 use crate::thread_pool::in_pool;
 
-/// What the caller has to do next.
+/// The step that the caller has to take next.
 #[derive(Debug, PartialEq)]
 pub enum Action {
     /// Carry these bytes to the server and pass its answer to [`Inference::receive`].
@@ -39,7 +39,7 @@ enum State<'m> {
 }
 
 impl State<'_> {
-    /// For errors: "the inference ...".
+    /// Returns words for errors, to follow "the inference".
     fn name(&self) -> &'static str {
         match self {
             Self::Ready => "waits for no answer",
@@ -50,11 +50,12 @@ impl State<'_> {
     }
 }
 
-/// What is kept for an answer.
+/// All that is kept until an answer comes.
 struct Outstanding<'m> {
     /// Secrets, one for each strip of each image.
     pending: Vec<PendingRequest<'m>>,
-    /// Packed inputs: the strips of the first image, of the second, ...
+    /// Packed inputs `[input][tile][coefficient]`: the strips of the first image, of the second,
+    /// ...
     inputs: Vec<Vec<Vec<i64>>>,
 }
 
@@ -62,7 +63,7 @@ struct Outstanding<'m> {
 /// secret to the client's side.
 pub type Trace = Vec<Vec<Vec<i64>>>;
 
-/// A batch of images on its way through the network, one or many.
+/// A batch of one or many images on its way through the network.
 pub struct Inference<'m> {
     client: &'m ClientModel,
     executions: Vec<Execution<'m>>,
@@ -82,7 +83,8 @@ impl std::fmt::Debug for Inference<'_> {
 }
 
 impl<'m> Inference<'m> {
-    /// Starts with images. `context` numbers the inference and the first image; the others follow.
+    /// Starts an inference of some images. `context` numbers the inference and its first image; the
+    /// others are numbered from there.
     ///
     /// # Errors
     /// [`ProtocolError::Model`] if an image does not have the network's input shape,
@@ -110,17 +112,17 @@ impl<'m> Inference<'m> {
         self
     }
 
-    /// The sums kept so far, if they were.
+    /// Returns the sums kept so far, or `None` if they are not kept.
     pub fn into_trace(self) -> Option<Trace> {
         self.trace
     }
 
-    /// Runs on to the next linear layer and masks its inputs, or to the end. `entropy` is used for
-    /// this request alone.
+    /// Runs on to the next linear layer and masks its inputs, or runs to the end. `entropy` is used
+    /// for this request alone.
     ///
     /// # Errors
     /// [`ProtocolError::Order`] while an answer is outstanding, after one was rejected, and after
-    /// the end.
+    /// the end; errors of the network and of masking.
     pub fn next(&mut self, entropy: RequestEntropy) -> Result<Action, ProtocolError> {
         match self.state {
             State::Ready => in_pool(|| self.advance(entropy)),
@@ -135,7 +137,7 @@ impl<'m> Inference<'m> {
     fn advance(&mut self, entropy: RequestEntropy) -> Result<Action, ProtocolError> {
         let (client, operator) = (self.client, self.client.operators.get(self.operator));
         let (mut outputs, mut inputs) = (vec![], vec![]);
-        // Where the network goes does not depend on the image: all stop at the same node.
+        // The way through the network does not depend on the image, so all stop at the same node.
         let steps: Vec<_> = self.executions.par_iter_mut().map(|e| client.advance(e, operator)).collect();
         for step in steps {
             match step? {
@@ -150,7 +152,7 @@ impl<'m> Inference<'m> {
         self.send(operator, inputs, entropy)
     }
 
-    /// Masks the inputs of the outstanding operator once more, with fresh secrets: for when the
+    /// Masks the inputs of the outstanding operator once more with fresh secrets, for when the
     /// request or its answer was lost. The old secrets are gone.
     ///
     /// # Errors
@@ -186,8 +188,8 @@ impl<'m> Inference<'m> {
         Ok(Action::Send { operator: self.operator, request })
     }
 
-    /// Bytes that the answer to the outstanding request has at most: more need not be read. 0 if
-    /// none is outstanding.
+    /// Returns the bytes that the answer to the outstanding request has at most, so that more need
+    /// not be read; 0 if none is outstanding.
     pub fn answer_len(&self) -> usize {
         match (&self.state, self.client.operators.get(self.operator)) {
             (State::Waiting(Outstanding { pending, .. }), Some(operator)) => {
@@ -197,7 +199,8 @@ impl<'m> Inference<'m> {
         }
     }
 
-    /// Takes the server's answer, whatever it is. The request's secrets are gone afterwards.
+    /// Takes the server's answer, whatever its bytes are. The request's secrets are gone
+    /// afterwards.
     ///
     /// # Errors
     /// [`ProtocolError::Rejected`] unless the ciphertext check accepts for every image; the
@@ -221,7 +224,7 @@ impl<'m> Inference<'m> {
             Some(answers) => answers.into_iter().map(Some).collect(),
             None => pending.iter().map(|_| None).collect(),
         };
-        // Every request is used up, and with it its secrets, whatever comes out. The refusal is the
+        // Every request is used up and its secrets with it, whatever comes out. A refusal is the
         // server's own public word.
         let finished = key.finish_batch(pending.into_iter().zip(decoded).collect(), &self.workspace);
         let values = finished.map_err(|_| ProtocolError::Rejected {
@@ -244,7 +247,7 @@ impl<'m> Inference<'m> {
     }
 }
 
-/// One image's next stop.
+/// Where one image stops next.
 enum Advance {
     /// A linear layer's input, quantised and packed: strip by strip.
     Packed(Vec<Vec<Vec<i64>>>),
@@ -253,7 +256,8 @@ enum Advance {
 }
 
 impl ClientModel {
-    /// Runs one image on to the operator whose turn it is and packs its input, or to the end.
+    /// Runs one image on to the operator whose turn it is and packs the input, or runs it to the
+    /// end.
     fn advance(
         &self,
         execution: &mut Execution<'_>,

@@ -1,4 +1,4 @@
-//! What travels: one request and one answer per operator.
+//! Messages between client and server: one request and one answer for each operator, and the hints.
 //!
 //! ```text
 //! request = "JQ" | version u8 | model id [16] | operator u32 | inputs u32 | inputs x tiles x limbs x N packed residues
@@ -7,11 +7,11 @@
 //! hints   = "JH" | version u8 | operator u32 | rows x limbs of the row x N packed residues
 //! ```
 //!
-//! Every image of a batch is one input of the operator's matrix, or as many as its layout has
-//! strips: to the server they are alike.
+//! Every image of a batch is one input of the operator's matrix, or as many inputs as its layout
+//! has strips: the server sees no difference.
 //!
-//! Lengths follow from the operator, which both sides know, and the number of images; nothing in a
-//! message can make a server allocate more than its bytes and 4 GiB of inputs and answers justify.
+//! Lengths follow from the operator, which both sides know, and the number of inputs. No message
+//! can make a server allocate more than the message's own bytes and 4 GiB for inputs and answers.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use jali_ring::wire::{Reader, Writer, poly_len, rows_len};
 use jali_ring::{Ntt, Poly, Ring, RingError};
 use rayon::prelude::*;
 
-/// Bytes before the residues, at most.
+/// Most bytes before the residues.
 const HEADER: usize = 32;
 /// Version of all messages.
 pub const VERSION: u8 = 6;
@@ -33,13 +33,13 @@ const HINTS: [u8; 2] = *b"JH";
 /// Why a server did not answer. It learns nothing that was not in the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// Another model, or none.
+    /// The server holds another model, or none.
     UnknownModel,
-    /// No such operator.
+    /// The model has no such operator.
     UnknownOperator,
     /// The bytes do not have the operator's form.
     Malformed,
-    /// So many images would take too much memory.
+    /// A batch of this size would take too much memory.
     TooLarge,
 }
 
@@ -54,12 +54,13 @@ impl std::fmt::Display for Refusal {
     }
 }
 
-/// Most images of one request.
+/// Most inputs of one request.
 pub const MAX_IMAGES: usize = 4096;
 /// Most bytes of memory that a request's inputs and answers may take on the server: 4 GiB.
 const MAX_BATCH_BYTES: u64 = 1 << 32;
 
-/// Encodes a request: the masked tiles of every image.
+/// Encodes a request to apply an operator of a model to a batch: the masked tiles of every input,
+/// which are elements of `ring`.
 pub fn encode_request<X: AsRef<[Poly<Ntt>]>>(model: [u8; 16], operator: u32, ring: &Ring, batch: &[X]) -> Vec<u8> {
     let elements: usize = batch.iter().map(|masked| masked.as_ref().len()).sum();
     let mut w = Writer::with_capacity(HEADER + elements * poly_len(ring));
@@ -87,14 +88,15 @@ pub struct Asked<'b> {
     pub operator: usize,
     /// Number of inputs.
     pub images: usize,
-    /// Their bytes, as many as they take.
+    /// Their packed tiles, of the right length.
     pub inputs: &'b [u8],
 }
 
 /// Reads a request against the server's model.
 ///
 /// # Errors
-/// [`Refusal`].
+/// The [`Refusal`] to answer with: another model, no such operator, bytes of another form, or too
+/// large a batch.
 pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<'b>, Refusal> {
     let malformed = |_: RingError| Refusal::Malformed;
     let mut r = Reader::new(bytes);
@@ -108,7 +110,7 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<
     if operator.work_bytes(images) as u64 > MAX_BATCH_BYTES {
         return Err(Refusal::TooLarge);
     }
-    // All lengths are known now, and are compared before anything is read or memory asked for.
+    // All lengths are known now: they are compared before inputs are read or memory is asked for.
     let inputs = r.raw(r.remaining()).map_err(malformed)?;
     if inputs.len() != images * operator.tiles() * poly_len(operator.ring()) {
         return Err(Refusal::Malformed);
@@ -119,7 +121,7 @@ pub fn decode_request<'b>(bytes: &'b [u8], model: &ServerModel) -> Result<Asked<
 /// Encodes the answers of an operator to a batch of packed inputs.
 ///
 /// # Errors
-/// [`Refusal::Malformed`] for inputs that are none.
+/// [`Refusal::Malformed`] for inputs whose residues are not below their primes.
 pub fn encode_answer(asked: &Asked<'_>, operator: &Operator) -> Result<Vec<u8>, Refusal> {
     let Asked { operator: index, images, inputs } = *asked;
     let len = images.saturating_mul(operator.rows_len());
@@ -141,7 +143,7 @@ pub fn encode_refusal(refusal: Refusal) -> Vec<u8> {
     w.finish()
 }
 
-/// The refusal that these bytes hold, if they do.
+/// Returns the refusal that these bytes hold, or `None` if they hold none.
 pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
     let mut r = Reader::new(bytes);
     header(&mut r, REFUSAL).ok()?;
@@ -152,7 +154,8 @@ pub fn decode_refusal(bytes: &[u8]) -> Option<Refusal> {
         .find(|&c| c as u8 == code)
 }
 
-/// Reads the answers of a batch; `None` for anything but well-formed answers of the expected shape
+/// Reads the answers to a batch of `images` inputs, with the `form` that the `operator` of this
+/// `ring` gives them. Returns `None` for anything but well-formed answers of the expected shape
 /// with residues below their primes.
 pub fn decode_answer(
     bytes: &[u8],
@@ -174,12 +177,13 @@ pub fn decode_answer(
     r.raw(len * images).ok()?.par_chunks_exact(len).map(one).collect()
 }
 
-/// Bytes of a message with hints of rows that are held modulo so many primes each.
+/// Returns the bytes of a message with hints, at most; `limbs` says for every row how many primes
+/// it is held modulo.
 pub fn hints_len(ring: &Ring, limbs: &[usize]) -> usize {
     rows_len(ring.moduli(), limbs, ring.degree()).saturating_add(HEADER)
 }
 
-/// Bytes that a message with the answers of a batch has at most.
+/// Returns the bytes of a message with the answers to a batch, at most.
 pub fn answer_len(ring: &Ring, form: &AnswerForm, images: usize) -> usize {
     let len = rows_len(ring.moduli(), form.limbs(), form.count());
     len.saturating_mul(images).saturating_add(HEADER)
@@ -198,8 +202,9 @@ pub fn encode_hints(index: u32, operator: &Operator) -> Result<Vec<u8>, Operator
     Ok(w.finish())
 }
 
-/// The packed hints in a message; `limbs` says modulo how many primes every row is held. `None` for
-/// anything else. Residues are read by whoever checks them.
+/// Returns the packed hints in a message, or `None` for bytes of another form; `limbs` says for
+/// every row how many primes it is held modulo. The residues are not read yet: whoever checks the
+/// hints does that.
 pub fn decode_hints<'b>(bytes: &'b [u8], operator: u32, ring: &Ring, limbs: &[usize]) -> Option<&'b [u8]> {
     let mut r = Reader::new(bytes);
     header(&mut r, HINTS).ok()?;

@@ -16,21 +16,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Loads sealed bytes to be computed with `backend`; `max_memory` bounds what loading may take.
+    /// Loads a sealed model from the bytes of a server's bundle, to be computed with `backend`.
+    /// Loading may take `max_memory` bytes.
     ///
     /// # Errors
-    /// [`OperatorError`] for bytes that are not a sealed model.
+    /// [`OperatorError`] for bytes that are not a sealed model, or that take more memory.
     pub fn load(bytes: &[u8], backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
         Ok(Self { model: ServerModel::load(bytes, backend, max_memory)? })
     }
 
-    /// What it holds.
+    /// Returns the model.
     pub fn model(&self) -> &ServerModel {
         &self.model
     }
 
-    /// One request to one answer or refusal, both as bytes. Never fails and never panics, whatever
-    /// the bytes are.
+    /// Turns one request into an answer or a refusal, all of them bytes. Never fails and never
+    /// panics, whatever the bytes are.
     pub fn handle(&self, request: &[u8]) -> Vec<u8> {
         match in_pool(|| self.answer(request)) {
             Ok(bytes) => bytes,
@@ -38,36 +39,39 @@ impl Server {
         }
     }
 
-    /// Bytes of memory that decoding and computing a request of so many bytes takes at most, its
-    /// own and its answer's among them; `None` if there is no such operator.
+    /// Returns the bytes of memory that a request of `request` bytes takes at most while it is
+    /// decoded and computed, its own and its answer's among them. `None` if there is no operator
+    /// `index`.
     pub fn work_bytes(&self, index: usize, request: usize) -> Option<usize> {
         let images = self.images(index, request)?.max(1);
         Some(request.saturating_add(self.model.operators().get(index)?.work_bytes(images)))
     }
 
-    /// Bytes of memory that the hints of an operator take at most while they are computed; `None`
-    /// if there is no such operator.
+    /// Returns the bytes of memory that the hints of an operator take at most while they are
+    /// computed. `None` if there is no such operator.
     pub fn hint_bytes(&self, index: usize) -> Option<usize> {
         Some(self.model.operators().get(index)?.hint_work_bytes())
     }
 
-    /// Images that a request of so many bytes has room for; `None` if there is no such operator.
+    /// Returns how many inputs of operator `index` a request of `request` bytes has room for.
+    /// `None` if there is no such operator.
     pub fn images(&self, index: usize, request: usize) -> Option<usize> {
         let operator = self.model.operators().get(index)?;
         Some(request / (operator.tiles() * poly_len(operator.ring())))
     }
 
-    /// The hints of one operator as a message, if there is such an operator: public, the same for
-    /// everybody, and checked by whoever takes them.
+    /// Returns the hints of one operator as a message, or `None` if there is no such operator. They
+    /// are public, the same for everybody, and checked by whoever takes them.
     pub fn hints(&self, index: usize) -> Option<Vec<u8>> {
         let operator = self.model.operators().get(index)?;
         encode_hints(index as u32, operator).ok()
     }
 
-    /// Loads a bundle that is read section by section.
+    /// Loads a server's bundle section by section, to be computed with `backend`. Loading may take
+    /// `max_memory` bytes.
     ///
     /// # Errors
-    /// [`OperatorError`] for a bundle that is not a sealed model.
+    /// [`OperatorError`] for a bundle that is not a sealed model, or that takes more memory.
     pub fn read(source: impl Read + Seek, backend: Backend, max_memory: usize) -> Result<Self, OperatorError> {
         Ok(Self { model: ServerModel::read(source, backend, max_memory)? })
     }

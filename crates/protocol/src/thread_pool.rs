@@ -1,31 +1,31 @@
-//! Keeps the pool's threads from falling asleep within one side's part of a layer, or within a
-//! whole inference.
+//! Keeps the pool's threads awake during one side's part of an operator, or during a whole
+//! inference.
 //!
 //! Such a part is a dozen short parallel steps with short serial ones between them. A thread that
-//! goes to sleep in between is woken through the system's kernel, which takes longer than some of
-//! the steps, and entering the pool from outside costs such a wake-up for every step: on two
-//! virtual cores a tenth of an inference and more.
+//! falls asleep in between has to be woken through the system's kernel, which takes longer than
+//! some of the steps. Entering the pool from outside costs such a wake-up for every step. On two
+//! virtual cores this took a tenth of an inference and more.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// How long a thread looks for work before it may sleep after all: more than any serial step of a
-/// small network, and little enough to waste. Whatever lies below on the thread's stack goes on
-/// after so long.
+/// How long a thread looks for work before it may sleep: longer than any serial step of a small
+/// network, and short enough to waste. A job that lies below on the thread's stack is held up for
+/// that long.
 const PATIENCE: Duration = Duration::from_millis(1);
-/// A thread that comes later than this was busy: it is not kept.
+/// A thread that comes later than this was busy with other work, and is not kept awake.
 const LATE: Duration = Duration::from_micros(500);
-/// Most threads that are kept awake: a layer's steps have no work for more.
+/// Most threads that are kept awake: an operator's steps have no work for more.
 const HELPERS: usize = 7;
 
-/// Pieces of work under way. Where there are several, threads are not idle, and one that waited for
-/// the steps of one would keep another waiting.
+/// Pieces of work under way. Where there are several, threads are not idle anyway, and a thread
+/// that waited for the steps of one piece would keep another piece waiting.
 static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 
-/// Runs `work` on a thread of the pool while others wait for its parallel steps without sleeping.
-/// On a thread of the pool already, it just runs: whoever brought it there has done this, or `work`
-/// is one of many things that run at once.
+/// Runs `work` on a thread of the pool while other threads wait for its parallel steps without
+/// sleeping. If the caller is on a thread of the pool already, `work` just runs: then a caller
+/// further up has kept threads awake, or `work` is one of many jobs that run at once.
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
         Some(_) => work(),
@@ -33,14 +33,16 @@ pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     }
 }
 
+/// Runs `work` while helpers on other threads of the pool look for its parallel steps, unless
+/// another piece of work is under way.
 fn keep_awake<R>(work: impl FnOnce() -> R) -> R {
     let under_way = UnderWay::begin();
     if under_way.alone {
         let (mine, begin) = (rayon::current_thread_index(), Instant::now());
         for _ in 1..rayon::current_num_threads().min(HELPERS + 1) {
             let done = under_way.done.clone();
-            // Nobody waits for these: `work` is not held up by what a helper may be doing when it
-            // ends.
+            // Nothing waits for the helpers to end, so `work` is not held up by a job that a helper
+            // is still doing.
             rayon::spawn(move || {
                 if rayon::current_thread_index() != mine && begin.elapsed() < LATE {
                     help(&done);
@@ -51,7 +53,7 @@ fn keep_awake<R>(work: impl FnOnce() -> R) -> R {
     work()
 }
 
-/// Counts a piece of work for as long as it lives, also when it panics.
+/// Counts a piece of work for as long as it runs, also when it panics.
 struct UnderWay {
     alone: bool,
     done: Arc<AtomicBool>,
@@ -70,7 +72,8 @@ impl Drop for UnderWay {
     }
 }
 
-/// Does the pool's work until `done`, until there is none for long, or until other work has come.
+/// Does the pool's work until `done` is set, until there has been none for [`PATIENCE`], or until
+/// another piece of work is under way.
 fn help(done: &AtomicBool) {
     let mut last = Instant::now();
     while !done.load(Ordering::Relaxed) && UNDER_WAY.load(Ordering::Relaxed) == 1 {

@@ -15,7 +15,7 @@ pub(crate) struct AlignedWords {
 }
 
 impl AlignedWords {
-    /// All zero.
+    /// Returns `len` words, all zero.
     pub(crate) fn zero(len: usize) -> Self {
         let words = vec![0; len + LINE - 1];
         // `align_offset` may say "never" in theory; then alignment, which only speed depends on, is
@@ -24,8 +24,8 @@ impl AlignedWords {
         Self { words, start, len }
     }
 
-    /// `len` words that `fill` appends: nothing is written twice. Missing words are zero, surplus
-    /// ones are cut off.
+    /// Returns `len` words that `fill` appends, so that nothing is written twice. Missing words are
+    /// zero, surplus ones are cut off.
     pub(crate) fn build(len: usize, fill: impl FnOnce(&mut Vec<u64>)) -> Self {
         let mut words: Vec<u64> = Vec::with_capacity(len + LINE - 1);
         let start = words.as_ptr().align_offset(8 * LINE).min(LINE - 1);
@@ -36,13 +36,13 @@ impl AlignedWords {
         Self { words, start, len }
     }
 
-    /// Words that there is memory for.
+    /// Returns the number of words that memory is held for.
     pub(crate) fn capacity(&self) -> usize {
         self.words.len()
     }
 
-    /// Holds `len` words from now on, whose content is anything; in the same memory if there is
-    /// enough of it, which is wiped else.
+    /// Changes the length to `len` words, whose content may be anything. If the memory is large
+    /// enough, it is used again; if not, it is wiped and replaced.
     pub(crate) fn resize(&mut self, len: usize) {
         match self.start + len <= self.words.len() {
             true => self.len = len,

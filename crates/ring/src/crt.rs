@@ -16,20 +16,20 @@ pub struct Crt {
     inverses: Vec<Vec<u64>>,
     /// `p_0 * .. * p_(i-1)` modulo 2^64 (entry 0 is 1, the last entry is q).
     products: Vec<u64>,
-    /// The same as floating-point numbers.
+    /// The products `p_0 * .. * p_(i-1)` as floating-point numbers, not reduced.
     products_f64: Vec<f64>,
     /// Digits of `(q-1)/2`.
     half: Vec<u64>,
     backend: Backend,
 }
 
-/// 1 if `a < b` else 0, without a branch. Needs both below 2^63.
+/// Returns 1 if `a < b` and 0 if not, without a branch. Needs both below 2^63.
 fn less(a: u64, b: u64) -> u64 {
     a.wrapping_sub(b) >> 63
 }
 
 impl Crt {
-    /// Prepares recomposition for distinct odd primes.
+    /// Precomputes the recomposition for distinct odd primes.
     pub(crate) fn new(moduli: &[Modulus], backend: Backend) -> Self {
         let inverses = moduli
             .iter()
@@ -47,8 +47,8 @@ impl Crt {
         Self { moduli: moduli.to_vec(), inverses, products, products_f64, half, backend }
     }
 
-    /// Digits of the value with the given residues, and whether it exceeds `(q-1)/2` (1) or not
-    /// (0).
+    /// Computes the digits of the value with the given residues, and returns 1 if the value exceeds
+    /// `(q-1)/2` and 0 if not.
     fn digits(&self, residues: &[u64], digits: &mut [u64]) -> u64 {
         let (mut above, mut equal) = (0, 1);
         for (i, m) in self.moduli.iter().enumerate() {
@@ -66,8 +66,9 @@ impl Crt {
         above
     }
 
-    /// The value centred in `(-q/2, q/2)`, then taken modulo `2^bits` and centred in `[-2^(bits-1),
-    /// 2^(bits-1))`. `digits` is scratch space of one word per limb.
+    /// Recomposes a value centred in `(-q/2, q/2)`, takes it modulo `2^bits` and centres it in
+    /// `[-2^(bits-1), 2^(bits-1))`. `residues` has one residue for each limb, `digits` is scratch
+    /// space of one word for each limb.
     pub fn centred_mod_power_of_two(&self, residues: &[u64], bits: u32, digits: &mut [u64]) -> i64 {
         let above = self.digits(residues, digits);
         let mut v = 0u64;
@@ -78,8 +79,8 @@ impl Crt {
         ((v << (64 - bits)) as i64) >> (64 - bits)
     }
 
-    /// As [`Crt::centred_mod_power_of_two`] for many values: `residues[limb][i]`, all of the same
-    /// length.
+    /// Recomposes many values as [`Crt::centred_mod_power_of_two`] does one: value `i` of `out`
+    /// from `residues[limb][i]`, all slices of the same length.
     pub fn centred_all_mod_power_of_two(&self, residues: &[&[u64]], bits: u32, out: &mut [i64]) {
         let mut done = 0;
         if let ([p0, p1], [r0, r1]) = (&*self.moduli, residues) {
@@ -98,7 +99,7 @@ impl Crt {
         digits.zeroize();
     }
 
-    /// The centred value, rounded to a floating-point number: for measuring noise, never for
+    /// Returns the centred value rounded to a floating-point number: for measuring noise, never for
     /// results.
     pub fn centred_f64(&self, residues: &[u64]) -> f64 {
         let mut digits = vec![0; self.moduli.len()];

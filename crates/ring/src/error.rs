@@ -67,7 +67,8 @@ pub enum RingError {
 }
 
 impl RingError {
-    /// The same error of bytes that start at `start` of something larger.
+    /// Returns the error with its offset moved by `start`: the bytes begin there in something
+    /// larger.
     pub(crate) fn moved(self, start: usize) -> Self {
         match self {
             Self::Malformed { offset, what } => Self::Malformed { offset: start + offset, what },

@@ -23,7 +23,7 @@ pub struct Modulus {
     constants: Constants,
 }
 
-/// What the backends take from a modulus, computed once.
+/// Reciprocals and powers that the backends need of a modulus, computed once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Constants {
     /// `floor(2^64 / p)`.
@@ -36,7 +36,7 @@ pub(crate) struct Constants {
     pub(crate) inverse52: u64,
 }
 
-/// `x - p` if `x >= p`, else `x`, without a branch. Needs `x, p < 2^63`.
+/// Returns `x - p` if `x >= p`, else `x`, without a branch. Needs `x, p < 2^63`.
 #[inline(always)]
 fn subtract_once(x: u64, p: u64) -> u64 {
     let d = x.wrapping_sub(p);
@@ -69,7 +69,7 @@ impl Modulus {
         Ok(Self { value: p, bits, reciprocal: ((1u128 << (bits + 63)) / u128::from(p)) as u64, constants })
     }
 
-    /// The prime itself.
+    /// Returns the prime itself.
     #[inline]
     pub fn value(&self) -> u64 {
         self.value
@@ -79,14 +79,14 @@ impl Modulus {
         &self.constants
     }
 
-    /// Its bit length, the width of a packed residue.
+    /// Returns the prime's length in bits, the width of a packed residue.
     #[inline]
     pub fn bits(&self) -> u32 {
         self.bits
     }
 
-    /// `x mod p` for `x < 2^(bits + 62)`; in particular any `u64` and any sum of 4096 products of
-    /// residues.
+    /// Returns `x mod p` for `x < 2^(bits + 62)`: in particular for any `u64` and any sum of 4096
+    /// products of residues.
     #[inline(always)]
     pub fn reduce(&self, x: u128) -> u64 {
         debug_assert!(x >> (self.bits + 62) == 0);
@@ -96,25 +96,25 @@ impl Modulus {
         subtract_once(subtract_once(r, self.value), self.value)
     }
 
-    /// `a + b mod p` for residues.
+    /// Returns `a + b mod p` for residues.
     #[inline(always)]
     pub fn add(&self, a: u64, b: u64) -> u64 {
         subtract_once(a + b, self.value)
     }
 
-    /// `a - b mod p` for residues.
+    /// Returns `a - b mod p` for residues.
     #[inline(always)]
     pub fn sub(&self, a: u64, b: u64) -> u64 {
         subtract_once(a + self.value - b, self.value)
     }
 
-    /// `a * b mod p` for residues.
+    /// Returns `a * b mod p` for residues.
     #[inline(always)]
     pub fn mul(&self, a: u64, b: u64) -> u64 {
         self.reduce(u128::from(a) * u128::from(b))
     }
 
-    /// The residue of a signed integer.
+    /// Returns the residue of a signed integer.
     #[inline(always)]
     pub fn lift(&self, x: i64) -> u64 {
         // p * 2^(64-k+1) > 2^63 makes the sum non-negative and leaves it below 2^66 <= 2^(k+62).
@@ -122,21 +122,21 @@ impl Modulus {
         self.reduce((i128::from(x) + offset) as u128)
     }
 
-    /// The residue of a signed integer whose absolute value is below `p`.
+    /// Returns the residue of a signed integer whose absolute value is below `p`.
     #[inline(always)]
     pub fn lift_small(&self, x: i64) -> u64 {
         debug_assert!(x.unsigned_abs() < self.value);
         x.wrapping_add((self.value as i64) & (x >> 63)) as u64
     }
 
-    /// Whether all values are below `p`: one flag for all of them, so that the time does not tell
-    /// which one was too large.
+    /// Returns whether all values are below `p`: one flag for all of them, so that the time does
+    /// not tell which one was too large.
     pub fn are_residues(&self, values: &[u64]) -> bool {
         // As p < 2^63, v < p where the difference has a sign and v has none.
         values.iter().fold(1, |below, &v| below & ((v.wrapping_sub(self.value) & !v) >> 63)) == 1
     }
 
-    /// `a^e mod p`. Time depends on `e`, which must be public.
+    /// Returns `a^e mod p`. Time depends on `e`, which must be public.
     pub fn pow_vartime(&self, a: u64, mut e: u64) -> u64 {
         let (mut base, mut r) = (a, 1);
         while e > 0 {
@@ -149,7 +149,7 @@ impl Modulus {
         r
     }
 
-    /// `a^-1 mod p` for a non-zero residue (Fermat).
+    /// Returns `a^-1 mod p` for a non-zero residue (Fermat).
     pub fn invert(&self, a: u64) -> u64 {
         self.pow_vartime(a, self.value - 2)
     }

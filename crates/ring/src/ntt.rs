@@ -32,7 +32,7 @@ impl Job for MakeTables {
     }
 }
 
-/// Whether lanes hold a row of 64 values.
+/// Returns [`holds_rows`] for a backend's lanes.
 struct HoldsRows;
 
 impl Job for HoldsRows {
@@ -44,7 +44,10 @@ impl Job for HoldsRows {
 }
 
 impl NttPlan {
-    /// Precomputes the roots of unity. Needs `p = 1 (mod 2 * degree)`.
+    /// Precomputes the roots of unity of one degree and prime.
+    ///
+    /// # Errors
+    /// [`RingError::Modulus`] unless `p = 1 (mod 2 * degree)`.
     pub(crate) fn new(degree: usize, modulus: Modulus, backend: Backend) -> Result<Self, RingError> {
         let psi = primitive_root(degree as u64, &modulus)
             .ok_or(RingError::Modulus { got: modulus.value(), why: "must be 1 modulo twice the degree" })?;
@@ -53,33 +56,34 @@ impl NttPlan {
         Ok(Self { tables, backend })
     }
 
-    /// Coefficients to NTT values, in place.
+    /// Transforms coefficients to NTT values in place.
     pub(crate) fn forward(&self, values: &mut [u64]) {
         self.backend.run(Forward { tables: &self.tables, values });
     }
 
-    /// The tables, if this backend computes the transforms as well and can
-    /// [begin](Tables::begin_inverse) those back with the products.
+    /// Returns the tables if `backend` also computes the transforms and can
+    /// [begin](Tables::begin_inverse) the inverse ones right after the products.
     pub(crate) fn begins(&self, backend: Backend) -> Option<&Tables> {
         Some(&self.tables).filter(|_| backend == self.backend && backend.run(HoldsRows))
     }
 
-    /// NTT values to coefficients, in place, scaled by `1/N`.
+    /// Transforms NTT values to coefficients in place, scaled by `1/N`.
     pub(crate) fn inverse(&self, values: &mut [u64]) {
         self.backend.run(Inverse { tables: &self.tables, values, begun: false, wanted: None, ahead: &[] });
     }
 
-    /// The same, of which only some coefficients are wanted: those that are not may become
-    /// anything. Whether it has [begun](NttPlan::begins) already; `ahead` is what will be read
-    /// next.
+    /// Transforms NTT values to the `wanted` coefficients in place, scaled by `1/N`; the others may
+    /// become anything. `begun` says whether the transform has [begun](NttPlan::begins) already,
+    /// and `ahead` is memory that will be read next and is prefetched meanwhile.
     pub(crate) fn inverse_some(&self, values: &mut [u64], begun: bool, wanted: &WantedRuns, ahead: &[u8]) {
         let wanted = Some(wanted).filter(|wanted| wanted.degree() == values.len());
         self.backend.run(Inverse { tables: &self.tables, values, begun, wanted, ahead });
     }
 }
 
-/// A primitive `2N`-th root of unity: the first of 2, 3, 4, .. whose `(p-1)/(2N)`-th power is one,
-/// so that every build finds the same.
+/// Finds a primitive `2N`-th root of unity, `N` being `degree`: the `(p-1)/(2N)`-th power of the
+/// first of 2, 3, 4, .. for which that power is such a root, so that every build finds the same.
+/// Returns `None` unless `p = 1 (mod 2N)`.
 fn primitive_root(degree: u64, m: &Modulus) -> Option<u64> {
     let order = 2 * degree;
     if !(m.value() - 1).is_multiple_of(order) {

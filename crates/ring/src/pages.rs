@@ -1,17 +1,17 @@
-//! Memory that is read from end to end: in pages as large as the system gives. With pages of 4 KiB
-//! a processor spends more time on finding out where they lie than on reading them, above all in a
-//! virtual machine.
+//! Memory for what is read from end to end, in pages as large as the system gives. With pages of 4
+//! KiB a processor spends more time on finding out where they lie than on reading them, above all
+//! in a virtual machine.
 
 use std::ops::{Deref, DerefMut};
 
 use memmap2::MmapMut;
 use zeroize::Zeroize;
 
-/// What a large page holds, and where it can begin.
+/// Bytes of a large page, which begins at a multiple of its size.
 const LARGE: usize = 2 << 20;
 
-/// A fixed number of bytes, zero at first. Those that fill large pages lie in such, where the
-/// system has them to give.
+/// A fixed number of bytes, zero at first. Two MiB or more lie in large pages where the system has
+/// some to give.
 pub(crate) struct Pages {
     map: MmapMut,
     start: usize,
@@ -19,7 +19,7 @@ pub(crate) struct Pages {
 }
 
 impl Pages {
-    /// `None` if the memory cannot be had.
+    /// Returns `len` zero bytes, or `None` if the memory cannot be had.
     pub(crate) fn zero(len: usize) -> Option<Self> {
         // Where a mapping begins is the system's choice. What lies before the first large page is
         // never touched and so takes no memory.

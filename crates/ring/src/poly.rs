@@ -14,7 +14,8 @@ pub trait Domain: Copy + Send + Sync + std::fmt::Debug + 'static {}
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Coefficient;
 
-/// Values at the odd powers of a primitive `2N`-th root of unity, in bit-reversed order.
+/// Values at the odd powers of a primitive `2N`-th root of unity, in the order that `ntt.rs`
+/// describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ntt;
 
@@ -37,7 +38,7 @@ impl<D: Domain> std::fmt::Debug for Poly<D> {
     }
 }
 
-/// Without residues: what stays where an element was taken from.
+/// Returns an element without residues, which stays where an element was taken from.
 impl<D: Domain> Default for Poly<D> {
     fn default() -> Self {
         Self { residues: AlignedWords::default(), degree: 1, domain: PhantomData }
@@ -51,42 +52,42 @@ impl<D: Domain> Zeroize for Poly<D> {
 }
 
 impl<D: Domain> Poly<D> {
-    /// The zero element with `limbs` limbs of `degree` coefficients.
+    /// Returns the zero element with `limbs` limbs of `degree` coefficients.
     pub fn zero(limbs: usize, degree: usize) -> Self {
         Self { residues: AlignedWords::zero(limbs * degree), degree, domain: PhantomData }
     }
 
-    /// An element whose residues, limb after limb, `fill` appends.
+    /// Builds an element whose residues `fill` appends, limb after limb.
     pub(crate) fn build(limbs: usize, degree: usize, fill: impl FnOnce(&mut Vec<u64>)) -> Self {
         Self { residues: AlignedWords::build(limbs * degree, fill), degree, domain: PhantomData }
     }
 
-    /// The ring degree `N`.
+    /// Returns the ring degree `N`.
     pub fn degree(&self) -> usize {
         self.degree
     }
 
-    /// Number of primes.
+    /// Returns the number of limbs, one for each prime.
     pub fn limbs(&self) -> usize {
         self.residues.len() / self.degree
     }
 
-    /// The residues modulo the `limb`-th prime.
+    /// Returns the residues modulo the `limb`-th prime.
     pub fn limb(&self, limb: usize) -> &[u64] {
         &self.residues[limb * self.degree..][..self.degree]
     }
 
-    /// The residues modulo the `limb`-th prime, mutable.
+    /// Returns the residues modulo the `limb`-th prime, mutable.
     pub fn limb_mut(&mut self, limb: usize) -> &mut [u64] {
         &mut self.residues[limb * self.degree..][..self.degree]
     }
 
-    /// All residues in equal chunks, limb after limb.
+    /// Returns all residues in chunks of `size` words, limb after limb.
     pub(crate) fn chunks_mut(&mut self, size: usize) -> std::slice::ChunksExactMut<'_, u64> {
         self.residues.chunks_exact_mut(size)
     }
 
-    /// Same residues, other domain: only the transforms may say so.
+    /// Gives the residues to another domain's type: only the transforms may say so.
     pub(crate) fn retype<E: Domain>(self) -> Poly<E> {
         Poly { residues: self.residues, degree: self.degree, domain: PhantomData }
     }

@@ -3,8 +3,9 @@
 use crate::RingError;
 use crate::modulus::MAX_BITS;
 
-/// Whether `n` is prime: Miller-Rabin with the first twelve primes as bases, which decides every `n
-/// < 2^64` (Sorenson and Webster, "Strong pseudoprimes to twelve prime bases", 2015).
+/// Returns whether `n` is prime. The test is Miller-Rabin with the first twelve primes as bases,
+/// which decides every `n < 2^64` (Sorenson and Webster, "Strong pseudoprimes to twelve prime
+/// bases", 2015).
 pub fn is_prime(n: u64) -> bool {
     const BASES: [u64; 12] = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37];
     if n < 2 {
@@ -38,11 +39,11 @@ pub fn is_prime(n: u64) -> bool {
     })
 }
 
-/// The `count` largest primes of exactly `bits` bits with `p = 1 (mod 2 * degree)`, in falling
-/// order.
+/// Returns the `count` largest primes of exactly `bits` bits with `p = 1 (mod 2 * degree)`, in
+/// falling order.
 ///
 /// # Errors
-/// [`RingError::NoPrimes`] if there are not so many, or `bits` exceeds 50.
+/// [`RingError::NoPrimes`] if there are not so many, or `bits` is not from 2 to 50.
 pub fn ntt_primes(degree: usize, bits: u32, count: usize) -> Result<Vec<u64>, RingError> {
     let step = 2 * degree as u64;
     let none = RingError::NoPrimes { count, bits, step };

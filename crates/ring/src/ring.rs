@@ -33,8 +33,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// The ring of the given degree whose primes are, for every size in `prime_bits`, the largest
-    /// of that size not yet taken. The same arguments always give the same primes.
+    /// Makes the ring of the given degree. For every size in `prime_bits` it takes the largest
+    /// prime of so many bits that is not yet taken, so the same arguments always give the same
+    /// primes.
     ///
     /// # Errors
     /// [`RingError::Degree`], [`RingError::NoPrimes`], [`RingError::Modulus`], or
@@ -43,10 +44,11 @@ impl Ring {
         Self::with_backend(degree, prime_bits, Backend::fastest())
     }
 
-    /// The same, computing with a given backend. Results do not depend on it.
+    /// Makes the ring of [`Ring::new`] that computes with a given backend. Results do not depend on
+    /// the backend.
     ///
     /// # Errors
-    /// As [`Ring::new`].
+    /// [`RingError`] as for [`Ring::new`].
     pub fn with_backend(degree: usize, prime_bits: &[u32], backend: Backend) -> Result<Self, RingError> {
         if !degree.is_power_of_two() || !(MIN_DEGREE..=MAX_DEGREE).contains(&degree) {
             return Err(RingError::Degree { min: MIN_DEGREE, max: MAX_DEGREE, got: degree });
@@ -65,63 +67,65 @@ impl Ring {
         Ok(Self { degree, crt: Crt::new(&moduli, backend), moduli, plans, backend })
     }
 
-    /// The ring of the first `limbs` primes alone, at least one; the tables of roots are shared.
-    /// Where only elements of this ring are written, elements of the whole one may stand beside
-    /// them: their leading residues count.
+    /// Returns the ring of the first `limbs` primes alone, at least one; the tables of roots are
+    /// shared.
+    ///
+    /// Methods that write elements of this ring may read elements of the whole ring: their first
+    /// limbs count.
     pub fn leading(&self, limbs: usize) -> Self {
         let limbs = limbs.clamp(1, self.limbs());
         let (moduli, plans) = (self.moduli[..limbs].to_vec(), self.plans[..limbs].to_vec());
         Self { degree: self.degree, crt: Crt::new(&moduli, self.backend), moduli, plans, backend: self.backend }
     }
 
-    /// The degree `N`.
+    /// Returns the degree `N`, the number of coefficients.
     pub fn degree(&self) -> usize {
         self.degree
     }
 
-    /// The backend that everything here is computed with.
+    /// Returns the backend that everything here is computed with.
     pub fn backend(&self) -> Backend {
         self.backend
     }
 
-    /// The primes, limb by limb.
+    /// Returns the primes, limb by limb.
     pub fn moduli(&self) -> &[Modulus] {
         &self.moduli
     }
 
-    /// Number of primes.
+    /// Returns the number of primes.
     pub fn limbs(&self) -> usize {
         self.moduli.len()
     }
 
-    /// The transform modulo one prime.
+    /// Returns the transform modulo one prime.
     pub(crate) fn plan(&self, limb: usize) -> &NttPlan {
         &self.plans[limb]
     }
 
-    /// Recomposition of residues to integers.
+    /// Returns the recomposition of residues to integers.
     pub fn crt(&self) -> &Crt {
         &self.crt
     }
 
-    /// log2 of `q`.
+    /// Returns `log2(q)`, the size of the modulus in bits.
     pub fn log2_q(&self) -> f64 {
         self.moduli.iter().map(|m| (m.value() as f64).log2()).sum()
     }
 
-    /// The zero element.
+    /// Returns the zero element.
     pub fn zero<D: Domain>(&self) -> Poly<D> {
         Poly::zero(self.limbs(), self.degree)
     }
 
-    /// Whether a polynomial has this ring's shape.
+    /// Returns whether a polynomial has this ring's degree and number of limbs.
     pub fn holds<D: Domain>(&self, p: &Poly<D>) -> bool {
         p.degree() == self.degree && p.limbs() == self.limbs()
     }
 
-    /// Signed integer coefficients as a ring element. Missing high coefficients are zero. `bound`
-    /// is a public bound of their absolute values: below the prime, the cheap way is taken for all
-    /// of them.
+    /// Turns signed integer coefficients into a ring element. Missing high coefficients are zero.
+    /// `bound` is a public bound of their absolute values: where it is below the prime, all of them
+    /// are lifted the cheap way.
     ///
     /// # Panics
     /// If there are more coefficients than the degree (a programming error).
@@ -138,43 +142,46 @@ impl Ring {
         })
     }
 
-    /// To the NTT domain.
+    /// Transforms an element to the NTT domain.
     pub fn forward(&self, mut p: Poly<Coefficient>) -> Poly<Ntt> {
         self.forward_in_place(&mut p);
         p.retype()
     }
 
-    /// The residues of the transform, in the same memory and under the old type: for benchmarks.
+    /// Transforms an element to NTT values in its own memory and under its old type: for
+    /// benchmarks.
     #[doc(hidden)]
     pub fn forward_in_place<D: Domain>(&self, p: &mut Poly<D>) {
         self.plans.iter().enumerate().for_each(|(l, plan)| plan.forward(p.limb_mut(l)));
     }
 
-    /// As [`Ring::forward_in_place`], backwards.
+    /// Transforms NTT values back to coefficients in their own memory and under their old type: for
+    /// benchmarks.
     #[doc(hidden)]
     pub fn inverse_in_place<D: Domain>(&self, p: &mut Poly<D>) {
         self.plans.iter().enumerate().for_each(|(l, plan)| plan.inverse(p.limb_mut(l)));
     }
 
-    /// Back to coefficients.
+    /// Transforms an element back to coefficients.
     pub fn inverse(&self, mut p: Poly<Ntt>) -> Poly<Coefficient> {
         self.inverse_in_place(&mut p);
         p.retype()
     }
 
-    /// One limb's values to coefficients, in place, the other limbs untouched: for benchmarks.
+    /// Transforms one limb's NTT values to coefficients in place and leaves the other limbs: for
+    /// benchmarks.
     #[doc(hidden)]
     pub fn inverse_limb<D: Domain>(&self, limb: usize, p: &mut Poly<D>) {
         self.plans[limb].inverse(p.limb_mut(limb));
     }
 
-    /// One limb's values to coefficients, in place, of which only those `wanted` count: the others
-    /// may become anything.
+    /// Transforms one limb's NTT values to coefficients in place. Only those `wanted` are computed
+    /// for sure: the others may become anything.
     pub fn inverse_wanted(&self, limb: usize, values: &mut [u64], wanted: &Wanted) {
         self.plans[limb].inverse_some(values, false, wanted.runs(), &[]);
     }
 
-    /// A uniform element, drawn in the NTT domain (the transform is a bijection, so uniform in
+    /// Draws a uniform element in the NTT domain (the transform is a bijection, so it is uniform in
     /// both).
     pub fn uniform<R: Rng>(&self, rng: &mut R) -> Poly<Ntt> {
         let mut out = self.zero();
@@ -184,28 +191,28 @@ impl Ring {
         out
     }
 
-    /// `acc += a`.
+    /// Computes `acc += a`.
     pub fn add_assign<D: Domain>(&self, acc: &mut Poly<D>, a: &Poly<D>) {
         (0..self.limbs()).for_each(|l| self.add_residues(l, acc.limb_mut(l), a.limb(l)));
     }
 
-    /// `acc += a` for residues modulo one prime, as many as the shorter list has.
+    /// Computes `acc += a` for residues modulo one prime, as many as the shorter list has.
     pub fn add_residues(&self, limb: usize, acc: &mut [u64], a: &[u64]) {
         self.backend.run(Add { modulus: &self.moduli[limb], acc, a });
     }
 
-    /// `values = values * factor + terms`, in integers: coefficients before they are lifted.
-    /// Nothing may overflow.
+    /// Computes `values = values * factor + terms` in integers, on coefficients before they are
+    /// lifted. Nothing may overflow.
     pub fn scale_coefficients(&self, values: &mut [i64], factor: i64, terms: &[i64]) {
         self.backend.run(Scale { values, factor, terms });
     }
 
-    /// `acc += a * b`, coefficient by coefficient in the NTT domain.
+    /// Computes `acc += a * b`, value by value in the NTT domain.
     pub fn mul_add(&self, acc: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>) {
         self.mul_and_add(acc, a, b, false);
     }
 
-    /// `acc -= a * b`, coefficient by coefficient in the NTT domain.
+    /// Computes `acc -= a * b`, value by value in the NTT domain.
     pub fn mul_sub(&self, acc: &mut Poly<Ntt>, a: &Poly<Ntt>, b: &Poly<Ntt>) {
         self.mul_and_add(acc, a, b, true);
     }
@@ -222,15 +229,15 @@ impl Ring {
         }
     }
 
-    /// `acc += scalar * a` in one limb, the scalar below that limb's prime, for whole groups of
-    /// eight; a rest is left as it is.
+    /// Computes `acc += scalar * a` in one limb, with a scalar below that limb's prime, for whole
+    /// groups of eight words. A rest of fewer words is left as it is.
     pub fn add_scaled(&self, limb: usize, acc: &mut [u64], a: &[u64], scalar: u64) {
         let modulus = &self.moduli[limb];
         self.backend.for_modulus(modulus).run(AddScaled { modulus, acc, a, scalar });
     }
 
-    /// `out = a * b + c * d + ..` in the NTT domain, at most 8 products, in this ring's limbs; all
-    /// may have more.
+    /// Computes `out = a * b + c * d + ..` in the NTT domain, at most 8 products, in this ring's
+    /// limbs. `out` and the factors may have more limbs, which are left alone.
     pub fn sum_of_products<const K: usize>(&self, out: &mut Poly<Ntt>, factors: [[&Poly<Ntt>; 2]; K]) {
         const { assert!(K <= 8, "so many always fit a sum") }
         for (l, modulus) in self.moduli.iter().enumerate() {

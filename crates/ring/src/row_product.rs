@@ -10,16 +10,17 @@ use crate::backend::{Batch, GROUP, Inputs, Part, product_words};
 use crate::workspace::{Borrowed, GROUPS_AT_ONCE, IMAGES_TOGETHER, Workspace};
 use crate::{Ring, RingError, RowStore, Wanted};
 
-/// Bytes of the next rows that are asked for while a product of one image is transformed back: as
-/// many as come meanwhile.
+/// Bytes of the next rows that are prefetched while a product of one image is transformed back:
+/// about as many as arrive in that time.
 const ASKED_AHEAD: usize = 32 << 10;
 
-/// Which product a [`RowStore`] is asked for.
+/// The product that a [`RowStore`] is asked for: which rows times which inputs, and which
+/// coefficients of the result.
 #[derive(Debug, Clone)]
 pub struct RowProduct<'p> {
     /// Rows that are multiplied.
     pub rows: Range<usize>,
-    /// What they are multiplied with, image by image.
+    /// The inputs that they are multiplied with, image by image.
     pub inputs: Inputs<'p>,
     /// Coefficients that products are transformed back to; `None` leaves them in the NTT domain.
     pub wanted: Option<&'p Wanted>,
@@ -28,15 +29,20 @@ pub struct RowProduct<'p> {
 }
 
 impl RowStore {
-    /// Multiplies rows with inputs. `finish` makes of a row's product modulo one prime what belongs
-    /// into its place in `outs`: it gets the prime's index, the product, as many words of scratch,
-    /// and the place. An image's `outs` hold, row by row and prime by prime of the row, as many
-    /// items as `lens` says. The memory of `workspace` is used again. The matrix is read once for
-    /// every 16 images.
+    /// Multiplies rows with inputs and hands every product to `finish`, which writes the results to
+    /// `outs`. The matrix is read once for every 16 images.
+    ///
+    /// * `ring`: the ring that the rows were made for.
+    /// * `product`: the rows, the inputs and the wanted coefficients.
+    /// * `outs`: the results, one slice for each image. A slice holds, row by row and prime by
+    ///   prime of the row, as many items as [`RowProduct::lens`] says.
+    /// * `workspace`: memory of earlier calls, used again.
+    /// * `finish`: called for each row, image and prime. It gets the prime's index, the product
+    ///   modulo it, as many words of scratch, and the place of its items in `outs`.
     ///
     /// # Errors
     /// [`RingError::Length`] if shapes do not fit, [`RingError::Malformed`] for a packed residue
-    /// that is not below its prime: nothing of `outs` counts then.
+    /// that is not below its prime. After an error the content of `outs` means nothing.
     pub fn apply<T: Send>(
         &self,
         ring: &Ring,
@@ -49,7 +55,7 @@ impl RowStore {
         if rows.is_empty() || rows.end > self.rows() {
             return Err(RingError::Length { what: "rows", expected: self.rows(), got: rows.end });
         }
-        // Where every row's items begin, and where the last ends.
+        // Where every row's items begin; the last entry is where the last row's end.
         let mut starts = vec![0];
         for row in rows.clone() {
             let len = lens.iter().take(self.limbs(row)).sum::<usize>();
@@ -78,8 +84,10 @@ impl RowStore {
         Ok(())
     }
 
-    /// Returns what can be computed independently: parts of the rows, and the places of their
-    /// results, image by image and row by row. `starts` says where every row's items begin.
+    /// Returns jobs that can run independently of each other: parts of the rows with the places of
+    /// their results, image by image and row by row. `outs` has a slice of results for each image,
+    /// `starts` says where every row's items begin in it, and `lens` how many items a row has for
+    /// each prime.
     fn jobs<'o, T>(
         &self,
         rows: Range<usize>,
@@ -88,7 +96,7 @@ impl RowStore {
         lens: &[usize],
     ) -> Vec<(Part, Vec<&'o mut [T]>)> {
         let parts = self.parts(rows.clone());
-        // Which part a row modulo a prime belongs to.
+        // The part that a row modulo a prime belongs to, as `[limb][row]`.
         let mut part_of = vec![vec![0; rows.len()]; lens.len()];
         for (index, part) in parts.iter().enumerate() {
             part.matrix_rows.iter().for_each(|row| part_of[part.limb][row - rows.start] = index);
@@ -113,6 +121,9 @@ impl RowStore {
         jobs
     }
 
+    /// Runs the jobs of [`RowStore::jobs`] in parallel: multiplies the rows of each with all
+    /// `batches`, transforms products back to the `wanted` coefficients if there are any, and calls
+    /// `finish` as [`RowStore::apply`] describes. Scratch memory comes from `workspace`.
     fn apply_jobs<T: Send>(
         &self,
         ring: &Ring,
@@ -129,8 +140,8 @@ impl RowStore {
             words.item.resize(GROUP * most * product_words(degree) + degree);
             words
         };
-        // One by one: whoever is done first takes the next, and nobody waits for more than one of
-        // them.
+        // Jobs are taken one by one: whichever thread is done first takes the next, and at the end
+        // no thread waits longer than one job takes.
         jobs.into_par_iter().with_max_len(1).for_each_init(scratch, |scratch, (part, places)| {
             let (more, products) = scratch.item.split_at_mut(degree);
             let (plan, behind, rows) = (ring.plan(part.limb), self.behind(&part), part.matrix_rows.len());
@@ -141,7 +152,7 @@ impl RowStore {
                 for image in 0..batch.images() {
                     for (row, place) in (0..rows).zip(&mut places) {
                         let product = &mut products[(row * batch.images() + image) * product_words(degree)..][..degree];
-                        // Several images have work enough to wait for memory.
+                        // With several images there is enough work to hide the wait for memory.
                         let ahead = match images {
                             1 => behind.get(row * ASKED_AHEAD..(row + 1) * ASKED_AHEAD).unwrap_or_default(),
                             _ => &[],

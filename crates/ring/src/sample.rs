@@ -23,8 +23,8 @@ pub const BINOMIAL_VARIANCE: f64 = 10.5;
 /// Largest absolute value of [`centred_binomial`].
 pub const BINOMIAL_MAX: i64 = 21;
 
-/// BLAKE3 in key-derivation mode over length-prefixed fields. `domain` must be a constant of the
-/// program that no other call uses: it states protocol version and role.
+/// Derives a key with BLAKE3 in key-derivation mode over length-prefixed fields. `domain` must be a
+/// constant of the program that no other call uses: it states protocol version and role.
 pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
     for field in fields {
@@ -34,8 +34,9 @@ pub fn derive_key(domain: &'static str, fields: &[&[u8]]) -> Key {
     finish(hasher)
 }
 
-/// BLAKE3 in key-derivation mode over one field, without its length: long ones are hashed many
-/// chunks at once, which they must begin with for that. `domain` as for [`derive_key`].
+/// Hashes one field with BLAKE3 in key-derivation mode, without its length: BLAKE3 hashes many
+/// chunks of a long field at once only if nothing stands before it. For `domain` see
+/// [`derive_key`].
 pub fn digest(domain: &'static str, content: &[u8]) -> Key {
     let mut hasher = blake3::Hasher::new_derive_key(domain);
     hasher.update(content);
@@ -50,8 +51,8 @@ fn finish(mut hasher: blake3::Hasher) -> Key {
     key
 }
 
-/// ChaCha20's key stream, nonce zero, as a generator. Wiped on drop, key and what is left of a
-/// block.
+/// ChaCha20's key stream with nonce zero, as a generator. Its key and the rest of a block are wiped
+/// on drop.
 pub struct Stream(ChaCha20Legacy);
 
 impl ZeroizeOnDrop for Stream where
@@ -66,7 +67,7 @@ impl std::fmt::Debug for Stream {
     }
 }
 
-/// The stream of pseudo-random bits for a key.
+/// Returns the stream of pseudo-random bits for a key.
 pub fn stream(key: &Key) -> Stream {
     Stream(ChaCha20Legacy::new((&**key).into(), &[0; 8].into()))
 }
@@ -97,8 +98,8 @@ impl TryRng for Stream {
     }
 }
 
-/// Fills `out` with residues uniform modulo `p`: words cut to the bit length of `p`, those that are
-/// too large dropped.
+/// Fills `out` with residues uniform modulo `p`: words are cut to the bit length of `p`, and those
+/// that are still too large are dropped.
 pub fn uniform_mod<R: Rng>(rng: &mut R, p: &Modulus, out: &mut [u64]) {
     let mask = (1u64 << p.bits()) - 1;
     let mut buffer = Zeroizing::new([0u8; 4096]);
@@ -121,13 +122,13 @@ pub fn uniform_mod<R: Rng>(rng: &mut R, p: &Modulus, out: &mut [u64]) {
 const DIGITS: usize = 20;
 /// 3^20: four of five 32-bit words are below it.
 const POWER: u32 = 3_486_784_401;
-/// Words whose digits are taken together.
+/// Words whose digits are computed together.
 const WORDS: usize = 56;
-/// Bytes of the stream for them: nearly always enough.
+/// Bytes that are drawn for them at a time: 80 words, of which nearly always enough are kept.
 const WORD_BYTES: usize = 4 * 80;
 
-/// Fills `out` with values uniform in {-1, 0, 1}: the base-3 digits of words below 3^20. The values
-/// do not depend on the backend.
+/// Fills `out` with values uniform in {-1, 0, 1}: the base-3 digits, less one, of words below 3^20.
+/// The values do not depend on the backend.
 pub fn ternary<R: Rng>(backend: Backend, rng: &mut R, out: &mut [i64]) {
     let mut buffer = Zeroizing::new([0u8; WORD_BYTES]);
     let mut words = Zeroizing::new([0u64; WORDS]);
@@ -151,7 +152,8 @@ pub fn ternary<R: Rng>(backend: Backend, rng: &mut R, out: &mut [i64]) {
     }
 }
 
-/// The base-3 digits of words below 2^32, less one: the lowest of all words, then the next.
+/// Writes the base-3 digits, less one, of words below 2^32: the lowest digits of all words, then
+/// the next ones.
 struct Digits<'a> {
     words: &'a mut [u64; WORDS],
     out: &'a mut [i64; WORDS * DIGITS],
@@ -189,9 +191,10 @@ pub fn centred_binomial<R: Rng>(backend: Backend, rng: &mut R, out: &mut [i64]) 
     }
 }
 
-/// Ones among the lower 21 bits minus ones among the upper 21 of so many words: a third from the
-/// lower 42 bits of the even words of the stream, a third from those of the odd ones, a third from
-/// 22 bits that are left of either.
+/// Writes [`DRAWN`] differences, each of 42 bits of the stream: the ones among the lower 21 bits
+/// minus the ones among the upper 21. A third of the values takes the lower 42 bits of the even
+/// words, a third those of the odd words, and a third the 22 bits that are left of an even word and
+/// 20 of those left of an odd one.
 struct Differences<'a> {
     bytes: &'a [u8; DRAWN / 3 * 16],
     out: &'a mut [i64; DRAWN],
@@ -216,7 +219,7 @@ impl Job for Differences<'_> {
             *third = ((even >> 42 | odd >> 42 << 22) & BOTH) as i64;
         }
         for value in out {
-            // Counted together, the upper ones as zeros.
+            // Both counts in one: with the upper bits flipped, ones are `lower + 21 - upper`.
             *value = i64::from((*value as u64 ^ (HALF << 21)).count_ones()) - BINOMIAL_MAX;
         }
     }

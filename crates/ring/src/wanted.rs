@@ -1,10 +1,10 @@
-//! Which coefficients of a row's product carry results: a pattern of few numbers, and its indices.
+//! Which coefficients of a row product are outputs: a pattern of few numbers, and its indices.
 
 use crate::RingError;
 use crate::backend::WantedRuns;
 use crate::wire::{Reader, Writer};
 
-/// So many indices, one `stride` apart from the next.
+/// A number of indices at equal distances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Steps {
     /// How many.
@@ -49,21 +49,22 @@ impl WantedPattern {
         }
     }
 
-    /// Number of coefficients that it names; the largest number there is if that does not fit.
+    /// Returns the number of coefficients that the pattern names, or `usize::MAX` if that does not
+    /// fit.
     pub fn count(&self) -> usize {
         self.steps.iter().fold(1, |n, steps| n.saturating_mul(steps.count))
     }
 
-    /// Bytes that [`WantedPattern::expand`] takes at most: four for an index, one to look for
-    /// doubles, and the runs of a transform.
+    /// Returns the bytes that [`WantedPattern::expand`] takes at most: four for each index, one for
+    /// each coefficient to look for doubles, and the runs of a transform.
     pub fn memory(&self, degree: usize) -> usize {
         self.count().saturating_mul(4).saturating_add(2 * degree)
     }
 
-    /// Whether it is not empty and stays within `degree` coefficients.
+    /// Checks that the pattern is not empty and stays within `degree` coefficients.
     ///
     /// # Errors
-    /// [`RingError::Length`].
+    /// [`RingError::Length`] if it does not.
     pub fn check(&self, degree: usize) -> Result<(), RingError> {
         let last = self.steps.iter().fold(self.start, |at, steps| {
             at.saturating_add(steps.count.saturating_sub(1).saturating_mul(steps.stride))
@@ -76,10 +77,10 @@ impl WantedPattern {
         Ok(())
     }
 
-    /// The indices, one by one, for elements of `degree` coefficients.
+    /// Lists the indices one by one, for elements of `degree` coefficients.
     ///
     /// # Errors
-    /// As [`WantedPattern::check`]; [`RingError::Length`] if it names an index twice.
+    /// [`RingError::Length`] if the pattern is empty, leaves the element, or names an index twice.
     pub fn expand(self, degree: usize) -> Result<Wanted, RingError> {
         self.check(degree)?;
         let [outer, middle, inner] = self.steps;
@@ -101,7 +102,7 @@ impl WantedPattern {
     }
 }
 
-/// The wanted coefficients of an element, one by one, and what a transform back may leave out.
+/// The wanted coefficients of an element, index by index, and what a transform back may leave out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted {
     degree: usize,
@@ -111,34 +112,34 @@ pub struct Wanted {
 }
 
 impl Wanted {
-    /// Any indices, which need not form a pattern.
+    /// Makes a set of any indices, which need not form a pattern.
     #[cfg(test)]
     pub(crate) fn of_indices(degree: usize, indices: &[u32]) -> Self {
         let pattern = WantedPattern { start: 0, steps: [Steps { count: 0, stride: 0 }; 3] };
         Self { degree, pattern, runs: WantedRuns::new(degree, indices), indices: indices.to_vec() }
     }
 
-    /// The ring's degree.
+    /// Returns the ring degree.
     pub fn degree(&self) -> usize {
         self.degree
     }
 
-    /// The pattern of the indices.
+    /// Returns the pattern of the indices.
     pub fn pattern(&self) -> &WantedPattern {
         &self.pattern
     }
 
-    /// The indices in order.
+    /// Returns the indices in the pattern's order.
     pub fn indices(&self) -> &[u32] {
         &self.indices
     }
 
-    /// What a transform back has to compute.
+    /// Returns what the last pass of a transform back has to compute.
     pub(crate) fn runs(&self) -> &WantedRuns {
         &self.runs
     }
 
-    /// Copies the wanted ones of all coefficients, in order.
+    /// Copies the wanted coefficients out of `all`, in order.
     pub fn pick(&self, all: &[u64], out: &mut [u64]) {
         match self.pattern.steps[2] {
             // Neighbours are copied together.
@@ -151,7 +152,7 @@ impl Wanted {
         }
     }
 
-    /// How many there are.
+    /// Returns the number of wanted coefficients.
     pub fn count(&self) -> usize {
         self.indices.len()
     }

@@ -15,53 +15,53 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty buffer.
+    /// Makes an empty buffer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes written so far.
+    /// Returns the bytes written so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether nothing was written.
+    /// Returns whether nothing was written.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
-    /// A buffer that does not have to move while so many bytes are written: none of them stays
-    /// behind elsewhere.
+    /// Makes a buffer with room for `bytes` bytes. It does not move while so many are written, so
+    /// none of them stays behind elsewhere.
     pub fn with_capacity(bytes: usize) -> Self {
         Self { bytes: Vec::with_capacity(bytes) }
     }
 
-    /// What was written.
+    /// Returns the bytes that were written.
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }
 
-    /// Raw bytes, without a length.
+    /// Writes raw bytes, without a length.
     pub fn raw(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// One byte.
+    /// Writes one byte.
     pub fn u8(&mut self, v: u8) {
         self.bytes.push(v);
     }
 
-    /// Four bytes.
+    /// Writes four bytes, little-endian.
     pub fn u32(&mut self, v: u32) {
         self.raw(&v.to_le_bytes());
     }
 
-    /// Eight bytes.
+    /// Writes eight bytes, little-endian.
     pub fn u64(&mut self, v: u64) {
         self.raw(&v.to_le_bytes());
     }
 
-    /// A number in groups of seven bits, low first.
+    /// Writes a number in groups of seven bits, low first: 1 to 10 bytes.
     pub fn varint(&mut self, mut v: u64) {
         while v >= 0x80 {
             self.u8(v as u8 | 0x80);
@@ -70,19 +70,19 @@ impl Writer {
         self.u8(v as u8);
     }
 
-    /// Residues modulo `p`, packed without gaps and padded to a whole byte.
+    /// Writes residues modulo `p`, packed without gaps and padded to a whole byte.
     pub fn residues(&mut self, backend: Backend, p: &Modulus, values: &[u64]) {
         pack_residues(backend, p, values, self.space(packed_len(p, values.len())));
     }
 
-    /// Room for so many bytes, zero at first.
+    /// Appends `bytes` zero bytes and returns them to be overwritten.
     pub fn space(&mut self, bytes: usize) -> &mut [u8] {
         let start = self.bytes.len();
         self.bytes.resize(start + bytes, 0);
         &mut self.bytes[start..]
     }
 
-    /// Ring elements one after the other, packed in parallel.
+    /// Writes ring elements one after the other, packed in parallel.
     pub fn polys<'p>(&mut self, ring: &Ring, polys: impl IntoIterator<Item = &'p Poly<Ntt>>) {
         let polys: Vec<_> = polys.into_iter().collect();
         let len = poly_len(ring);
@@ -95,7 +95,7 @@ impl Writer {
         });
     }
 
-    /// A ring element, limb by limb.
+    /// Writes a ring element, limb by limb.
     pub fn poly(&mut self, ring: &Ring, p: &Poly<Ntt>) {
         for (l, m) in ring.moduli().iter().enumerate() {
             self.residues(ring.backend(), m, p.limb(l));
@@ -106,8 +106,8 @@ impl Writer {
 /// Residues that are packed together: they fill as many whole words as a residue has bits.
 const GROUP: usize = 64;
 
-/// The statement for each of the 64 places of a group: the compiler does not unroll a loop of that
-/// length, and only unrolled are all shifts constants.
+/// Repeats a statement for each of the 64 places of a group. The compiler does not unroll a loop of
+/// that length, and the shifts are constants only when it is unrolled.
 macro_rules! each_place {
     ($place:ident => $statement:expr) => {
         each_place!($place, $statement, [
@@ -135,7 +135,7 @@ fn pack_group<const W: usize>(values: &[u64; GROUP], words: &mut [u64; GROUP]) {
     });
 }
 
-/// The inverse, cut to `W` bits each.
+/// Unpacks a group from `W` words, each value cut to `W` bits.
 #[inline(never)]
 fn unpack_group<const W: usize>(words: &[u64; GROUP], values: &mut [u64; GROUP]) {
     each_place!(I => {
@@ -144,7 +144,8 @@ fn unpack_group<const W: usize>(words: &[u64; GROUP], values: &mut [u64; GROUP])
     });
 }
 
-/// Calls one of the two for the widths of real parameter sets; `false` for others.
+/// Calls [`pack_group`] or [`unpack_group`] for the widths of real parameter sets, and returns
+/// `false` from the caller for others.
 macro_rules! by_width {
     ($function:ident, $width:expr, $from:expr, $to:expr, [$($w:literal)*]) => {
         match $width {
@@ -154,13 +155,13 @@ macro_rules! by_width {
     };
 }
 
-/// Packs one group if its width is among those compiled.
+/// Packs one group if its width is among those compiled; returns whether it did.
 fn pack_known(width: u32, values: &[u64; GROUP], words: &mut [u64; GROUP]) -> bool {
     by_width!(pack_group, width, values, words, [33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50]);
     true
 }
 
-/// Unpacks one group if its width is among those compiled.
+/// Unpacks one group if its width is among those compiled; returns whether it did.
 fn unpack_known(width: u32, words: &[u64; GROUP], values: &mut [u64; GROUP]) -> bool {
     by_width!(unpack_group, width, words, values, [33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50]);
     true
@@ -193,7 +194,7 @@ pub(crate) fn pack(backend: Backend, width: u32, values: &[u64], out: &mut [u8])
     pack_few(width, rest, &mut out[at..]);
 }
 
-/// Any number of residues of any width.
+/// Packs any number of values of any width, in bits, below 64.
 fn pack_few(width: u32, values: &[u64], out: &mut [u8]) {
     let (mut word, mut used, mut at) = (0u64, 0, 0);
     for &v in values {
@@ -205,7 +206,7 @@ fn pack_few(width: u32, values: &[u64], out: &mut [u8]) {
             }
             at += 8;
             used -= 64;
-            // What of `v` did not fit; a shift by `width` gives 0, as `v < 2^width`.
+            // The part of `v` that did not fit; a shift by `width` gives 0, as `v < 2^width`.
             word = v >> (width - used);
         }
     }
@@ -213,33 +214,34 @@ fn pack_few(width: u32, values: &[u64], out: &mut [u8]) {
     out[at..].copy_from_slice(&word.to_le_bytes()[..rest]);
 }
 
-/// Bytes that `count` packed residues take.
+/// Returns the bytes that `count` packed residues modulo `p` take.
 pub fn packed_len(p: &Modulus, count: usize) -> usize {
     bits_len(p.bits(), count)
 }
 
-/// Bytes of a row of `count` residues modulo each of the given primes.
+/// Returns the bytes of a row of `count` residues modulo each of the given primes.
 fn row_len(moduli: &[Modulus], count: usize) -> usize {
     moduli.iter().map(|m| packed_len(m, count)).sum()
 }
 
-/// Bytes of rows of `count` residues each, a row modulo as many of the first primes as `limbs`
-/// says.
+/// Returns the bytes of rows of `count` residues each, a row modulo as many of the first primes as
+/// `limbs` says.
 pub fn rows_len(moduli: &[Modulus], limbs: &[usize], count: usize) -> usize {
     limbs.iter().map(|&limbs| row_len(&moduli[..limbs], count)).sum()
 }
 
-/// Bytes that one ring element takes.
+/// Returns the bytes that one packed ring element takes.
 pub fn poly_len(ring: &Ring) -> usize {
     element_len(ring.degree(), ring.moduli().iter().map(Modulus::bits))
 }
 
-/// The same for a ring that there is not yet, from its degree and the sizes of its primes in bits.
+/// Returns the bytes that one packed element of a ring takes, from its degree and the sizes of its
+/// primes in bits: for a ring that does not exist yet.
 pub fn element_len(degree: usize, prime_bits: impl IntoIterator<Item = u32>) -> usize {
     prime_bits.into_iter().map(|bits| bits_len(bits, degree)).sum()
 }
 
-/// Bytes of `count` numbers of so many bits.
+/// Returns the bytes of `count` packed numbers of `bits` bits.
 fn bits_len(bits: u32, count: usize) -> usize {
     (count * bits as usize).div_ceil(8)
 }
@@ -252,25 +254,25 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Starts at the first byte.
+    /// Makes a reader that starts at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, offset: 0 }
     }
 
-    /// An error at the current position.
+    /// Returns an error at the current position.
     pub fn malformed(&self, what: &'static str) -> RingError {
         RingError::Malformed { offset: self.offset, what }
     }
 
-    /// Bytes not yet taken.
+    /// Returns the number of bytes not yet taken.
     pub fn remaining(&self) -> usize {
         self.bytes.len() - self.offset
     }
 
-    /// The next `len` bytes.
+    /// Takes the next `len` bytes.
     ///
     /// # Errors
-    /// [`RingError::Malformed`] if fewer are left; so do all the readers below.
+    /// [`RingError::Malformed`] if fewer are left, as for all methods below that take bytes.
     pub fn raw(&mut self, len: usize) -> Result<&'a [u8], RingError> {
         if len > self.remaining() {
             return Err(self.malformed("the data ends too early"));
@@ -280,35 +282,39 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// A fixed number of bytes.
+    /// Takes `L` bytes.
     pub fn array<const L: usize>(&mut self) -> Result<[u8; L], RingError> {
         let mut out = [0; L];
         out.copy_from_slice(self.raw(L)?);
         Ok(out)
     }
 
-    /// One byte.
+    /// Takes one byte.
     pub fn u8(&mut self) -> Result<u8, RingError> {
         Ok(self.array::<1>()?[0])
     }
 
-    /// Four bytes.
+    /// Takes a number of four bytes, little-endian.
     pub fn u32(&mut self) -> Result<u32, RingError> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    /// Eight bytes.
+    /// Takes a number of eight bytes, little-endian.
     pub fn u64(&mut self) -> Result<u64, RingError> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A count in four bytes that must not exceed `max`.
+    /// Takes a count in four bytes.
+    ///
+    /// # Errors
+    /// [`RingError::Length`], which names it `what`, if it exceeds `max`.
     pub fn count(&mut self, max: usize, what: &'static str) -> Result<usize, RingError> {
         let n = self.u32()? as usize;
         if n > max { Err(RingError::Length { what, expected: max, got: n }) } else { Ok(n) }
     }
 
-    /// A number in groups of seven bits; only the shortest form is accepted.
+    /// Takes a number in groups of seven bits, as [`Writer::varint`] writes it; only the shortest
+    /// form is accepted.
     pub fn varint(&mut self) -> Result<u64, RingError> {
         let mut v = 0u64;
         for shift in (0..64).step_by(7) {
@@ -325,13 +331,12 @@ impl<'a> Reader<'a> {
         Err(self.malformed("a number is too long"))
     }
 
-    /// `out.len()` packed residues; a value `>= p` or non-zero padding is refused.
+    /// Takes `out.len()` packed residues modulo `p`; a value `>= p` or non-zero padding is refused.
     pub fn residues(&mut self, backend: Backend, p: &Modulus, out: &mut [u64]) -> Result<(), RingError> {
         let start = self.offset;
         let bytes = self.raw(packed_len(p, out.len()))?;
         let (width, mask) = (p.bits() as usize, (1u64 << p.bits()) - 1);
-        // A residue of at most 50 bits that starts inside a byte lies within eight bytes from
-        // there.
+        // A residue of at most 50 bits lies within eight bytes from the byte that it starts in.
         let word = |at: usize| match bytes[at..].first_chunk() {
             Some(whole) => u64::from_le_bytes(*whole),
             None => {
@@ -341,7 +346,7 @@ impl<'a> Reader<'a> {
             }
         };
         let (checked, large) = backend.unpack_bits(p.bits(), p.value(), bytes, out);
-        // Whole groups first of what is left.
+        // Whole groups of the rest come first.
         let mut done = checked;
         let (groups, _) = out[done..].as_chunks_mut::<GROUP>();
         let mut words = [0; GROUP];
@@ -367,7 +372,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// A ring element.
+    /// Takes a ring element, limb by limb.
     pub fn poly(&mut self, ring: &Ring) -> Result<Poly<Ntt>, RingError> {
         if self.remaining() < poly_len(ring) {
             return Err(self.malformed("the data ends too early"));
@@ -386,7 +391,7 @@ impl<'a> Reader<'a> {
         result.map(|()| out)
     }
 
-    /// As many ring elements as asked for, unpacked in parallel.
+    /// Takes `count` ring elements and unpacks them in parallel.
     pub fn polys(&mut self, ring: &Ring, count: usize) -> Result<Vec<Poly<Ntt>>, RingError> {
         let (start, len) = (self.offset, poly_len(ring));
         let bytes = self.raw(len.saturating_mul(count))?;
@@ -397,8 +402,9 @@ impl<'a> Reader<'a> {
         bytes.par_chunks_exact(len).enumerate().map(one).collect()
     }
 
-    /// Rows of `count` residues, a row modulo as many of the first primes as `limbs` says, unpacked
-    /// in parallel.
+    /// Takes rows of residues and unpacks them in parallel into `out`, row after row. A row has
+    /// `count` residues modulo each of as many of the first primes of `ring` as its entry of
+    /// `limbs` says.
     pub fn residue_rows(
         &mut self,
         ring: &Ring,
@@ -419,7 +425,10 @@ impl<'a> Reader<'a> {
         })
     }
 
-    /// Nothing may follow.
+    /// Ends the reading.
+    ///
+    /// # Errors
+    /// [`RingError::Malformed`] if bytes are left.
     pub fn finish(self) -> Result<(), RingError> {
         if self.remaining() == 0 { Ok(()) } else { Err(self.malformed("unexpected bytes follow the end")) }
     }

@@ -8,28 +8,28 @@ use crate::Ring;
 use crate::aligned::AlignedWords;
 use crate::backend::{Batch, GROUP, product_words};
 
-/// Images that are computed together: their products of a group of rows are about what a
-/// second-level cache keeps.
+/// Images that are multiplied together: their products with one group of rows just about fit a
+/// second-level cache.
 pub(crate) const IMAGES_TOGETHER: usize = 8;
 
-/// Groups of [`IMAGES_TOGETHER`] that the matrix is read for. The inputs of more would fall out of
-/// the caches between some rows and the next, and cost more than reading the matrix again (measured
-/// with 4, 8, 16 and 64 images of vgg3).
+/// Groups of [`IMAGES_TOGETHER`] images that share one reading of the matrix. The inputs of more
+/// groups would fall out of the caches from one part of the rows to the next, which costs more than
+/// reading the matrix again (measured with 4, 8, 16 and 64 images of vgg3).
 pub(crate) const GROUPS_AT_ONCE: usize = 2;
 
-/// Memory that is kept for later, in bytes: more belongs to batches of large networks, where
-/// getting it costs little beside the work.
+/// Most bytes of memory that are kept for later. Only batches of large networks take more, and
+/// there getting memory anew costs little beside the work.
 const KEPT_BYTES: usize = 32 << 20;
 
-/// Memory of earlier products, used again: new memory would have to be cleared. It holds what
-/// products and inputs left there: whoever multiplies secrets wipes it.
+/// Memory of earlier row products, kept because new memory would have to be cleared. It still holds
+/// what inputs and products left there, so whoever multiplies secrets has to wipe it.
 #[derive(Debug, Default)]
 pub struct Workspace(Mutex<Memory>);
 
 #[derive(Default)]
 pub(crate) struct Memory {
     batches: Vec<Batch>,
-    /// As many words as an element has, and products of a group of rows.
+    /// Each has words for one limb of an element and for the products of a group of rows.
     scratch: Vec<AlignedWords>,
 }
 
@@ -47,8 +47,8 @@ impl Memory {
 }
 
 impl Workspace {
-    /// Bytes that [`crate::RowStore::apply`] takes at most for rows of so many tiles and so many images,
-    /// beside its results.
+    /// Returns the bytes that [`crate::RowStore::apply`] takes at most, beside its results, for
+    /// rows of `tiles` tiles and for `images` images.
     pub fn bytes_needed(ring: &Ring, tiles: usize, images: usize) -> usize {
         let (limbs, element) = (ring.limbs(), 8 * ring.degree());
         let inputs = images.min(GROUPS_AT_ONCE * IMAGES_TOGETHER).saturating_mul(tiles).saturating_mul(limbs * element);
@@ -69,9 +69,11 @@ impl Zeroize for Workspace {
     }
 }
 
-/// Something that a workspace keeps.
+/// A kind of memory that a workspace keeps.
 pub(crate) trait Kept: Default + Zeroize {
+    /// Returns the list in which a workspace keeps this kind.
     fn of(memory: &mut Memory) -> &mut Vec<Self>;
+    /// Returns the bytes of memory held.
     fn bytes(&self) -> usize;
 }
 
@@ -95,15 +97,15 @@ impl Kept for AlignedWords {
     }
 }
 
-/// Memory of a workspace for as long as it is needed: given back if there is room for it, wiped
-/// else.
+/// Memory borrowed from a workspace. On drop it goes back if the workspace has room for it, and is
+/// wiped if not.
 pub(crate) struct Borrowed<'w, T: Kept> {
     workspace: &'w Workspace,
     pub(crate) item: T,
 }
 
 impl<'w, T: Kept> Borrowed<'w, T> {
-    /// Something that was kept, or new.
+    /// Takes an item that the workspace has kept, or makes a new one.
     pub(crate) fn of(workspace: &'w Workspace) -> Self {
         let item = T::of(&mut workspace.memory()).pop().unwrap_or_default();
         Self { workspace, item }

@@ -15,10 +15,10 @@ use jali_ring::sample::{self, BINOMIAL_MAX};
 use jali_ring::{Backend, Coefficient, Modulus, Ntt, Poly, Ring, RingError};
 use rand_core::Rng;
 
-/// Errors of the benchmark crate.
+/// Errors of the textbook scheme.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum BenchError {
+pub enum TextbookError {
     /// From the ring.
     #[error(transparent)]
     Ring(#[from] RingError),
@@ -84,8 +84,8 @@ impl Textbook {
     /// `count` data primes and a special one, all of `bits` bits.
     ///
     /// # Errors
-    /// [`BenchError`] for sizes that the ring refuses or an unusable `t`.
-    pub fn new(degree: usize, count: usize, bits: u32, t: u64, backend: Backend) -> Result<Self, BenchError> {
+    /// [`TextbookError`] for sizes that the ring refuses or an unusable `t`.
+    pub fn new(degree: usize, count: usize, bits: u32, t: u64, backend: Backend) -> Result<Self, TextbookError> {
         let all = vec![bits; count + 1];
         let full = Ring::with_backend(degree, &all, backend)?;
         let rings = (1..=count).map(|l| Ring::with_backend(degree, &all[..l], backend));
@@ -94,7 +94,7 @@ impl Textbook {
             || !(3..1 << 20).contains(&t)
             || full.moduli().iter().any(|m| m.value().is_multiple_of(t))
         {
-            return Err(BenchError::Plaintext(t));
+            return Err(TextbookError::Plaintext(t));
         }
         Ok(Self { rings, full, t })
     }
@@ -262,11 +262,11 @@ impl Textbook {
     /// Modulus switch: one data prime less.
     ///
     /// # Errors
-    /// [`BenchError::Level`] if only one is left.
-    pub fn rescale(&self, c: &Ciphertext) -> Result<Ciphertext, BenchError> {
+    /// [`TextbookError::Level`] if only one is left.
+    pub fn rescale(&self, c: &Ciphertext) -> Result<Ciphertext, TextbookError> {
         let from = self.ring_of(&c.parts[0]);
         let level = from.limbs();
-        let to = level.checked_sub(2).and_then(|l| self.rings.get(l)).ok_or(BenchError::Level(level))?;
+        let to = level.checked_sub(2).and_then(|l| self.rings.get(l)).ok_or(TextbookError::Level(level))?;
         let last: &Modulus = &from.moduli()[level - 1];
         let parts = [self.divide(&c.parts[0], from, to), self.divide(&c.parts[1], from, to)];
         Ok(Ciphertext { parts, factor: c.factor * inverse_mod(last.value(), self.t) % self.t })

@@ -139,7 +139,7 @@ pub(super) fn run(args: &PlanArgs) -> anyhow::Result<()> {
     let report = Report {
         policy: choice.chosen.as_ref().map(|c| c.policy.to_string()),
         leaked: choice.chosen.as_ref().map_or(0.0, |c| c.leaked),
-        fraction_permitted: choice.plan.fraction_open(),
+        fraction_permitted: choice.plan.fraction_permitted(),
         cost: choice.chosen.as_ref().map_or(choice.hidden_cost, |c| c.cost),
         cost_hidden: choice.hidden_cost,
         minimised: args.minimise.clone(),

@@ -89,7 +89,7 @@ impl Context {
         let mut plan_hash = None;
         if let Some(path) = &request.plan {
             plan_hash = Some(blake3::hash(&read_bounded(path, MAX_FILE)?).to_hex().to_string());
-            grid.plan = Some(read_plan(path, &graph)?.plan.fraction_open());
+            grid.plan = Some(read_plan(path, &graph)?.plan.fraction_permitted());
         }
         let public_hash = match &request.public_model {
             Some(path) => Some(model_hash(&read_model(path)?)),
@@ -311,7 +311,7 @@ impl Context {
             id: cell.id(),
             policy: cell.source.to_string(),
             leaked: cell.leaked,
-            opened: plan.fraction_open(),
+            opened: plan.fraction_permitted(),
             budget: cell.budget,
             attacker: cell.attacker.to_string(),
             seed: cell.seed,

@@ -161,15 +161,15 @@ fn a_model_is_inspected_before_anything_is_sealed() {
     let text = run(&["inspect", &net]);
     assert!(text.contains("MatMul of y") && text.contains("everything hidden: about"), "{text}");
 
-    // Everything that is in the way, at once, with what to do; exit code 2.
+    // Everything that is in the way, at once, with what to do; exit code 3.
     std::fs::write(path("bad.onnx"), onnx::model(&["LSTM", "Relu", "NonMaxSuppression"], Some(&[0.5; 48]))).unwrap();
-    let out = jali().args(["inspect", &path("bad.onnx"), "--json"]).assert().code(2);
+    let out = jali().args(["inspect", &path("bad.onnx"), "--json"]).assert().code(3);
     let r: Value = serde_json::from_slice(&out.get_output().stdout).unwrap();
     let operators: Vec<&str> =
         r["offences"].as_array().unwrap().iter().map(|o| o["operator"].as_str().unwrap()).collect();
     assert_eq!((&r["supported"], operators), (&false.into(), vec!["LSTM", "NonMaxSuppression"]));
     assert!(r["offences"][1]["remedy"].as_str().unwrap().contains("extract_model"));
-    let out = jali().args(["inspect", &path("bad.onnx")]).assert().code(2);
+    let out = jali().args(["inspect", &path("bad.onnx")]).assert().code(3);
     assert!(String::from_utf8_lossy(&out.get_output().stdout).contains("\"LSTM of v0\" (LSTM)"));
     fails(
         &["infer", "--model", &path("bad.onnx"), &asset("images/mnist")],

@@ -1,5 +1,6 @@
 //! NumPy's `.npy` arrays, versions 1 to 3: magic, version, header length, a Python dictionary, the
-//! values. Read here, with every number bounded, because the form that we accept is one line.
+//! values. They are read here, with every number bounded, because the form that we accept is one
+//! line.
 
 use jali_model::{ImageLayout, Preprocess, Tensor};
 
@@ -8,7 +9,8 @@ use crate::error::ImageFault;
 /// Longest header: NumPy writes 128 bytes.
 const MAX_HEADER: usize = 4096;
 
-/// An array of floats in NumPy's format, version 1, with the shape as it is.
+/// Returns a tensor as an array of 32-bit floats in NumPy's format, version 1, with the shape as it
+/// is.
 pub fn npy_bytes(tensor: &Tensor) -> Vec<u8> {
     let dims: String = tensor.shape.iter().map(|d| format!("{d}, ")).collect();
     let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.trim_end());
@@ -21,7 +23,7 @@ pub fn npy_bytes(tensor: &Tensor) -> Vec<u8> {
     bytes
 }
 
-/// What the header says.
+/// The header's fields, and the bytes of the values behind it.
 struct Header<'a> {
     dims: Vec<usize>,
     fortran: bool,
@@ -58,7 +60,7 @@ impl Kind {
         self.letter == b'f'
     }
 
-    /// A value of `size` bytes as a float.
+    /// Returns a value of `size` bytes as a float.
     fn value(self, bytes: &[u8]) -> f64 {
         let mut raw = [0u8; 8];
         // The lowest byte first.
@@ -110,8 +112,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The values for an input of this shape. Floats are inputs already; integers are pixels from 0 to
-/// 255 and become inputs as `preprocess` says.
+/// Decodes the values for an input of this shape. Floats are inputs already; integers are pixels
+/// from 0 to 255 and become inputs as `preprocess` says.
 pub(super) fn decode(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
     let damaged = |why: String| ImageFault::Damaged(why);
     let Header { dims, fortran, kind, data } = Header::read(bytes)?;
@@ -142,7 +144,7 @@ pub(super) fn decode(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> 
     Ok(values.iter().enumerate().map(|(i, &v)| preprocess.value(v as f32, channel(i))).collect())
 }
 
-/// Values that stand column by column, row by row.
+/// Returns values that stand column by column in the order row by row.
 fn in_rows(values: &[f64], dims: &[usize]) -> Vec<f64> {
     let mut place = vec![0; dims.len()];
     let mut strides = vec![1; dims.len()];
@@ -161,16 +163,16 @@ fn in_rows(values: &[f64], dims: &[usize]) -> Vec<f64> {
     out
 }
 
-/// Whether an array has the model's shape, with or without a batch of one; a single channel may be
-/// left out.
+/// Checks that an array has the model's shape, with or without a batch of one; a single channel may
+/// be left out.
 fn fits(dims: &[usize], shape: &[usize]) -> Result<(), ImageFault> {
     let squeezed: Vec<usize> = dims.iter().copied().skip_while(|&d| d == 1).collect();
     let wanted: Vec<usize> = shape.iter().copied().skip_while(|&d| d == 1).collect();
     if squeezed == wanted {
         return Ok(());
     }
-    // Another number of dimensions is that, whatever their extents are; a batch of one may be in
-    // front.
+    // A wrong number of dimensions is a fault of the shape, whatever the extents are; a batch of
+    // one may be in front.
     let own = if dims.len() == shape.len() + 1 && dims[0] == 1 { &dims[1..] } else { dims };
     Err(match (own, shape) {
         (&[c, h, w], &[channels, height, width]) if (h, w) == (height, width) => {

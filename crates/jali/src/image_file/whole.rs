@@ -1,4 +1,4 @@
-//! Whether the file of a picture is there to its end: decoders fill what is missing with grey.
+//! Checks that the file of a picture is there to its end: decoders fill what is missing with grey.
 
 use crate::error::ImageFault;
 

@@ -63,7 +63,7 @@ fn every_policy_meets_its_fraction_in_whole_units_and_repeats() {
                     Unit::Rows => 200.0,
                     Unit::Layers => 640.0,
                 };
-                let off = (got.fraction_open() - fraction).abs() * g.weights() as f64;
+                let off = (got.fraction_permitted() - fraction).abs() * g.weights() as f64;
                 assert!(off <= largest / 2.0 + 1e-9, "{name} {fraction}: {} weights off", off);
                 if policy.unit() == Unit::Rows {
                     for (layer, rows) in rows().iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Functions of every single value, and arithmetic of two.
+//! Reads functions of every single value, and arithmetic of two values.
 
 use super::constant::kind;
 use super::importer::Importer;
@@ -7,7 +7,7 @@ use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Constant, Op};
 
-/// Operators that are read here.
+/// ONNX operators that are read here.
 pub(super) const OPERATORS: [&str; 54] = [
     "Abs",
     "Add",
@@ -101,7 +101,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// The function of every value that a node is, if it is one.
+    /// Returns the function of every value that a node computes, or `None` if it computes something
+    /// else.
     fn function(&self, r: &Reading<'_>) -> Result<Option<Activation>, Refusal> {
         Ok(Some(match r.node.op_type.as_str() {
             "Relu" => Activation::Relu,
@@ -153,7 +154,7 @@ impl Importer<'_, '_> {
         }))
     }
 
-    /// A value times a number.
+    /// Appends a product of a value and a number.
     pub(super) fn scaled(&mut self, r: &Reading<'_>, x: ValueId, factor: f32) -> Result<ValueId, Refusal> {
         if factor == 1.0 {
             return Ok(x);
@@ -161,7 +162,7 @@ impl Importer<'_, '_> {
         self.with_number(r, Arithmetic::Mul, x, factor)
     }
 
-    /// A value and a number.
+    /// Appends an operation on a value and a number.
     pub(super) fn with_number(
         &mut self,
         r: &Reading<'_>,
@@ -173,7 +174,7 @@ impl Importer<'_, '_> {
         self.push(r, Op::WithConstant { op, constant, constant_first: false }, vec![x])
     }
 
-    /// A value and a constant of the shape that a file gives it.
+    /// Appends an operation on a value and a constant of the shape that a file gives it.
     pub(super) fn with_constant(
         &mut self,
         r: &Reading<'_>,
@@ -186,7 +187,7 @@ impl Importer<'_, '_> {
         self.settled(r, y)
     }
 
-    /// Two values that were computed.
+    /// Appends an operation on two computed values.
     pub(super) fn both(&mut self, r: &Reading<'_>, op: Arithmetic, a: ValueId, b: ValueId) -> Result<ValueId, Refusal> {
         let (a, b) = self.together(r, a, b)?;
         let y = self.push(r, Op::Arithmetic(op), vec![a, b])?;
@@ -230,7 +231,8 @@ impl Importer<'_, '_> {
         self.with_constant(r, (op, constant_first), x, (&dims, data))
     }
 
-    /// Whether the constant went into the linear node in front: one value, or one per channel.
+    /// Folds a constant of one number, or one per channel, into the linear node in front; returns
+    /// whether that was possible.
     fn fold_constant(&mut self, x: ValueId, op: Arithmetic, first: bool, (shape, data): (&[usize], &[f32])) -> bool {
         let own = self.graph.shape(x);
         let Some(&channels) = own.first() else { return false };
@@ -252,15 +254,15 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// Scales and shifts the channels of a value that a linear node computes, in that node; `false`
-    /// if none does.
+    /// Scales and shifts the channels of a value in the linear node that computes it. Returns
+    /// `false` if none does.
     pub(super) fn fold_into(&mut self, x: ValueId, scale: &[f32], shift: &[f32]) -> bool {
         let (node, times) = self.spread.get(&x).copied().unwrap_or((x, 1));
         let spread = |v: &[f32]| v.iter().flat_map(|&v| std::iter::repeat_n(v, times)).collect::<Vec<_>>();
         self.graph.fold_scale(node, &spread(scale), &spread(shift))
     }
 
-    /// Sum, mean, largest or smallest of any number of operands.
+    /// Appends the sum, mean, largest or smallest of any number of operands.
     fn all_of(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let op = match r.node.op_type.as_str() {
             "Max" => Arithmetic::Max,
@@ -282,7 +284,8 @@ impl Importer<'_, '_> {
         if r.node.op_type == "Mean" { self.scaled(r, all, 1.0 / count as f32) } else { Ok(all) }
     }
 
-    /// A comparison, which gives 0 or 1; truth values are multiplied, or the larger one is taken.
+    /// Appends a comparison, which gives 0 or 1, or an operation on truth values: the product
+    /// stands for `And`, the larger one for `Or`.
     fn compare(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let (op, turned, negated) = match r.node.op_type.as_str() {
             "Less" => (Arithmetic::Less, false, false),
@@ -310,7 +313,7 @@ impl Importer<'_, '_> {
         if negated { self.with_number(r, Arithmetic::Equal, y, 0.0) } else { Ok(y) }
     }
 
-    /// One value or another by a third, some of them constant.
+    /// Appends a choice of one value or another by a third; some of them may be constant.
     fn choose(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let mut values = vec![];
         for i in 0..3 {

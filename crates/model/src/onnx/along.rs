@@ -1,4 +1,4 @@
-//! Nodes that work along axes: softmax, sums, the largest value and its place.
+//! Reads nodes that work along axes: softmax, sums, the largest value and its place.
 
 use super::importer::Importer;
 use super::reading::Reading;
@@ -6,7 +6,7 @@ use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Op, ReduceKind};
 
-/// Operators that are read here.
+/// ONNX operators that are read here.
 pub(super) const OPERATORS: [&str; 14] = [
     "ArgMax",
     "ArgMin",
@@ -64,7 +64,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// One value for all along some axes, which are counted as in the file.
+    /// Appends a node that makes one value of all along some axes, which are counted as in the
+    /// file. `keep` keeps these axes with extent 1.
     pub(super) fn reduced(
         &mut self,
         r: &Reading<'_>,

@@ -1,4 +1,4 @@
-//! Constants of a file.
+//! Reads the constants of a file.
 
 use super::proto;
 use crate::ModelError;
@@ -38,7 +38,8 @@ pub type ReadExternal<'a> = &'a mut dyn FnMut(&External) -> Result<Vec<u8>, Stri
 pub(super) enum Values {
     Float(Vec<f32>),
     Int(Vec<i64>),
-    /// Of a type that no supported operator reads: reported where one needs it.
+    /// Values of a type, with this number, that no supported operator reads: reported where one
+    /// needs them.
     Unread(i32),
 }
 
@@ -62,7 +63,7 @@ impl Constant {
         }
     }
 
-    /// As 32-bit floats, whatever it is.
+    /// Returns the values as 32-bit floats, whatever numbers they are.
     pub(super) fn floats(&self) -> Option<Vec<f32>> {
         match &self.values {
             Values::Float(v) => Some(v.clone()),
@@ -71,7 +72,7 @@ impl Constant {
         }
     }
 
-    /// As integers, if it is of an integer type.
+    /// Returns the values as integers, if they are of an integer type.
     pub(super) fn as_ints(&self) -> Option<&[i64]> {
         match &self.values {
             Values::Int(v) => Some(v),
@@ -143,7 +144,8 @@ impl Constant {
     }
 }
 
-/// Where the data of a constant lies.
+/// Returns where the data of a constant lies outside of the model file; the data has `length`
+/// bytes.
 fn place(t: &proto::TensorData, length: usize) -> Result<External, String> {
     let entry = |key: &str| t.external_data.iter().find(|e| e.key == key).map(|e| e.value.as_str());
     let number = |key: &str| match entry(key) {
@@ -158,7 +160,7 @@ fn place(t: &proto::TensorData, length: usize) -> Result<External, String> {
     }
 }
 
-/// An axis that may be counted from the end.
+/// Returns the index of an axis that may be counted from the end.
 pub(super) fn axis_of(axis: i64, rank: usize) -> Result<usize, String> {
     let from_start = if axis < 0 { axis.saturating_add(rank as i64) } else { axis };
     usize::try_from(from_start)

@@ -1,4 +1,5 @@
-//! Dimensions of values while a graph is imported: with or without the image's, and settled.
+//! Keeps track of the dimensions of values while a graph is imported: with or without the batch
+//! dimension, and settled.
 
 use super::constant::axis_of;
 use super::importer::Importer;
@@ -9,7 +10,7 @@ use crate::op::Op;
 use crate::shape_inference;
 
 impl Importer<'_, '_> {
-    /// A value in another shape, the batch dimension left out of it.
+    /// Gives a value another shape, from which the batch dimension is left out.
     pub(super) fn shaped(&mut self, r: &Reading<'_>, x: ValueId, shape: Vec<usize>) -> Result<ValueId, Refusal> {
         if self.graph.shape(x) == shape && !self.bare.contains(&x) {
             return Ok(x);
@@ -18,13 +19,13 @@ impl Importer<'_, '_> {
         Ok(self.graph.push(format!("{}/shape", r.name), op, vec![x])?)
     }
 
-    /// The shape that the file gives a value, with the batch dimension of a single image.
+    /// Returns the shape that the file gives a value, with the batch dimension of a single image.
     pub(super) fn dims(&self, x: ValueId) -> Vec<usize> {
         let shape = self.graph.shape(x);
         if self.bare.contains(&x) { shape.to_vec() } else { [&[1], shape].concat() }
     }
 
-    /// A value in a shape that the file gives.
+    /// Gives a value a shape in the file's view.
     pub(super) fn reshaped(&mut self, r: &Reading<'_>, x: ValueId, dims: &[usize]) -> Result<ValueId, Refusal> {
         match dims.split_first() {
             Some((1, own)) if !own.is_empty() => self.shaped(r, x, own.to_vec()),
@@ -38,7 +39,7 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// A value as a bare one: with the batch dimension that the file gives it.
+    /// Makes a value bare: with the batch dimension that the file gives it.
     pub(super) fn whole(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
         if self.bare.contains(&x) {
             return Ok(x);
@@ -50,7 +51,7 @@ impl Importer<'_, '_> {
         Ok(value)
     }
 
-    /// Refuses to look at the batch dimension of several images.
+    /// Refuses a node that looks at the batch dimension, if that has several images.
     pub(super) fn single_image(&self) -> Result<(), Refusal> {
         match self.batch {
             ..=1 => Ok(()),
@@ -61,7 +62,7 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// A bare value without its batch dimension, if it has one in front.
+    /// Takes the batch dimension off a bare value, if it has one in front.
     pub(super) fn settled(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
         let dims = self.graph.shape(x).to_vec();
         if self.bare.contains(&x) && dims.len() > 1 && dims[0] == 1 {
@@ -75,9 +76,9 @@ impl Importer<'_, '_> {
         self.bare.contains(&x)
     }
 
-    /// Axes of a value, which the file counts with the batch dimension, and the value to apply them
-    /// to: a bare one where the batch dimension is among them. The result of what is done along
-    /// them is to be [settled](Importer::settled).
+    /// Translates axes of a value, which the file counts with the batch dimension. Returns them
+    /// with the value to apply them to, a bare one where the batch dimension is among them. The
+    /// result of what is done along them has to be [settled](Importer::settled).
     pub(super) fn along(
         &mut self,
         r: &Reading<'_>,
@@ -92,8 +93,8 @@ impl Importer<'_, '_> {
         Ok((x, axes.into_iter().map(|a| a - 1).collect()))
     }
 
-    /// A constant's shape for a value: without a batch dimension where the value has none. Also the
-    /// value, bare if the constant has more dimensions than it.
+    /// Returns a constant's shape beside a value, without a batch dimension where the value has
+    /// none. Also returns the value, which is bare if the constant has more dimensions.
     pub(super) fn beside(
         &mut self,
         r: &Reading<'_>,
@@ -117,7 +118,7 @@ impl Importer<'_, '_> {
         Ok((x, own.to_vec()))
     }
 
-    /// Two values for an operation that broadcasts as the file says.
+    /// Returns two values in shapes that broadcast as the file says.
     pub(super) fn together(&mut self, r: &Reading<'_>, a: ValueId, b: ValueId) -> Result<(ValueId, ValueId), Refusal> {
         let ranks = [a, b].map(|v| self.dims(v).len());
         // Without a batch dimension in front a value may not be mistaken for one whose first

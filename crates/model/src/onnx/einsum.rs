@@ -1,4 +1,4 @@
-//! Sums of products over labelled dimensions, one operand constant.
+//! Reads sums of products over labelled dimensions, one operand of which is constant.
 
 use super::importer::Importer;
 use super::linear::Matrix;

@@ -1,5 +1,5 @@
-//! Whatever else depends on no input: read like any node, with the constant as its image, and run
-//! by the client's own code.
+//! Computes other nodes that depend on no input: each is read like any node, with the constant as
+//! its image, and run by the client's own code.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -14,13 +14,13 @@ use crate::op::Op;
 use crate::tensor::Tensor;
 use crate::{ModelError, float};
 
-/// Products and additions that constants of one node may take.
+/// Most products and additions that the constants of one node may take.
 const MAX_WORK: u64 = 1 << 33;
-/// Integers up to here are exact as floats.
+/// Largest integer up to which all are exact as floats.
 const EXACT: i64 = 1 << 24;
 
 impl Importer<'_, '_> {
-    /// What a node makes of its inputs, all of which are constants.
+    /// Computes a node whose inputs are all constants.
     pub(super) fn evaluated(&self, r: &Reading<'_>) -> Result<Outcome, Refusal> {
         let refuse = |why: String| Refusal::new(format!("computes from constants, and {why}"), FOLD);
         let named = |name: &String| Some((name.clone(), self.constants.get(name)?.clone()));
@@ -69,7 +69,7 @@ impl Importer<'_, '_> {
     }
 }
 
-/// Products and additions that a graph takes.
+/// Returns the products and additions that a graph takes.
 fn work(graph: &Graph) -> usize {
     let of = |op: &Op| match op {
         Op::MaxPool(p) | Op::AveragePool(p) => p.kernel.iter().product(),

@@ -1,5 +1,5 @@
-//! Little programs over constants: exporters write shapes as such, and integers must stay exact in
-//! them.
+//! Computes little programs over constants. Exporters write shapes as such programs, in which
+//! integers must stay exact.
 
 use super::constant::{Constant, Values, axis_of, kind};
 use super::fold_arithmetic::{arithmetic, compares};
@@ -10,7 +10,7 @@ use super::refusal::Refusal;
 use crate::shape_inference::{self, spread, strides, walk};
 use crate::tensor::elements;
 
-/// Operators that are computed from constants (and shapes) only.
+/// ONNX operators that are computed from constants (and shapes) only.
 pub(super) const OPERATORS: [&str; 10] =
     ["Constant", "ConstantOfShape", "CumSum", "EyeLike", "IsNaN", "Mod", "NonZero", "Range", "Shape", "Size"];
 
@@ -25,7 +25,7 @@ pub(super) struct Attributes<'a> {
 }
 
 impl Importer<'_, '_> {
-    /// What a node gives, if that depends on no value of the image; `None` if it does.
+    /// Computes a node whose outputs depend on no value of the image; returns `None` if they do.
     pub(super) fn folded(&mut self, r: &Reading<'_>) -> Option<Result<Outcome, Refusal>> {
         match r.node.op_type.as_str() {
             "Shape" | "Size" => return Some(self.shape_of(r).map(Outcome::Constant)),
@@ -66,7 +66,7 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// `Shape` and `Size`, with the batch dimension that a single image has.
+    /// Computes `Shape` and `Size`, with the batch dimension of a single image.
     fn shape_of(&self, r: &Reading<'_>) -> Result<Constant, Refusal> {
         let dims: Vec<i64> = match self.constant_input(r, 0) {
             Some(c) => c.dims.iter().map(|&d| d as i64).collect(),
@@ -83,7 +83,7 @@ impl Importer<'_, '_> {
         Ok(Constant::ints(dims.get(start..end).unwrap_or_default().to_vec()))
     }
 
-    /// Ones on a diagonal of a matrix of another value's shape.
+    /// Makes a matrix of another value's shape with ones on a diagonal.
     fn eye_like(&self, r: &Reading<'_>) -> Result<Constant, Refusal> {
         let dims = match self.constant_input(r, 0) {
             Some(c) => c.dims.clone(),
@@ -96,7 +96,7 @@ impl Importer<'_, '_> {
         Ok(Constant { dims, values: Values::Float((0..rows * cols).map(one).collect()) })
     }
 
-    /// One value everywhere.
+    /// Makes a constant that has one value everywhere.
     fn filled(&self, r: &Reading<'_>, shape: &Constant) -> Result<Constant, Refusal> {
         let dims = shape.as_ints().ok_or("has a shape that is no list of integers")?;
         let dims = dims.iter().map(|&d| usize::try_from(d)).collect::<Result<Vec<_>, _>>();
@@ -116,7 +116,7 @@ impl Importer<'_, '_> {
     }
 }
 
-/// What an operator makes of constants; `None` if it is not computed here.
+/// Computes an operator on constants; returns `None` if it is not computed here.
 pub(super) fn fold(op: &str, inputs: &[&Constant], attributes: &Attributes<'_>) -> Option<Result<Constant, String>> {
     let first = inputs.first()?;
     Some(match (op, inputs) {
@@ -159,7 +159,7 @@ pub(super) fn fold(op: &str, inputs: &[&Constant], attributes: &Attributes<'_>) 
     })
 }
 
-/// A function of every value; integers have one of their own.
+/// Applies a function to every value; integers have one of their own.
 fn each(c: &Constant, float: fn(f32) -> f32, int: Option<fn(i64) -> i64>) -> Result<Constant, String> {
     let values = match (&c.values, int) {
         (Values::Int(v), Some(int)) => Values::Int(v.iter().copied().map(int).collect()),
@@ -168,7 +168,7 @@ fn each(c: &Constant, float: fn(f32) -> f32, int: Option<fn(i64) -> i64>) -> Res
     Ok(Constant { dims: c.dims.clone(), values })
 }
 
-/// Elements at the given places, of either type.
+/// Returns the elements at the given places, of either type.
 pub(super) fn pick(c: &Constant, dims: Vec<usize>, places: impl Iterator<Item = usize>) -> Result<Constant, String> {
     fn at<T: Copy>(v: &[T], places: impl Iterator<Item = usize>) -> Option<Vec<T>> {
         places.map(|i| v.get(i).copied()).collect()
@@ -280,9 +280,9 @@ fn slice(c: &Constant, bounds: &[&Constant]) -> Result<Constant, String> {
     pick(c, places.iter().map(Vec::len).collect(), flat.into_iter())
 }
 
-/// The shape that operands broadcast to, aligned at the last dimension. What a few bytes can ask
-/// for is bounded: two lists make a table of any size, weights and their factors make no more than
-/// there is.
+/// Returns the shape that operands broadcast to, aligned at the last dimension. Its size is
+/// bounded, as a few bytes can ask for a lot: two lists make a table of any size, whereas weights
+/// and their factors make no more than there is.
 pub(super) fn broadcast(operands: &[&Constant], target: &[usize]) -> Result<Vec<usize>, String> {
     let rank = operands.iter().map(|c| c.dims.len()).fold(target.len(), usize::max);
     if rank > MAX_DIMS {
@@ -322,7 +322,7 @@ fn choose(condition: &Constant, a: &Constant, b: &Constant) -> Result<Constant, 
     Ok(Constant { dims, values })
 }
 
-/// `start, start + step, ...` up to `limit`.
+/// Returns `start, start + step, ...` up to `limit`.
 fn range(start: &Constant, limit: &Constant, step: &Constant) -> Result<Constant, String> {
     const MOST: f64 = (1 << 20) as f64;
     let one = |c: &Constant| c.floats().filter(|v| v.len() == 1).map(|v| f64::from(v[0]));
@@ -345,7 +345,7 @@ fn range(start: &Constant, limit: &Constant, step: &Constant) -> Result<Constant
     Ok(Constant { dims: vec![values.len()], values: Values::Float(values) })
 }
 
-/// Places of what is not zero, one row for every dimension.
+/// Returns the places of values that are not zero, one row for every dimension.
 fn non_zero(c: &Constant) -> Result<Constant, String> {
     let values = c.floats().ok_or("is of an unknown type")?;
     let strides = strides(&c.dims);
@@ -358,7 +358,7 @@ fn non_zero(c: &Constant) -> Result<Constant, String> {
     Ok(Constant { dims: vec![c.dims.len(), places.len()], values: Values::Int(ints) })
 }
 
-/// Sums of all elements up to each along an axis.
+/// Returns, for every element, the sum of all elements up to it along an axis.
 fn cumulated(c: &Constant, axis: i64) -> Result<Constant, String> {
     let axis = axis_of(axis, c.dims.len())?;
     let (extent, run): (usize, usize) = (c.dims[axis], c.dims[axis + 1..].iter().product());

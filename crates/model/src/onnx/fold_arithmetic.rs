@@ -1,10 +1,10 @@
-//! Arithmetic and comparisons of constants.
+//! Computes arithmetic and comparisons of constants.
 
 use super::constant::{Constant, Values};
 use super::fold::broadcast;
 use crate::shape_inference::{spread, walk};
 
-/// Whether an operator on two constants gives truth values.
+/// Returns whether an operator on two constants gives truth values.
 pub(super) fn compares(op: &str) -> bool {
     matches!(op, "Equal" | "Less" | "LessOrEqual" | "Greater" | "GreaterOrEqual" | "And" | "Or" | "Xor")
 }

@@ -1,10 +1,11 @@
-//! Shapes and places of constants: what `Reshape`, `GatherND` and `ScatterND` make of them.
+//! Computes shapes and places of constants for `Reshape`, `GatherND`, `ScatterND` and `Slice`.
 
 use super::constant::{Constant, Values, axis_of};
 use super::fold::pick;
 use crate::tensor::elements;
 
-/// The shape that `Reshape` gives: 0 copies an extent, -1 takes what is left.
+/// Returns the shape that `Reshape` gives: 0 copies an extent unless `zero_is_zero`, -1 takes what
+/// is left.
 pub(super) fn target(dims: &[usize], wanted: &[i64], zero_is_zero: bool) -> Result<Vec<usize>, String> {
     let fail = || format!("{dims:?} cannot take the shape {wanted:?}");
     let total = elements(dims).ok_or_else(fail)?;
@@ -52,19 +53,19 @@ pub(super) fn squeezed(dims: &[usize], axes: Option<&[i64]>) -> Result<Vec<usize
     }
 }
 
-/// Whole sub-arrays, one for every row of indices.
+/// Takes whole sub-arrays of a constant, one for every row of indices.
 pub(super) fn gather_nd(c: &Constant, indices: &Constant) -> Result<Constant, String> {
     let places = scattered(&c.dims, indices)?;
     pick(c, gathered_dims(&c.dims, &indices.dims), places.into_iter())
 }
 
-/// The shape that `GatherND` gives.
+/// Returns the shape that `GatherND` gives.
 pub(super) fn gathered_dims(dims: &[usize], indices: &[usize]) -> Vec<usize> {
     let Some((&depth, rows)) = indices.split_last() else { return vec![] };
     [rows, dims.get(depth..).unwrap_or_default()].concat()
 }
 
-/// A constant with parts replaced, whole sub-arrays for every row of indices.
+/// Replaces parts of a constant: a whole sub-array for every row of indices.
 pub(super) fn scatter(c: &Constant, indices: &Constant, updates: &Constant) -> Result<Constant, String> {
     let places = scattered(&c.dims, indices)?;
     let mut out = c.clone();
@@ -83,8 +84,8 @@ pub(super) fn scatter(c: &Constant, indices: &Constant, updates: &Constant) -> R
     Ok(out)
 }
 
-/// Row-major places that `ScatterND` writes to in a value of this shape, in the order of its
-/// updates.
+/// Returns the row-major places that `ScatterND` writes to in a value of this shape, in the order
+/// of its updates.
 pub(super) fn scattered(dims: &[usize], indices: &Constant) -> Result<Vec<usize>, String> {
     let Some((&depth, rows)) = indices.dims.split_last() else { return Err("has indices without dimensions".into()) };
     let values = indices.as_ints().ok_or("its indices are not integers")?;
@@ -104,7 +105,7 @@ pub(super) fn scattered(dims: &[usize], indices: &Constant) -> Result<Vec<usize>
     Ok(places)
 }
 
-/// Places that `Slice` takes along an axis.
+/// Returns the places that `Slice` takes along an axis.
 pub(super) fn slice_places(extent: usize, start: i64, end: i64, step: i64) -> Result<Vec<usize>, String> {
     let n = extent as i64;
     let from_end = |v: i64| if v < 0 { v.saturating_add(n) } else { v };

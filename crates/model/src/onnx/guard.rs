@@ -1,4 +1,4 @@
-//! A look at a file's bytes before they are decoded. Two bytes can stand for a message that takes a
+//! Checks a file's bytes before they are decoded. Two bytes can stand for a message that takes a
 //! hundred in memory, so messages are counted first.
 
 use crate::ModelError;
@@ -9,7 +9,7 @@ const MAX_MESSAGES: usize = 1 << 20;
 /// Depth to which messages are counted: model, graph, node, attribute, tensor, entry; three more
 /// for every branch within a branch.
 const DEPTH: usize = 6 + 3 * MAX_NESTED;
-/// Branches within branches that are read.
+/// Most branches within branches that are read.
 const MAX_NESTED: usize = 6;
 
 /// Refuses a file with more messages than any network needs.
@@ -21,7 +21,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(), ModelError> {
     Err(ModelError::Onnx(format!("it has more than {MAX_MESSAGES} parts")))
 }
 
-/// Which message the bytes are, as far as it matters.
+/// The kind of message that bytes are, as far as it matters.
 #[derive(Clone, Copy)]
 enum Field {
     Model,
@@ -33,7 +33,7 @@ enum Field {
 }
 
 impl Field {
-    /// What a field of this message is; `None` for bytes, texts and numbers.
+    /// Returns what a field of this message is, or `None` for bytes, texts and numbers.
     fn inner(self, tag: u64) -> Option<Self> {
         match (self, tag) {
             (Self::Model, 7) => Some(Self::Graph),
@@ -47,14 +47,14 @@ impl Field {
         }
     }
 
-    /// Texts that stand in a list: each takes a place in memory.
+    /// Returns whether a field is a text of a list, each of which takes a place in memory.
     fn listed(self, tag: u64) -> bool {
         matches!((self, tag), (Self::Node, 1 | 2))
     }
 }
 
-/// Counts down for every message and listed text; `false` if there are too many. Damaged bytes are
-/// left to the decoder.
+/// Counts `left` down for every message and listed text, and returns `false` if there are too many.
+/// Damaged bytes are left to the decoder.
 fn count(mut bytes: &[u8], depth: usize, field: Field, left: &mut usize) -> bool {
     while let Some(key) = varint(&mut bytes) {
         let skip = match key & 7 {

@@ -1,4 +1,4 @@
-//! The file: its inputs and outputs, nodes in order, and a list of everything that is not
+//! Imports a file: its inputs and outputs, its nodes in order, and a list of everything that is not
 //! supported.
 
 use std::cell::Cell;
@@ -15,11 +15,11 @@ use crate::ModelError;
 use crate::error::Offence;
 use crate::graph::{Graph, MAX_OUTPUTS};
 
-/// Versions of ONNX's operator set whose operators are read as they are meant.
+/// Versions of ONNX's operator set whose operators are read with their right meaning.
 const OPSETS: std::ops::RangeInclusive<i64> = 7..=21;
-/// Most bytes that the model may name in other files.
+/// Most bytes of other files that the model may name.
 const MAX_EXTERNAL: u64 = 1 << 32;
-/// A network with what there is to say about its file.
+/// A network, with facts and warnings about its file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
     /// The network.
@@ -30,14 +30,14 @@ pub struct Imported {
     pub outputs: Vec<String>,
     /// Version of the operator set.
     pub opset: i64,
-    /// What a user should know.
+    /// Sentences that a user should read.
     pub warnings: Vec<String>,
 }
 
 /// Reads an ONNX model from bytes; all its data must be in them.
 ///
 /// # Errors
-/// As [`import_with`].
+/// [`ModelError`] as for [`import_with`].
 pub fn import(bytes: &[u8]) -> Result<Graph, ModelError> {
     let mut none = |_: &super::External| Err("this file cannot be read from here".to_string());
     Ok(import_with(bytes, &mut none)?.graph)
@@ -52,11 +52,11 @@ pub fn import_with(bytes: &[u8], external: ReadExternal<'_>) -> Result<Imported,
     import_owned(bytes.to_vec(), external)
 }
 
-/// Reads an ONNX model whose bytes are given away: they are gone as soon as all weights have been
-/// read from them.
+/// Reads an ONNX model from bytes that it owns, and frees them as soon as all weights have been
+/// read; `external` reads data that the model keeps in other files.
 ///
 /// # Errors
-/// As [`import_with`].
+/// [`ModelError`] as for [`import_with`].
 pub fn import_owned(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<Imported, ModelError> {
     let imported = import_any(bytes, external)?;
     if imported.graph.linear_nodes().next().is_none() {
@@ -72,7 +72,7 @@ pub fn import_owned(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<Import
     Ok(imported)
 }
 
-/// As [`import_with`], also without a linear layer.
+/// Reads an ONNX model as [`import_owned`] does, but also one without a linear layer.
 pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<Imported, ModelError> {
     let bad = |what: String| ModelError::Onnx(what);
     guard::check(&bytes)?;
@@ -162,12 +162,12 @@ pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<I
     Ok(Imported { graph, input: input.name.clone(), outputs, opset, warnings })
 }
 
-/// A single thing in the way.
+/// Makes the error of a single thing that is not supported.
 fn offence(node: String, operator: &str, Refusal { reason, remedy }: Refusal) -> ModelError {
     ModelError::Unsupported { offences: vec![Offence { node, operator: operator.into(), reason, remedy }] }
 }
 
-/// How often each name is read, by branches of nodes too.
+/// Counts how often each name is read, by branches of nodes too.
 fn count_uses<'a>(graph: &'a proto::Graph, uses: &mut HashMap<&'a str, usize>) {
     for name in graph.node.iter().flat_map(|n| &n.input).chain(graph.output.iter().map(|o| &o.name)) {
         *uses.entry(name).or_default() += 1;
@@ -176,7 +176,7 @@ fn count_uses<'a>(graph: &'a proto::Graph, uses: &mut HashMap<&'a str, usize>) {
     branches.for_each(|branch| count_uses(branch, uses));
 }
 
-/// Every name stands for one value.
+/// Refuses a file in which a name stands for more than one value.
 fn assigned_once(
     file: &proto::Graph,
     input: &str,
@@ -194,8 +194,8 @@ fn assigned_once(
     Ok(())
 }
 
-/// The shape that a file states for a value, a batch of one in front: only if all other extents are
-/// fixed.
+/// Returns the shape that a file states for a value, without a batch dimension of one in front, if
+/// all other extents are fixed.
 fn known_shape(value: &proto::ValueInfo) -> Option<Vec<usize>> {
     let shape = value.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?;
     let (batch, own) = shape.dim.split_first()?;
@@ -208,8 +208,9 @@ fn known_shape(value: &proto::ValueInfo) -> Option<Vec<usize>> {
 /// Longest name that is shown as it is.
 const LONGEST_NAME: usize = 200;
 
-/// Names are shown: control characters in them could forge lines of what we print. Names of nodes
-/// are cut, too; others say what belongs together and keep their length.
+/// Makes names printable: they are shown, and control characters in them could forge lines of what
+/// we print. Names of nodes are cut, too; other names say what belongs together and keep their
+/// length.
 fn make_printable(graph: &mut proto::Graph) {
     let clean = |name: &mut String| {
         if name.contains(char::is_control) {
@@ -230,12 +231,12 @@ fn make_printable(graph: &mut proto::Graph) {
     graph.input.iter_mut().chain(&mut graph.output).chain(&mut graph.value_info).for_each(|v| clean(&mut v.name));
 }
 
-/// The number of images that an input states.
+/// Returns the number of images that an input states.
 fn batch_of(input: &proto::ValueInfo) -> Option<i64> {
     input.r#type.as_ref()?.tensor_type.as_ref()?.shape.as_ref()?.dim.first()?.dim_value
 }
 
-/// What there is to say about the input's type and batch.
+/// Returns warnings about the input's type and batch.
 fn of_input(input: &proto::ValueInfo) -> Vec<String> {
     let Some(tensor) = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()) else { return vec![] };
     let mut warnings = vec![];
@@ -251,13 +252,13 @@ fn of_input(input: &proto::ValueInfo) -> Vec<String> {
     warnings
 }
 
-/// Extents as a file states them; `?` for one that is left open.
+/// Writes extents as a file states them, with `?` for one that is left open.
 fn shown(dims: &[Option<i64>]) -> String {
     let one = |d: &Option<i64>| d.map_or("?".into(), |d| d.to_string());
     format!("[{}]", dims.iter().map(one).collect::<Vec<_>>().join(", "))
 }
 
-/// Shape of the image without the batch dimension.
+/// Returns the shape of the image without the batch dimension.
 fn image_shape(input: &proto::ValueInfo) -> Result<Vec<usize>, ModelError> {
     let shape = input.r#type.as_ref().and_then(|t| t.tensor_type.as_ref()).and_then(|t| t.shape.as_ref());
     let dims: Vec<Option<i64>> = shape.map(|s| s.dim.iter().map(|d| d.dim_value).collect()).unwrap_or_default();

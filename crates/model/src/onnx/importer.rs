@@ -1,4 +1,4 @@
-//! What is known while nodes are read, and how nodes ask for it.
+//! Holds what is known while nodes are read, and answers what a node asks for.
 //!
 //! # The batch dimension
 //! Every image runs alone, so a file's batch dimension is 1 and is left out here: a value that the
@@ -19,8 +19,8 @@ use crate::error::Offence;
 use crate::graph::{Graph, ValueId};
 use crate::op::Op;
 
-/// Numbers that constants computed from constants may have together: so many, and so many for every
-/// byte of the model (weights that are transposed, cast and reshaped count each time).
+/// Most numbers that constants computed from constants may have together: the first, and the second
+/// for every byte of the model (weights that are transposed, cast and reshaped count each time).
 const FOLDED: (usize, usize) = (1 << 20, 8);
 
 pub(super) struct Importer<'a, 'e> {
@@ -30,23 +30,23 @@ pub(super) struct Importer<'a, 'e> {
     pub(super) constants: HashMap<String, Rc<Constant>>,
     /// How often each name is read.
     uses: HashMap<&'a str, usize>,
-    /// Values with several names, or read through several.
+    /// Values that have several names, or are read through several.
     shared: HashSet<ValueId>,
-    /// Values whose shape is the file's whole shape.
+    /// Bare values, whose shape is the file's whole shape.
     pub(super) bare: HashSet<ValueId>,
     /// Values that are a convolution's outputs in other places, with that convolution and how many
     /// of its channels make one of theirs.
     pub(super) spread: HashMap<ValueId, (ValueId, usize)>,
-    /// Shapes, without the batch dimension, that the file states for values: so that nodes behind
-    /// one that is in the way are looked at.
+    /// Shapes that the file states for values, without the batch dimension. With them nodes are
+    /// checked that follow one which is not supported.
     pub(super) shapes: HashMap<&'a str, Vec<usize>>,
-    /// Values that nodes would compute that are not supported, of unknown shapes.
+    /// Names of outputs, of unknown shapes, of nodes that are not supported.
     pub(super) unknown: HashSet<String>,
     pub(super) offences: Vec<Offence>,
-    /// Images that the file's input has, 0 if it leaves that open: several cannot be looked at with
-    /// their batch dimension.
+    /// Images that the file's input has, 0 if it leaves that open. With several, no node may look
+    /// at the batch dimension.
     pub(super) batch: i64,
-    /// Whether what is read is computed from a constant, not from an image.
+    /// Whether the nodes compute from a constant and not from an image.
     pub(super) is_constant: bool,
     /// Numbers in constants that were computed here.
     folded: usize,
@@ -56,7 +56,8 @@ pub(super) struct Importer<'a, 'e> {
 }
 
 impl<'a, 'e> Importer<'a, 'e> {
-    /// A graph whose only value so far has this name; `held`: bytes of the model.
+    /// Makes an importer of a graph whose only value so far, the image, has this name; `held`
+    /// counts the bytes of the model.
     pub(super) fn new(
         graph: Graph,
         opset: i64,
@@ -85,7 +86,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         }
     }
 
-    /// As [`Importer::new`], for a value that is a constant with this whole shape.
+    /// Makes an importer of a graph whose image is a constant with this whole shape.
     pub(super) fn of_constant(
         graph: Graph,
         outer: &'a Importer<'_, '_>,
@@ -142,7 +143,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         Ok(())
     }
 
-    /// The graph that an `If` runs, where its condition depends on no image.
+    /// Returns the branch that an `If` runs, where its condition depends on no image.
     fn branch<'n>(&self, r: &Reading<'n>) -> Option<&'n proto::Graph> {
         if r.node.op_type != "If" || !r.node.domain.is_empty() && r.node.domain != "ai.onnx" {
             return None;
@@ -177,8 +178,8 @@ impl<'a, 'e> Importer<'a, 'e> {
         self.offences.push(Offence { node: r.name.clone(), operator: r.node.op_type.clone(), reason, remedy });
     }
 
-    /// Goes on behind a node that is in the way, where the file says what shapes its outputs have.
-    /// The graph is not used any more: only what else is in the way is of interest.
+    /// Goes on behind a node that is not supported, where the file states the shapes of its
+    /// outputs. The graph will not be used any more: all that counts is what else is not supported.
     fn assume(&mut self, node: &proto::Node) {
         for name in node.output.iter().filter(|o| !o.is_empty()) {
             let assumed = self.shapes.get(name.as_str()).and_then(|shape| self.graph.assume(name, shape.clone()));
@@ -213,7 +214,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         self.compute(r)
     }
 
-    /// Numbers that constants computed from constants may have together.
+    /// Returns the most numbers that constants computed from constants may have together.
     pub(super) fn foldable(&self) -> usize {
         self.held.get().saturating_mul(FOLDED.1).saturating_add(FOLDED.0)
     }
@@ -236,7 +237,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         Err("has no value that is a tensor or a number".into())
     }
 
-    /// What the `i`-th input is.
+    /// Returns the `i`-th input, a constant or a computed value.
     pub(super) fn operand(&self, r: &Reading<'_>, i: usize) -> Result<Operand, Refusal> {
         let name = r.input(i).ok_or_else(|| format!("has no input {i}"))?;
         if let Some(c) = self.constants.get(name) {
@@ -246,7 +247,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         value.map(Operand::Value).ok_or_else(|| format!("its input \"{name}\" is computed by no earlier node").into())
     }
 
-    /// The computed value behind the `i`-th input.
+    /// Returns the computed value behind the `i`-th input.
     pub(super) fn value(&self, r: &Reading<'_>, i: usize) -> Result<ValueId, Refusal> {
         match self.operand(r, i)? {
             Operand::Value(v) => Ok(v),
@@ -254,12 +255,12 @@ impl<'a, 'e> Importer<'a, 'e> {
         }
     }
 
-    /// The constant behind the `i`-th input, if there is one.
+    /// Returns the constant behind the `i`-th input, if there is one.
     pub(super) fn constant_input(&self, r: &Reading<'_>, i: usize) -> Option<Rc<Constant>> {
         self.constants.get(r.input(i)?).cloned()
     }
 
-    /// Integers from the `i`-th input; `None` if it is left out.
+    /// Returns the integers of the `i`-th input, or `None` if it is left out.
     pub(super) fn ints(&self, r: &Reading<'_>, i: usize) -> Result<Option<Vec<i64>>, Refusal> {
         let Some(name) = r.input(i) else { return Ok(None) };
         let c = self.constants.get(name).ok_or_else(computed)?;
@@ -267,7 +268,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         Ok(Some(ints.to_vec()))
     }
 
-    /// Integers from an attribute or, in newer operator sets, an input.
+    /// Returns integers from an attribute or, in newer operator sets, from the `i`-th input.
     pub(super) fn list(&self, r: &Reading<'_>, attribute: &str, i: usize) -> Result<Option<Vec<i64>>, Refusal> {
         match r.list(attribute) {
             Some(list) => Ok(Some(list.to_vec())),
@@ -275,7 +276,7 @@ impl<'a, 'e> Importer<'a, 'e> {
         }
     }
 
-    /// A single number from an input or, in older operator sets, an attribute.
+    /// Returns a single number from the `i`-th input or, in older operator sets, from an attribute.
     pub(super) fn scalar(&self, r: &Reading<'_>, i: usize, attribute: &str, default: f32) -> Result<f32, Refusal> {
         let Some(name) = r.input(i).filter(|_| r.attribute(attribute).is_none()) else {
             return Ok(r.float(attribute, default));
@@ -287,7 +288,8 @@ impl<'a, 'e> Importer<'a, 'e> {
         }
     }
 
-    /// Shape and floats of the constant behind the `i`-th input; `None` if it is left out.
+    /// Returns shape and floats of the constant behind the `i`-th input, or `None` if it is left
+    /// out.
     pub(super) fn weights(&self, r: &Reading<'_>, i: usize) -> Result<Option<Weights>, Refusal> {
         let Some(name) = r.input(i) else { return Ok(None) };
         let c = self.constants.get(name).ok_or_else(|| {
@@ -306,8 +308,8 @@ impl<'a, 'e> Importer<'a, 'e> {
         Ok(Some((c.dims.clone(), floats)))
     }
 
-    /// Whether nothing else reads the computed input of this node, so that the node in front may be
-    /// changed in its place.
+    /// Returns whether nothing else reads the computed input of this node, so that the node in
+    /// front may be changed instead of appending this one.
     pub(super) fn single_use(&self, r: &Reading<'_>) -> bool {
         let computed = r.node.input.iter().filter_map(|n| Some((n.as_str(), *self.values.get(n)?)));
         let mut uses =
@@ -315,8 +317,8 @@ impl<'a, 'e> Importer<'a, 'e> {
         uses.next() == Some(1) && uses.next().is_none()
     }
 
-    /// Appends a node. Its value is bare if one of its inputs is that has no fewer dimensions than
-    /// the file gives any other.
+    /// Appends a node. Its value is bare if one of its inputs is bare and has no fewer dimensions
+    /// than the file gives any other input.
     pub(super) fn push(&mut self, r: &Reading<'_>, op: Op, inputs: Vec<ValueId>) -> Result<ValueId, Refusal> {
         let rank = |&v: &ValueId| self.graph.shape(v).len();
         let of_bare = inputs.iter().filter(|v| self.bare.contains(v)).map(rank).max();
@@ -336,7 +338,7 @@ fn computed() -> Refusal {
     )
 }
 
-/// Whether an operator is one that is read.
+/// Returns whether a node's operator is one that is read.
 fn is_known(node: &proto::Node) -> bool {
     let kinds = [
         &super::activation::OPERATORS[..],
@@ -352,7 +354,7 @@ fn is_known(node: &proto::Node) -> bool {
 }
 
 impl Importer<'_, '_> {
-    /// A node that depends on the image, or what does not and `fold` does not know.
+    /// Reads a node that depends on the image, or one that does not and that `fold` does not know.
     pub(super) fn compute(&mut self, r: &Reading<'_>) -> Result<Outcome, Refusal> {
         let op = r.node.op_type.as_str();
         let value = if super::activation::OPERATORS.contains(&op) {

@@ -1,4 +1,4 @@
-//! Linear layers, which the server computes, and what is folded into them.
+//! Reads linear layers, which the server computes, and nodes that are folded into them.
 
 use super::importer::Importer;
 use super::reading::{Operand, Reading};
@@ -7,7 +7,7 @@ use super::window::Window;
 use crate::graph::ValueId;
 use crate::op::{Arithmetic, Constant, Conv, Gemm, Op};
 
-/// Operators that are read here.
+/// ONNX operators that are read here.
 pub(super) const OPERATORS: [&str; 10] = [
     "AveragePool",
     "BatchNormalization",
@@ -30,8 +30,8 @@ pub(super) struct Matrix {
 }
 
 impl Matrix {
-    /// From the values of a file: `groups` matrices of `rows x cols`; `turned`: the file has inputs
-    /// as rows.
+    /// Makes a matrix of the values of a file, which are `groups` matrices of `rows x cols`.
+    /// `turned` says that the file has inputs as rows.
     pub(super) fn new((groups, rows, cols): (usize, usize, usize), values: &[f32], turned: bool) -> Self {
         let (outputs, inputs) = if turned { (cols, rows) } else { (rows, cols) };
         let at =
@@ -79,7 +79,7 @@ impl Importer<'_, '_> {
         self.unplaned(r, y, n)
     }
 
-    /// `alpha * A * B + beta * C`, one of `A` and `B` constant.
+    /// Appends `alpha * A * B + beta * C`, one of `A` and `B` constant.
     fn gemm(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let weights_first = self.weights_first(r)?;
         let (dims, weight) = self.weights(r, usize::from(!weights_first))?.ok_or("has no weights")?;
@@ -113,7 +113,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// Whether the constant is the first operand; refuses a product of two computed values.
+    /// Returns whether the constant is the first operand of a product. Refuses a product of two
+    /// computed values.
     pub(super) fn weights_first(&self, r: &Reading<'_>) -> Result<bool, Refusal> {
         match (self.operand(r, 0)?, self.operand(r, 1)?) {
             (Operand::Value(_), Operand::Value(_)) => Err(Refusal::of_two_computed()),
@@ -121,8 +122,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// A product with a constant on either side: a matrix, a vector, or one matrix for each of some
-    /// dimensions in front.
+    /// Appends a product with a constant on either side: a matrix, a vector, or one matrix for each
+    /// of some dimensions in front.
     fn matmul(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let weights_first = self.weights_first(r)?;
         let x = self.value(r, usize::from(weights_first))?;
@@ -160,8 +161,9 @@ impl Importer<'_, '_> {
         self.reshaped(r, y, &dims)
     }
 
-    /// A value times a matrix: a list of features goes to a fully connected layer, everything else
-    /// to a 1x1 convolution whose channels are the features and whose positions are all the others.
+    /// Appends a product of a value and a matrix. A list of features goes to a fully connected
+    /// layer. Everything else goes to a 1x1 convolution, whose channels are the features and whose
+    /// positions are all other dimensions.
     pub(super) fn product(
         &mut self,
         r: &Reading<'_>,
@@ -219,8 +221,9 @@ impl Importer<'_, '_> {
         self.reshaped(r, turned, &dims)
     }
 
-    /// `y = g*(x - mean)/sqrt(var + eps) + b` is one scale and shift per channel: folded into the
-    /// linear node in front if nothing else reads its output, else done on the client.
+    /// Appends or folds `y = g*(x - mean)/sqrt(var + eps) + b`, which is one scale and shift per
+    /// channel: it goes into the linear node in front if nothing else reads that one's output, else
+    /// the client computes it.
     pub(super) fn batch_norm(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let x = if self.is_constant { x } else { self.image(r, x)? };
@@ -254,7 +257,8 @@ impl Importer<'_, '_> {
         self.scale_and_shift(r, x, (shape, scale, shift))
     }
 
-    /// Batch normalisation in training mode: exporters write the standardisation of weights so.
+    /// Appends a batch normalisation of a constant in training mode: exporters write the
+    /// standardisation of weights so.
     fn batch_norm_of_constant(
         &mut self,
         r: &Reading<'_>,
@@ -274,7 +278,7 @@ impl Importer<'_, '_> {
         self.with_constant(r, (Arithmetic::Add, false), y, (&shape, beta))
     }
 
-    /// `x * scale + shift`, both of one shape.
+    /// Appends `x * scale + shift`, both constants of one shape.
     pub(super) fn scale_and_shift(
         &mut self,
         r: &Reading<'_>,

@@ -1,4 +1,5 @@
-//! Normalisation by statistics of the image itself, put together from the client's operators.
+//! Reads normalisations by statistics of the image itself, and puts them together from the client's
+//! operations.
 
 use super::constant::axis_of;
 use super::importer::Importer;
@@ -7,7 +8,7 @@ use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Activation, Arithmetic, Op, Pool, ReduceKind};
 
-/// Operators that are read here.
+/// ONNX operators that are read here.
 pub(super) const OPERATORS: [&str; 7] = [
     "GroupNormalization",
     "InstanceNormalization",
@@ -37,7 +38,7 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// `x / sqrt(mean of x^2 + eps)` along axes.
+    /// Appends `x / sqrt(mean of x^2 + eps)` along axes.
     fn by_its_size(&mut self, r: &Reading<'_>, x: ValueId, axes: &[i64], eps: f32) -> Result<ValueId, Refusal> {
         let square = self.push(r, Op::Arithmetic(Arithmetic::Mul), vec![x, x])?;
         let mean = self.reduced(r, square, ReduceKind::Mean, axes, true)?;
@@ -46,7 +47,7 @@ impl Importer<'_, '_> {
         self.both(r, Arithmetic::Div, x, deviation)
     }
 
-    /// `(x - mean) / sqrt(variance + eps)` along axes.
+    /// Appends `(x - mean) / sqrt(variance + eps)` along axes.
     pub(super) fn standardised(
         &mut self,
         r: &Reading<'_>,
@@ -76,8 +77,8 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// Groups of channels, each normalised as a whole; an instance norm has a group for every
-    /// channel.
+    /// Appends a normalisation of groups of channels, each as a whole; an instance norm has a group
+    /// for every channel.
     fn group_norm(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
         let x = self.image(r, x)?;
         let shape = self.graph.shape(x).to_vec();
@@ -106,7 +107,7 @@ impl Importer<'_, '_> {
         self.scale_and_shift(r, y, (one_each, scale, shift))
     }
 
-    /// `x / (bias + alpha/size * sum of x^2 over neighbouring channels)^beta`.
+    /// Appends `x / (bias + alpha/size * sum of x^2 over neighbouring channels)^beta`.
     fn local_response(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
         let x = self.image(r, x)?;
         let shape = self.graph.shape(x).to_vec();

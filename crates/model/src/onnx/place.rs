@@ -1,4 +1,4 @@
-//! Nodes that take elements from other places: slices, padding, repetition.
+//! Reads nodes that take elements from other places: slices, padding, repetition.
 
 use super::constant::axis_of;
 use super::fold_places::{gathered_dims, scattered, slice_places};
@@ -9,11 +9,11 @@ use crate::graph::ValueId;
 use crate::op::{Constant, Op, Select, SelectKind};
 use crate::shape_inference;
 
-/// Operators that are read here.
+/// ONNX operators that are read here.
 pub(super) const OPERATORS: [&str; 10] =
     ["Expand", "Gather", "GatherND", "Pad", "Resize", "ScatterND", "Slice", "Split", "Tile", "Upsample"];
 
-/// Places of an axis that an output takes.
+/// The places of an axis that an output takes; `None` stands for the value that fills.
 pub(super) type Places = Vec<Option<u32>>;
 
 /// Longest axis that padding, repeating or enlarging may make: its places are listed, and a file of
@@ -36,6 +36,9 @@ impl Importer<'_, '_> {
         Ok(Outcome::Value(value))
     }
 
+    /// Appends a selection of elements of `x`: along each of the `axes`, the elements at the places
+    /// that are listed, or `fill` where there is none. `kind` is the ONNX operator that it stands
+    /// for. Axes that stay as they are need no node.
     pub(super) fn select(
         &mut self,
         r: &Reading<'_>,
@@ -54,7 +57,7 @@ impl Importer<'_, '_> {
         self.push(r, Op::Select(Select { kind, axes, fill }), vec![x])
     }
 
-    /// Elements along axes that the file counts.
+    /// Appends a selection of elements along axes that are counted as in the file.
     pub(super) fn select_along(
         &mut self,
         r: &Reading<'_>,
@@ -110,7 +113,7 @@ impl Importer<'_, '_> {
         self.reshaped(r, y, &dims)
     }
 
-    /// Whole sub-arrays at places that are constant: taken from one list.
+    /// Appends a selection of whole sub-arrays at constant places, taken from one list.
     fn gather_nd(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let index = self.constant_input(r, 1).ok_or_else(|| {
@@ -202,7 +205,7 @@ impl Importer<'_, '_> {
         self.select_along(r, x, SelectKind::Pad, selected, fill)
     }
 
-    /// Everything several times along its axes.
+    /// Appends a repetition of everything along its axes.
     fn tile(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let repeats = self.ints(r, 1)?.ok_or("has no repeats")?;
@@ -220,7 +223,7 @@ impl Importer<'_, '_> {
         self.select_along(r, x, SelectKind::Tile, selected, 0.0)
     }
 
-    /// Single elements as often as another shape says.
+    /// Appends a repetition of single elements, as often as another shape says.
     fn expand(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let wanted = self.ints(r, 1)?.ok_or("has no shape")?;
@@ -245,8 +248,8 @@ impl Importer<'_, '_> {
         self.select_along(r, x, SelectKind::Expand, selected, 0.0)
     }
 
-    /// A value with parts replaced, at places that are constant: both in one list, from which the
-    /// result takes its elements.
+    /// Appends a value with parts replaced at constant places: value and updates are put into one
+    /// list, from which the result takes its elements.
     fn scatter(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         if !matches!(r.text("reduction", "none").as_str(), "none") {
             return Err("combines what it replaces (reduction)".into());

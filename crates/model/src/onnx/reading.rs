@@ -1,4 +1,4 @@
-//! A node with its attributes at hand, and what becomes of it.
+//! A node of a file with its attributes at hand, and what it becomes.
 
 use std::rc::Rc;
 
@@ -9,20 +9,20 @@ use crate::graph::ValueId;
 /// Shape and values of a float constant.
 pub(super) type Weights = (Vec<usize>, Vec<f32>);
 
-/// What an input of a node is.
+/// An input of a node: computed, or constant.
 pub(super) enum Operand {
     Value(ValueId),
     Constant(Rc<Constant>),
 }
 
-/// What becomes of a node.
+/// The result of reading a node.
 pub(super) enum Outcome {
-    /// Its first output; the others are not there.
+    /// The computed value of its first output; other outputs are not there.
     Value(ValueId),
-    /// One for every output.
+    /// A computed value for every output.
     Values(Vec<ValueId>),
     Constant(Constant),
-    /// One for every output.
+    /// A constant for every output.
     Constants(Vec<Constant>),
 }
 
@@ -53,7 +53,7 @@ impl Reading<'_> {
         self.attribute(name).map(|a| &a.ints[..])
     }
 
-    /// The name of the `i`-th input; `None` for one that is left out.
+    /// Returns the name of the `i`-th input, or `None` for one that is left out.
     pub(super) fn input(&self, i: usize) -> Option<&str> {
         self.node.input.get(i).map(String::as_str).filter(|n| !n.is_empty())
     }

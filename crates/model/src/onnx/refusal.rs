@@ -1,9 +1,9 @@
-//! Why a node cannot be run, and what helps: each remedy fits its reason.
+//! Reasons why a node cannot be run, and what helps: each remedy fits its reason.
 
 use super::reading::Reading;
 use crate::ModelError;
 
-/// Why a node cannot be run, and what to do.
+/// The reason why a node cannot be run, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     pub(super) reason: String,
@@ -11,10 +11,10 @@ pub(super) struct Refusal {
 }
 
 const EXPORT: &str = "change the network or how it is exported; docs/bring-your-model.md lists what is supported";
-/// For what depends on no input and is not computed here.
+/// Remedy for a node that depends on no input and is not computed here.
 pub(super) const FOLD: &str = "let another tool compute the constants of the file: onnxsim, or onnxruntime with \
                                optimized_model_filepath and ORT_ENABLE_BASIC";
-/// For what only the end of a network needs.
+/// Remedy for a node that only the end of a network needs.
 const CUT: &str =
     "end the network before it (onnx.utils.extract_model names other outputs) and do this step where the images are";
 
@@ -44,8 +44,8 @@ impl Refusal {
         Self { reason: reason.into(), remedy: remedy.into() }
     }
 
-    /// A product of two computed values: attention, and whatever else multiplies activations as
-    /// matrices.
+    /// Refuses a product of two computed values: attention, and anything else that multiplies
+    /// activations as matrices.
     pub(super) fn of_two_computed() -> Self {
         Self::new(
             "is a product of two computed tensors (attention)",
@@ -54,13 +54,14 @@ impl Refusal {
         )
     }
 
-    /// A node in training mode.
+    /// Refuses a node in training mode.
     pub(super) fn in_training_mode() -> Self {
         Self::new("is in training mode", "export the network in evaluation mode (model.eval())")
     }
 }
 
-/// Why an operator is not there, and what to do, for those that people are likely to bring.
+/// Refuses an operator that is not read, with reason and remedy for those that people are likely to
+/// bring.
 pub(super) fn unknown_operator(r: &Reading<'_>) -> Refusal {
     if !matches!(r.node.domain.as_str(), "" | "ai.onnx") {
         return Refusal::new(

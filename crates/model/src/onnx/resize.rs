@@ -1,4 +1,4 @@
-//! Resize and Upsample: nearest, linear and cubic, axis by axis.
+//! Reads Resize and Upsample: nearest, linear and cubic, axis by axis.
 
 use super::constant::axis_of;
 use super::importer::Importer;
@@ -14,14 +14,14 @@ const MAX_TAPS: usize = 1 << 24;
 /// One axis that changes its size.
 #[derive(Debug, Clone, Copy)]
 struct Axis {
-    /// As the file counts it.
+    /// Its index as the file counts it.
     axis: usize,
     from: usize,
     to: usize,
     scale: f64,
 }
 
-/// Where an output stands among the inputs.
+/// Ways to place an output among the inputs.
 #[derive(Debug, Clone, Copy)]
 enum Transform {
     Asymmetric,
@@ -60,19 +60,19 @@ impl Transform {
     }
 }
 
-/// How neighbours are weighted.
+/// Ways to weight neighbours.
 #[derive(Debug, Clone, Copy)]
 struct Interpolation {
-    /// The cubic's coefficient; linear without one.
+    /// The cubic's coefficient; without one it is linear.
     cubic: Option<f64>,
     /// Whether the filter grows with the step where there are fewer outputs than inputs.
     antialias: bool,
-    /// Whether neighbours beyond the edge count nothing, instead of like the edge.
+    /// Whether neighbours beyond the edge have no weight, instead of counting as the edge.
     exclude_outside: bool,
 }
 
 impl Interpolation {
-    /// The weight of a neighbour at this distance.
+    /// Returns the weight of a neighbour at this distance.
     fn weight(self, distance: f64) -> f64 {
         let d = distance.abs();
         match self.cubic {
@@ -83,7 +83,7 @@ impl Interpolation {
         }
     }
 
-    /// Inputs and weights of the output that stands at `at`.
+    /// Returns inputs and weights of the output that stands at `at`.
     fn taps(self, a: Axis, at: f64) -> Vec<(u32, f32)> {
         let shrink = if self.antialias { a.scale.min(1.0) } else { 1.0 };
         let support = if self.cubic.is_some() { 2.0 } else { 1.0 } / shrink;
@@ -127,7 +127,7 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// The axes whose size changes.
+    /// Returns the axes whose size changes; `old` says that the node is as in early operator sets.
     fn resized_axes(&self, r: &Reading<'_>, x: ValueId, old: bool) -> Result<Vec<Axis>, Refusal> {
         let dims = self.dims(x);
         let scales = match (r.attribute("scales"), old) {
@@ -166,6 +166,9 @@ impl Importer<'_, '_> {
         }
     }
 
+    /// Appends a selection of the nearest elements of `x` along `axes`. `transform` places an
+    /// output among the inputs, and `rounding` is the file's word for how that place becomes a
+    /// whole one.
     fn nearest(
         &mut self,
         r: &Reading<'_>,
@@ -192,6 +195,8 @@ impl Importer<'_, '_> {
         self.select_along(r, x, SelectKind::Resize, selected, 0.0)
     }
 
+    /// Appends weighted sums of neighbours in `x` along `axes`. `transform` places an output among
+    /// the inputs, and `how` weights the inputs around it.
     fn interpolated(
         &mut self,
         r: &Reading<'_>,

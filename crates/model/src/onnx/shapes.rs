@@ -1,4 +1,4 @@
-//! Nodes that only change shapes and orders, and joins.
+//! Reads nodes that only change shapes and orders, and joins.
 
 use super::constant::axis_of;
 use super::fold_places::{squeezed, target, unsqueezed};
@@ -9,7 +9,7 @@ use super::refusal::Refusal;
 use crate::graph::ValueId;
 use crate::op::{Arithmetic, Op, SelectKind};
 
-/// Operators that are read here.
+/// ONNX operators that are read here.
 pub(super) const OPERATORS: [&str; 8] =
     ["Concat", "DepthToSpace", "Flatten", "Reshape", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze"];
 
@@ -117,7 +117,7 @@ impl Importer<'_, '_> {
         self.settled(r, y)
     }
 
-    /// DepthToSpace and SpaceToDepth: a shape, an order, a shape.
+    /// Appends DepthToSpace or SpaceToDepth: a shape, an order, a shape.
     fn blocks(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
         let x = self.image(r, x)?;

@@ -1,12 +1,13 @@
-//! Transposed convolutions as ordinary ones.
+//! Reads transposed convolutions as ordinary ones.
 //!
-//! Along an axis with stride `s` and dilation `d`, input `i` and tap `k` meet at place `q = i*s +
-//! k*d`. Places of phase `a = q mod s` are `q = s*t + a` with `t = i + u` for the taps `k*d = s*u +
-//! a`: output phase `a` is an ordinary convolution of stride 1 with the kernel `w_a[u] = w[k]`,
-//! turned round. So one convolution computes `s_h * s_w` filters for every output channel, from the
-//! same inputs and without the zeros that a convolution of the spread-out input would multiply;
-//! where its outputs stand is changed on the client (the sub-pixel convolution of Shi et al., 2016,
-//! arXiv:1609.07009, section 3). Phases with fewer taps than others have zeros among their weights.
+//! Take an axis with stride `s` and dilation `d`: input `i` and tap `k` meet at place
+//! `q = i*s + k*d`. Places of phase `a = q mod s` are `q = s*t + a`, with `t = i + u` for the taps
+//! `k*d = s*u + a`. So output phase `a` is an ordinary convolution of stride 1 with the kernel
+//! `w_a[u] = w[k]`, turned round. One convolution therefore computes `s_h * s_w` filters for every
+//! output channel, from the same inputs and without the zeros that a convolution of the spread-out
+//! input would multiply. The client then moves the outputs to their places (the sub-pixel
+//! convolution of Shi et al., 2016, arXiv:1609.07009, section 3). Phases with fewer taps than
+//! others have zeros among their weights.
 
 use super::importer::Importer;
 use super::reading::Reading;
@@ -33,15 +34,15 @@ struct Axis {
 }
 
 impl Axis {
-    /// Zeros in front of the input and behind it, or (negative) elements of it that no output
-    /// needs.
+    /// Returns the number of zeros in front of the input and behind it; a negative number counts
+    /// elements of the input that no output needs.
     fn padding(&self) -> (isize, isize) {
         let before = self.reach as isize - self.first as isize;
         let after = self.last as isize - (self.size as isize - 1);
         (before, after)
     }
 
-    /// The tap of a phase at place `v` of the turned kernel.
+    /// Returns the tap of a phase at place `v` of the turned kernel, if there is one.
     fn tap(&self, phase: usize, v: usize) -> Option<usize> {
         let at = self.stride * (self.reach - v) + phase;
         (at.is_multiple_of(self.dilation) && at / self.dilation < self.taps).then(|| at / self.dilation)
@@ -123,7 +124,7 @@ impl Importer<'_, '_> {
         Ok(z)
     }
 
-    /// The two axes from attributes and sizes.
+    /// Works out the two axes from attributes and sizes.
     fn axes_of_transposed(
         &self,
         r: &Reading<'_>,
@@ -191,8 +192,8 @@ impl Importer<'_, '_> {
         Ok([axis(0)?, axis(1)?])
     }
 
-    /// The input without what no output needs, and the padding that is left: top, left, bottom,
-    /// right.
+    /// Cuts off the input what no output needs. Returns it with the padding that is left: top,
+    /// left, bottom, right.
     fn cropped(&mut self, r: &Reading<'_>, x: ValueId, axes: [Axis; 2]) -> Result<(ValueId, [usize; 4]), Refusal> {
         let mut selected = vec![];
         let mut padding = [0; 4];

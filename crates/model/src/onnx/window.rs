@@ -1,4 +1,4 @@
-//! Windows that slide over planes: their extents in a file, and pools.
+//! Reads windows that slide over planes: their extents in a file, and pools.
 
 use super::importer::Importer;
 use super::reading::Reading;
@@ -16,7 +16,8 @@ pub(super) struct Window {
 }
 
 impl Importer<'_, '_> {
-    /// A value as a file's image: with a batch dimension in front, which is left out here.
+    /// Returns a value that the file sees as an image, with a batch dimension in front, which is
+    /// left out here.
     pub(super) fn image(&mut self, r: &Reading<'_>, x: ValueId) -> Result<ValueId, Refusal> {
         let x = self.settled(r, x)?;
         if self.is_bare(x) {
@@ -29,8 +30,8 @@ impl Importer<'_, '_> {
         Ok(x)
     }
 
-    /// A value as planes: `[channels, length]` gets a width of 1. Also the number of spatial
-    /// dimensions.
+    /// Returns a value as planes, where `[channels, length]` gets a width of 1, and the number of
+    /// its spatial dimensions.
     pub(super) fn planes(&mut self, r: &Reading<'_>, x: ValueId) -> Result<(ValueId, usize), Refusal> {
         let x = self.image(r, x)?;
         match *self.graph.shape(x) {
@@ -42,13 +43,13 @@ impl Importer<'_, '_> {
         }
     }
 
-    /// The result of an operation on planes in the dimensions of its input.
+    /// Gives the result of an operation on planes the `spatial` dimensions of its input.
     pub(super) fn unplaned(&mut self, r: &Reading<'_>, y: ValueId, spatial: usize) -> Result<ValueId, Refusal> {
         let shape = self.graph.shape(y)[..=spatial].to_vec();
         self.shaped(r, y, shape)
     }
 
-    /// `n` numbers that are not negative, the second of one axis being `missing`.
+    /// Reads `n` numbers that are not negative, the second of one axis being `missing`.
     pub(super) fn extents(
         r: &Reading<'_>,
         name: &str,
@@ -73,7 +74,7 @@ impl Importer<'_, '_> {
         Ok(Window { kernel, stride, dilation, padding })
     }
 
-    /// Explicit or automatic padding: top, left, bottom, right.
+    /// Returns explicit or automatic padding: top, left, bottom, right.
     fn padding(
         &self,
         r: &Reading<'_>,
@@ -137,8 +138,8 @@ impl Importer<'_, '_> {
         self.unplaned(r, y, n)
     }
 
-    /// A pool over volumes whose window is flat: along the first axis alone, or along the other
-    /// two.
+    /// Appends a pool over volumes whose window is flat: along the first axis alone, or along the
+    /// other two.
     fn pool_of_volume(&mut self, r: &Reading<'_>, x: ValueId, [c, d, h, w]: [usize; 4]) -> Result<ValueId, Refusal> {
         let max = r.node.op_type == "MaxPool";
         let of = |name: &str, default: i64| r.list(name).map_or_else(|| vec![default; 3], <[i64]>::to_vec);

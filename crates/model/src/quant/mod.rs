@@ -1,10 +1,10 @@
 //! Static post-training quantisation.
 //!
 //! Weights: symmetric per output channel. Activations: one scale per tensor and a range of integers
-//! that need not be symmetric: what is packed is a signed integer anyway, so 255 steps from -30 to
-//! 225 cost nothing. The scale minimises the squared error of the calibration values, clipping
-//! included. Below 8 bits weights are clipped in the same way, and biases take up the mean error of
-//! every channel.
+//! that need not be symmetric. Signed integers are packed anyway, so 255 steps from -30 to 225 cost
+//! no more than from -127 to 128. The scale is the one with the least squared error on the
+//! calibration values, clipping included. Below 8 bits weights are clipped in the same way, and
+//! biases take up the mean error of every channel.
 
 mod fit;
 
@@ -18,7 +18,7 @@ use crate::tensor::Tensor;
 use crate::training_range::{FirstActivations, Seen};
 use crate::{ModelError, float, integer};
 
-/// Sizes in bits.
+/// Sizes of weights and activations in bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct QuantConfig {
     weight_bits: u32,
@@ -32,10 +32,10 @@ impl Default for QuantConfig {
 }
 
 impl QuantConfig {
-    /// Weights 2 to 8 bits, activations 2 to 12 bits.
+    /// Checks the sizes: 2 to 8 bits for weights, 2 to 12 bits for activations.
     ///
     /// # Errors
-    /// [`ModelError::Range`].
+    /// [`ModelError::Range`] for other sizes.
     pub fn new(weight_bits: u32, activation_bits: u32) -> Result<Self, ModelError> {
         for (what, max, got) in [("weight bits", 8, weight_bits), ("activation bits", 12, activation_bits)] {
             if !(2..=max).contains(&got) {
@@ -45,36 +45,36 @@ impl QuantConfig {
         Ok(Self { weight_bits, activation_bits })
     }
 
-    /// Bits of a weight.
+    /// Returns the bits of a weight.
     pub fn weight_bits(&self) -> u32 {
         self.weight_bits
     }
 
-    /// Bits of an activation.
+    /// Returns the bits of an activation.
     pub fn activation_bits(&self) -> u32 {
         self.activation_bits
     }
 
-    /// Largest absolute weight.
+    /// Returns the largest absolute weight.
     pub fn weight_bound(&self) -> i64 {
         (1 << (self.weight_bits - 1)) - 1
     }
 
-    /// Largest absolute activation, signed or not: what the plaintext modulus is chosen for, so
-    /// that the choice does not tell the sign of anything.
+    /// Returns the largest absolute activation, for signed and unsigned ranges alike. The plaintext
+    /// modulus is chosen for it, so the choice does not tell the sign of anything.
     pub fn activation_bound(&self) -> i64 {
         (1 << self.activation_bits) - 1
     }
 
-    /// Whether rounding is coarse enough for corrections to pay: `docs/bring-your-model.md` has the
-    /// measurement.
+    /// Returns whether rounding is coarse enough for bias correction to pay:
+    /// `docs/bring-your-model.md` has the measurement.
     fn is_coarse(&self) -> bool {
         self.weight_bits < 8 || self.activation_bits < 8
     }
 
-    /// Bits of a plaintext modulus that holds every sum of `fan_in` products: `2^k > 2 * fan_in *
-    /// max|w| * max|x|`. A function of the shape alone (condition 7). The bias is added by the
-    /// client and needs no room.
+    /// Returns the bits `k` of a plaintext modulus that holds every sum of `fan_in` products:
+    /// `2^k > 2 * fan_in * max|w| * max|x|`. It follows from the shape alone (condition 7). The
+    /// client adds the bias, which needs no room.
     pub fn plaintext_bits(&self, fan_in: usize) -> u32 {
         let span = 2 * fan_in as u128 * self.weight_bound() as u128 * self.activation_bound() as u128;
         128 - span.leading_zeros()
@@ -84,9 +84,9 @@ impl QuantConfig {
 /// One linear node in integers.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QuantLayer {
-    /// In the order of the float weights.
+    /// Quantised weights, in the order of the float weights.
     pub weights: Vec<i32>,
-    /// From numbers to integers and back.
+    /// Scales between numbers and integers.
     pub scaling: Scaling,
 }
 
@@ -104,7 +104,10 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Why this is no scaling of a layer with so many outputs, if it is not.
+    /// Checks that this can be the scaling of a layer with `outputs` outputs.
+    ///
+    /// # Errors
+    /// Words that say why it cannot.
     pub(crate) fn check(&self, outputs: usize, config: QuantConfig) -> Result<(), String> {
         if self.scales.len() != outputs || self.bias.len() != outputs {
             return Err(format!("{} scales and {} biases for {outputs} outputs", self.scales.len(), self.bias.len()));
@@ -123,19 +126,20 @@ impl Scaling {
         Ok(())
     }
 
-    /// Rounds to the nearest integer, halves away from zero, and saturates (condition 4).
+    /// Quantises inputs: rounds to the nearest integer, halves away from zero, and saturates
+    /// (condition 4).
     pub fn quantise(&self, x: &[f32]) -> Vec<i32> {
         let (low, high) = (self.input_range.0 as f32, self.input_range.1 as f32);
         let inverse = 1.0 / self.input_scale;
-        // Half away from zero, like `f32::round`, which without SSE4.1 is a call for every value,
-        // as a checked conversion to an integer is a handful of instructions: this is vectorised.
-        // Beside 1.5 * 2^23 a number has no room for a fraction, and its lower bits are the
-        // integer, halves to the even neighbour. The bounds are integers below 2^12, so that
-        // clamping comes first.
+        // This rounds halves away from zero, as `f32::round` does, but is vectorised: without
+        // SSE4.1 `f32::round` is a call for every value, and a checked conversion to an integer
+        // takes a handful of instructions. Added to 1.5 * 2^23, a number has no room for a
+        // fraction, and the lower bits are the nearest integer, halves rounded to the even
+        // neighbour. Clamping may come first, as the bounds are integers (below 2^12).
         const BESIDE: f32 = 12_582_912.0;
         let round = move |v: f32| {
-            // What is no number becomes 0. Not `clamp`, which may panic, and not `max` and `min`,
-            // which would make a bound of it.
+            // NaN becomes 0. `clamp` is not used, as it may panic, nor `max` and `min`, as they
+            // would turn NaN into a bound.
             let v = if v.is_nan() { 0.0 } else { v };
             let v = if v < low { low } else { v };
             let v = if v > high { high } else { v };
@@ -148,7 +152,7 @@ impl Scaling {
         x.iter().map(move |v| round(v * inverse)).collect()
     }
 
-    /// Sums `[channel][position]` plus bias, scaled back.
+    /// Adds the biases to sums `[channel][position]` and scales them back to numbers.
     pub fn dequantise(&self, sums: &[i64]) -> Vec<f32> {
         let positions = sums.len() / self.bias.len();
         let mut out = Vec::with_capacity(sums.len());
@@ -170,9 +174,9 @@ pub struct QuantModel {
 }
 
 impl QuantModel {
-    /// Calibrates on images. `range` states the smallest and largest value of an image if they are
-    /// known (0 and 1 for pixels divided by 255); it counts unless an image leaves it, else
-    /// calibration finds one.
+    /// Quantises a network, calibrated on images. `range` states the smallest and largest value of
+    /// an image if they are known (0 and 1 for pixels divided by 255). If an image leaves it,
+    /// calibration finds a range instead.
     ///
     /// # Errors
     /// [`ModelError::NoCalibration`] without images; [`ModelError::Shape`] if one does not fit;
@@ -186,11 +190,12 @@ impl QuantModel {
         Self::calibrate_on(graph, config, images.len(), |i| Ok(images[i].clone()), range)
     }
 
-    /// Calibrates on `count` images that are asked for one by one, two or three times each: all of
-    /// them need not be in memory together.
+    /// Quantises a network, calibrated on `count` images. `image` is called for one after the
+    /// other, two or three times for each, so that they need not be in memory together. `range` is
+    /// as for [`QuantModel::calibrate`].
     ///
     /// # Errors
-    /// As [`QuantModel::calibrate`]; those of `image`.
+    /// [`ModelError`] as for [`QuantModel::calibrate`], or what `image` returns.
     pub fn calibrate_on<E: From<ModelError>>(
         graph: Graph,
         config: QuantConfig,
@@ -225,9 +230,9 @@ impl QuantModel {
         Ok(model)
     }
 
-    /// Moves every bias by the mean error that rounding makes of a channel's outputs on the
-    /// calibration images (bias correction: Nagel et al., 2019, arXiv:1906.04721). Every layer for
-    /// itself, from inputs as the float network has them.
+    /// Moves every bias by the mean error that rounding causes in a channel's outputs on the
+    /// calibration images (bias correction: Nagel et al., 2019, arXiv:1906.04721). Every layer is
+    /// corrected by itself, for the inputs that it has in the float network.
     fn correct_bias<E: From<ModelError>>(
         &mut self,
         count: usize,
@@ -260,7 +265,8 @@ impl QuantModel {
         Ok(())
     }
 
-    /// Without images, and without running anything: for what depends on shapes alone.
+    /// Quantises a network without images and without running anything: for uses that depend on
+    /// shapes alone.
     ///
     /// # Errors
     /// [`ModelError::NotFinite`] for unusable weights.
@@ -269,7 +275,8 @@ impl QuantModel {
         Self::of_ranges(graph, config, &ranges, None)
     }
 
-    /// From what was seen at the input of every node.
+    /// Quantises a network by the ranges seen at the input of every node; `range` is that of an
+    /// image if it is known.
     fn of_ranges(
         graph: Graph,
         config: QuantConfig,
@@ -284,7 +291,7 @@ impl QuantModel {
         Ok(Self { graph, config, preprocess: Preprocess::default(), layers, first: None })
     }
 
-    /// Says how images become its inputs.
+    /// Sets how images become the network's inputs.
     ///
     /// # Errors
     /// [`ModelError::Preprocess`] if that does not fit the network.
@@ -294,28 +301,28 @@ impl QuantModel {
         Ok(self)
     }
 
-    /// How images become its inputs.
+    /// Returns how images become the network's inputs.
     pub fn preprocess(&self) -> &Preprocess {
         &self.preprocess
     }
 
-    /// How the first activations of the calibration images differ from those that training saw, if
-    /// the file says what those were.
+    /// Returns how the first activations of the calibration images differ from those of training,
+    /// if the file tells what those were.
     pub fn first_activations(&self) -> Option<FirstActivations> {
         self.first
     }
 
-    /// The float network.
+    /// Returns the float network.
     pub fn graph(&self) -> &Graph {
         &self.graph
     }
 
-    /// Sizes.
+    /// Returns the sizes of weights and activations.
     pub fn config(&self) -> QuantConfig {
         self.config
     }
 
-    /// A linear node.
+    /// Returns a linear node in integers.
     ///
     /// # Errors
     /// [`ModelError::Node`] if it is not linear.

@@ -1,4 +1,5 @@
-//! Which rows of every linear layer a plan leaves open, and the ring that follows from it.
+//! Works out which rows of every linear layer a plan leaves open, and the ring and layout that
+//! follow.
 
 use std::ops::Range;
 
@@ -10,7 +11,7 @@ use jali_ring::RowStore;
 use super::choose::Blueprint;
 use crate::ProtocolError;
 
-/// How a linear layer is going to be sealed under a plan.
+/// How a linear layer will be sealed under a plan.
 pub(crate) struct PlannedOperator<'a> {
     /// Index of the layer's node in the graph.
     pub(crate) node: usize,
@@ -18,11 +19,11 @@ pub(crate) struct PlannedOperator<'a> {
     pub(crate) name: &'a str,
     pub(crate) linear: Linear<'a>,
     pub(crate) blueprint: Blueprint,
-    /// Which of its weights the plan allows open.
+    /// Which of its weights the plan allows to be open.
     pub(crate) allowed: &'a [bool],
-    /// Weights of every row.
+    /// The range of weights that each row holds.
     pub(crate) ranges: Vec<Range<usize>>,
-    /// Rows of which the plan allows every weight open, and that therefore are.
+    /// Which rows are open: those of which the plan allows every weight.
     pub(crate) open: Vec<bool>,
 }
 
@@ -30,7 +31,8 @@ impl<'a> PlannedOperator<'a> {
     /// Plans all linear layers of a network, in the graph's order.
     ///
     /// # Errors
-    /// [`ProtocolError::Leak`] for a plan of another network; as [`Blueprint::choose`].
+    /// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer
+    /// cannot be lowered, [`ProtocolError::Mask`] never in practice.
     pub(crate) fn all(model: &'a QuantModel, plan: &'a Plan, costs: &Costs) -> Result<Vec<Self>, ProtocolError> {
         plan.validate(model.graph())?;
         let layers = model.graph().linear_nodes().enumerate();
@@ -53,14 +55,14 @@ impl<'a> PlannedOperator<'a> {
         Ok(Self { node, name: &model.graph().nodes()[node].name, linear, blueprint, allowed, ranges, open })
     }
 
-    /// Number of primes of every row.
+    /// Returns for every row how many primes it is held modulo.
     pub(crate) fn row_limbs(&self) -> Vec<usize> {
         let parameters = &self.blueprint.parameters;
         self.open.iter().map(|&open| parameters.ring_of(open).limbs()).collect()
     }
 
-    /// Bytes of the hints that the client keeps, and of the rows' secrets beside them, as this
-    /// machine's backend holds them.
+    /// Returns the bytes of the hints that the client keeps and of the rows' secrets beside them,
+    /// as this machine's backend holds them.
     pub(crate) fn hint_bytes(&self) -> usize {
         let secrets = usize::from(self.open.contains(&false));
         RowStore::bytes_needed(self.blueprint.parameters.ring(), &self.row_limbs(), 1 + secrets)

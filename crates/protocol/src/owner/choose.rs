@@ -1,4 +1,5 @@
-//! The cheapest ring and layout of a linear layer, from its shape and from what is hidden.
+//! Chooses the cheapest ring and layout of a linear layer, from its shape and from whether anything
+//! in it is hidden.
 
 use std::ops::Range;
 
@@ -12,18 +13,19 @@ use crate::ProtocolError;
 /// Degrees tried, smallest first.
 const DEGREES: [usize; 5] = [2048, 4096, 8192, 16384, 32768];
 
-/// Sealed bytes that weigh like a millisecond of every image: strips of large planes share one
-/// matrix, which saves memory, and time only where the bus is slower than the backend.
+/// Sealed bytes that weigh as much as a millisecond of every image. Bytes have to count, because
+/// strips of large planes share one matrix: that always saves memory, but saves time only where the
+/// bus is slower than the backend.
 const BYTES_WORTH_A_MS: f64 = 50e6;
 
-/// How much more a millisecond of the server weighs than one of the client: a server works for
-/// many. Where two layouts cost the same in all, as tiles and rows often do, it decides for fewer
-/// rows.
+/// How much more a millisecond of the server weighs than one of the client: a server works for many
+/// clients. Where two layouts cost the same in all, as those with more tiles and those with more
+/// rows often do, it decides for fewer rows.
 const SERVER_SURCHARGE: f64 = 0.25;
 
-/// The first prime grows for the sake of open rows if so much of the cost is left at most: residues
-/// modulo a larger prime take a byte more and are folded more often, which the counts of the cost
-/// model do not see.
+/// A larger first prime is taken for the sake of open rows if the expected cost falls below this
+/// part of what it was. The margin is needed because residues modulo a larger prime take a byte
+/// more and are folded more often, which the counts of the cost model do not see.
 const WORTH_A_LARGER_PRIME: f64 = 0.9;
 
 /// Ring and layout of one operator.
@@ -33,13 +35,13 @@ pub struct Blueprint {
     pub parameters: Parameters,
     /// Layout.
     pub layout: Layout,
-    /// What the costs that chose it expect.
+    /// The times that the costs expect for one image.
     pub prediction: Prediction,
     /// Numbers that go into and come out of the layer.
     values: usize,
-    /// What the modulus was chosen for.
+    /// The shape that the modulus was chosen for.
     shape: OperatorShape,
-    /// Rows that are going to be open.
+    /// Rows that will be open.
     open_rows: usize,
 }
 
@@ -67,8 +69,9 @@ impl Blueprint {
         Ok(Self { parameters, layout, prediction, values: layer.values, shape, open_rows: 0 })
     }
 
-    /// Keeps the layout and takes primes that let open rows do with one of them, where the costs
-    /// expect that to be cheaper. `q` is larger then, within what security allows at this degree.
+    /// Takes primes by which open rows do with the first one, if the costs expect that to be
+    /// cheaper, and keeps the layout. `q` is larger then, within what security allows at this
+    /// degree.
     ///
     /// # Errors
     /// [`ProtocolError::Mask`] if the parameters are not accepted, which the choice of primes
@@ -84,12 +87,12 @@ impl Blueprint {
         Ok(self)
     }
 
-    /// Counts that the operator's cost follows from.
+    /// Returns the counts that the operator's cost follows from.
     pub fn counts(&self) -> OperatorCounts {
         counts(self.parameters.literal(), &self.layout, self.values, self.open_rows)
     }
 
-    /// Ranges of weights that the rows hold, for policies that open whole rows.
+    /// Returns the range of weights that each row holds, for policies that open whole rows.
     pub fn row_weights(&self, linear: Linear<'_>) -> Vec<Range<usize>> {
         let fan_in = linear.fan_in();
         let range = |row| {
@@ -99,18 +102,18 @@ impl Blueprint {
         (0..self.layout.rows()).map(range).collect()
     }
 
-    /// Ranges of weights of all rows of a network, `[layer][row]`, as they are when everything is
-    /// hidden.
+    /// Returns the ranges of weights of all rows of a network, `[layer][row]`, for the layouts that
+    /// are chosen if everything is hidden.
     ///
     /// # Errors
-    /// As [`Blueprint::choose`].
+    /// [`ProtocolError::Layer`] if a layer cannot be lowered.
     pub fn rows_of_all(model: &QuantModel, costs: &Costs) -> Result<Vec<Vec<Range<usize>>>, ProtocolError> {
         let rows = |(node, linear)| Ok(Self::choose(model, node, true, costs)?.row_weights(linear));
         model.graph().linear_nodes().map(rows).collect()
     }
 }
 
-/// A linear layer as a choice sees it.
+/// All that a choice needs to know of a linear layer.
 struct Layer<'a> {
     /// Only its shape counts.
     linear: Linear<'a>,
@@ -122,9 +125,9 @@ struct Layer<'a> {
     hidden: bool,
 }
 
-/// What [`Layer::cheapest`] finds.
+/// The parameters and the layout that [`Layer::cheapest`] finds.
 struct Cheapest {
-    /// Milliseconds as layouts are weighed.
+    /// Milliseconds as [`weigh`] adds them up.
     weight: f64,
     literal: ParametersLiteral,
     layout: Layout,
@@ -132,7 +135,10 @@ struct Cheapest {
 }
 
 impl Layer<'_> {
-    /// The cheapest parameters and layout, or why there are none.
+    /// Finds the cheapest parameters and layout.
+    ///
+    /// # Errors
+    /// Words that say why there are none.
     fn cheapest(&self, config: &QuantConfig, costs: &Costs) -> Result<Cheapest, String> {
         let mut best: Option<Cheapest> = None;
         let mut why = String::from("no ring is large enough for one tile of the layer");
@@ -163,7 +169,7 @@ impl Layer<'_> {
         best.ok_or(why)
     }
 
-    /// What a modulus for this layout has to have room for.
+    /// Returns what the modulus of this layer in a layout must have room for.
     fn shape(&self, config: &QuantConfig, layout: &Layout) -> OperatorShape {
         let fan_in = self.linear.fan_in();
         let terms = (layout.row_outputs().min(self.linear.outputs()) * fan_in) as f64;
@@ -177,8 +183,8 @@ impl Layer<'_> {
     }
 }
 
-/// Milliseconds as layouts are weighed: expected ones, the server's a quarter more, and sealed
-/// bytes.
+/// Returns the weight of a layout in milliseconds: the expected ones, the server's a quarter more,
+/// and those that sealed bytes stand for.
 fn weigh(counts: &OperatorCounts, prediction: &Prediction, hidden: bool) -> f64 {
     let sealed = if hidden { counts.hidden_bytes(counts.rows) as f64 } else { 0.0 };
     prediction.total_ms() + SERVER_SURCHARGE * prediction.server_ms + sealed / BYTES_WORTH_A_MS
@@ -200,9 +206,13 @@ fn counts(literal: &ParametersLiteral, layout: &Layout, values: usize, open_rows
     }
 }
 
-/// Parameters by which open rows do with one prime, if there are any and they make the layer
-/// cheaper than `total_ms`. Too little room for the larger modulus is no error: the layer stays as
-/// it is.
+/// Returns parameters by which open rows do with one prime, if there are any and they make the
+/// layer enough cheaper than `total_ms`. Too little room for the larger modulus is no error: the
+/// layer stays as it is.
+///
+/// The arguments are the ring's `degree`, the `shape` that the modulus needs room for, the number
+/// of rows that will be open, the milliseconds that the layer costs now, the costs, and the
+/// `counts` of the layer for some parameters.
 fn cheaper_mixed(
     degree: usize,
     shape: &OperatorShape,
@@ -216,10 +226,11 @@ fn cheaper_mixed(
     (prediction.total_ms() < WORTH_A_LARGER_PRIME * total_ms).then_some((literal, prediction))
 }
 
-/// What a linear layer of some shape would take, without weights and without building anything.
+/// An estimate of what a linear layer of some shape takes, without weights and without building
+/// anything.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Estimate {
-    /// What the cost follows from.
+    /// Counts that the cost follows from.
     pub counts: OperatorCounts,
     /// Expected times for one image.
     pub prediction: Prediction,
@@ -236,12 +247,12 @@ pub struct LayerShape<'a> {
     pub linear: Linear<'a>,
     /// Shape of its input.
     pub input: &'a [usize],
-    /// Numbers that it puts out.
+    /// Numbers that come out of it.
     pub outputs: usize,
 }
 
 impl Estimate {
-    /// Estimates one linear layer with a fraction of its rows open.
+    /// Estimates one linear layer with the fraction `open` of its rows open, from 0 to 1.
     ///
     /// # Errors
     /// [`ProtocolError::Layer`] if it cannot be lowered.

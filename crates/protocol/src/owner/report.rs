@@ -1,11 +1,11 @@
-//! What sealing did to one linear layer.
+//! Reports what sealing did to one linear layer.
 
 use jali_mask::{NoiseReport, OperatorKey};
 use jali_pack::{OperatorCounts, Prediction};
 
 use super::build::PlannedOperator;
 
-/// What sealing did to one operator.
+/// What sealing made of one linear layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OperatorReport {
     /// Name of the layer's node.
@@ -30,16 +30,16 @@ pub struct OperatorReport {
     /// Weights of the layer.
     pub weights: usize,
     /// How many of them are sealed.
-    pub weights_sealed: usize,
-    /// How many the plan would have allowed to stay open among these.
-    pub weights_allowed_but_sealed: usize,
-    /// Noise bound and room.
+    pub weights_hidden: usize,
+    /// How many of these the plan would have allowed to be open.
+    pub weights_allowed_but_hidden: usize,
+    /// The noise bound and the room for it.
     pub noise: NoiseReport,
-    /// What a tile and a row hold.
+    /// Words for what a tile and a row hold.
     pub layout: String,
-    /// What the operator's cost follows from.
+    /// Counts that the operator's cost follows from.
     pub counts: OperatorCounts,
-    /// What the costs that chose ring and layout expect.
+    /// Times that the costs expect for one image.
     pub prediction: Prediction,
 }
 
@@ -60,8 +60,8 @@ impl OperatorReport {
             rows: layout.rows(),
             short_rows: counts.short_rows,
             weights: operator.allowed.len(),
-            weights_sealed: sealed().count(),
-            weights_allowed_but_sealed: sealed().filter(|&weight| operator.allowed[weight]).count(),
+            weights_hidden: sealed().count(),
+            weights_allowed_but_hidden: sealed().filter(|&weight| operator.allowed[weight]).count(),
             noise: key.noise(),
             layout: layout.describe(),
             counts,

@@ -1,4 +1,4 @@
-//! The owner seals a network: bytes for the server, keys for the client.
+//! Seals a network for its owner: bytes for the server, keys for the client.
 
 use std::io::Write;
 
@@ -22,19 +22,19 @@ use crate::client::{ClientModel, ClientOperator};
 pub struct Owner<'a> {
     /// The quantised network.
     pub model: &'a QuantModel,
-    /// Rows are opened only where it allows every weight in them.
+    /// The plan: a row is opened only if it allows every weight in the row.
     pub plan: &'a Plan,
-    /// They choose rings and layouts, never what is hidden.
+    /// The costs: they decide about rings and layouts, never about what is hidden.
     pub costs: &'a Costs,
 }
 
 /// A sealed network in memory: what each side gets.
 pub struct Sealed {
-    /// The server's bundle, for anybody's eyes.
+    /// The server's bundle, which anybody may see.
     pub server: Vec<u8>,
-    /// For the client: secret.
+    /// The client's part, which is secret.
     pub client: ClientModel,
-    /// Operator by operator.
+    /// What sealing did, operator by operator.
     pub report: Vec<OperatorReport>,
 }
 
@@ -44,8 +44,8 @@ impl std::fmt::Debug for Sealed {
     }
 }
 
-/// The client's part of a sealed network, to be stored: it has no hints, which whoever reads it
-/// gets from the server.
+/// The client's part of a sealed network, to be stored. It has no hints: whoever reads it gets them
+/// from the server.
 pub struct ClosedClient(ClientModel);
 
 impl std::fmt::Debug for ClosedClient {
@@ -55,12 +55,12 @@ impl std::fmt::Debug for ClosedClient {
 }
 
 impl ClosedClient {
-    /// Public id of the sealed model.
+    /// Returns the public id of the sealed model, 16 bytes.
     pub fn id(&self) -> [u8; 16] {
         self.0.id
     }
 
-    /// Says where the plan comes from that it was sealed with: it goes into the bundle.
+    /// Sets where the plan comes from that the network was sealed with, which goes into the bundle.
     pub fn set_origin(&mut self, origin: jali_leak::Origin) {
         self.0.set_origin(origin);
     }
@@ -74,7 +74,7 @@ impl ClosedClient {
     }
 }
 
-/// What sealing into a sink gives.
+/// The results of sealing into a sink.
 #[derive(Debug)]
 pub struct SealedTo<W, C> {
     /// The sink, which holds the server's bundle.
@@ -83,25 +83,25 @@ pub struct SealedTo<W, C> {
     pub server_hash: [u8; 32],
     /// The client's part.
     pub client: C,
-    /// Operator by operator.
+    /// What sealing did, operator by operator.
     pub report: Vec<OperatorReport>,
 }
 
 impl Owner<'_> {
-    /// Seals the network into memory; `progress` hears how many layers are done.
+    /// Seals the network into memory; `progress` is called with the number of layers that are done.
     ///
     /// # Errors
-    /// As [`Owner::seal_to`].
+    /// [`ProtocolError`] as for [`Owner::seal_to`].
     pub fn seal(&self, entropy: &SealEntropy, progress: impl FnMut(usize)) -> Result<Sealed, ProtocolError> {
         let SealedTo { sink: server, client, report, .. } = self.seal_into(entropy, vec![], progress)?;
         Ok(Sealed { server, client, report })
     }
 
-    /// Seals the network with the server's bundle going to a sink as it is made; the client can be
-    /// used at once.
+    /// Seals the network and writes the server's bundle to a sink as it is made. The client has its
+    /// hints and can be used at once. `progress` is called with the number of layers that are done.
     ///
     /// # Errors
-    /// As [`Owner::seal_to`].
+    /// [`ProtocolError`] as for [`Owner::seal_to`].
     pub fn seal_into<W: Write>(
         &self,
         entropy: &SealEntropy,
@@ -111,8 +111,9 @@ impl Owner<'_> {
         self.run(KeepHints::Yes, entropy, sink, progress)
     }
 
-    /// Seals the network with the server's bundle going to a sink as it is made, and a client that
-    /// is to be stored: a few rows of a layer are in memory at a time.
+    /// Seals the network and writes the server's bundle to a sink as it is made. The client has no
+    /// hints and is to be stored, so only a few rows of an operator are in memory at a time.
+    /// `progress` is called with the number of layers that are done.
     ///
     /// # Errors
     /// [`ProtocolError::Leak`] for a plan of another network, [`ProtocolError::Layer`] if a layer
@@ -161,7 +162,7 @@ impl Owner<'_> {
     }
 }
 
-/// What all operators of one sealing share.
+/// All that the operators of one sealing share.
 struct Sealing<'a> {
     model: &'a QuantModel,
     entropy: &'a SealEntropy,
@@ -178,14 +179,16 @@ impl Sealing<'_> {
         }
     }
 
-    /// What stands in the server's bundle before any row: the head, and which rows are open.
+    /// Returns what stands in the server's bundle before any row of an operator: its head, and
+    /// which rows are open.
     fn head(&self, index: usize, operator: &PlannedOperator<'_>) -> Result<(SealedHead, Vec<bool>), ProtocolError> {
         let wanted = wanted(operator)?;
         let head = self.setting(index, operator, &wanted).head(matrix_shape(operator), self.entropy)?;
         Ok((head, operator.open.clone()))
     }
 
-    /// Seals one operator.
+    /// Seals operator number `index`, writes its rows to `out`, and returns its key, with hints if
+    /// `keep` says so.
     fn operator<W: Write>(
         &self,
         index: usize,

@@ -79,7 +79,7 @@ fn a_client_from_a_bundle_computes_the_same() {
         assert_eq!((stored.content_hash(), stored.id()), (hash, sealed.client.id()));
         let summaries = stored.summaries();
         assert!(
-            summaries.iter().zip(&sealed.report).all(|(s, r)| s.weights_hidden == r.weights_sealed && s.rows == r.rows)
+            summaries.iter().zip(&sealed.report).all(|(s, r)| s.weights_hidden == r.weights_hidden && s.rows == r.rows)
         );
         let missing = stored.operators();
         assert_eq!(stored.finish().map(|_| ()), Err(ProtocolError::HintsMissing { missing }));

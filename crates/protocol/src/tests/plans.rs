@@ -10,15 +10,15 @@ fn only_what_the_plan_allows_is_open() {
         let plan = random_rows(model.graph(), &rows, leak, 7).unwrap();
         let sealed = seal(&model, &plan, &Costs::default(), 1).unwrap();
         let server = server(&sealed);
-        let open: usize = sealed.report.iter().map(|l| l.weights - l.weights_sealed).sum();
-        let allowed = (plan.fraction_open() * model.graph().weights() as f64).round() as usize;
+        let open: usize = sealed.report.iter().map(|l| l.weights - l.weights_hidden).sum();
+        let allowed = (plan.fraction_permitted() * model.graph().weights() as f64).round() as usize;
         // This policy opens whole rows of the hidden layout, so sealing can use all that it allows.
         assert_eq!(open, allowed, "leak {leak}");
         for (layer, (report, operator)) in sealed.report.iter().zip(server.model().operators()).enumerate() {
             let may = rows[layer].iter().filter(|r| plan.may_open(layer, (*r).clone())).count();
-            assert!(report.weights_allowed_but_sealed == 0);
+            assert!(report.weights_allowed_but_hidden == 0);
             if plan.may_open_layer(layer) {
-                assert_eq!((operator.hidden_rows(), report.weights_sealed), (0, 0));
+                assert_eq!((operator.hidden_rows(), report.weights_hidden), (0, 0));
             } else {
                 assert_eq!(operator.rows() - operator.hidden_rows(), may, "leak {leak}, layer {layer}");
             }
@@ -29,8 +29,8 @@ fn only_what_the_plan_allows_is_open() {
     partial[2].push(0..99);
     let plan = random_rows(model.graph(), &partial, 0.04, 1).unwrap();
     let sealed = seal(&model, &plan, &Costs::default(), 1).unwrap();
-    assert_eq!(sealed.report[2].weights_allowed_but_sealed, 99);
-    assert!(sealed.report.iter().all(|l| l.weights_sealed == l.weights));
+    assert_eq!(sealed.report[2].weights_allowed_but_hidden, 99);
+    assert!(sealed.report.iter().all(|l| l.weights_hidden == l.weights));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn choices_do_not_depend_on_weights() {
         let length = |model: &QuantModel| {
             let sealed = seal(model, &plan, &costs, 1).unwrap();
             let bundle = Bundle::open(std::io::Cursor::new(&sealed.server), Kind::Server).unwrap();
-            let hidden = sealed.report.iter().enumerate().filter(|(_, o)| o.weights_sealed == o.weights);
+            let hidden = sealed.report.iter().enumerate().filter(|(_, o)| o.weights_hidden == o.weights);
             let hidden: Vec<String> = hidden.map(|(operator, _)| format!("rows {operator} ")).collect();
             let own = bundle.sections().iter().filter(|s| hidden.iter().any(|h| s.name.starts_with(h)));
             own.map(|s| s.len).sum::<u64>()

@@ -6,20 +6,20 @@
 
 use std::arch::x86_64::*;
 
-/// Most bits of a residue that the next two take: shifted by up to 7 more it still fits a lane, and
-/// the last of eight lies within 64 bytes.
+/// Most bits of a residue that [`Places`] describe: shifted by up to 7 bits it still fits a lane,
+/// and eight lie within 64 bytes.
 pub(super) const MAX_PACKED_BITS: usize = 56;
 
-/// Where eight packed residues of so many bits lie.
+/// Where eight packed residues of some number of bits lie.
 pub(super) struct Places {
-    /// For every byte of the lanes which packed byte may belong there.
+    /// For every byte of the lanes, the packed byte that may belong there.
     pub(super) spread: [u8; 64],
-    /// At which bit of its first byte every lane begins.
+    /// The bit of its first byte at which every lane begins.
     pub(super) shifts: [u64; 8],
-    /// For every packed byte which byte of the shifted lanes it is, of the even lanes and of the
-    /// odd ones: neighbours may share a byte, others not.
+    /// For every packed byte, the byte of the shifted lanes that it comes from: once among the even
+    /// lanes and once among the odd ones, as only neighbours may share a byte.
     select: [[u8; 64]; 2],
-    /// Which packed bytes these have a part in.
+    /// The packed bytes that the even lanes, and the odd ones, have a part in.
     masks: [u64; 2],
 }
 
@@ -45,7 +45,7 @@ impl Places {
     }
 }
 
-/// For every number of bits.
+/// The places for every number of bits, empty below 8.
 pub(super) static PLACES: [Places; MAX_PACKED_BITS + 1] = {
     let mut all = [const { Places::new(0) }; MAX_PACKED_BITS + 1];
     let mut bits = 8;
@@ -56,8 +56,8 @@ pub(super) static PLACES: [Places; MAX_PACKED_BITS + 1] = {
     all
 };
 
-/// Unpacks residues of `bits` bits, eight at a time, as far as they go; returns how many, and
-/// whether one of them is not below `p`.
+/// Unpacks residues of `bits` bits, eight at a time, as far as whole eights go. Returns how many
+/// these are, and whether one of them is not below `p`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn unpack_bits(bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (usize, bool) {
     let width = bits as usize;
@@ -90,8 +90,8 @@ pub(super) fn unpack_bits(bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (
     (done, large != 0)
 }
 
-/// Packs residues of `bits` bits, eight at a time, as far as they go; returns how many. What they
-/// leave of `out` may become anything.
+/// Packs residues of `bits` bits, eight at a time, as far as whole eights go, and returns how many
+/// these are. The rest of `out` may become anything.
 #[target_feature(enable = "avx512f,avx512bw,avx512vbmi")]
 pub(super) fn pack_bits(bits: u32, values: &[u64], out: &mut [u8]) -> usize {
     let width = bits as usize;

@@ -129,7 +129,7 @@ impl Lanes for Emulated {
     fn close((low, high): (Self, Self), p: &Modulus) -> Self {
         let zero = Self::splat(0);
         let q = zero.add_low(low.cut(), Self::splat(p.constants().inverse52)).cut();
-        // What is subtracted ends in the same 52 bits as the sum.
+        // The product that is subtracted ends in the same 52 bits as the sum.
         assert!((0..8).all(|i| (product(q.0[i], p.value()) as u64 ^ low.0[i]) & LOW52 == 0));
         let high = Self::each(|i| high.0[i] + (low.0[i] >> 52) + p.value());
         let r = Self::each(|i| high.0[i] - zero.add_high(q, Self::splat(p.value())).0[i]);

@@ -27,7 +27,7 @@ impl std::fmt::Debug for Inputs<'_> {
 }
 
 impl Inputs<'_> {
-    /// How many.
+    /// Returns the number of images.
     pub fn images(&self) -> usize {
         match self {
             Self::Elements(batch) => batch.len(),
@@ -35,7 +35,7 @@ impl Inputs<'_> {
         }
     }
 
-    /// Some of them.
+    /// Returns the inputs of some of the images.
     pub(crate) fn some(&self, images: Range<usize>) -> Self {
         match self {
             Self::Elements(batch) => Self::Elements(&batch[images]),
@@ -44,7 +44,7 @@ impl Inputs<'_> {
     }
 
     /// # Errors
-    /// [`RingError::Length`] unless there is an input and all have the shape that rows of so many
+    /// [`RingError::Length`] unless there is an input and all have the shape that rows of `tiles`
     /// tiles take.
     fn check(&self, ring: &Ring, tiles: usize) -> Result<(), RingError> {
         let unfit = |x: &&Vec<&Poly<Ntt>>| x.len() != tiles || !x.iter().all(|p| ring.holds(p));
@@ -72,7 +72,8 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     /// # Errors
-    /// [`RingError::Length`] for inputs that rows of so many tiles do not take, or none.
+    /// [`RingError::Length`] for no inputs, or inputs of another shape than rows of `tiles` tiles
+    /// take.
     pub(super) fn new(ring: &'a Ring, inputs: Inputs<'a>, tiles: usize) -> Result<Self, RingError> {
         inputs.check(ring, tiles)?;
         let starts = ring.moduli().iter().scan(0, |end, m| {
@@ -83,8 +84,8 @@ impl<'a> Source<'a> {
         Ok(Self { inputs, ring, tiles, starts: starts.collect() })
     }
 
-    /// Residues of one limb of one tile, from coefficient `first` on: where they lie, or put into
-    /// the buffer.
+    /// Returns as many residues as the buffer has of one limb of one tile, from value `first` on:
+    /// where they lie if they are ring elements, or else unpacked into the buffer.
     #[inline(always)]
     fn residues<'b>(
         &'b self,
@@ -104,32 +105,33 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Puts [`PREPARED`] blocks of one limb into order, from block `first` on.
+    /// Puts [`PREPARED`] blocks of one limb into order, from block `first` on, for all inputs.
     fn arrange(&self, limb: usize, first: usize, out: &mut [u64]) -> Result<(), RingError> {
         self.ring.backend().run(Arrange { source: self, limb, first: first * BLOCK, out })
     }
 }
 
-/// The inputs of a batch in lanes' own form, `[limb][block][group of lanes][tile][image][lanes]`.
+/// The inputs of a batch in the form that a backend's lanes load, `[limb][block][group of
+/// lanes][tile][image][lanes]`.
 pub struct Batch {
     images: usize,
-    /// Whose form the words have.
+    /// The backend whose form the words have.
     pub(super) backend: Backend,
     pub(super) words: AlignedWords,
 }
 
 impl Batch {
-    /// How many images.
+    /// Returns the number of images.
     pub(crate) fn images(&self) -> usize {
         self.images
     }
 
-    /// Bytes of memory held.
+    /// Returns the bytes of memory held.
     pub fn bytes(&self) -> usize {
         8 * self.words.capacity()
     }
 
-    /// Puts inputs into order, in the memory of others that went before.
+    /// Puts inputs into order, in the memory of those that were here before.
     pub(super) fn fill(&mut self, source: &Source<'_>) -> Result<(), RingError> {
         let (ring, images) = (source.ring, source.inputs.images());
         let words = PREPARED * source.tiles * images * BLOCK;
@@ -141,7 +143,7 @@ impl Batch {
     }
 }
 
-/// Of no images: memory to prepare into.
+/// Makes a batch of no images: memory to prepare into.
 impl Default for Batch {
     fn default() -> Self {
         Self { images: 0, backend: Backend::PORTABLE, words: AlignedWords::default() }
@@ -160,10 +162,10 @@ impl Zeroize for Batch {
     }
 }
 
-/// Blocks that are put in order together: fewer jumps from element to element.
+/// Blocks that are put into order together, which saves jumps from element to element.
 const PREPARED: usize = 4;
 
-/// Residues of so many blocks.
+/// Residues of [`PREPARED`] blocks.
 type Residues = [u64; PREPARED * BLOCK];
 
 /// Puts [`PREPARED`] blocks of one limb of all inputs into the order of a [`Batch`].

@@ -1,7 +1,7 @@
 //! The client's pass over all tiles of a request: `x[i] -= a[i]*s`, and with it the sums `z = sum_i
 //! a[i]*x[i]` (of the values before) and `sum_i u[i]*x[i]` (of the values after). Every word is
-//! touched once; what does not change from request to request is held like the rows of a server: by
-//! IFMA's lanes in half of what its residues take in words.
+//! touched once. What does not change from request to request is held like the rows of a server:
+//! for IFMA in about half of the bytes that its residues would take as words.
 
 use std::ops::Range;
 
@@ -14,10 +14,10 @@ use super::{BLOCK, Job};
 use crate::modulus::MAX_LAZY_PRODUCTS;
 use crate::{Modulus, Ntt, Poly, Ring, RingError, RowStore};
 
-/// Coefficients that one job takes.
+/// Coefficients that one job masks.
 const CHUNK: usize = 4 * BLOCK;
 
-/// The sums of one pass.
+/// The sums of one masking pass.
 pub struct MaskSums {
     /// `sum_i a[i]*x[i]` before masking, over the tiles of each block of the matrix.
     pub z: Vec<Zeroizing<Poly<Ntt>>>,
@@ -41,7 +41,7 @@ pub enum Vector {
 }
 
 impl Vector {
-    /// Its row.
+    /// Returns the vector's row in a store.
     fn row(self) -> usize {
         match self {
             Self::Public => 0,
@@ -50,10 +50,10 @@ impl Vector {
     }
 }
 
-/// The vectors `a`, `u[0]`, `u[1]` of a layer, an element of each for every tile, in the order in
-/// which [`MaskVectors::mask`] reads them. Wiped on drop.
+/// The vectors `a`, `u[0]`, `u[1]` of an operator, an element of each for every tile, in the order
+/// in which [`MaskVectors::mask`] reads them. Wiped on drop.
 pub struct MaskVectors {
-    /// Of some blocks of tiles each, rows `a`, `u[0]`, `u[1]`.
+    /// Stores of three rows `a`, `u[0]`, `u[1]`, each for the tiles of some blocks.
     stores: Vec<Zeroizing<RowStore>>,
     /// Tiles of a block of the matrix.
     width: usize,
@@ -68,20 +68,21 @@ impl std::fmt::Debug for MaskVectors {
 }
 
 impl MaskVectors {
-    /// Blocks whose tiles one store holds.
+    /// Returns the number of blocks, of `width` tiles each, that one store holds.
     fn together(width: usize) -> usize {
         (MAX_LAZY_PRODUCTS / width.max(1)).max(1)
     }
 
-    /// Bytes of memory that the vectors for so many tiles take, in blocks of `width`.
+    /// Returns the bytes of memory that the vectors for `tiles` tiles take, in blocks of `width`
+    /// tiles.
     pub fn bytes_needed(ring: &Ring, width: usize, tiles: usize) -> usize {
         let most = Self::together(width) * width;
         let of = |tiles| if tiles == 0 { 0 } else { RowStore::bytes_needed(ring, &[ring.limbs(); 3], tiles) };
         (tiles / most.max(1)).saturating_mul(of(most)).saturating_add(of(tiles % most.max(1)))
     }
 
-    /// For a matrix in blocks of `width` tiles: `a` and `u` have an element for each tile of every
-    /// block.
+    /// Makes the vectors for a matrix in blocks of `width` tiles: `a` and `u` have an element for
+    /// each tile of every block.
     ///
     /// # Errors
     /// [`RingError::Length`] if their numbers differ or are no multiple of `width`, an element
@@ -108,7 +109,7 @@ impl MaskVectors {
         Ok(Self { stores, width, tiles })
     }
 
-    /// Number of tiles.
+    /// Returns the number of tiles.
     pub fn tiles(&self) -> usize {
         self.tiles
     }
@@ -118,7 +119,7 @@ impl MaskVectors {
         self.width
     }
 
-    /// An element again as it was put in; zero if there is no such tile.
+    /// Returns an element as it was put in, or zero if there is no such tile.
     pub fn element(&self, ring: &Ring, vector: Vector, tile: usize) -> Poly<Ntt> {
         let most = Self::together(self.width) * self.width;
         let store = self.stores.get(tile / most).filter(|_| tile < self.tiles);
@@ -159,7 +160,8 @@ impl MaskVectors {
         Ok(sums)
     }
 
-    /// The tiles of one store.
+    /// Masks the tiles `x` of one `store` with the secret `s`. Writes the sums of its blocks to `z`
+    /// and those over its tiles to `checks`.
     fn mask_some(
         &self,
         ring: &Ring,
@@ -202,7 +204,7 @@ impl MaskVectors {
     }
 }
 
-/// A chunk of coefficients of one limb, all tiles.
+/// A chunk of coefficients of one limb, of all tiles of a store.
 struct Chunk<'a> {
     modulus: &'a Modulus,
     /// Tiles of a block of the matrix.
@@ -212,7 +214,7 @@ struct Chunk<'a> {
     /// Blocks of coefficients.
     blocks: Range<usize>,
     w: &'a [u8],
-    /// Of each tile what becomes masked.
+    /// The chunk of each tile, which becomes masked.
     tiles: Vec<&'a mut [u64]>,
     secret: &'a [u64],
     z: Vec<&'a mut [u64]>,
@@ -228,7 +230,7 @@ impl Job for Chunk<'_> {
         let (p, spread) = (V::prime(modulus), V::spread(place.bits()));
         let (bias, fold_every) = (V::bias(&p, 0), V::products_between_folds(modulus));
         let (group_bytes, halves) = (V::LANES * place.bits() / 8, BLOCK / 2 / V::LANES);
-        // The last that is read: `array_at` below relies on it.
+        // The end of what is read: `array_at` below relies on it.
         let last = place.at(2, blocks.end - 1, 1, tiles.len() - 1) + (halves - 1) * group_bytes + UNPACK_READS;
         assert!(last <= w.len(), "the vectors' memory ends behind what is read of it");
         for i in 0..CHUNK / V::LANES {
@@ -239,7 +241,7 @@ impl Job for Chunk<'_> {
             }
             let run = place.at(0, block, half, 1) - place.at(0, block, half, 0);
             let secret = V::enter(&V::split(secret)[i]);
-            // What follows half a block of all vectors is asked for once.
+            // The bytes that follow half a block of all vectors are prefetched once.
             let asks = i % halves == 0;
             let (mut checks, mut since) = ([V::no_products(); 2], 0);
             for (tiles, z) in tiles.chunks_mut(width).zip(&mut z) {

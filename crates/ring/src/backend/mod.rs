@@ -34,16 +34,16 @@ pub(crate) use wanted_runs::WantedRuns;
 use crate::{Modulus, RingError};
 use lanes::Lanes;
 
-/// Coefficients that are worked on together; a row is stored as blocks of so many per tile, in two
-/// halves.
+/// Coefficients that are worked on together. A row is stored in blocks of so many coefficients of
+/// each tile, each in two halves.
 pub const BLOCK: usize = 64;
 
-/// Work that is written over lanes. `run` has to be inlined into the function that is compiled for
+/// Work that is written over lanes. `run` must be inlined into the function that is compiled for
 /// the vector unit.
 pub(crate) trait Job {
-    /// What it gives.
+    /// The result of the work.
     type Out;
-    /// Does it with these lanes.
+    /// Does the work with the lanes `V`.
     fn run<V: Lanes>(self) -> Self::Out;
 }
 
@@ -83,23 +83,23 @@ impl Backend {
     /// General registers, 64 x 64 -> 128 bit products; runs everywhere.
     pub const PORTABLE: Self = Self(Kind::Portable);
 
-    /// If this processor has what it needs. No other constructor exists (but for the portable one),
-    /// so holding a backend proves that it may run.
+    /// Returns the backend if this processor has what it needs. No other constructor exists (but
+    /// for the portable one), so holding a backend proves that it may run.
     fn of(kind: Kind) -> Option<Self> {
         available(kind).then_some(Self(kind))
     }
 
-    /// AVX-512 IFMA, if this processor has it.
+    /// Returns the backend of AVX-512 IFMA, if this processor has it.
     pub fn ifma() -> Option<Self> {
         Self::of(Kind::Ifma)
     }
 
-    /// The fastest backend of this machine.
+    /// Returns the fastest backend of this machine.
     pub fn fastest() -> Self {
         Self::available().first().copied().unwrap_or(Self::PORTABLE)
     }
 
-    /// Every backend of this machine, fastest first.
+    /// Returns every backend of this machine, fastest first.
     pub fn available() -> Vec<Self> {
         let kinds = [
             Kind::Ifma,
@@ -112,7 +112,7 @@ impl Backend {
         kinds.into_iter().filter_map(Self::of).collect()
     }
 
-    /// The fastest backend, or the one named (`ifma`, `avx512`, `avx2`, `portable`).
+    /// Returns the fastest backend, or the one named (`ifma`, `avx512`, `avx2`, `portable`).
     ///
     /// # Errors
     /// [`RingError::Backend`] if the name is unknown or the processor lacks what it needs.
@@ -128,7 +128,7 @@ impl Backend {
         })
     }
 
-    /// Its name as [`Backend::choose`] takes it.
+    /// Returns the backend's name as [`Backend::choose`] takes it.
     pub fn name(&self) -> &'static str {
         match self.0 {
             Kind::Ifma => "ifma",
@@ -140,14 +140,14 @@ impl Backend {
         }
     }
 
-    /// This backend, or the portable one for primes so large that lazy values would not fit vector
-    /// lanes.
+    /// Returns this backend, or the portable one for primes so large that lazy values would not fit
+    /// vector lanes.
     pub(crate) fn for_modulus(self, m: &Modulus) -> Self {
         if m.bits() > transform::MAX_LANE_BITS { Self::PORTABLE } else { self }
     }
 
-    /// Bits that a residue of a prime of so many takes in rows: just these where lanes can be cut
-    /// out of any bits, else whole bytes.
+    /// Returns the bits that a residue takes in rows, if its prime has `bits` bits: just these
+    /// where the backend reads lanes from any bit on, else whole bytes.
     pub fn held_bits(self, bits: u32) -> usize {
         match self.0 {
             Kind::Ifma => bits.max(8) as usize,
@@ -157,9 +157,9 @@ impl Backend {
         }
     }
 
-    /// Unpacks residues of `bits` bits from the front of the bytes by this backend's means, as many
-    /// as it can; returns how many, and whether one of them is not below `p`. The others are left
-    /// to whoever calls.
+    /// Unpacks residues of `bits` bits from the front of `bytes` by this backend's own means, as
+    /// many as it can. Returns how many these are, and whether one of them is not below `p`. The
+    /// caller unpacks the others.
     #[allow(unsafe_code)]
     pub(crate) fn unpack_bits(self, bits: u32, p: u64, bytes: &[u8], out: &mut [u64]) -> (usize, bool) {
         match self.0 {
@@ -173,8 +173,8 @@ impl Backend {
         }
     }
 
-    /// Packs residues of `bits` bits to the front of `out`, as many as this backend can by its own
-    /// means; returns how many. Bytes behind them may become anything.
+    /// Packs residues of `bits` bits to the front of `out` by this backend's own means, as many as
+    /// it can, and returns how many these are. Bytes behind them may become anything.
     #[allow(unsafe_code)]
     pub(crate) fn pack_bits(self, bits: u32, values: &[u64], out: &mut [u8]) -> usize {
         match self.0 {

@@ -2,8 +2,8 @@
 //! [`RowStore`](super::RowStore), block by block, reading `W~` once and in the order in which it
 //! lies.
 //!
-//! Accumulators stay in registers until a row ends, and where a product is to be transformed back,
-//! that begins before its block leaves the first-level cache.
+//! Sums stay in registers until a row ends. Where a product is to be transformed back, the
+//! transform begins before the product's block leaves the first-level cache.
 
 use super::lanes::{AHEAD, Lanes, UNPACK_READS, array_at, item_at, item_at_mut, prefetch};
 use super::rows::product_words;
@@ -19,15 +19,16 @@ pub(super) struct RowGroup<'a> {
     pub(super) images: usize,
     pub(super) rows: usize,
     pub(super) w: &'a [u8],
-    /// From one block of the group to the next.
+    /// Bytes from one block of the group to the next.
     pub(super) block_bytes: usize,
     pub(super) x: &'a [u64],
-    /// If products are transformed back: begins with it, while a block is in the first-level cache.
+    /// The tables if products are transformed back: the transform begins while a block is in the
+    /// first-level cache.
     pub(super) back: Option<&'a Tables>,
     pub(super) out: &'a mut [u64],
 }
 
-/// Coefficients `BLOCK` at a time in groups of lanes.
+/// Returns the groups of lanes of a block.
 const fn groups<V: Lanes>() -> usize {
     BLOCK / V::LANES
 }
@@ -45,7 +46,7 @@ impl Job for RowGroup<'_> {
         // Whether a sum may be above 2p when it is closed.
         let wide = tiles > 1 << 51u32.saturating_sub(self.modulus.bits());
         let inputs = tiles * images * BLOCK;
-        // Inputs come from an outer cache: each row asks for its share of those of the next pass.
+        // Inputs come from an outer cache: each row prefetches its share of those of the next pass.
         let passes = if images == 1 { 1 } else { groups::<V>() };
         let (share, slice) = (inputs.div_ceil(rows * passes), inputs / passes);
         let stride = product_words(self.x.len() / (tiles * images));
@@ -54,12 +55,12 @@ impl Job for RowGroup<'_> {
             for g in 0..passes {
                 for (row, out) in self.out.chunks_exact_mut(images * stride).enumerate() {
                     let at = start + row * row_bytes;
-                    // Three lengths that `RowJob` relies on: that of a row of `w` by this slice,
-                    // that of `x` by the chunks, that of `out` below.
+                    // `RowJob` relies on three lengths: this slice fixes that of a row of `w`, the
+                    // chunks fix that of `x`, and the slice of `out` is cut below.
                     let w = &self.w[at..at + row_bytes + UNPACK_READS];
-                    // Several images go through a block group by group, so that it comes from
-                    // memory with the first group and from the cache with the others: each group
-                    // asks for its share of the rows' next block.
+                    // With several images a block is gone through once for each group of lanes. It
+                    // comes from memory with the first group and from the cache with the others, so
+                    // each group prefetches its share of the rows' next block.
                     let ahead = match images {
                         1 => at + AHEAD,
                         _ => at + block_bytes + g * (row_bytes / groups::<V>()),
@@ -69,7 +70,7 @@ impl Job for RowGroup<'_> {
                         prefetch(x, slice + word);
                     }
                     let (ahead, then) = ((self.w, ahead), (back, block, wide));
-                    // All images have their places in it.
+                    // From the first image's block to the last image's.
                     let out = &mut out[block * BLOCK..(images - 1) * stride + (block + 1) * BLOCK];
                     let x = V::split(x);
                     let job = RowJob::<V> { tiles, images, group_bytes, w, ahead, x, spread, p, fold_every, then };
@@ -79,7 +80,7 @@ impl Job for RowGroup<'_> {
                     }
                 }
             }
-            // One image's blocks were done while they were in registers.
+            // A single image's blocks were ended while they were in registers.
             let several = if images > 1 { &mut *self.out } else { &mut [] };
             for product in several.chunks_exact_mut(stride) {
                 let words = V::split_mut(&mut product[block * BLOCK..][..BLOCK]);
@@ -94,8 +95,9 @@ impl Job for RowGroup<'_> {
     }
 }
 
-/// The end of eight groups of sums of a block, `wide` or below 2p: canonical, or, if they are all
-/// of the block, as [`Tables::begin_inverse`] leaves it.
+/// Ends the sums of eight groups of lanes of a block and writes them to `out`. Without `back` they
+/// become canonical. With it, the eight groups are the whole block, and it is written as
+/// [`Tables::begin_inverse`] leaves it. `wide` says whether sums may be above 2p.
 #[inline(always)]
 fn end<V: Lanes>(
     mut sums: [V; 8],
@@ -121,35 +123,36 @@ fn end<V: Lanes>(
 struct RowJob<'a, V: Lanes> {
     tiles: usize,
     images: usize,
-    /// Bytes of a group of lanes.
+    /// Bytes of a packed group of lanes.
     group_bytes: usize,
     w: &'a [u8],
-    /// What the memory is asked for while this row is read, and where it begins.
+    /// The bytes that are prefetched while this row is read, and where in them that begins.
     ahead: (&'a [u8], usize),
     x: &'a [V::Words],
     fold_every: usize,
     spread: V::Spread,
     p: V::Prime,
-    /// What [`end`] does with the sums of one image.
+    /// The second argument of [`end`] for the sums of one image.
     then: (Option<&'a Tables>, usize, bool),
 }
 
 impl<V: Lanes> RowJob<'_, V> {
-    /// Where a group of lanes of the first tile begins, and bytes from a tile to the next.
+    /// Returns the byte at which a group of lanes of the first tile begins, and the bytes from a
+    /// tile to the next.
     #[inline(always)]
     fn place(&self, group: usize) -> (usize, usize) {
         let half = groups::<V>() / 2;
         ((group / half * self.tiles * half + group % half) * self.group_bytes, half * self.group_bytes)
     }
 
-    /// A block of one image.
+    /// Multiplies one block of the row with a single image and ends its sums.
     #[inline(always)]
     fn one_image(&self, out: &mut [u64]) {
         for (eight, out) in V::split_mut(out).as_chunks_mut::<8>().0.iter_mut().enumerate() {
             let mut x = [V::splat(0); 8];
             if groups::<V>() == 8 {
-                // As few sums as hide the latency of a multiply-add: one thread gets a twentieth
-                // more from memory than with eight.
+                // Only as many sums at a time as hide the latency of a multiply-add: so one thread
+                // reads a twentieth more from memory than with eight.
                 x[..4].copy_from_slice(&self.sums::<4>(0));
                 x[4..].copy_from_slice(&self.sums::<4>(4));
             } else {
@@ -159,8 +162,8 @@ impl<V: Lanes> RowJob<'_, V> {
         }
     }
 
-    /// Sums over all tiles for `S` groups of lanes of one image. The tiles come in runs between
-    /// which sums are folded.
+    /// Sums over all tiles for `S` groups of lanes of a single image, from `group` on. Sums are
+    /// folded after every run of `fold_every` tiles.
     #[inline(always)]
     fn sums<const S: usize>(&self, group: usize) -> [V; S] {
         let (mut sums, step, tiles) = ([V::no_products(); S], self.group_bytes, self.tiles);
@@ -169,8 +172,8 @@ impl<V: Lanes> RowJob<'_, V> {
         let mut left = tiles;
         loop {
             for _ in 0..left.min(self.fold_every) {
-                // The lines of half a block of a tile; what it ends with is asked for with the
-                // next.
+                // The cache lines of half a block of a tile; a last line that is not full is
+                // prefetched with the next half.
                 if asks {
                     prefetch(self.ahead.0, ahead);
                     prefetch(self.ahead.0, ahead + 64);
@@ -199,7 +202,8 @@ impl<V: Lanes> RowJob<'_, V> {
         x
     }
 
-    /// The same for one group of lanes of all images.
+    /// Multiplies one group of lanes of the row's block with all images, up to eight at a time. The
+    /// sums of an image go to `out`, `stride` words after those of the image before.
     #[inline(always)]
     fn all_images(&self, group: usize, out: &mut [u64], stride: usize) {
         let mut image = 0;
@@ -220,8 +224,8 @@ impl<V: Lanes> RowJob<'_, V> {
         }
     }
 
-    /// The same for one group of lanes of `S` images, an image's coefficients `stride` words after
-    /// another's.
+    /// Does the part of [`RowJob::all_images`] for `S` images from `image` on, and closes their
+    /// sums without ending them.
     #[inline(always)]
     fn some_images<const S: usize>(&self, group: usize, image: usize, out: &mut [u64], stride: usize) {
         let (mut sums, step, images) = ([V::no_products(); S], self.group_bytes, self.images);

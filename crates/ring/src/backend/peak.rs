@@ -1,5 +1,5 @@
-//! The fastest that a vector unit can multiply and add, and read memory: what rows are measured
-//! against.
+//! How fast a vector unit can multiply and add, and threads can read memory, at best: row products
+//! are measured against it.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use super::lanes::{AHEAD, Lanes, prefetch};
 use super::{Backend, Job};
 use crate::{Modulus, RingError};
 
-/// Products with the sums in registers and operands in the first-level cache.
+/// Multiplies with the sums in registers and operands in the first-level cache.
 struct Peak {
     modulus: Modulus,
     repeats: usize,
@@ -28,8 +28,8 @@ impl Job for Peak {
     #[inline(always)]
     fn run<V: Lanes>(self) -> (usize, u64) {
         let p = V::prime(&self.modulus);
-        // Opaque, and others every time: products of constants the compiler would compute itself,
-        // the same product it would compute once.
+        // Opaque, and different ones: the compiler would compute products of constants itself, and
+        // a repeated product only once.
         let w = V::splat(black_box(V::constant(&self.modulus, 54321)[0]));
         let mut operands = [0; OPERANDS];
         for (i, word) in operands.iter_mut().enumerate() {
@@ -57,7 +57,7 @@ impl Job for Peak {
     }
 }
 
-/// Bytes read and combined, nothing else.
+/// Reads bytes and combines them, nothing else.
 struct Read<'a> {
     bytes: &'a [u8],
 }
@@ -82,15 +82,15 @@ impl Job for Read<'_> {
 }
 
 impl Backend {
-    /// Reads memory on all threads, a part each, asked for ahead; returns a value that depends on
-    /// it. For benchmarks.
+    /// Reads memory on all threads, a part each, prefetched; returns a value that depends on it.
+    /// For benchmarks.
     pub fn read(self, bytes: &[u8]) -> u64 {
         let part = bytes.len().div_ceil(rayon::current_num_threads()).max(1);
         bytes.par_chunks(part).map(|bytes| self.run(Read { bytes })).reduce(|| 0, |a, b| a ^ b)
     }
 
-    /// Multiplies and adds residues held in the first-level cache, so often that what goes before
-    /// does not count; returns the number of products and a value that depends on them. For
+    /// Multiplies and adds residues held in the first-level cache, so often that the preparation
+    /// does not count. Returns the number of products and a value that depends on them. For
     /// benchmarks.
     ///
     /// # Errors

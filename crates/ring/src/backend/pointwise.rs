@@ -1,4 +1,4 @@
-//! Products and sums, coefficient by coefficient, in the NTT domain.
+//! Products and sums, value by value, most of them in the NTT domain.
 
 use super::Job;
 use super::lanes::{AHEAD, Lanes, item_at, prefetch};
@@ -29,7 +29,8 @@ impl Job for MulAdd<'_> {
     }
 }
 
-/// `out`, the sum of some products `a * b`; `b` comes from memory, `a` is at hand.
+/// `out = sum a * b` over some products. `b` comes from memory and is prefetched, `a` is in a
+/// cache.
 pub(crate) struct SumOfProducts<'a, const K: usize> {
     pub(crate) modulus: &'a Modulus,
     pub(crate) out: &'a mut [u64],
@@ -59,7 +60,7 @@ impl<const K: usize> Job for SumOfProducts<'_, K> {
     }
 }
 
-/// `acc += scalar * a`, the scalar below `p`.
+/// `acc += scalar * a` with a scalar below `p`.
 pub(crate) struct AddScaled<'a> {
     pub(crate) modulus: &'a Modulus,
     pub(crate) acc: &'a mut [u64],
@@ -99,7 +100,7 @@ impl Job for Add<'_> {
     }
 }
 
-/// Residues of signed integers below `p` in absolute value, appended.
+/// Appends to `out` the residues of signed integers below `p` in absolute value.
 pub(crate) struct LiftSmall<'a> {
     pub(crate) modulus: &'a Modulus,
     pub(crate) values: &'a [i64],

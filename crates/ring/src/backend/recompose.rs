@@ -7,8 +7,8 @@ use super::Job;
 use super::lanes::Lanes;
 use crate::Modulus;
 
-/// `out = (r0 + pads) mod p0, (r1 + pads) mod p1` centred modulo `q = p0*p1`, then modulo `2^bits`.
-/// All slices have the same length, a multiple of 8.
+/// Writes to `out` the values with the given residues modulo `p0` and `p1`, centred modulo `q =
+/// p0*p1`, then modulo `2^bits`. All slices have the same length, a multiple of 8.
 pub(crate) struct RecomposeTwo<'a> {
     pub(crate) moduli: [&'a Modulus; 2],
     /// `p0^-1 mod p1`.

@@ -1,11 +1,12 @@
-//! Rows of ring elements in the order in which they are read, and their product with masked inputs.
+//! The server's rows of ring elements in the order in which they are read, and their products with
+//! masked inputs.
 //!
 //! `W~` is stored `[limb][group of rows][block of 64 coefficients][row][half][tile][32 residues]`,
-//! residues in as many bits as their prime has, or in whole bytes where the backend cannot read any
-//! bits. A group is read from end to end by one thread, which finds its products in its own cache
-//! when it transforms them back. For one block of coefficients the inputs of all tiles fit the
-//! first-level cache, those of several images a group of lanes at a time. A row may be held modulo
-//! the first primes only: the other limbs go without it. The multiplication itself stands in
+//! residues in as many bits as their prime has, or in whole bytes where the backend cannot read
+//! lanes from any bit on. One thread reads a group from end to end and finds the products in its
+//! own cache when it transforms them back. For one block of coefficients, the inputs of all tiles
+//! fit the first-level cache; of several images, those of one group of lanes do. A row may be held
+//! modulo the first primes only: the other limbs go without it. The multiplication itself stands in
 //! `multiply.rs`.
 
 use std::ops::Range;
@@ -25,12 +26,13 @@ use crate::pages::Pages;
 use crate::wire::pack;
 use crate::{Modulus, Ntt, Poly, Ring, RingError};
 
-/// Rows that lie together: their products for one image take an eighth of a second-level cache, and
+/// Rows that lie together. Their products for one image take an eighth of a second-level cache, and
 /// inputs are read once for all of them.
 pub(crate) const GROUP: usize = 4;
 
-/// Words from one product of a group to the next. Were it the degree, what is written for all of
-/// them at a time would fall into the same few sets of a cache; nine lines more spread it over all.
+/// Returns the words from one product of a group to the next. At a distance of just the degree, the
+/// words that are written at a time for all products would fall into the same few sets of a cache;
+/// nine cache lines more spread them over all sets.
 pub(crate) const fn product_words(degree: usize) -> usize {
     degree + 9 * 8
 }
@@ -41,10 +43,10 @@ pub struct RowStore {
     tiles: usize,
     rows: usize,
     limbs: Vec<LimbRows>,
-    /// Who can read them.
+    /// The backend whose form they have.
     backend: Backend,
-    /// Of every limb `[group][block][row of the group][half][tile][32]`, and [`UNPACK_READS`] bytes
-    /// to read beyond the last.
+    /// For every limb `[group][block][row of the group][half][tile][32]`, and [`UNPACK_READS`]
+    /// bytes that may be read beyond the last.
     bytes: Pages,
 }
 
@@ -53,11 +55,11 @@ struct LimbRows {
     modulus: Modulus,
     /// Bits per residue.
     bits: usize,
-    /// What residues are multiplied with here.
+    /// The factor that residues are multiplied with where they are held, from [`Lanes::held`].
     factor: u64,
-    /// Rows of this limb before each row of the matrix, and all of them.
+    /// How many rows of this limb lie before each row of the matrix; the last entry counts all.
     before: Vec<u32>,
-    /// Where it lies.
+    /// Where the limb lies in the store's bytes.
     bytes: Range<usize>,
 }
 
@@ -68,7 +70,7 @@ impl std::fmt::Debug for RowStore {
 }
 
 impl RowStore {
-    /// Bytes of memory of all rows modulo one prime.
+    /// Returns the bytes of memory of `rows` rows modulo one prime of `bits` bits.
     fn limb_bytes(ring: &Ring, bits: u32, rows: usize, tiles: usize) -> usize {
         // A degree is a multiple of 8.
         let element = ring.degree() / 8 * ring.backend().held_bits(bits);
@@ -77,8 +79,8 @@ impl RowStore {
         bytes.checked_next_multiple_of(UNPACK_READS).unwrap_or(usize::MAX)
     }
 
-    /// Bytes of memory that rows of so many tiles take; `limbs` says for every row how many primes
-    /// it is held modulo.
+    /// Returns the bytes of memory that rows of `tiles` tiles take; `limbs` says for every row how
+    /// many primes it is held modulo.
     pub fn bytes_needed(ring: &Ring, limbs: &[usize], tiles: usize) -> usize {
         let bytes = |(l, m): (usize, &Modulus)| {
             let rows = limbs.iter().filter(|&&limbs| limbs > l).count();
@@ -87,8 +89,8 @@ impl RowStore {
         ring.moduli().iter().enumerate().map(bytes).fold(UNPACK_READS, usize::saturating_add)
     }
 
-    /// Room for rows; `limbs` says for every one how many of the first primes it is held modulo.
-    /// The content is zero.
+    /// Makes room for rows of `tiles` tiles, all zero; `limbs` says for every row how many of the
+    /// first primes it is held modulo.
     ///
     /// # Errors
     /// [`RingError::Length`] for 0 or more than 4096 tiles, for a row of 0 primes or of more than
@@ -122,34 +124,34 @@ impl RowStore {
         Ok(Self { degree: ring.degree(), tiles, rows: limbs.len(), limbs: held, backend: ring.backend(), bytes })
     }
 
-    /// Number of rows.
+    /// Returns the number of rows.
     pub fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Modulo how many primes a row is held.
+    /// Returns the number of primes that a row is held modulo.
     pub(crate) fn limbs(&self, row: usize) -> usize {
         self.limbs.iter().take_while(|limb| limb.holds(row)).count()
     }
 
-    /// Ring elements per row.
+    /// Returns the number of tiles of a row, each a ring element.
     pub fn tiles(&self) -> usize {
         self.tiles
     }
 
-    /// Bytes of memory held.
+    /// Returns the bytes of memory held.
     pub fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The memory held: for the masking pass, which reads it as `Place` says, and for benchmarks,
-    /// as what it takes to read it all is the limit of what products may take.
+    /// Returns the memory held. The masking pass reads it as `Place` says; benchmarks read it
+    /// because no product can take less time than reading all of it.
     pub fn memory(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Puts a ring element into place: of the whole ring or of the row's primes. Nothing happens
-    /// outside the matrix.
+    /// Puts an element of the matrix into place. It has the limbs of the whole ring or those of the
+    /// row. Nothing happens if there is no such row or tile.
     pub fn set(&mut self, row: usize, tile: usize, p: &Poly<Ntt>) {
         if row >= self.rows || tile >= self.tiles {
             return;
@@ -158,7 +160,7 @@ impl RowStore {
         for (l, limb) in self.limbs.iter().enumerate().filter(|(_, limb)| limb.holds(row)) {
             let (run, row, place) = (limb.run() / 2, limb.before[row] as usize, self.place(l));
             for (b, source) in p.limb(l).as_chunks::<BLOCK>().0.iter().enumerate() {
-                // A sum that begins with nothing has room for primes of any size.
+                // A product added to zero has room for primes of any size.
                 held.fill(0);
                 let (modulus, scalar) = (&limb.modulus, limb.factor);
                 match scalar {
@@ -173,8 +175,8 @@ impl RowStore {
         }
     }
 
-    /// A ring element of a row again as it was [put into place](RowStore::set), modulo all primes
-    /// that the row is held modulo.
+    /// Returns an element as it was [put into place](RowStore::set), modulo all primes that the row
+    /// is held modulo.
     pub(crate) fn get(&self, ring: &Ring, row: usize, tile: usize) -> Poly<Ntt> {
         let mut out = Poly::zero(self.limbs(row), self.degree);
         for (l, limb) in self.limbs.iter().enumerate().take(self.limbs(row)) {
@@ -187,7 +189,7 @@ impl RowStore {
         out
     }
 
-    /// The residue number `k` of those that begin at `run`, as it is held.
+    /// Returns the residue number `k` of those that begin at byte `run`, as it is held.
     fn bits_at(&self, run: usize, k: usize, bits: usize) -> u64 {
         let mut bytes = [0; 16];
         bytes.copy_from_slice(&self.bytes[run + k * bits / 8..][..16]);
@@ -211,7 +213,8 @@ impl RowStore {
         }
     }
 
-    /// Inputs in the order in which rows read them; an input has `tiles` elements.
+    /// Puts inputs into the order in which rows read them; an input has [`RowStore::tiles`]
+    /// elements.
     ///
     /// # Errors
     /// [`RingError::Length`] if the shape of an input does not fit, or for an empty batch;
@@ -222,16 +225,16 @@ impl RowStore {
         Ok(out)
     }
 
-    /// As [`RowStore::prepare`], into memory that an earlier call has used.
+    /// Puts inputs into order as [`RowStore::prepare`] does, in the memory of an earlier batch.
     ///
     /// # Errors
-    /// As [`RowStore::prepare`].
+    /// [`RingError::Length`] and [`RingError::Malformed`] as for [`RowStore::prepare`].
     pub fn prepare_into(&self, ring: &Ring, inputs: Inputs<'_>, out: &mut Batch) -> Result<(), RingError> {
         out.fill(&Source::new(ring, inputs, self.tiles)?)
     }
 
-    /// Some rows times every input of a batch, `[row][image]`, each modulo as many primes as the
-    /// row is held modulo.
+    /// Multiplies some rows with every input of a batch. Returns the products as `[row][image]`,
+    /// each modulo as many primes as the row is held modulo.
     ///
     /// # Errors
     /// [`RingError::Length`] if there are no such rows or the batch was prepared for another shape
@@ -247,7 +250,7 @@ impl RowStore {
         let (images, degree) = (batch.images(), ring.degree());
         let none = |row: usize| vec![Poly::zero(self.limbs(row), degree); images];
         let mut products: Vec<Vec<Poly<Ntt>>> = rows.clone().map(none).collect();
-        // A part after the other into its products, several parts at a time.
+        // As many parts at a time as there are threads, each into words of its own.
         for parts in self.parts(rows.clone()).chunks(rayon::current_num_threads()) {
             let multiply = |part: &Part| {
                 let mut words = AlignedWords::zero(part.matrix_rows.len() * images * product_words(degree));
@@ -266,7 +269,7 @@ impl RowStore {
         Ok(products)
     }
 
-    /// All rows times every input of some batches, in parallel, and all of it forgotten: for
+    /// Multiplies all rows with every input of some batches in parallel and drops the products: for
     /// benchmarks.
     ///
     /// # Errors
@@ -307,8 +310,8 @@ impl RowStore {
         Ok(())
     }
 
-    /// Some rows in parts, each of one group modulo one prime, in the order in which they lie.
-    /// Where there are more threads than groups, parts are smaller than these.
+    /// Cuts some rows into parts, each of one group modulo one prime, in the order in which they
+    /// lie. Parts are smaller than groups where there are more threads than groups.
     pub(crate) fn parts(&self, rows: Range<usize>) -> Vec<Part> {
         let mut parts: Vec<Part> = vec![];
         let most = (rows.len() * self.limbs.len() / rayon::current_num_threads()).clamp(1, GROUP);
@@ -328,7 +331,8 @@ impl RowStore {
         parts
     }
 
-    /// What lies behind a part of the rows, and is most likely what the same thread reads next.
+    /// Returns the bytes that lie behind a part of the rows, which its thread most likely reads
+    /// next.
     pub(crate) fn behind(&self, part: &Part) -> &[u8] {
         let limb = &self.limbs[part.limb];
         let group = limb.group(part.first);
@@ -336,9 +340,9 @@ impl RowStore {
         self.bytes.get(limb.bytes.start + group.end * element + AHEAD..).unwrap_or_default()
     }
 
-    /// A part of the rows times every input of a batch that [fits](RowStore::fits): the front of
-    /// `out` becomes `[row][image][`[`product_words`]`]`, canonical, or with `back` as
-    /// [`Tables::go_on`] leaves a block.
+    /// Multiplies a part of the rows with every input of a batch that [fits](RowStore::fits). The
+    /// front of `out` becomes `[row][image][`[`product_words`]`]`: canonical values, or, with
+    /// `back`, blocks as [`Tables::go_on`] leaves them.
     pub(crate) fn multiply(&self, ring: &Ring, batch: &Batch, part: &Part, back: Option<&Tables>, out: &mut [u64]) {
         let (limb, rows) = (&self.limbs[part.limb], part.matrix_rows.len());
         let (images, blocks) = (batch.images(), ring.degree() / BLOCK);
@@ -364,13 +368,13 @@ impl RowStore {
 /// Some rows of one group modulo one prime.
 pub(crate) struct Part {
     pub(crate) limb: usize,
-    /// The first of them among the rows of the limb; the others follow.
+    /// Index of the first of them among the rows of the limb; the others follow.
     first: usize,
-    /// Which rows of the matrix they are.
+    /// Their indices in the matrix.
     pub(crate) matrix_rows: Vec<usize>,
 }
 
-/// Those of so many rows that lie together with one of them.
+/// Returns the rows, among `rows`, of the group that `row` lies in.
 fn group(row: usize, rows: usize) -> Range<usize> {
     let first = row / GROUP * GROUP;
     first..rows.min(first + GROUP)
@@ -392,33 +396,33 @@ impl Place {
         self.bits
     }
 
-    /// The byte at which half a block of a row's tile begins.
+    /// Returns the byte at which one half of a block begins, for a tile of a row of this limb.
     #[inline(always)]
     pub(crate) fn at(&self, row: usize, block: usize, half: usize, tile: usize) -> usize {
         let group = group(row, self.rows);
-        // Blocks of rows that lie before this one's, in its group and the groups before.
+        // Blocks that lie before this row's: in earlier groups, and in its own.
         let before = group.start * self.blocks + block * group.len() + (row - group.start);
         self.start + ((2 * before + half) * self.tiles + tile) * (BLOCK / 16 * self.bits)
     }
 }
 
 impl LimbRows {
-    /// Bytes of a block of one tile.
+    /// Returns the bytes of a block of one tile.
     fn run(&self) -> usize {
         BLOCK / 8 * self.bits
     }
 
-    /// Rows of this limb that lie together with one of them.
+    /// Returns the rows of this limb that lie in one group with `row`.
     fn group(&self, row: usize) -> Range<usize> {
         group(row, self.rows())
     }
 
-    /// Rows of the matrix that it has.
+    /// Returns the number of rows that this limb has.
     fn rows(&self) -> usize {
         self.before.last().map_or(0, |&rows| rows as usize)
     }
 
-    /// Whether it has this row.
+    /// Returns whether the limb has this row of the matrix.
     fn holds(&self, row: usize) -> bool {
         self.before[row + 1] > self.before[row]
     }
@@ -430,7 +434,7 @@ impl Zeroize for RowStore {
     }
 }
 
-/// What lanes multiply residues of rows with where they are held.
+/// Returns [`Lanes::held`] for a backend's lanes.
 struct Held<'a>(&'a Modulus);
 
 impl Job for Held<'_> {
@@ -443,7 +447,7 @@ impl Job for Held<'_> {
 
 /// The oracle: no blocking, no lazy reduction, the machine's own division.
 impl RowStore {
-    /// One row times one input, one product and one division at a time.
+    /// Multiplies one row with one input, one product and one division at a time.
     pub fn product_naive(&self, ring: &Ring, row: usize, x: &[Poly<Ntt>]) -> Poly<Ntt> {
         let held = self.limbs.iter().take_while(|limb| limb.holds(row));
         let mut out = Poly::zero(held.clone().count(), ring.degree());

@@ -21,10 +21,10 @@ mod transforms;
 use rows::prepare;
 
 /// The backends to compare: all, or the one that the environment names (an emulated processor may
-/// get others wrong).
+/// get others wrong). `JALI_KERNEL` is the variable's old name.
 fn backends() -> Vec<Backend> {
     let only = std::env::var("JALI_BACKEND").or_else(|_| std::env::var("JALI_KERNEL")).ok();
-    Backend::available().into_iter().filter(|k| only.as_ref().is_none_or(|name| k.name() == name)).collect()
+    Backend::available().into_iter().filter(|b| only.as_ref().is_none_or(|name| b.name() == name)).collect()
 }
 
 fn random_polys(ring: &Ring, count: usize, seed: u8) -> Vec<Poly<Ntt>> {

@@ -1,14 +1,15 @@
 //! The negacyclic number-theoretic transform over lanes.
 //!
 //! Forward: Cooley-Tukey, natural order in, roots in bit-reversed order (Longa, Naehrig, ePrint
-//! 2016/504), two or three levels at a time so that every value is loaded and stored once for them.
-//! The last three levels work inside groups of eight neighbours; 64 values are turned from rows to
-//! columns for them and stay so: position `64*g + 8*l + j` holds what bit-reversed order has at
-//! `64*g + 8*j + l`. Inverse: Gentleman-Sande, the same steps backwards, with `1/N` in the last.
+//! 2016/504), two or three levels at a time, so that every value is loaded and stored only once for
+//! them. The last three levels work inside groups of eight neighbours. For them every 64 values are
+//! turned from rows to columns, and stay so: position `64*g + 8*l + j` holds the value that
+//! bit-reversed order has at `64*g + 8*j + l`. Inverse: Gentleman-Sande, the same steps backwards,
+//! with `1/N` in the last.
 //!
-//! Nothing is reduced between the levels. Forward, a value grows by at most `2p` a level: `2p*(1 +
-//! 15) <= 2^52` for the 47 bits that [`MAX_LANE_BITS`] allows. Inverse, sums double: values are
-//! settled after every pass where `p`, doubled that often, would not fit.
+//! Nothing is reduced between the levels. Forward, a value grows by at most `2p` a level:
+//! `2p*(1 + 15) <= 2^52` for the 47 bits that [`MAX_LANE_BITS`] allows. Inverse, sums double at
+//! every level: values are settled after every pass if `p`, doubled at all levels, would not fit.
 
 use super::Job;
 use super::lanes::{Block64, Lanes, item_at, item_at_mut, prefetch_outer};
@@ -19,7 +20,7 @@ use crate::Modulus;
 /// lane.
 pub(crate) const MAX_LANE_BITS: u32 = 47;
 
-/// Roots of unity as one kind of lanes takes them.
+/// Roots of unity in the form that one kind of lanes takes.
 #[derive(Debug)]
 pub(crate) struct Tables {
     modulus: Modulus,
@@ -34,7 +35,7 @@ pub(crate) struct Tables {
 struct Direction {
     /// Root and quotient of node `m + b`: block `b` of the level with `m` blocks.
     roots: Vec<[u64; 2]>,
-    /// For every 64 values, the roots of the three innermost levels lane by lane: `[node
+    /// The roots of the three innermost levels, lane by lane, for every 64 values: `[node
     /// 1..8][root, quotient][lane]`.
     inner: Vec<InnerRoots>,
 }
@@ -44,7 +45,7 @@ struct Direction {
 struct InnerRoots([[[u64; 8]; 2]; 7]);
 
 impl Direction {
-    /// `powers[i]` is the root of node `i`.
+    /// Prepares one direction; `powers[i]` is the root of node `i`.
     fn new<V: Lanes>(m: &Modulus, powers: &[u64]) -> Self {
         let roots: Vec<[u64; 2]> = powers.iter().map(|&w| V::constant(m, w)).collect();
         let blocks = powers.len() / 8;
@@ -60,7 +61,8 @@ impl Direction {
     }
 }
 
-/// Level and position of a node counted through a small tree: 1 | 2 3 | 4 5 6 7.
+/// Returns level and position of a node in a small tree whose nodes are counted level by level: 1 |
+/// 2 3 | 4 5 6 7.
 #[inline(always)]
 fn split_node(node: usize) -> (u32, usize) {
     let level = node.ilog2();
@@ -68,7 +70,8 @@ fn split_node(node: usize) -> (u32, usize) {
 }
 
 impl Tables {
-    /// `psi` is a primitive `2N`-th root of unity modulo the prime.
+    /// Computes the tables for `N = 2^log_degree`; `psi` is a primitive `2N`-th root of unity
+    /// modulo the prime.
     pub(crate) fn new<V: Lanes>(modulus: Modulus, log_degree: u32, psi: u64) -> Self {
         let degree = 1usize << log_degree;
         let powers = |root: u64| {
@@ -94,36 +97,35 @@ impl Tables {
     }
 }
 
-/// Coefficients (canonical) to values (canonical), in place.
+/// The transform of canonical coefficients to canonical NTT values, in place.
 pub(crate) struct Forward<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) values: &'a mut [u64],
 }
 
-/// Values (canonical) to coefficients (canonical), scaled by `1/N`, in place.
+/// The transform of canonical NTT values to canonical coefficients, scaled by `1/N`, in place.
 pub(crate) struct Inverse<'a> {
     pub(crate) tables: &'a Tables,
     pub(crate) values: &'a mut [u64],
-    /// Whether the six innermost levels are done, by [`Tables::begin_inverse`] and
-    /// [`Tables::go_on`].
+    /// Whether [`Tables::begin_inverse`] and [`Tables::go_on`] have done the six innermost levels.
     pub(crate) begun: bool,
-    /// If not all coefficients are wanted: which. The others may become anything.
+    /// Which coefficients are wanted, if not all are. The others may become anything.
     pub(crate) wanted: Option<&'a WantedRuns>,
-    /// Bytes that will be read next: asked for meanwhile, as a transform leaves the memory alone.
+    /// Bytes that will be read next: prefetched meanwhile, as a transform leaves the memory idle.
     pub(crate) ahead: &'a [u8],
 }
 
-/// What is asked for ahead, and how far that has come.
+/// Bytes to prefetch, and how far that has come.
 struct Ahead<'a> {
     bytes: &'a [u8],
     at: usize,
 }
 
 impl Ahead<'_> {
-    /// Eight lines: what is left of a transform of 4096 values that has begun takes 64 steps.
+    /// Prefetches the next eight cache lines; half a transform of 4096 values takes 64 steps.
     #[inline(always)]
     fn ask<V: Lanes>(&mut self) {
-        // One lane takes so many steps that even asking whether to ask counts.
+        // One lane takes so many steps that even the test whether to prefetch counts.
         if V::LANES > 1 && self.at < self.bytes.len() {
             for line in 0..8 {
                 prefetch_outer(self.bytes, self.at + 64 * line);
@@ -133,7 +135,7 @@ impl Ahead<'_> {
     }
 }
 
-/// Roots of one block, nodes 1 to `S - 1`, in lanes.
+/// Returns the roots of one block in lanes, those of nodes 1 to `S - 1`; entry 0 means nothing.
 #[inline(always)]
 fn block_roots<V: Lanes, const S: usize>(roots: &[[u64; 2]], first: usize) -> [(V, V); S] {
     let mut out = [(V::splat(0), V::splat(0)); S];
@@ -155,8 +157,8 @@ fn inner_roots<V: Lanes>(InnerRoots(inner): &InnerRoots, part: usize) -> [(V, V)
     out
 }
 
-/// One level of a forward pass: pairs `HALF` apart. The trip counts are constants, so that
-/// everything is unrolled and stays in registers.
+/// Computes one level of a forward pass on pairs that stand `HALF` apart. The trip counts are
+/// constants, so that everything is unrolled and stays in registers.
 #[inline(always)]
 fn forward_level<V: Lanes, const S: usize, const HALF: usize>(
     x: &mut [V; S],
@@ -186,7 +188,8 @@ fn forward_butterflies<V: Lanes, const S: usize>(x: &mut [V; S], roots: &[(V, V)
     forward_level::<V, S, 1>(x, roots, bias, p);
 }
 
-/// One level of an inverse pass.
+/// Computes one level of an inverse pass on pairs that stand `HALF` apart; values have doubled
+/// `doublings` times before.
 #[inline(always)]
 fn inverse_level<V: Lanes, const S: usize, const HALF: usize>(
     x: &mut [V; S],
@@ -206,7 +209,8 @@ fn inverse_level<V: Lanes, const S: usize, const HALF: usize>(
     }
 }
 
-/// Values have doubled so often before, unless they are settled each time.
+/// Computes all levels of an inverse pass on `S` values. These have doubled `doublings` times
+/// before; `settle` says whether they are settled after every pass, and so after this one.
 #[inline(always)]
 fn inverse_butterflies<V: Lanes, const S: usize>(
     x: &mut [V; S],
@@ -228,8 +232,9 @@ fn inverse_butterflies<V: Lanes, const S: usize>(
     }
 }
 
-/// The slices that a pass combines: `S` runs of `run` groups of lanes, one after the other; `words`
-/// holds them all, and `i` is below `run`.
+/// Loads the groups of lanes that a pass combines: number `i` of each of `S` runs of `run` groups,
+/// which stand one after the other in `words`. `words` holds them all, and `i` is below `run`.
+/// `enter` says whether the words are residues and not lazy values.
 #[inline(always)]
 pub(crate) fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, run: usize, enter: bool) -> [V; S] {
     debug_assert!(S * run <= words.len() && i < run);
@@ -241,7 +246,7 @@ pub(crate) fn load_runs<V: Lanes, const S: usize>(words: &[V::Words], i: usize, 
     x
 }
 
-/// As [`load_runs`].
+/// Stores groups of lanes where [`load_runs`] takes them from.
 #[inline(always)]
 pub(crate) fn store_runs<V: Lanes, const S: usize>(words: &mut [V::Words], i: usize, run: usize, x: &[V; S]) {
     debug_assert!(S * run <= words.len() && i < run);
@@ -275,13 +280,13 @@ fn forward_pass<V: Lanes, const S: usize>(t: &Tables, values: &mut [u64], blocks
     }
 }
 
-/// Whether eight lanes hold a row of 64 values, which then stay in registers for three levels and
-/// while they are turned.
+/// Returns whether eight lanes hold a row of 64 values. These then stay in registers for three
+/// levels and while they are turned.
 pub(crate) const fn holds_rows<V: Lanes>() -> bool {
     V::LANES == 8
 }
 
-/// The three innermost levels of eight columns, to canonical values.
+/// Computes the three innermost levels of eight columns and stores canonical values.
 #[inline(always)]
 fn forward_inner<V: Lanes>(mut x: [V; 8], inner: &InnerRoots, part: usize, out: &mut Block64, bias: V, p: &V::Prime) {
     forward_butterflies(&mut x, &inner_roots::<V>(inner, part), bias, p);
@@ -297,15 +302,15 @@ impl Tables {
         &self.modulus
     }
 
-    /// Whether lazy values are settled after every pass of the inverse. They start below 2p and
-    /// double at every level; a difference adds its bias once more.
+    /// Returns whether lazy values are settled after every pass of the inverse. They start below 2p
+    /// and double at every level; a difference adds its bias once more.
     #[inline(always)]
     fn settles<V: Lanes>(&self) -> bool {
         self.modulus.bits() + self.log_degree + 2 > V::CAPACITY
     }
 
-    /// The three innermost levels of the inverse for a block of 64 values below 2p in eight lanes,
-    /// which [hold a row](holds_rows) of it; turned back to rows.
+    /// Computes the three innermost levels of the inverse for a block of 64 values below 2p, in
+    /// lanes that [hold a row](holds_rows) of it, and turns it back to rows.
     #[inline(always)]
     pub(crate) fn begin_inverse<V: Lanes>(&self, mut x: [V; 8], block: usize, p: &V::Prime) -> [V; 8] {
         let inner = &self.inverse.inner[block];
@@ -313,7 +318,8 @@ impl Tables {
         V::turn(x)
     }
 
-    /// The next three levels for the same block of elements that stand `stride` words apart.
+    /// Computes the next three levels of the inverse for block number `block` of several elements,
+    /// which stand `stride` words apart.
     #[inline(always)]
     pub(crate) fn go_on<V: Lanes>(&self, (elements, stride): (&mut [u64], usize), block: usize, p: &V::Prime) {
         let settle = self.settles::<V>();
@@ -348,7 +354,7 @@ impl Job for Forward<'_> {
         let bias = V::bias(&p, 0);
         for (block, inner) in self.values.as_chunks_mut::<64>().0.iter_mut().zip(&t.forward.inner) {
             if holds_rows::<V>() {
-                // As in the inverse: no copy.
+                // No copy, as in the inverse.
                 let x = V::turn(load_runs(V::split(block), 0, 1, false));
                 forward_inner(x, inner, 0, block, bias, &p);
                 continue;
@@ -362,8 +368,8 @@ impl Job for Forward<'_> {
     }
 }
 
-/// One column of the last pass of the inverse: differences were scaled by their root, sums are
-/// scaled here.
+/// Computes one column of the last pass of the inverse: column `i` of `S` runs of `run` groups of
+/// lanes. Differences are scaled by their root, sums by `scale`.
 #[inline(always)]
 fn last_column<V: Lanes, const S: usize>(
     words: &mut [V::Words],
@@ -381,7 +387,8 @@ fn last_column<V: Lanes, const S: usize>(
     }
 }
 
-/// One pass of the inverse that combines `S` runs.
+/// Computes one pass of the inverse, which combines `S` runs in each of `blocks` blocks. `growth`
+/// is what [`inverse_butterflies`] takes: doublings before, and whether values are settled.
 #[inline(always)]
 fn inverse_pass<V: Lanes, const S: usize>(
     t: &Tables,
@@ -413,7 +420,7 @@ fn inverse_pass<V: Lanes, const S: usize>(
     }
 }
 
-/// The last pass, in eights, for some outputs only.
+/// Computes the last pass of the inverse, which combines eight runs, for the wanted outputs only.
 #[inline(always)]
 fn inverse_pruned<V: Lanes>(t: &Tables, values: &mut [u64], wanted: &WantedRuns, doublings: u32, p: &V::Prime) {
     let last = Last {
@@ -465,8 +472,8 @@ impl Job for Inverse<'_> {
         }
         let mut left = t.log_degree - if begun { 6 } else { 3 };
         while left > 0 {
-            // Where the last pass can be pruned, it is a whole one. What is left over is taken
-            // after the three levels that have begun with six.
+            // Where the last pass can be pruned, it has to take three levels. So the levels that do
+            // not fill a pass are taken right after the six innermost.
             let over = if holds_rows::<V>() && left < t.log_degree - 3 { left % V::LEVELS } else { 0 };
             let levels = if over > 0 { over } else { left.min(V::LEVELS) };
             let how = (if settle { 0 } else { t.log_degree - left }, settle);

@@ -1,38 +1,39 @@
-//! The last pass of a transform back, of which few coefficients are wanted: what only the others
-//! need is left out ("pruned" transforms: Markel, IEEE Trans. Audio Electroacoust. 19(4), 1971).
+//! The last pass of a transform back where few coefficients are wanted: what only the others need
+//! is left out ("pruned" transforms: Markel, IEEE Trans. Audio Electroacoust. 19(4), 1971).
 //!
-//! The last pass of an inverse combines eight values, one from each eighth of the ring, to eight
-//! coefficients that lie just so. One of these alone takes 1 to 7 multiplications, all eight take
+//! The last pass of an inverse combines eight values, one from each eighth of the element, to eight
+//! coefficients at the same places. One of these alone takes 1 to 7 multiplications, all eight take
 //! 16.
 
 use super::lanes::{Lanes, item_at_mut};
 use crate::ring::MAX_DEGREE;
 
-/// Coefficients that are decided on together: the lanes of the widest vectors.
+/// Coefficients that are decided on together, as many as the widest vectors have lanes.
 const TOGETHER: usize = 8;
 
 /// Multiplications for output `a` alone: four where the first level's difference is wanted, two for
 /// the second's, one for the third's or for the scale.
 const COST: [u32; 8] = [1, 5, 3, 7, 1, 5, 3, 7];
 
-/// From so many multiplications on, all eight are computed together.
+/// Multiplications from which on all eight outputs are computed together.
 const ALL_TOGETHER: u32 = 14;
 
 /// All eight outputs.
 pub(super) const ALL: u8 = 0xff;
 
-/// What the last pass has to compute for some wanted coefficients.
+/// The outputs that the last pass has to compute for some wanted coefficients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct WantedRuns {
     degree: usize,
-    /// Columns of the last pass, in eights of neighbours, of which the same is computed: bit `a`
-    /// for output `a`, the first eight and the one after the last.
+    /// Runs of columns of the last pass, counted in eights of neighbours, with the same outputs: a
+    /// mask with bit `a` for output `a`, the first eight, and the one after the last.
     runs: Vec<(u8, u16, u16)>,
 }
 
 impl WantedRuns {
-    /// Of an element of `degree` coefficients those at `wanted` and what lies nearby. Indices
-    /// beyond the degree are ignored. For a degree that no ring has, it fits no ring.
+    /// Finds what the last pass has to compute for the coefficients at `wanted` of an element of
+    /// `degree` coefficients; some of their neighbours are computed with them. Indices beyond the
+    /// degree are ignored. For a degree that no ring has, the result fits no ring.
     pub(crate) fn new(degree: usize, wanted: &[u32]) -> Self {
         if !degree.is_multiple_of(8 * TOGETHER) || degree > MAX_DEGREE {
             return Self { degree: 0, runs: vec![] };
@@ -56,12 +57,12 @@ impl WantedRuns {
         Self { degree, runs }
     }
 
-    /// The degree of the elements that it is for.
+    /// Returns the degree of the elements that it is for.
     pub(crate) fn degree(&self) -> usize {
         self.degree
     }
 
-    /// The columns: which outputs, from where to where.
+    /// Returns the runs: the mask of outputs, and the columns in groups of eight.
     pub(super) fn runs(&self) -> impl Iterator<Item = (u8, std::ops::Range<usize>)> {
         self.runs.iter().map(|&(mask, first, end)| (mask, usize::from(first)..usize::from(end)))
     }
@@ -73,12 +74,13 @@ pub(super) struct Last<V: Lanes> {
     pub(super) roots: [(V, V); 8],
     /// `1/N` for sums.
     pub(super) scale: (V, V),
-    /// Of differences, level by level.
+    /// The bias of differences, level by level.
     pub(super) bias: [V; 3],
 }
 
 impl<V: Lanes> Last<V> {
-    /// The outputs that `mask` names, canonical, to column `i` of eight runs.
+    /// Computes the outputs that `mask` names from `x` and writes them, canonical, to column `i` of
+    /// eight runs of `run` groups of lanes in `words`.
     #[inline(always)]
     pub(super) fn some(&self, mask: u8, x: &[V; 8], words: &mut [V::Words], (i, run): (usize, usize), p: &V::Prime) {
         macro_rules! one {
@@ -98,7 +100,7 @@ impl<V: Lanes> Last<V> {
         one!(7);
     }
 
-    /// Output `A`: its bits say whether it is a sum or a difference, level by level.
+    /// Computes output `A`, whose bits say whether it is a sum or a difference, level by level.
     #[inline(always)]
     fn one<const A: usize>(&self, x: &[V; 8], p: &V::Prime) -> V {
         let mut y = [V::splat(0); 4];
@@ -110,7 +112,7 @@ impl<V: Lanes> Last<V> {
         if A >= 4 { last } else { last.mul_constant(self.scale.0, self.scale.1, p) }
     }
 
-    /// One half of a butterfly.
+    /// Computes one half of a butterfly: the sum or, with the root of `node`, the difference.
     #[inline(always)]
     fn half<const A: usize, const LEVEL: usize>(&self, [u, v]: [V; 2], node: usize, p: &V::Prime) -> V {
         if A >> LEVEL & 1 == 0 {

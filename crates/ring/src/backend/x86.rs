@@ -13,11 +13,13 @@
 //! adding `1.5 * 2^52`, which rounds to an integer while `|h/p| < 2^51`.
 #![allow(unsafe_code)]
 
-// SAFETY, for every block of this file: (1) Instructions. The three types are crate-private and
-// their values come into being only inside `Job::run` called by
-//     `run_ifma`, `run_avx512` or `run_avx2` below, each compiled for the features that its type
-//     needs and called by `Backend::run` only for a `Backend` that was constructed after those
-//     features had been detected.
+// SAFETY, for every block of this file:
+//
+// (1) Instructions. The three types are crate-private, and their values come into being only inside
+// `Job::run` called by `run_ifma`, `run_avx512` or `run_avx2` below. Each of these is compiled for
+// the features that its type needs. `Backend::run` calls it only for a `Backend` that was
+// constructed after those features had been detected.
+//
 // (2) Memory. It is reached only through references to arrays, whole arrays, with unaligned moves.
 
 use std::arch::x86_64::*;
@@ -65,7 +67,7 @@ pub(super) fn run_avx2<J: Job>(job: J) -> J::Out {
     job.run::<F64x4>()
 }
 
-/// Eight rows of eight doubles to columns: 24 shuffles.
+/// Turns eight rows of eight doubles to columns with 24 shuffles.
 #[inline(always)]
 fn transpose8(r: [__m512d; 8]) -> [__m512d; 8] {
     // SAFETY: (1), see the top.
@@ -111,8 +113,9 @@ fn transpose4(r: [__m256d; 4]) -> [__m256d; 4] {
     }
 }
 
-/// Spreading packed residues over 64-bit lanes without VBMI: dwords to their 128-bit lane, then
-/// bytes inside it. A lane of 128 bits takes two residues, which start at byte `2 * width * lane`.
+/// Returns the patterns that spread packed residues of `width` bytes over 64-bit lanes without
+/// VBMI: first dwords to their 128-bit lane, then bytes inside it. A lane of 128 bits takes two
+/// residues, which start at byte `2 * width * lane`.
 fn dwords_and_bytes<const DWORDS: usize>(width: usize) -> ([u32; DWORDS], [u8; 64]) {
     let dwords = std::array::from_fn(|i| (2 * width * (i / 4) / 4 + i % 4) as u32);
     let bytes = std::array::from_fn(|i| {
@@ -149,14 +152,15 @@ impl Ifma {
         Self(unsafe { _mm512_min_epu64(self.0, other) })
     }
 
-    /// The value alone.
+    /// Returns the value alone, without what lies above its 52 bits.
     #[inline(always)]
     fn cut(self, p: &IfmaPrime) -> Self {
         // SAFETY: (1), see the top.
         Self(unsafe { _mm512_and_si512(self.0, p.low52) })
     }
 
-    /// Below `p`, from below `2p`: any multiple of a prime in place of `p`.
+    /// Returns a value below `p` from one below `2p`. A multiple of the prime may stand in place of
+    /// `p`.
     #[inline(always)]
     fn subtract_once(self, p: __m512i) -> Self {
         // SAFETY: (1), see the top. Below `p` the difference wraps to a huge number and the minimum
@@ -164,7 +168,7 @@ impl Ifma {
         self.min(unsafe { _mm512_sub_epi64(self.0, p) })
     }
 
-    /// `high * 2^52 + low mod p` in `[0, 4p)`, both parts below 2^52.
+    /// Returns `high * 2^52 + low mod p` in `[0, 4p)`, both parts below 2^52.
     #[inline(always)]
     fn fold(high: __m512i, low: __m512i, p: &IfmaPrime) -> Self {
         // SAFETY: (1), see the top. As `mul_constant` and `settle` at once: the quotients are added
@@ -262,7 +266,7 @@ impl Lanes for Ifma {
     }
     #[inline(always)]
     fn settle(self, p: &IfmaPrime) -> Self {
-        // SAFETY: (1). The same with w = 1.
+        // SAFETY: (1). As `mul_constant` with w = 1.
         unsafe {
             let q = _mm512_madd52hi_epu64(_mm512_setzero_si512(), self.0, p.barrett);
             Self(_mm512_madd52lo_epu64(self.0, q, p.minus_p))
@@ -357,7 +361,8 @@ impl Lanes for Ifma {
     }
 }
 
-/// Residues as doubles: all that differs between the two widths is the names of the instructions.
+/// Implements lanes of doubles for both widths, which differ in little but the names of the
+/// instructions.
 macro_rules! float_lanes {
     ($name:ident, $prime:ident, $lanes:literal, $vector:ty, $doc:literal,
      $set1:ident, $load:ident, $store:ident, $add:ident, $sub:ident, $mul:ident, $fmadd:ident, $fmsub:ident, $fnmadd:ident,

@@ -55,7 +55,7 @@ fn all_transforms_agree_with_another_implementation() {
 }
 
 #[test]
-fn pruning_takes_any_degree() {
+fn wanted_runs_take_any_degree() {
     for degree in [0, 1, 63, 64, 100, 1 << 20, usize::MAX] {
         let _ = WantedRuns::new(degree, &[0, 5, 99, u32::MAX]);
     }
@@ -110,7 +110,7 @@ fn pruned_transforms_give_the_wanted_coefficients() {
         for top in [false, true] {
             let mut values = vec![m.value() - 1; degree];
             if !top {
-                crate::sample::uniform_mod(&mut stream(&derive_key("jali pruning test", &[])), &m, &mut values);
+                crate::sample::uniform_mod(&mut stream(&derive_key("jali wanted runs test", &[])), &m, &mut values);
             }
             for backend in backends() {
                 let backend = backend.for_modulus(&m);
