@@ -28,7 +28,7 @@ fn graph() -> Graph {
 
 fn rows() -> Vec<Vec<Range<usize>>> {
     [(54, 27), (640, 64), (200, 200)]
-        .map(|(len, size)| chunks(len, size).into_iter().flat_map(Runs::ranges).collect())
+        .map(|(len, size)| chunks(len, size).into_iter().collect())
         .into()
 }
 
