@@ -8,13 +8,24 @@ mod cifar;
 mod tidy;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 const USAGE: &str = "usage:
   cargo xtask ci [--package CRATE]      every step of CI, or those that concern one crate
   cargo xtask tidy                      architecture, widths, lengths, names that documents cite
   cargo xtask cifar UNPACKED_PACKAGE OUT_FOLDER";
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {

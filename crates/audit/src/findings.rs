@@ -110,47 +110,75 @@ impl Findings {
 
     /// What the run says about a bound on the advantage, in words.
     pub fn verdict(&self, bound: f64) -> Vec<String> {
-        let mut lines = vec![];
-        let points = |v: f64| format!("{:.1}", 100.0 * v);
-        let between = |r: &Row| match r.interval {
-            Some([low, high]) => format!("95 % interval {} to {}", points(low), points(high)),
-            None => "one seed only, so no interval".into(),
-        };
         let open: Vec<&Row> = self.rows.iter().filter(|r| r.policy != "nothing" && r.policy != "everything").collect();
         let Some(worst) = open.iter().max_by(|a, b| a.advantage.total_cmp(&b.advantage)) else {
             return vec!["Nothing has been measured yet.".into()];
         };
         let mut policies: Vec<&str> = open.iter().map(|r| r.policy.as_str()).collect();
         policies.dedup();
-        let mut safe_anywhere = false;
+        let (mut lines, mut safe_anywhere) = (vec![], false);
         for policy in policies {
-            let mine: Vec<&&Row> = open.iter().filter(|r| r.policy == policy).collect();
-            // A plan is within the bound only if every budget is.
-            let mut fractions: Vec<f64> = mine.iter().map(|r| r.leaked).collect();
-            fractions.sort_by(f64::total_cmp);
-            fractions.dedup();
-            let upper = |f: f64| {
-                let ends = mine.iter().filter(|r| r.leaked == f).map(|r| r.interval.map_or(f64::INFINITY, |i| i[1]));
-                ends.fold(f64::NEG_INFINITY, f64::max)
-            };
-            let within = fractions.iter().copied().take_while(|&f| upper(f) <= bound).last();
-            if let Some(f) = within {
-                safe_anywhere = true;
-                lines.push(format!(
+            let mine: Vec<&Row> = open.iter().copied().filter(|r| r.policy == policy).collect();
+            let said = OfPolicy::new(policy, &mine).verdict(bound);
+            safe_anywhere |= said.within.is_some();
+            lines.extend([said.within, said.beyond].into_iter().flatten());
+        }
+        lines.insert(0, summary_of_verdict(safe_anywhere, bound, worst));
+        lines
+    }
+}
+
+/// A policy's rows of a summary.
+struct OfPolicy<'a> {
+    policy: &'a str,
+    rows: &'a [&'a Row],
+}
+
+/// What is said about a policy.
+struct PolicyVerdict {
+    /// How much may be open.
+    within: Option<String>,
+    /// What goes wrong with more.
+    beyond: Option<String>,
+}
+
+impl<'a> OfPolicy<'a> {
+    fn new(policy: &'a str, rows: &'a [&'a Row]) -> Self {
+        Self { policy, rows }
+    }
+
+    /// Returns the largest upper end of any budget's interval with this fraction open.
+    fn upper(&self, leaked: f64) -> f64 {
+        let ends = self.rows.iter().filter(|r| r.leaked == leaked).map(|r| r.interval.map_or(f64::INFINITY, |i| i[1]));
+        ends.fold(f64::NEG_INFINITY, f64::max)
+    }
+
+    /// Says up to where the policy stays within a bound, and what the first case beyond is. A plan
+    /// is within it only if every budget is.
+    fn verdict(&self, bound: f64) -> PolicyVerdict {
+        let policy = self.policy;
+        let mut fractions: Vec<f64> = self.rows.iter().map(|r| r.leaked).collect();
+        fractions.sort_by(f64::total_cmp);
+        fractions.dedup();
+        let within = fractions.into_iter().take_while(|&f| self.upper(f) <= bound).last();
+        let beyond = self
+            .rows
+            .iter()
+            .filter(|r| Some(r.leaked) != within)
+            .filter(|r| self.upper(r.leaked) > bound)
+            .min_by(|a, b| a.leaked.total_cmp(&b.leaked).then(b.advantage.total_cmp(&a.advantage)));
+        PolicyVerdict {
+            within: within.map(|f| {
+                format!(
                     "{policy}: up to {} % open, no attacker tried gains more than {} points over its black-box twin (upper end of \
                      the 95 % interval: {}).",
                     percent(f),
                     points(bound),
-                    points(upper(f))
-                ));
-            }
-            if let Some(r) = mine
-                .iter()
-                .filter(|r| Some(r.leaked) != within)
-                .filter(|r| upper(r.leaked) > bound)
-                .min_by(|a, b| a.leaked.total_cmp(&b.leaked).then(b.advantage.total_cmp(&a.advantage)))
-            {
-                lines.push(format!(
+                    points(self.upper(f))
+                )
+            }),
+            beyond: beyond.map(|r| {
+                format!(
                     "{policy}: with {} % open, \"{}\" with {} labelled images reaches {} %, {} points more than the best black box \
                      with the same images ({} %; {}).",
                     percent(r.leaked),
@@ -160,35 +188,45 @@ impl Findings {
                     points(r.advantage),
                     points(r.black_box),
                     between(r)
-                ));
-            }
+                )
+            }),
         }
-        let w = worst;
-        let first = if safe_anywhere {
-            format!(
-                "Some of the plans tried stay within {} points of advantage; the worst case of the others is {} points ({} at {} % open, \
-                 {} images, \"{}\").",
-                points(bound),
-                points(w.advantage),
-                w.policy,
-                percent(w.leaked),
-                w.budget,
-                w.best_attacker
-            )
-        } else {
-            format!(
-                "No plan tried that opens anything can be said to stay within {} points of advantage: of these, only hiding everything is \
-                 safe. The worst case is {} points ({} at {} % open, {} images, \"{}\").",
-                points(bound),
-                points(w.advantage),
-                w.policy,
-                percent(w.leaked),
-                w.budget,
-                w.best_attacker
-            )
-        };
-        lines.insert(0, first);
-        lines
+    }
+}
+
+/// A share of one in hundredths.
+fn points(v: f64) -> String {
+    format!("{:.1}", 100.0 * v)
+}
+
+/// A row's interval, in words.
+fn between(r: &Row) -> String {
+    match r.interval {
+        Some([low, high]) => format!("95 % interval {} to {}", points(low), points(high)),
+        None => "one seed only, so no interval".into(),
+    }
+}
+
+/// The first sentence of a verdict.
+fn summary_of_verdict(safe_anywhere: bool, bound: f64, worst: &Row) -> String {
+    let case = format!(
+        "{} points ({} at {} % open, {} images, \"{}\").",
+        points(worst.advantage),
+        worst.policy,
+        percent(worst.leaked),
+        worst.budget,
+        worst.best_attacker
+    );
+    let bound = points(bound);
+    if safe_anywhere {
+        format!(
+            "Some of the plans tried stay within {bound} points of advantage; the worst case of the others is {case}"
+        )
+    } else {
+        format!(
+            "No plan tried that opens anything can be said to stay within {bound} points of advantage: of these, only hiding everything is \
+             safe. The worst case is {case}"
+        )
     }
 }
 

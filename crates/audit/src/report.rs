@@ -1,6 +1,8 @@
 //! The page: curves with every number in a table beside them, a verdict with its conditions. One
 //! file, no network.
 
+mod copies;
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
@@ -8,7 +10,7 @@ use crate::attack::Attacker;
 use crate::findings::{Findings, LayerFacts};
 use crate::grid::percent;
 use crate::run::CellResult;
-use crate::summary::{Row, mean};
+use crate::summary::Row;
 use crate::svg::{Chart, Series, bars, escape};
 
 /// Bound on the advantage that the page's verdict speaks about.
@@ -46,7 +48,7 @@ pub fn html(f: &Findings) -> String {
     );
     verdict(&mut out, f);
     facts(&mut out, f);
-    accuracy(&mut out, f);
+    copies::accuracy(&mut out, f);
     advantage(&mut out, f);
     cost(&mut out, f);
     exposure(&mut out, f);
@@ -121,71 +123,6 @@ fn fractions(f: &Findings, policy: &str) -> Vec<f64> {
     all.sort_by(f64::total_cmp);
     all.dedup();
     all
-}
-
-fn accuracy(out: &mut String, f: &Findings) {
-    *out += "<h2>How good the attackers' copies are</h2><p class=note>One line per attacker; 0 % open is the black box (the twins), 100 % \
-             the white box. Points are means over seeds.</p>";
-    let attackers: Vec<Attacker> = f.spec.grid.attackers.iter().filter_map(|a| a.parse().ok()).collect();
-    for &budget in &f.spec.grid.budgets {
-        for policy in policies(f) {
-            let xs = fractions(f, &policy);
-            let named: Vec<Attacker> = attackers
-                .iter()
-                .copied()
-                .filter(|a| xs.iter().any(|x| *x < 1.0 && !at(f, &policy, *x, budget, *a).is_empty()))
-                .collect();
-            if named.is_empty() {
-                continue;
-            }
-            let _ = write!(out, "<h3>{}, {budget} labelled images</h3><div class=pair>", escape(&describe(&policy)));
-            let figure = |what: &str, value: fn(&CellResult) -> f64| {
-                let line = |a: &Attacker| Series {
-                    name: a.to_string(),
-                    points: xs
-                        .iter()
-                        .filter_map(|&x| {
-                            let cells = at(f, &policy, x, budget, *a);
-                            (!cells.is_empty()).then(|| (100.0 * x, 100.0 * mean(cells.iter().map(|c| value(c)))))
-                        })
-                        .collect(),
-                    ..Series::default()
-                };
-                let chart = Chart {
-                    title: &format!("{what} of the copies against weights open"),
-                    x: ("weights open, %", 0.0, 100.0),
-                    y: (what, 0.0, 100.0),
-                    levels: vec![
-                        (format!("victim {:.1} %", 100.0 * f.victim_accuracy), 100.0 * f.victim_accuracy),
-                        (format!("guessing {:.0} %", 100.0 * f.chance), 100.0 * f.chance),
-                    ],
-                    series: named.iter().map(line).collect(),
-                };
-                chart.figure("")
-            };
-            *out += &figure("accuracy, %", |r| r.accuracy);
-            *out += &figure("agreement with the victim, %", |r| r.fidelity);
-            *out += "</div><div class=scroll><table><tr><th>weights open";
-            for a in &named {
-                let _ = write!(out, "<th>{a}");
-            }
-            *out += "</tr>";
-            for &x in &xs {
-                let _ = write!(out, "<tr><td>{} %", percent(x));
-                for a in &named {
-                    let cells = at(f, &policy, x, budget, *a);
-                    if cells.is_empty() {
-                        *out += "<td>&ndash;";
-                    } else {
-                        let of = |v: fn(&CellResult) -> f64| 100.0 * mean(cells.iter().map(|c| v(c)));
-                        let _ = write!(out, "<td>{:.1} ({:.1})", of(|r| r.accuracy), of(|r| r.fidelity));
-                    }
-                }
-                *out += "</tr>";
-            }
-            *out += "</table></div><p class=note>Accuracy in %, in brackets agreement with the victim.</p>";
-        }
-    }
 }
 
 fn describe(policy: &str) -> String {

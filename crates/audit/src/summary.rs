@@ -42,6 +42,8 @@ pub struct Row {
 }
 
 type Seeds<'a> = BTreeMap<u64, &'a CellResult>;
+/// Results by what made the plan, its fraction times 10^9, the budget and the attacker.
+type ByCell<'a> = BTreeMap<(Source, u64, usize, Attacker), Seeds<'a>>;
 /// An attacker's result beside its seed's twin.
 type Pair<'a> = (&'a CellResult, &'a CellResult);
 
@@ -58,83 +60,119 @@ pub fn summarise(
     scoring: usize,
 ) -> Result<Vec<Row>, AuditError> {
     let mut points: BTreeMap<(Source, u64), f64> = BTreeMap::new();
-    let mut by_cell: BTreeMap<(Source, u64, usize, Attacker), Seeds<'_>> = BTreeMap::new();
+    let mut by_cell: ByCell<'_> = BTreeMap::new();
     for r in results {
         let (source, attacker): (Source, Attacker) = (r.policy.parse()?, r.attacker.parse()?);
         let leaked = (r.leaked * 1e9).round() as u64;
         points.insert((source, leaked), r.leaked);
         by_cell.entry((source, leaked, r.budget, attacker)).or_default().insert(r.seed, r);
     }
-    let attackers_at = |source: Source, leaked: u64, budget: usize| {
-        by_cell
+    let mut budgets = budgets.to_vec();
+    budgets.sort_unstable();
+    budgets.dedup();
+    let measured = Measured { by_cell, expected };
+    let mut rows = vec![];
+    for (&(source, key), &leaked) in &points {
+        for &budget in &budgets {
+            let point = Point { source, key, leaked, budget };
+            rows.extend(measured.row(&point, scoring));
+        }
+    }
+    Ok(rows)
+}
+
+/// What was measured, and what is expected of a seed that counts.
+struct Measured<'a> {
+    by_cell: ByCell<'a>,
+    expected: &'a [Attacker],
+}
+
+/// A row of the summary to be.
+struct Point {
+    source: Source,
+    /// `leaked` times 10^9.
+    key: u64,
+    leaked: f64,
+    budget: usize,
+}
+
+impl<'a> Measured<'a> {
+    /// Returns the attackers that count at a point; those that need no images count at all budgets.
+    fn attackers_at(&self, source: Source, leaked: u64, budget: usize) -> impl Iterator<Item = (Attacker, &Seeds<'a>)> {
+        self.by_cell
             .iter()
             .filter(move |((s, l, b, a), _)| {
                 (*s, *l) == (source, leaked) && (*b == budget || (*b == 0 && !a.uses_images()))
             })
             .map(|((_, _, _, a), seeds)| (*a, seeds))
-    };
-    // Whether all that is expected of a seed is there.
-    let complete = |source: Source, leaked: u64, budget: usize, seed: u64| {
-        expected.iter().all(|&a| {
+    }
+
+    /// Whether all that is expected of a seed is there.
+    fn is_complete(&self, source: Source, leaked: u64, budget: usize, seed: u64) -> bool {
+        self.expected.iter().all(|&a| {
             let budget = if a.uses_images() { budget } else { 0 };
             let runs = a.works_without_images() || budget > 0;
-            !runs || by_cell.get(&(source, leaked, budget, a)).is_some_and(|seeds| seeds.contains_key(&seed))
+            !runs || self.by_cell.get(&(source, leaked, budget, a)).is_some_and(|seeds| seeds.contains_key(&seed))
         })
-    };
-    let mut budgets = budgets.to_vec();
-    budgets.sort_unstable();
-    budgets.dedup();
-    let mut rows = vec![];
-    for (&(source, key), &leaked) in &points {
-        for &budget in &budgets {
-            // The best on either side, seed by seed: both sides choose with the same hindsight.
-            // With everything open there is nothing to draw: one result stands for every seed.
-            let best = |source: Source, key: u64, seed: u64| {
-                let one = if source == Source::Everything { 0 } else { seed };
-                attackers_at(source, key, budget)
-                    .filter_map(|(_, seeds)| seeds.get(&one).copied())
-                    .max_by(|a, b| a.accuracy.total_cmp(&b.accuracy).then_with(|| b.id.cmp(&a.id)))
-            };
-            let seeds: BTreeSet<u64> =
-                attackers_at(Source::Nothing, 0, budget).flat_map(|(_, seeds)| seeds.keys().copied()).collect();
-            let pairs: Vec<Pair<'_>> = seeds
-                .into_iter()
-                .filter(|&seed| complete(Source::Nothing, 0, budget, seed))
-                .filter(|&seed| source == Source::Everything || complete(source, key, budget, seed))
-                .filter_map(|seed| {
-                    let (attacker, twin) = (best(source, key, seed)?, best(Source::Nothing, 0, seed)?);
-                    // An attacker may always ignore what is open: more of it never makes the best
-                    // one worse.
-                    Some((if attacker.accuracy < twin.accuracy { twin } else { attacker }, twin))
-                })
-                .collect();
-            if pairs.is_empty() {
-                continue;
-            }
-            let of = |f: fn(&CellResult) -> f64| mean(pairs.iter().map(|(a, _)| f(a)));
-            let (accuracy, black_box) = (of(|r| r.accuracy), mean(pairs.iter().map(|(_, t)| t.accuracy)));
-            let named = |r: &CellResult| {
-                let aside = r.policy == "nothing" && source != Source::Nothing;
-                if aside { format!("{}, ignoring what is open", r.attacker) } else { r.attacker.clone() }
-            };
-            rows.push(Row {
-                policy: source.to_string(),
-                leaked,
-                opened: mean(attackers_at(source, key, budget).flat_map(|(_, s)| s.values()).map(|r| r.opened)),
-                budget,
-                black_box,
-                black_box_attacker: most_often(pairs.iter().map(|(_, t)| t.attacker.clone())),
-                best_attacker: most_often(pairs.iter().map(|(a, _)| named(a))),
-                accuracy,
-                fidelity: of(|r| r.fidelity),
-                advantage: accuracy - black_box,
-                interval: interval(&pairs, source == Source::Nothing, scoring),
-                seeds: pairs.len(),
-                cut_off: pairs.iter().any(|(a, _)| !a.plateau),
-            });
-        }
     }
-    Ok(rows)
+
+    /// Returns the best result of a seed. With everything open there is nothing to draw: one result
+    /// stands for every seed.
+    fn best(&self, source: Source, key: u64, budget: usize, seed: u64) -> Option<&'a CellResult> {
+        let one = if source == Source::Everything { 0 } else { seed };
+        self.attackers_at(source, key, budget)
+            .filter_map(|(_, seeds)| seeds.get(&one).copied())
+            .max_by(|a, b| a.accuracy.total_cmp(&b.accuracy).then_with(|| b.id.cmp(&a.id)))
+    }
+
+    /// Returns the best on either side, seed by seed: both sides choose with the same hindsight.
+    fn pairs(&self, &Point { source, key, budget, .. }: &Point) -> Vec<Pair<'a>> {
+        let seeds: BTreeSet<u64> =
+            self.attackers_at(Source::Nothing, 0, budget).flat_map(|(_, seeds)| seeds.keys().copied()).collect();
+        seeds
+            .into_iter()
+            .filter(|&seed| self.is_complete(Source::Nothing, 0, budget, seed))
+            .filter(|&seed| source == Source::Everything || self.is_complete(source, key, budget, seed))
+            .filter_map(|seed| {
+                let attacker = self.best(source, key, budget, seed)?;
+                let twin = self.best(Source::Nothing, 0, budget, seed)?;
+                // An attacker may always ignore what is open: more of it never makes the best one
+                // worse.
+                Some((if attacker.accuracy < twin.accuracy { twin } else { attacker }, twin))
+            })
+            .collect()
+    }
+
+    /// Returns the row of a point, if a seed is complete there.
+    fn row(&self, point: &Point, scoring: usize) -> Option<Row> {
+        let &Point { source, key, leaked, budget } = point;
+        let pairs = self.pairs(point);
+        if pairs.is_empty() {
+            return None;
+        }
+        let of = |f: fn(&CellResult) -> f64| mean(pairs.iter().map(|(a, _)| f(a)));
+        let (accuracy, black_box) = (of(|r| r.accuracy), mean(pairs.iter().map(|(_, t)| t.accuracy)));
+        let named = |r: &CellResult| {
+            let aside = r.policy == "nothing" && source != Source::Nothing;
+            if aside { format!("{}, ignoring what is open", r.attacker) } else { r.attacker.clone() }
+        };
+        let opened = self.attackers_at(source, key, budget).flat_map(|(_, s)| s.values()).map(|r| r.opened);
+        Some(Row {
+            policy: source.to_string(),
+            leaked,
+            opened: mean(opened),
+            budget,
+            black_box,
+            black_box_attacker: most_often(pairs.iter().map(|(_, t)| t.attacker.clone())),
+            best_attacker: most_often(pairs.iter().map(|(a, _)| named(a))),
+            accuracy,
+            fidelity: of(|r| r.fidelity),
+            advantage: accuracy - black_box,
+            interval: interval(&pairs, source == Source::Nothing, scoring),
+            seeds: pairs.len(),
+            cut_off: pairs.iter().any(|(a, _)| !a.plateau),
+        })
+    }
 }
 
 /// The most frequent name; of equals the first in the alphabet.

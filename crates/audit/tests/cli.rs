@@ -125,7 +125,14 @@ fn a_killed_run_goes_on_and_cells_can_be_spread_and_merged() {
     assert_eq!((&result["missing_cells"], result["cells"].as_array().unwrap().len()), (&Value::from(0), 9));
     fails(&["cell", "nothing-b9-zero-s9", "--out", merged], 2, &["nothing-b9-zero-s9", "cells --list"]);
     fails(&["cells", "--list", "--out", "no/such/run"], 10, &["there is no run here"]);
-    // A run's own files may be damaged or hostile.
+    hostile_files_of_a_run(&spread, id);
+    let other = two.path().join("deep/er");
+    assert_eq!(output(&["merge", spread.to_str().unwrap(), "--out", other.to_str().unwrap()]).0, Some(0));
+    assert!(!two.path().join("escaped.json").exists() && done(&other) == 1, "names come from the grid");
+}
+
+/// A run's own files may be damaged or hostile: leaves one with a name that leads elsewhere.
+fn hostile_files_of_a_run(spread: &Path, id: &str) {
     let file = spread.join("run.json");
     let good = std::fs::read_to_string(&file).unwrap();
     for (from, to, says) in [
@@ -145,9 +152,6 @@ fn a_killed_run_goes_on_and_cells_can_be_spread_and_merged() {
     let foreign =
         std::fs::read_to_string(spread.join(format!("cells/{id}.json"))).unwrap().replace(id, "../../escaped");
     std::fs::write(spread.join("cells/x.json"), foreign).unwrap();
-    let other = two.path().join("deep/er");
-    assert_eq!(output(&["merge", spread.to_str().unwrap(), "--out", other.to_str().unwrap()]).0, Some(0));
-    assert!(!two.path().join("escaped.json").exists() && done(&other) == 1, "names come from the grid");
 }
 
 #[test]

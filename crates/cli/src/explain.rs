@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use jali::model_file::read_model;
-use jali::{Network, QuantModel, Tensor, calibration};
+use jali::{Network, OperatorReport, OperatorRun, QuantModel, Tensor, calibration};
 use serde::Serialize;
 
 use super::local::Local;
@@ -111,6 +111,30 @@ pub(super) fn load(
     Ok((path.display().to_string(), model, images))
 }
 
+/// Returns what was predicted of a layer beside the medians of its runs.
+fn layer_of<'a>(l: &OperatorReport, runs: impl Iterator<Item = &'a OperatorRun> + Clone) -> Layer {
+    let client = ms(median(runs.clone().map(|r| r.client)));
+    let server = ms(median(runs.clone().map(|r| r.server)));
+    let p = l.prediction;
+    Layer {
+        name: l.name.clone(),
+        kind: l.kind.clone(),
+        ring_degree: l.ring_degree,
+        primes_bits: l.primes_bits.clone(),
+        layout: l.layout.clone(),
+        tiles: l.tiles,
+        rows: l.rows,
+        predicted_client_ms: p.client_ms,
+        measured_client_ms: client,
+        predicted_server_ms: p.server_ms,
+        measured_server_ms: server,
+        ratio: (p.client_ms + p.server_ms) / (client + server),
+        link_ms: p.link_ms,
+        bytes_up: median(runs.clone().map(|r| r.bytes_up)),
+        bytes_down: median(runs.map(|r| r.bytes_down)),
+    }
+}
+
 pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
     let backend = args.common.start()?;
     let (name, model, images) = load(args.model.as_ref().or(args.model_file.as_ref()), args.network, &args.common)?;
@@ -132,33 +156,8 @@ pub(super) fn run(args: &ExplainArgs) -> anyhow::Result<()> {
         attempt += 1;
         costs = calibration::recalibrate(backend)?;
     };
-    let layers: Vec<Layer> = local
-        .report
-        .iter()
-        .enumerate()
-        .map(|(i, l)| {
-            let client = ms(median(runs.iter().map(|r| r.operators[i].client)));
-            let server = ms(median(runs.iter().map(|r| r.operators[i].server)));
-            let p = l.prediction;
-            Layer {
-                name: l.name.clone(),
-                kind: l.kind.clone(),
-                ring_degree: l.ring_degree,
-                primes_bits: l.primes_bits.clone(),
-                layout: l.layout.clone(),
-                tiles: l.tiles,
-                rows: l.rows,
-                predicted_client_ms: p.client_ms,
-                measured_client_ms: client,
-                predicted_server_ms: p.server_ms,
-                measured_server_ms: server,
-                ratio: (p.client_ms + p.server_ms) / (client + server),
-                link_ms: p.link_ms,
-                bytes_up: median(runs.iter().map(|r| r.operators[i].bytes_up)),
-                bytes_down: median(runs.iter().map(|r| r.operators[i].bytes_down)),
-            }
-        })
-        .collect();
+    let layer = |(i, l)| layer_of(l, runs.iter().map(|r| &r.operators[i]));
+    let layers: Vec<Layer> = local.report.iter().enumerate().map(layer).collect();
     let sum = |f: &dyn Fn(&Layer) -> f64| layers.iter().map(f).sum::<f64>();
     let report = Report {
         network: name,

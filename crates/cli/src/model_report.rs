@@ -267,6 +267,22 @@ fn print(r: &Report, plot: Option<&Path>) -> anyhow::Result<()> {
         let (name, size) = (&input.name, shape(&input.shape));
         say(format!("{}: operator set {opset}, input {name} {size}, output {}", r.model, outputs.join(", ")))?;
     }
+    print_nodes(&r.nodes)?;
+    for (what, totals) in [("everything hidden", &r.everything_hidden), ("everything open", &r.everything_open)] {
+        if let Some(totals) = totals {
+            print_totals(what, totals)?;
+        }
+    }
+    for w in &r.warnings {
+        say(format!("warning: {w}"))?;
+    }
+    if let Some(path) = plot {
+        say(format!("drawn in {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn print_nodes(nodes: &[Node]) -> std::io::Result<()> {
     let row = |n: &Node| {
         let mut row = vec![n.name.clone(), n.operator.to_string(), n.side.to_string()];
         row.push(n.layer.as_ref().map(|l| l.layout.clone()).unwrap_or_default());
@@ -299,30 +315,23 @@ fn print(r: &Report, plot: Option<&Path>) -> anyhow::Result<()> {
         "down",
         "ms",
     ];
-    say(table(&header, 4, r.nodes.iter().map(row)))?;
-    for (what, totals) in [("everything hidden", &r.everything_hidden), ("everything open", &r.everything_open)] {
-        let Some(t) = totals else { continue };
-        say(format!(
-            "{what}: about {:.0} ms an image (client {:.0}, server {:.0}, link {:.0}), {} sealed, {} of server memory, {} of client memory, {} to seal it, {} for all in one process, {} up and {} down in {} round trips",
-            t.total_ms(),
-            t.predicted_client_ms,
-            t.predicted_server_ms,
-            t.predicted_link_ms,
-            bytes(t.sealed_bytes),
-            bytes(t.server_memory_bytes),
-            bytes(t.client_memory_bytes),
-            bytes(t.sealing_memory_bytes),
-            bytes(t.process_memory_bytes),
-            bytes(t.bytes_up),
-            bytes(t.bytes_down),
-            t.round_trips
-        ))?;
-    }
-    for w in &r.warnings {
-        say(format!("warning: {w}"))?;
-    }
-    if let Some(path) = plot {
-        say(format!("drawn in {}", path.display()))?;
-    }
-    Ok(())
+    say(table(&header, 4, nodes.iter().map(row)))
+}
+
+fn print_totals(what: &str, t: &Totals) -> std::io::Result<()> {
+    say(format!(
+        "{what}: about {:.0} ms an image (client {:.0}, server {:.0}, link {:.0}), {} sealed, {} of server memory, {} of client memory, {} to seal it, {} for all in one process, {} up and {} down in {} round trips",
+        t.total_ms(),
+        t.predicted_client_ms,
+        t.predicted_server_ms,
+        t.predicted_link_ms,
+        bytes(t.sealed_bytes),
+        bytes(t.server_memory_bytes),
+        bytes(t.client_memory_bytes),
+        bytes(t.sealing_memory_bytes),
+        bytes(t.process_memory_bytes),
+        bytes(t.bytes_up),
+        bytes(t.bytes_down),
+        t.round_trips
+    ))
 }

@@ -158,6 +158,43 @@ impl OperatorSetting<'_> {
     }
 }
 
+/// Checks that a matrix says of every row whether it is open.
+fn check_permissions(matrix: &PlainMatrix<'_>, rows: usize) -> Result<(), MaskError> {
+    match matrix.open.len() {
+        got if got == rows => Ok(()),
+        got => Err(MaskError::Shape { what: "rows that are open or not", expected: rows, got }),
+    }
+}
+
+/// Returns the digest of every row, after checking the row.
+fn digests_of(matrix: &PlainMatrix<'_>, tiles: usize, degree: usize) -> Result<Vec<Key>, MaskError> {
+    let digest = |o: usize| {
+        let row = (matrix.row)(o);
+        check_row(&row, tiles, degree)?;
+        Ok(row_digest(&PlainRow { tiles: &row, open: matrix.open[o] }))
+    };
+    (0..matrix.open.len()).into_par_iter().map(digest).collect()
+}
+
+/// Makes room for the hints, if they are kept.
+fn room_for_hints(
+    keep: KeepHints,
+    parameters: &Parameters,
+    limbs: &[usize],
+    matrix: &PlainMatrix<'_>,
+) -> Result<Option<Unmasking>, MaskError> {
+    match keep {
+        KeepHints::Yes => Unmasking::room(parameters, limbs, matrix.open.contains(&false)).map(Some),
+        KeepHints::No => Ok(None),
+    }
+}
+
+/// Returns rows as the server gets them: in the clear where `plain` has them.
+fn sealed_rows(lifted: Vec<Vec<Poly<Ntt>>>, plain: Vec<Option<Vec<Tile>>>) -> Vec<SealedRow> {
+    let row = |(lifted, plain): (_, Option<_>)| plain.map_or(SealedRow::Hidden(lifted), SealedRow::Open);
+    lifted.into_iter().zip(plain).map(row).collect()
+}
+
 /// Seals an operator row by row; `emit` gets the sealed rows in order, some at a time.
 ///
 /// One entropy gives a row the same sealed bytes as long as everything that enters them is the
@@ -184,18 +221,9 @@ pub fn seal_matrix<E: From<MaskError>>(
     let (ring, MatrixShape { rows, blocks, tiles }) = (parameters.ring(), shape);
     parameters.fit_for_checking()?;
     check_bound(input_bound)?;
-    if matrix.open.len() != rows {
-        return Err(
-            MaskError::Shape { what: "rows that are open or not", expected: rows, got: matrix.open.len() }.into()
-        );
-    }
+    check_permissions(matrix, rows)?;
     let scope = setting.scope(shape, entropy);
-    let digest = |o: usize| -> Result<Key, MaskError> {
-        let row = (matrix.row)(o);
-        check_row(&row, tiles, ring.degree())?;
-        Ok(row_digest(&PlainRow { tiles: &row, open: matrix.open[o] }))
-    };
-    let digests: Vec<Key> = (0..rows).into_par_iter().map(digest).collect::<Result<_, _>>()?;
+    let digests = digests_of(matrix, tiles, ring.degree())?;
     let content = Zeroizing::new(digests.iter().flat_map(|d| **d).collect::<Vec<u8>>());
     // Fresh for every sealing, also of the same rows with the same entropy.
     let fresh = entropy.fresh()?;
@@ -204,11 +232,7 @@ pub fn seal_matrix<E: From<MaskError>>(
     let alphas = check_scalars(ring, &check_key, rows);
     let a = expand_public(ring, &a_seed, 0..blocks * tiles);
     let limbs: Vec<usize> = matrix.open.iter().map(|&open| parameters.ring_of(open).limbs()).collect();
-    let hidden = matrix.open.contains(&false);
-    let mut unmasking = match keep {
-        KeepHints::Yes => Some(Unmasking::room(parameters, &limbs, hidden)?),
-        KeepHints::No => None,
-    };
+    let mut unmasking = room_for_hints(keep, parameters, &limbs, matrix)?;
     let mut vectors = CheckVectors::new(ring, shape);
     let (mut norms, mut row_keys) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
     let together = rows_together(ring, tiles, rows);
@@ -233,8 +257,7 @@ pub fn seal_matrix<E: From<MaskError>>(
             plain.push(row);
         }
         vectors.add(ring, &alphas, first, &lifted);
-        let sealed = lifted.into_iter().zip(plain);
-        emit(sealed.map(|(lifted, row)| row.map_or(SealedRow::Hidden(lifted), SealedRow::Open)).collect())?;
+        emit(sealed_rows(lifted, plain))?;
     }
     let noise = NoiseReport::new(&norms, wanted.count(), (parameters.plaintext_bits(), input_bound));
     let (vectors, check) = vectors_and_check(ring, tiles, (&a, vectors.vectors()), alphas)?;

@@ -35,22 +35,14 @@ fn values(kind: &str) -> Vec<f32> {
 }
 
 fn steps() -> Vec<(&'static str, Op)> {
+    let mut steps = activations();
+    steps.extend(others());
+    steps
+}
+
+fn activations() -> Vec<(&'static str, Op)> {
     use Activation as A;
-    let pool = || Pool {
-        kernel: [2, 2],
-        stride: [2, 2],
-        dilation: [1, 1],
-        padding: [0; 4],
-        count_padding: false,
-        ceil: false,
-    };
-    let reduce = |kind| Op::Reduce { kind, axes: vec![1, 2], keep: false };
-    let with = |op| Op::WithConstant {
-        op,
-        constant: Constant { shape: vec![4, 1, 1], data: vec![0.5, -1.5, 2.0, 1.0] },
-        constant_first: false,
-    };
-    let mut steps: Vec<(&str, Op)> = [
+    [
         ("relu", A::Relu),
         ("clip", A::Clip { low: 0.0, high: 6.0 }),
         ("leaky-relu", A::LeakyRelu { alpha: 0.1 }),
@@ -86,8 +78,25 @@ fn steps() -> Vec<(&'static str, Op)> {
         ("thresholded", A::Thresholded { alpha: 1.0 }),
     ]
     .map(|(name, activation)| (name, Op::Activation(activation)))
-    .into();
-    steps.extend([
+    .into()
+}
+
+fn others() -> Vec<(&'static str, Op)> {
+    let pool = || Pool {
+        kernel: [2, 2],
+        stride: [2, 2],
+        dilation: [1, 1],
+        padding: [0; 4],
+        count_padding: false,
+        ceil: false,
+    };
+    let reduce = |kind| Op::Reduce { kind, axes: vec![1, 2], keep: false };
+    let with = |op| Op::WithConstant {
+        op,
+        constant: Constant { shape: vec![4, 1, 1], data: vec![0.5, -1.5, 2.0, 1.0] },
+        constant_first: false,
+    };
+    vec![
         ("max-pool", Op::MaxPool(pool())),
         ("average-pool", Op::AveragePool(pool())),
         ("softmax", Op::Softmax { axis: 0, log: false }),
@@ -106,8 +115,7 @@ fn steps() -> Vec<(&'static str, Op)> {
         ("product", reduce(ReduceKind::Product)),
         ("length", reduce(ReduceKind::L2)),
         ("argmax", Op::ArgMax { axis: 0, keep: true, last: false }),
-    ]);
-    steps
+    ]
 }
 
 /// Quantising, or dequantising sums that are these values' integers.

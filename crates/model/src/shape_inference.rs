@@ -1,6 +1,6 @@
 //! Computes the shapes of outputs, and checks that a node's attributes make sense at all.
 
-use crate::op::{Constant, Linear, Op, Pool, Resample, ResampleAxis, Select};
+use crate::op::{Constant, Conv, Linear, Op, Pool, Resample, ResampleAxis, Select};
 use crate::tensor::elements;
 
 /// Returns the output extent of a window of `kernel` taps that slides along an axis of `size`
@@ -51,62 +51,16 @@ pub(crate) fn wrong_counts(op: &Op) -> Option<String> {
 /// Words that say why there is none.
 pub(crate) fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
     let first = inputs[0];
-    let plane = |first: &[usize]| -> Result<[usize; 3], String> {
-        first.try_into().map_err(|_| format!("needs an input [channels, height, width], got {first:?}"))
-    };
-    let axis = |axis: usize| {
-        if axis < first.len() { Ok(axis) } else { Err(format!("has no axis {axis} in its input {first:?}")) }
-    };
-    let size = |shape: &[usize]| elements(shape).ok_or("is too large");
     match op {
-        Op::Conv(c) => {
-            let [channels, h, w] = plane(first)?;
-            if c.groups == 0 || channels != c.channels.saturating_mul(c.groups) || !c.filters.is_multiple_of(c.groups) {
-                return Err(format!(
-                    "{} groups of {} channels and {} filters do not fit an input of {channels} channels",
-                    c.groups, c.channels, c.filters
-                ));
-            }
-            let [top, left, bottom, right] = c.padding;
-            let rows = window(h, top.saturating_add(bottom), c.kernel[0], c.stride[0], c.dilation[0], false)?;
-            let cols = window(w, left.saturating_add(right), c.kernel[1], c.stride[1], c.dilation[1], false)?;
-            // The float reference lays out the inputs of every product, which a hostile window must
-            // not make unbounded.
-            if elements(&[c.channels, c.kernel[0], c.kernel[1], rows, cols]).is_none() {
-                return Err(format!("{rows}x{cols} windows of {:?} are too many", c.kernel));
-            }
-            Ok(vec![c.filters, rows, cols])
-        }
-        Op::Gemm(g) => {
-            if first != [g.inputs] {
-                return Err(format!("needs an input [{}], got {first:?}", g.inputs));
-            }
-            Ok(vec![g.outputs])
-        }
-        Op::MaxPool(p) | Op::AveragePool(p) => {
-            let [channels, h, w] = plane(first)?;
-            let (rows, cols) = (pooled(p, h, 0)?, pooled(p, w, 1)?);
-            if elements(&[channels, rows, cols, p.kernel[0], p.kernel[1]]).is_none() {
-                return Err(format!("{rows}x{cols} windows of {:?} are too many", p.kernel));
-            }
-            Ok(vec![channels, rows, cols])
-        }
+        Op::Conv(c) => convolved(c, first),
+        Op::Gemm(g) if first == [g.inputs] => Ok(vec![g.outputs]),
+        Op::Gemm(g) => Err(format!("needs an input [{}], got {first:?}", g.inputs)),
+        Op::MaxPool(p) | Op::AveragePool(p) => pooled_planes(p, first),
         Op::Activation(_) => Ok(first.to_vec()),
-        Op::Flatten => Ok(vec![size(first)?]),
-        Op::Reshape(shape) => {
-            if elements(shape) != elements(first) {
-                return Err(format!("{first:?} cannot take the shape {shape:?}"));
-            }
-            Ok(shape.clone())
-        }
-        Op::Transpose(order) => {
-            let mut seen = order.clone();
-            seen.sort_unstable();
-            if !seen.iter().copied().eq(0..first.len()) {
-                return Err(format!("{order:?} is no order of the dimensions of {first:?}"));
-            }
-            Ok(order.iter().map(|&d| first[d]).collect())
-        }
+        Op::Flatten => Ok(vec![elements(first).ok_or("is too large")?]),
+        Op::Reshape(shape) if elements(shape) == elements(first) => Ok(shape.clone()),
+        Op::Reshape(shape) => Err(format!("{first:?} cannot take the shape {shape:?}")),
+        Op::Transpose(order) => transposed(order, first),
         Op::Arithmetic(_) => broadcast(first, inputs[1]),
         Op::WithConstant { constant: Constant { shape, data }, .. } => {
             if elements(shape) != Some(data.len()) {
@@ -114,58 +68,114 @@ pub(crate) fn infer(op: &Op, inputs: &[&[usize]]) -> Result<Vec<usize>, String> 
             }
             broadcast(first, shape)
         }
-        Op::Choose(constants) => {
-            if let Some(c) = constants.iter().flatten().find(|c| elements(&c.shape) != Some(c.data.len())) {
-                return Err(format!("a constant has {} values, its shape is {:?}", c.data.len(), c.shape));
-            }
-            let constants = constants.iter().flatten().map(|c| &c.shape[..]);
-            inputs[1..].iter().copied().chain(constants).try_fold(first.to_vec(), |all, shape| broadcast(&all, shape))
-        }
-        Op::Concat(along) => {
-            let along = axis(*along)?;
-            let mut shape = first.to_vec();
-            for other in &inputs[1..] {
-                let same = |(d, (a, b)): (usize, (&usize, &usize))| d == along || a == b;
-                if other.len() != first.len() || !first.iter().zip(*other).enumerate().all(same) {
-                    return Err(format!("cannot join {first:?} and {other:?} along axis {along}"));
-                }
-                shape[along] = shape[along].saturating_add(other[along]);
-            }
-            Ok(shape)
-        }
-        Op::Select(Select { axes, .. }) => {
-            let mut shape = first.to_vec();
-            for (along, places) in axes {
-                let extent = first[axis(*along)?];
-                if places.iter().flatten().any(|&p| p as usize >= extent) {
-                    return Err(format!("takes an element beyond the {extent} of axis {along}"));
-                }
-                shape[*along] = places.len();
-            }
-            Ok(shape)
-        }
-        Op::Softmax { axis: along, .. } => axis(*along).map(|_| first.to_vec()),
-        Op::Resample(Resample { axes }) => {
-            let mut shape = first.to_vec();
-            for ResampleAxis { axis: along, taps, places, weights } in axes {
-                let extent = first[axis(*along)?];
-                let whole = *taps > 0 && places.len().is_multiple_of(*taps) && places.len() == weights.len();
-                if !whole || places.iter().any(|&p| p as usize >= extent) || weights.iter().any(|w| !w.is_finite()) {
-                    return Err(format!("its weights along axis {along} do not fit its extent {extent}"));
-                }
-                shape[*along] = places.len() / taps;
-            }
-            Ok(shape)
-        }
+        Op::Choose(constants) => chosen(constants, inputs),
+        Op::Concat(along) => joined(*along, inputs),
+        Op::Select(select) => selected(select, first),
+        Op::Softmax { axis, .. } => extent_of(first, *axis).map(|_| first.to_vec()),
+        Op::Resample(resample) => resampled(resample, first),
         Op::Reduce { axes, keep, .. } => {
-            axes.iter().try_for_each(|&a| axis(a).map(|_| ()))?;
+            axes.iter().try_for_each(|&a| extent_of(first, a).map(|_| ()))?;
             if !axes.is_sorted_by(|a, b| a < b) {
                 return Err(format!("its axes {axes:?} do not rise"));
             }
             Ok(reduced(first, axes, *keep))
         }
-        Op::ArgMax { axis: along, keep, .. } => Ok(reduced(first, &[axis(*along)?], *keep)),
+        Op::ArgMax { axis, keep, .. } => extent_of(first, *axis).map(|_| reduced(first, &[*axis], *keep)),
     }
+}
+
+/// Returns the extent of an input along an axis, if it has that axis.
+fn extent_of(input: &[usize], axis: usize) -> Result<usize, String> {
+    input.get(axis).copied().ok_or_else(|| format!("has no axis {axis} in its input {input:?}"))
+}
+
+/// Returns channels, height and width of an input, if it has them.
+fn planes(input: &[usize]) -> Result<[usize; 3], String> {
+    input.try_into().map_err(|_| format!("needs an input [channels, height, width], got {input:?}"))
+}
+
+fn convolved(c: &Conv, input: &[usize]) -> Result<Vec<usize>, String> {
+    let [channels, h, w] = planes(input)?;
+    if c.groups == 0 || channels != c.channels.saturating_mul(c.groups) || !c.filters.is_multiple_of(c.groups) {
+        return Err(format!(
+            "{} groups of {} channels and {} filters do not fit an input of {channels} channels",
+            c.groups, c.channels, c.filters
+        ));
+    }
+    let [top, left, bottom, right] = c.padding;
+    let rows = window(h, top.saturating_add(bottom), c.kernel[0], c.stride[0], c.dilation[0], false)?;
+    let cols = window(w, left.saturating_add(right), c.kernel[1], c.stride[1], c.dilation[1], false)?;
+    // The float reference lays out the inputs of every product, which a hostile window must not
+    // make unbounded.
+    if elements(&[c.channels, c.kernel[0], c.kernel[1], rows, cols]).is_none() {
+        return Err(format!("{rows}x{cols} windows of {:?} are too many", c.kernel));
+    }
+    Ok(vec![c.filters, rows, cols])
+}
+
+fn pooled_planes(p: &Pool, input: &[usize]) -> Result<Vec<usize>, String> {
+    let [channels, h, w] = planes(input)?;
+    let (rows, cols) = (pooled(p, h, 0)?, pooled(p, w, 1)?);
+    if elements(&[channels, rows, cols, p.kernel[0], p.kernel[1]]).is_none() {
+        return Err(format!("{rows}x{cols} windows of {:?} are too many", p.kernel));
+    }
+    Ok(vec![channels, rows, cols])
+}
+
+fn transposed(order: &[usize], input: &[usize]) -> Result<Vec<usize>, String> {
+    let mut seen = order.to_vec();
+    seen.sort_unstable();
+    if !seen.iter().copied().eq(0..input.len()) {
+        return Err(format!("{order:?} is no order of the dimensions of {input:?}"));
+    }
+    Ok(order.iter().map(|&d| input[d]).collect())
+}
+
+fn chosen(constants: &[Option<Constant>; 3], inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    if let Some(c) = constants.iter().flatten().find(|c| elements(&c.shape) != Some(c.data.len())) {
+        return Err(format!("a constant has {} values, its shape is {:?}", c.data.len(), c.shape));
+    }
+    let constants = constants.iter().flatten().map(|c| &c.shape[..]);
+    inputs[1..].iter().copied().chain(constants).try_fold(inputs[0].to_vec(), |all, shape| broadcast(&all, shape))
+}
+
+fn joined(along: usize, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+    let first = inputs[0];
+    extent_of(first, along)?;
+    let mut shape = first.to_vec();
+    for other in &inputs[1..] {
+        let same = |(d, (a, b)): (usize, (&usize, &usize))| d == along || a == b;
+        if other.len() != first.len() || !first.iter().zip(*other).enumerate().all(same) {
+            return Err(format!("cannot join {first:?} and {other:?} along axis {along}"));
+        }
+        shape[along] = shape[along].saturating_add(other[along]);
+    }
+    Ok(shape)
+}
+
+fn selected(select: &Select, input: &[usize]) -> Result<Vec<usize>, String> {
+    let mut shape = input.to_vec();
+    for (along, places) in &select.axes {
+        let extent = extent_of(input, *along)?;
+        if places.iter().flatten().any(|&p| p as usize >= extent) {
+            return Err(format!("takes an element beyond the {extent} of axis {along}"));
+        }
+        shape[*along] = places.len();
+    }
+    Ok(shape)
+}
+
+fn resampled(resample: &Resample, input: &[usize]) -> Result<Vec<usize>, String> {
+    let mut shape = input.to_vec();
+    for ResampleAxis { axis: along, taps, places, weights } in &resample.axes {
+        let extent = extent_of(input, *along)?;
+        let whole = *taps > 0 && places.len().is_multiple_of(*taps) && places.len() == weights.len();
+        if !whole || places.iter().any(|&p| p as usize >= extent) || weights.iter().any(|w| !w.is_finite()) {
+            return Err(format!("its weights along axis {along} do not fit its extent {extent}"));
+        }
+        shape[*along] = places.len() / taps;
+    }
+    Ok(shape)
 }
 
 /// Returns the output extent of a pool along an axis.

@@ -27,9 +27,7 @@ fn graph() -> Graph {
 }
 
 fn rows() -> Vec<Vec<Range<usize>>> {
-    [(54, 27), (640, 64), (200, 200)]
-        .map(|(len, size)| chunks(len, size).into_iter().collect())
-        .into()
+    [(54, 27), (640, 64), (200, 200)].map(|(len, size)| chunks(len, size).into_iter().collect()).into()
 }
 
 fn savings() -> Vec<Vec<f64>> {

@@ -74,7 +74,6 @@ pub fn import_owned(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<Import
 
 /// Reads an ONNX model as [`import_owned`] does, but also one without a linear layer.
 pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<Imported, ModelError> {
-    let bad = |what: String| ModelError::Onnx(what);
     guard::check(&bytes)?;
     let length = bytes.len();
     let mut model = proto::Model::decode(prost::bytes::Bytes::from(bytes))
@@ -82,21 +81,8 @@ pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<I
     if let Some(graph) = &mut model.graph {
         make_printable(graph);
     }
-    let official = |domain: &str| matches!(domain, "" | "ai.onnx");
-    let Some(opset) = model.opset_import.iter().find(|o| official(&o.domain)).map(|o| o.version) else {
-        return Err(bad("it names no operator set; is this an ONNX file?".into()));
-    };
     let mut warnings = vec![];
-    if opset < *OPSETS.start() {
-        return Err(bad(format!(
-            "its operator set {opset} is too old: convert it to {OPSETS:?} (onnx.version_converter)"
-        )));
-    }
-    if !OPSETS.contains(&opset) {
-        warnings.push(format!(
-            "operator set {opset} is newer than those known here ({OPSETS:?}); compare results with your framework's"
-        ));
-    }
+    let opset = opset_of(&model, &mut warnings)?;
     let mut file = model.graph.take().ok_or_else(|| bad("it has no graph".into()))?;
     let held = Cell::new(length);
     let mut counted = |data: &External| {
@@ -107,28 +93,10 @@ pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<I
         }
     };
     let external: ReadExternal<'_> = &mut counted;
-    let mut constants = HashMap::new();
-    // Given back one by one: with the last of them goes the file's memory.
-    for tensor in std::mem::take(&mut file.initializer) {
-        let constant = Rc::new(Constant::read(&tensor, external)?);
-        if let Some(twice) = constants.insert(tensor.name.clone(), constant).map(|_| tensor.name) {
-            return Err(bad(format!("its constant \"{twice}\" is there twice")));
-        }
-    }
+    let constants = constants_of(&mut file, external)?;
     drop(model);
     let file = file;
-    let inputs: Vec<_> = file.input.iter().filter(|v| !constants.contains_key(&v.name)).collect();
-    let [input] = inputs[..] else {
-        let names: Vec<&str> = inputs.iter().map(|v| v.name.as_str()).collect();
-        return Err(offence(
-            names.join(", "),
-            "Input",
-            Refusal::new(
-                format!("the model has {} inputs, exactly one is supported", inputs.len()),
-                "export it with one image as its only input, and everything else as constants",
-            ),
-        ));
-    };
+    let input = only_input(&file, &constants)?;
     if file.output.is_empty() || file.output.len() > MAX_OUTPUTS {
         return Err(bad(format!("it has {} outputs, 1 to {MAX_OUTPUTS} are supported", file.output.len())));
     }
@@ -143,6 +111,73 @@ pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<I
     for node in &file.node {
         importer.node(node)?;
     }
+    let outputs: Vec<String> = file.output.iter().map(|o| o.name.clone()).collect();
+    let graph = finished(importer, &outputs)?;
+    Ok(Imported { graph, input: input.name.clone(), outputs, opset, warnings })
+}
+
+/// Makes the error of a file that is no ONNX model which we can read.
+fn bad(what: String) -> ModelError {
+    ModelError::Onnx(what)
+}
+
+/// Returns the operator set of a file, and warns of one that is newer than those known here.
+fn opset_of(model: &proto::Model, warnings: &mut Vec<String>) -> Result<i64, ModelError> {
+    let official = |domain: &str| matches!(domain, "" | "ai.onnx");
+    let Some(opset) = model.opset_import.iter().find(|o| official(&o.domain)).map(|o| o.version) else {
+        return Err(bad("it names no operator set; is this an ONNX file?".into()));
+    };
+    if opset < *OPSETS.start() {
+        return Err(bad(format!(
+            "its operator set {opset} is too old: convert it to {OPSETS:?} (onnx.version_converter)"
+        )));
+    }
+    if !OPSETS.contains(&opset) {
+        warnings.push(format!(
+            "operator set {opset} is newer than those known here ({OPSETS:?}); compare results with your framework's"
+        ));
+    }
+    Ok(opset)
+}
+
+/// Takes the constants out of a file. They are given back one by one: with the last of them goes
+/// the file's memory.
+fn constants_of(
+    file: &mut proto::Graph,
+    external: ReadExternal<'_>,
+) -> Result<HashMap<String, Rc<Constant>>, ModelError> {
+    let mut constants = HashMap::new();
+    for tensor in std::mem::take(&mut file.initializer) {
+        let constant = Rc::new(Constant::read(&tensor, external)?);
+        if let Some(twice) = constants.insert(tensor.name.clone(), constant).map(|_| tensor.name) {
+            return Err(bad(format!("its constant \"{twice}\" is there twice")));
+        }
+    }
+    Ok(constants)
+}
+
+/// Returns the one input that is no constant.
+fn only_input<'f>(
+    file: &'f proto::Graph,
+    constants: &HashMap<String, Rc<Constant>>,
+) -> Result<&'f proto::ValueInfo, ModelError> {
+    let inputs: Vec<_> = file.input.iter().filter(|v| !constants.contains_key(&v.name)).collect();
+    let [input] = inputs[..] else {
+        let names: Vec<&str> = inputs.iter().map(|v| v.name.as_str()).collect();
+        return Err(offence(
+            names.join(", "),
+            "Input",
+            Refusal::new(
+                format!("the model has {} inputs, exactly one is supported", inputs.len()),
+                "export it with one image as its only input, and everything else as constants",
+            ),
+        ));
+    };
+    Ok(input)
+}
+
+/// Returns the graph of an importer that has read all nodes, with its outputs.
+fn finished(importer: Importer<'_, '_>, outputs: &[String]) -> Result<Graph, ModelError> {
     let Importer { mut graph, values, unknown, offences, constants, .. } = importer;
     if !offences.is_empty() {
         return Err(ModelError::Unsupported { offences });
@@ -155,11 +190,10 @@ pub(super) fn import_any(bytes: Vec<u8>, external: ReadExternal<'_>) -> Result<I
         None if unknown.contains(name) => Err(bad(format!("its output \"{name}\" is one that is not supported"))),
         None => Err(bad(format!("nothing computes its output \"{name}\" from the input"))),
     };
-    let outputs: Vec<String> = file.output.iter().map(|o| o.name.clone()).collect();
     let ids = outputs.iter().map(value).collect::<Result<Vec<_>, _>>()?;
     graph.set_outputs(ids);
-    graph.set_output_names(outputs.clone());
-    Ok(Imported { graph, input: input.name.clone(), outputs, opset, warnings })
+    graph.set_output_names(outputs.to_vec());
+    Ok(graph)
 }
 
 /// Makes the error of a single thing that is not supported.

@@ -49,6 +49,37 @@ impl Axis {
     }
 }
 
+/// The weights of a transposed convolution as its file has them, `[channel][filter of the
+/// group][kh][kw]`.
+struct Given<'a> {
+    weight: &'a [f32],
+    group_filters: usize,
+    /// Channels of a group.
+    own: usize,
+    kernel: [usize; 2],
+}
+
+impl Given<'_> {
+    /// Appends the weights of the convolution that gives all phases:
+    /// `[filter][phase][channel][place of the turned kernel]`, zeros for places without a tap.
+    fn turn(&self, filters: usize, [rows, columns]: [Axis; 2], out: &mut Vec<f32>) {
+        let (kh, kw) = (rows.reach + 1, columns.reach + 1);
+        for filter in 0..filters {
+            let (group, f) = (filter / self.group_filters, filter % self.group_filters);
+            for (a, b) in (0..rows.stride).flat_map(|a| (0..columns.stride).map(move |b| (a, b))) {
+                for c in 0..self.own {
+                    let channel = group * self.own + c;
+                    let plane = (channel * self.group_filters + f) * self.kernel[0] * self.kernel[1];
+                    for (i, j) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
+                        let tap = rows.tap(a, i).zip(columns.tap(b, j));
+                        out.push(tap.map_or(0.0, |(k, l)| self.weight[plane + k * self.kernel[1] + l]));
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl Importer<'_, '_> {
     pub(super) fn conv_transpose(&mut self, r: &Reading<'_>) -> Result<ValueId, Refusal> {
         let x = self.value(r, 0)?;
@@ -77,18 +108,8 @@ impl Importer<'_, '_> {
         // file says.
         let count = count.filter(|&c| c <= self.foldable()).ok_or("is too large")?;
         let mut turned = Vec::with_capacity(count);
-        for filter in 0..filters {
-            let (group, f) = (filter / group_filters, filter % group_filters);
-            for (a, b) in (0..rows.stride).flat_map(|a| (0..columns.stride).map(move |b| (a, b))) {
-                for c in 0..own {
-                    let plane = ((group * own + c) * group_filters + f) * kernel[0] * kernel[1];
-                    for (i, j) in (0..kh).flat_map(|i| (0..kw).map(move |j| (i, j))) {
-                        let tap = rows.tap(a, i).zip(columns.tap(b, j));
-                        turned.push(tap.map_or(0.0, |(k, l)| weight[plane + k * kernel[1] + l]));
-                    }
-                }
-            }
-        }
+        let given = Given { weight: &weight, group_filters, own, kernel };
+        given.turn(filters, axes, &mut turned);
         let bias = self.weights(r, 2)?.map_or_else(|| vec![0.0; filters], |(_, b)| b);
         if bias.len() != filters {
             return Err(format!("has {} biases for {filters} filters", bias.len()).into());
