@@ -23,7 +23,7 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ("jali plan validate", "plan validate --network mnist --plan plan.json --json", 0),
     ("jali inspect BUNDLE", "inspect sealed --verify --json", 0),
     ("jali inspect MODEL.onnx", "inspect mnist.onnx --json", 0),
-    ("jali inspect MODEL.onnx", "inspect odd.onnx --json", 2),
+    ("jali inspect MODEL.onnx", "inspect odd.onnx --json", 3),
     ("jali infer", "infer --model mnist.onnx --samples mnist --images 2 --json", 0),
     ("jali infer", "infer --model mnist.onnx --outputs kept --json pictures broken.png", 11),
     // The first one keeps hints beside the bundle. Without them the second one prints nothing.
@@ -33,7 +33,7 @@ const COMMANDS: &[(&str, &str, i32)] = &[
     ("jali explain", "explain --network mnist --runs 1 --json", 0),
 ];
 
-/// The same for measurements.
+/// What `jali bench` prints.
 const BENCHMARKS: &[(&str, &str, i32)] = &[
     ("jali bench inference", "bench inference --network mnist --runs 1 --batches 1 --sweep curve.svg --json", 0),
     ("jali bench limits", "bench limits --json", 0),
@@ -186,7 +186,7 @@ fn prepared() -> TempDir {
     let (here, root) = (folder.path(), Path::new(env!("CARGO_MANIFEST_DIR")));
     let model = std::fs::read(root.join("../jali/bundled/mnist.onnx")).unwrap();
     std::fs::write(here.join("mnist.onnx"), &model).unwrap();
-    // The same with an operator that nobody knows.
+    // A copy of it with an operator that nobody knows.
     let mut odd = model;
     while let Some(at) = odd.windows(4).position(|name| name == b"Relu") {
         odd[at] = b'X';
