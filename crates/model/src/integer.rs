@@ -39,7 +39,7 @@ pub fn run(model: &QuantModel, image: Tensor) -> Result<Trace, ModelError> {
 
 /// An accumulator: 32 bits where the layer's shape guarantees that they suffice (twice as fast),
 /// else 64.
-trait Accumulator: Copy + Default + Into<i64> + std::ops::AddAssign {
+pub(crate) trait Accumulator: Copy + Default + Into<i64> + std::ops::AddAssign {
     fn product(w: i32, x: i32) -> Self;
 }
 
@@ -68,12 +68,18 @@ pub(crate) fn linear(model: &QuantModel, node: usize, x: &[i32], in_shape: &[usi
     })
 }
 
-fn gemm(g: &Gemm, weights: &[i32], x: &[i32]) -> Vec<i64> {
+pub(crate) fn gemm(g: &Gemm, weights: &[i32], x: &[i32]) -> Vec<i64> {
     let dot = |row: &[i32]| row.iter().zip(x).map(|(&w, &x)| i64::from(w) * i64::from(x)).sum();
     weights.chunks_exact(g.inputs).map(dot).collect()
 }
 
-fn conv<A: Accumulator>(c: &Conv, weights: &[i32], x: &[i32], in_shape: &[usize], out_shape: &[usize]) -> Vec<i64> {
+pub(crate) fn conv<A: Accumulator>(
+    c: &Conv,
+    weights: &[i32],
+    x: &[i32],
+    in_shape: &[usize],
+    out_shape: &[usize],
+) -> Vec<i64> {
     let (h, w) = (in_shape[1], in_shape[2]);
     let (rows, cols) = (out_shape[1], out_shape[2]);
     let mut y = vec![A::default(); c.filters * rows * cols];

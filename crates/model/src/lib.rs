@@ -12,6 +12,7 @@
 //! | [`float`](mod@float) | the float reference |
 //! | [`quant`] | calibration, quantisation, rounding |
 //! | [`outline`] | a quantised network without its weights: what the client holds |
+//! | [`fixed`] | fixed-point form for guests, and its integer reference |
 //! | [`integer`] | the integer reference: plain convolution, shares no code with packing or masking |
 //!
 //! No keys, no ring, no randomness in this crate.
@@ -20,6 +21,7 @@
 mod branchless;
 pub mod error;
 pub mod execution;
+pub mod fixed;
 pub mod float;
 pub mod graph;
 pub mod integer;
@@ -36,6 +38,7 @@ mod training_range;
 
 pub use error::{ModelError, Offence};
 pub use execution::{Execution, Step};
+pub use fixed::{FixedConfig, FixedNetwork};
 pub use graph::{Graph, Node};
 pub use op::{
     Activation, Arithmetic, Constant, Conv, Gemm, Linear, Op, Pool, ReduceKind, Resample, ResampleAxis, Select,

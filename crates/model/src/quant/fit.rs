@@ -12,7 +12,7 @@ pub(super) const DEAD_BIAS: f64 = (1u64 << 40) as f64;
 /// The values that calibration saw at one input: first their range, which includes zero, then a
 /// histogram of it.
 #[derive(Debug, Clone)]
-pub(super) struct Range {
+pub(crate) struct Range {
     low: f32,
     high: f32,
     bins: Vec<f64>,
@@ -27,13 +27,18 @@ impl Default for Range {
 }
 
 impl Range {
+    /// Smallest and largest value.
+    pub(crate) fn ends(&self) -> (f64, f64) {
+        (f64::from(self.low), f64::from(self.high))
+    }
+
     /// Widens the range to hold these values.
-    pub(super) fn widen(&mut self, x: &[f32]) {
+    pub(crate) fn widen(&mut self, x: &[f32]) {
         (self.low, self.high) = x.iter().fold((self.low, self.high), |(low, high), &v| (low.min(v), high.max(v)));
     }
 
     /// Counts these values, which the range holds, in the histogram.
-    pub(super) fn count(&mut self, x: &[f32]) {
+    pub(crate) fn count(&mut self, x: &[f32]) {
         let scale = BINS as f32 / (self.high - self.low);
         for v in x {
             let bin = ((v - self.low) * scale) as usize;
@@ -44,7 +49,7 @@ impl Range {
     /// Returns the part of the range, lowest and highest value, with the least squared error for
     /// `levels` steps. A value inside costs step^2/12 by rounding, one outside the squared distance
     /// by clipping.
-    pub(super) fn clip(&self, levels: f64) -> (f32, f32) {
+    pub(crate) fn clip(&self, levels: f64) -> (f32, f32) {
         let (low, high) = (f64::from(self.low), f64::from(self.high));
         let centre = |bin: usize| low + (high - low) * (bin as f64 + 0.5) / BINS as f64;
         let error = |part: f64| -> f64 {

@@ -10,7 +10,8 @@ mod fit;
 
 use serde::{Deserialize, Serialize};
 
-use self::fit::{MAX_BIAS, Range, quantise_layer};
+pub(crate) use self::fit::Range;
+use self::fit::{MAX_BIAS, quantise_layer};
 use crate::execution::run;
 use crate::graph::Graph;
 use crate::preprocess::Preprocess;
