@@ -1,5 +1,7 @@
 //! `jali demo`: the main job on bundled images.
 
+mod guest;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,7 +24,7 @@ use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude};
 /// plaintext run.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali demo\n  jali demo --network mnist --images 100\n  jali demo --leak 0.8 --seed 7 --json"
+    after_help = "Examples:\n  jali demo\n  jali demo --network mnist --images 100\n  jali demo --leak 0.8 --seed 7 --json\n  jali demo --guest                       owner, server and guest: nobody sees the model but its owner"
 )]
 pub(super) struct DemoArgs {
     /// Which bundled network
@@ -35,6 +37,9 @@ pub(super) struct DemoArgs {
     leak: Leak,
     #[command(flatten)]
     over: Over,
+    /// Infer as a guest, who may use the network and must not have it
+    #[arg(long)]
+    guest: bool,
     /// Hand messages over inside the process instead of over HTTP on loopback
     #[arg(long)]
     in_process: bool,
@@ -88,6 +93,9 @@ struct Layer {
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let backend = args.common.start()?;
+    if args.guest {
+        return guest::run(args, backend);
+    }
     let network = Network::from(args.network);
     let samples = network.dataset().bundled_test()?;
     let model = network.quantised(args.common.bits)?;

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 /// the folder of [`prepared`]; `LIVE` and `DEAD` stand for servers.
 const COMMANDS: &[(&str, &str, i32)] = &[
     ("jali demo", "demo --network mnist --images 2 --json", 0),
+    ("jali demo --guest", "demo --guest --network mnist --images 2 --in-process --json", 0),
     ("jali seal", "seal --network mnist --out again --json", 0),
     ("jali plan inspect", "plan inspect --network mnist --plan plan.json --json", 0),
     ("jali plan diff", "plan diff --network mnist --from plan.json --to other.json --json", 0),

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use jali_guest::GuestError;
 use jali_leak::LeakError;
 use jali_mask::MaskError;
 use jali_model::ModelError;
@@ -28,6 +29,12 @@ pub enum JaliError {
     /// From the network.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// From sealing for guests, dealing, or an inference of a guest.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The system's randomness is missing.
+    #[error("the operating system gave no randomness: {0}")]
+    Random(String),
     /// From the ring (the choice of a backend).
     #[error(transparent)]
     Ring(#[from] RingError),

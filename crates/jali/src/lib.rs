@@ -38,7 +38,8 @@
 //!
 //! # What it is not for
 //!
-//! * Users who must not have the model: **whoever holds the client's keys can recover it.**
+//! * Users who must not have the model: **whoever holds the client's keys can recover it.** For
+//!   them there are [`guests`].
 //! * Hiding how the network is built: shapes, layers and which rows are hidden are public.
 //! * Saving the client work: it spends more time than the plain network takes.
 //!
@@ -51,6 +52,7 @@
 //! | [`sealing`] | the owner's side |
 //! | [`client`], [`answer`] | the client's side |
 //! | [`transport`], [`http`] | ways to a server |
+//! | [`guests`] | the other mode: users who must not have the model |
 //! | [`bundle`] | sealed networks as files |
 //! | [`calibration`] | the cost model of this machine |
 //! | [`memory`] | memory that a network needs, and the check against what is free |
@@ -69,6 +71,7 @@ pub mod client;
 pub mod dataset;
 pub mod error;
 pub mod files;
+pub mod guests;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "images")]
@@ -104,6 +107,7 @@ pub use transport::{Delivery, InProcess, Request, Transport};
 /// The crates that this one is made of.
 pub mod parts {
     pub use jali_bundle as bundle;
+    pub use jali_guest as guest;
     pub use jali_leak as leak;
     pub use jali_mask as mask;
     pub use jali_model as model;

@@ -8,7 +8,7 @@
 //! | [`ntt`] | the negacyclic number-theoretic transform |
 //! | [`poly`] | polynomials typed by their domain (coefficient or NTT) |
 //! | [`ring`] | degree, moduli and transforms together; pointwise products |
-//! | [`backend`] | the hot loops for every vector unit: transforms, rows, pointwise products (the only place with `unsafe`) |
+//! | [`backend`] | the hot loops for every vector unit: transforms, rows, pointwise products (the only place of this crate with `unsafe`) |
 //! | [`wanted`] | which coefficients of a product carry results |
 //! | `row_product`, `workspace` | rows times inputs, transformed back, and the memory for it |
 //! | `pages`, `aligned` | memory in large pages, words on cache lines |

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it uses, development aside: no more and no
 /// less.
-const USES: [(&str, &[&str]); 14] = [
+const USES: [(&str, &[&str]); 15] = [
     ("jali-testing", &[]),
     ("jali-ring", &[]),
     ("jali-textbook", &["jali-ring"]),
@@ -16,6 +16,7 @@ const USES: [(&str, &[&str]); 14] = [
     ("jali-model", &[]),
     ("jali-pack", &["jali-ring", "jali-model"]),
     ("jali-leak", &["jali-model"]),
+    ("jali-guest", &["jali-model", "jali-leak"]),
     (
         "jali-protocol",
         &["jali-ring", "jali-mask", "jali-bundle", "jali-operator", "jali-model", "jali-pack", "jali-leak"],
@@ -32,6 +33,7 @@ const USES: [(&str, &[&str]); 14] = [
             "jali-model",
             "jali-pack",
             "jali-leak",
+            "jali-guest",
             "jali-protocol",
         ],
     ),
@@ -46,6 +48,7 @@ const USES: [(&str, &[&str]); 14] = [
             "jali-operator",
             "jali-model",
             "jali-leak",
+            "jali-guest",
             "jali-protocol",
         ],
     ),

@@ -1,6 +1,6 @@
 //! The hot loops: transforms, products of rows, pointwise products. Written once over lanes
 //! (`lanes.rs`), compiled for every vector unit, chosen at run time. This folder is the only place
-//! with `unsafe`.
+//! of this crate with `unsafe`.
 //!
 //! Every backend computes the same canonical residues. Rows are compared with one product and one
 //! division at a time, transforms with the definition and with another implementation (tests).

@@ -1,0 +1,135 @@
+//! Products of several filters and several outputs, for AVX2 and AVX-512.
+//!
+//! The compiler does not keep so many sums in registers by itself; these loops say which.
+
+use std::arch::x86_64::*;
+
+/// What a loop over the taps of a convolution reads.
+#[derive(Clone, Copy)]
+pub(crate) struct Taps<'a> {
+    /// Planes of the inputs.
+    pub(crate) planes: &'a [u32],
+    /// Where every tap finds the input of the first output.
+    pub(crate) places: &'a [usize],
+    /// Weights, `[tap][filter]`.
+    pub(crate) weights: &'a [u32],
+}
+
+/// Sixteen words from `at` on.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn load_512(words: &[u32], at: usize) -> __m512i {
+    let words = &words[at..at + 16];
+    // SAFETY: the slice has the sixteen words, and the instruction takes any address.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn store_512(value: __m512i, words: &mut [u32]) {
+    let words = &mut words[..16];
+    // SAFETY: the slice has the sixteen words, and the instruction takes any address.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), value) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn load_256(words: &[u32], at: usize) -> __m256i {
+    let words = &words[at..at + 8];
+    // SAFETY: the slice has the eight words, and the instruction takes any address.
+    unsafe { _mm256_loadu_si256(words.as_ptr().cast()) }
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn store_256(value: __m256i, words: &mut [u32]) {
+    let words = &mut words[..8];
+    // SAFETY: the slice has the eight words, and the instruction takes any address.
+    unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), value) }
+}
+
+/// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, 32 outputs at a time.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn eight_filters_512(taps: Taps<'_>, out: &mut [u32]) {
+    let run = out.len() / 8;
+    for at in (0..run).step_by(32) {
+        let mut sums = [[_mm512_setzero_si512(); 2]; 8];
+        for (&place, weights) in taps.places.iter().zip(taps.weights.chunks_exact(8)) {
+            let x = [load_512(taps.planes, place + at), load_512(taps.planes, place + at + 16)];
+            for f in 0..8 {
+                let w = _mm512_set1_epi32(weights[f] as i32);
+                for v in 0..2 {
+                    sums[f][v] = _mm512_add_epi32(sums[f][v], _mm512_mullo_epi32(w, x[v]));
+                }
+            }
+        }
+        for f in 0..8 {
+            for v in 0..2 {
+                store_512(sums[f][v], &mut out[f * run + at + 16 * v..]);
+            }
+        }
+    }
+}
+
+/// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, 32 outputs and two filters
+/// at a time: what sixteen registers hold.
+#[target_feature(enable = "avx2")]
+pub(crate) fn eight_filters_256(taps: Taps<'_>, out: &mut [u32]) {
+    let run = out.len() / 8;
+    for at in (0..run).step_by(32) {
+        for pair in 0..4 {
+            let mut sums = [[_mm256_setzero_si256(); 4]; 2];
+            for (&place, weights) in taps.places.iter().zip(taps.weights.chunks_exact(8)) {
+                let mut x = [_mm256_setzero_si256(); 4];
+                for (v, x) in x.iter_mut().enumerate() {
+                    *x = load_256(taps.planes, place + at + 8 * v);
+                }
+                for f in 0..2 {
+                    let w = _mm256_set1_epi32(weights[2 * pair + f] as i32);
+                    for v in 0..4 {
+                        sums[f][v] = _mm256_add_epi32(sums[f][v], _mm256_mullo_epi32(w, x[v]));
+                    }
+                }
+            }
+            for f in 0..2 {
+                for v in 0..4 {
+                    store_256(sums[f][v], &mut out[(2 * pair + f) * run + at + 8 * v..]);
+                }
+            }
+        }
+    }
+}
+
+/// Writes the sums of one filter, 32 outputs at a time.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn one_filter_512(taps: Taps<'_>, out: &mut [u32]) {
+    for at in (0..out.len()).step_by(32) {
+        let mut sums = [_mm512_setzero_si512(); 2];
+        for (&place, &weight) in taps.places.iter().zip(taps.weights) {
+            let w = _mm512_set1_epi32(weight as i32);
+            for v in 0..2 {
+                let x = load_512(taps.planes, place + at + 16 * v);
+                sums[v] = _mm512_add_epi32(sums[v], _mm512_mullo_epi32(w, x));
+            }
+        }
+        for v in 0..2 {
+            store_512(sums[v], &mut out[at + 16 * v..]);
+        }
+    }
+}
+
+/// The sum of products of two slices of one length.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn dot_512(a: &[u32], b: &[u32]) -> u32 {
+    let whole = a.len().min(b.len()) / 64 * 64;
+    let mut sums = [_mm512_setzero_si512(); 4];
+    for at in (0..whole).step_by(64) {
+        for (v, sum) in sums.iter_mut().enumerate() {
+            let product = _mm512_mullo_epi32(load_512(a, at + 16 * v), load_512(b, at + 16 * v));
+            *sum = _mm512_add_epi32(*sum, product);
+        }
+    }
+    let all = sums.into_iter().fold(_mm512_setzero_si512(), |all, sum| _mm512_add_epi32(all, sum));
+    let rest = a[whole..].iter().zip(&b[whole..]).fold(0_u32, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b)));
+    (_mm512_reduce_add_epi32(all) as u32).wrapping_add(rest)
+}

@@ -1,0 +1,303 @@
+//! Products of a linear layer's weights and masked values, modulo `2^32`.
+//!
+//! Values stand as the graph has them, `[channel][row][column]`. A convolution runs over *planes*:
+//! every channel, its padding and, for strides, its phases (every second or third place along an
+//! axis), one after the other. An output that is one place further along a row reads all its inputs
+//! one place further, so that the inputs of sixteen neighbouring outputs are sixteen neighbouring
+//! words. Rows of a plane follow each other, hence the outputs of a whole plane are one run; the
+//! few places of it that lie beyond the end of a row are computed and not used.
+
+use jali_model::{Conv, Gemm, Linear};
+
+use crate::backend::Backend;
+use crate::backend::products::{TILE, TOGETHER, Taps, dot, eight_filters, one_filter};
+
+/// The weights of a linear layer, in the order in which they are multiplied.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Matrix {
+    shape: Shape,
+    weights: Vec<u32>,
+}
+
+impl std::fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Matrix").field("shape", &self.shape).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Shape {
+    Dense { inputs: usize },
+    Conv(Planes),
+}
+
+/// How a convolution's inputs lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Planes {
+    channels: usize,
+    height: usize,
+    width: usize,
+    out_height: usize,
+    out_width: usize,
+    groups: usize,
+    filters: usize,
+    stride: [usize; 2],
+    /// Zeros above and to the left.
+    before: [usize; 2],
+    /// Phases that some tap reads: vertical and horizontal.
+    phases: Vec<[usize; 2]>,
+    /// Height and width of a phase's plane.
+    plane: [usize; 2],
+    /// Where a tap finds its inputs, from the first word of its channel on.
+    taps: Vec<usize>,
+    /// Outputs of a plane, those beyond the ends of rows included, up to a whole tile.
+    run: usize,
+    /// Filters computed together: [`TOGETHER`] or 1.
+    together: usize,
+}
+
+impl Planes {
+    fn of(conv: &Conv, input: &[usize], output: &[usize]) -> Self {
+        let (&[channels, height, width], &[filters, out_height, out_width]) = (input, output) else {
+            unreachable!("a graph's convolution has planes")
+        };
+        let [stride_y, stride_x] = conv.stride;
+        let reach = |kernel: usize, dilation: usize, stride: usize| (kernel - 1) * dilation / stride;
+        let plane = [
+            out_height + reach(conv.kernel[0], conv.dilation[0], stride_y),
+            out_width + reach(conv.kernel[1], conv.dilation[1], stride_x),
+        ];
+        let (mut phases, mut taps) = (vec![], vec![]);
+        for ky in 0..conv.kernel[0] {
+            for kx in 0..conv.kernel[1] {
+                let (y, x) = (ky * conv.dilation[0], kx * conv.dilation[1]);
+                let phase = [y % stride_y, x % stride_x];
+                let place = phases.iter().position(|p| *p == phase).unwrap_or_else(|| {
+                    phases.push(phase);
+                    phases.len() - 1
+                });
+                taps.push(place * plane[0] * plane[1] + y / stride_y * plane[1] + x / stride_x);
+            }
+        }
+        let run = ((out_height - 1) * plane[1] + out_width).next_multiple_of(TILE);
+        let together = if filters / conv.groups >= TOGETHER / 2 { TOGETHER } else { 1 };
+        let before = [conv.padding[0], conv.padding[1]];
+        let (groups, stride) = (conv.groups, conv.stride);
+        Self {
+            channels,
+            height,
+            width,
+            out_height,
+            out_width,
+            groups,
+            filters,
+            stride,
+            before,
+            phases,
+            plane,
+            taps,
+            run,
+            together,
+        }
+    }
+
+    /// Words of one channel's planes.
+    fn channel(&self) -> usize {
+        self.phases.len() * self.plane[0] * self.plane[1]
+    }
+
+    /// All planes, with zeros where there is padding.
+    fn spread(&self, x: &[u32]) -> Vec<u32> {
+        let mut out = vec![0; self.channels * self.channel() + TILE + self.run];
+        let [rows, columns] = self.plane;
+        for (channel, x) in x.chunks_exact(self.height * self.width).enumerate() {
+            for (p, phase) in self.phases.iter().enumerate() {
+                let out = &mut out[channel * self.channel() + p * rows * columns..][..rows * columns];
+                for (row, out) in out.chunks_exact_mut(columns).enumerate() {
+                    let y = (row * self.stride[0] + phase[0]).wrapping_sub(self.before[0]);
+                    if y < self.height {
+                        self.spread_row(&x[y * self.width..][..self.width], phase[1], out);
+                    }
+                }
+            }
+        }
+        out
+    }
+
+    fn spread_row(&self, x: &[u32], phase: usize, out: &mut [u32]) {
+        let (stride, before) = (self.stride[1], self.before[1]);
+        // The first place that is not padding.
+        let first = before.saturating_sub(phase).div_ceil(stride);
+        let start = first * stride + phase - before;
+        if first >= out.len() || start >= x.len() {
+            return;
+        }
+        let out = &mut out[first..];
+        if stride == 1 {
+            let n = out.len().min(x.len() - start);
+            out[..n].copy_from_slice(&x[start..start + n]);
+        } else {
+            out.iter_mut().zip(x[start..].iter().step_by(stride)).for_each(|(o, x)| *o = *x);
+        }
+    }
+
+    /// Weights `[filter][channel][tap]` as `[group][filters together][channel][tap][filter]`, zeros
+    /// for filters that the last ones lack.
+    fn arrange(&self, weights: &[u32]) -> Vec<u32> {
+        let fan_in = weights.len() / self.filters;
+        let (of_group, t) = (self.filters / self.groups, self.together);
+        let mut out = vec![0; self.groups * of_group.div_ceil(t) * t * fan_in];
+        let blocks = out.chunks_exact_mut(t * fan_in);
+        for (b, out) in blocks.enumerate() {
+            let per_group = of_group.div_ceil(t);
+            let (group, first) = (b / per_group, b % per_group * t);
+            for f in 0..t.min(of_group - first) {
+                let row = &weights[(group * of_group + first + f) * fan_in..][..fan_in];
+                out.iter_mut().skip(f).step_by(t).zip(row).for_each(|(o, w)| *o = *w);
+            }
+        }
+        out
+    }
+
+    fn add_product(&self, backend: Backend, weights: &[u32], x: &[u32], y: &mut [u32]) {
+        let planes = self.spread(x);
+        let (in_group, of_group) = (self.channels / self.groups, self.filters / self.groups);
+        let tap = |channel: usize| self.taps.iter().map(move |tap| channel * self.channel() + tap);
+        let places: Vec<usize> = (0..in_group).flat_map(tap).collect();
+        let (outputs, t) = (self.out_height * self.out_width, self.together);
+        let mut sums = vec![0; t * self.run];
+        let blocks = weights.chunks_exact(t * places.len());
+        for (b, weights) in blocks.enumerate() {
+            let per_group = of_group.div_ceil(t);
+            let (group, first) = (b / per_group, b % per_group * t);
+            let planes = &planes[group * in_group * self.channel()..];
+            let taps = Taps { planes, places: &places, weights };
+            match t {
+                TOGETHER => eight_filters(backend, taps, &mut sums),
+                _ => one_filter(backend, taps, &mut sums),
+            }
+            for (f, sums) in sums.chunks_exact(self.run).take(of_group - first).enumerate() {
+                let y = &mut y[(group * of_group + first + f) * outputs..][..outputs];
+                for (y, sums) in y.chunks_exact_mut(self.out_width).zip(sums.chunks(self.plane[1])) {
+                    y.iter_mut().zip(sums).for_each(|(y, s)| *y = y.wrapping_add(*s));
+                }
+            }
+        }
+    }
+}
+
+impl Matrix {
+    /// A layer's weights in the order of the graph, modulo `2^32`, for inputs and outputs of these
+    /// shapes. The weights of `linear` itself are not read.
+    pub fn new(linear: Linear<'_>, input: &[usize], output: &[usize], weights: &[u32]) -> Self {
+        match linear {
+            Linear::Gemm(Gemm { inputs, .. }) => {
+                Self { shape: Shape::Dense { inputs: *inputs }, weights: weights.to_vec() }
+            }
+            Linear::Conv(conv) => {
+                let planes = Planes::of(conv, input, output);
+                let weights = planes.arrange(weights);
+                Self { shape: Shape::Conv(planes), weights }
+            }
+        }
+    }
+
+    /// Adds the product with `x` to `y`, all modulo `2^32`.
+    pub fn add_product(&self, backend: Backend, x: &[u32], y: &mut [u32]) {
+        match &self.shape {
+            Shape::Dense { inputs } => {
+                for (row, y) in self.weights.chunks_exact(*inputs).zip(y) {
+                    *y = y.wrapping_add(dot(backend, row, x));
+                }
+            }
+            Shape::Conv(planes) => planes.add_product(backend, &self.weights, x, y),
+        }
+    }
+
+    /// Bytes that the weights take.
+    pub fn bytes(&self) -> usize {
+        self.weights.len() * size_of::<u32>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The sums by the definition of a convolution.
+    fn oracle(conv: &Conv, weights: &[u32], input: &[usize], output: &[usize], x: &[u32]) -> Vec<u32> {
+        let (&[_, height, width], &[filters, out_height, out_width]) = (input, output) else { panic!("planes") };
+        let mut y = vec![0_u32; filters * out_height * out_width];
+        for (i, y) in y.iter_mut().enumerate() {
+            let (f, oy, ox) = (i / (out_height * out_width), i / out_width % out_height, i % out_width);
+            let group = f / (filters / conv.groups);
+            for c in 0..conv.channels {
+                for ky in 0..conv.kernel[0] {
+                    for kx in 0..conv.kernel[1] {
+                        let iy = (oy * conv.stride[0] + ky * conv.dilation[0]).wrapping_sub(conv.padding[0]);
+                        let ix = (ox * conv.stride[1] + kx * conv.dilation[1]).wrapping_sub(conv.padding[1]);
+                        if iy < height && ix < width {
+                            let w = weights[((f * conv.channels + c) * conv.kernel[0] + ky) * conv.kernel[1] + kx];
+                            let x = x[((group * conv.channels + c) * height + iy) * width + ix];
+                            *y = y.wrapping_add(w.wrapping_mul(x));
+                        }
+                    }
+                }
+            }
+        }
+        y
+    }
+
+    fn words(n: usize, seed: u32) -> Vec<u32> {
+        (0..n as u32).map(|i| (i ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(11).wrapping_mul(0x85eb_ca6b)).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+        #[test]
+        fn convolutions_are_sums_of_products(
+            (groups, of_group, channels) in (1..4_usize, 1..11_usize, 1..4_usize),
+            (height, width) in (1..12_usize, 1..40_usize),
+            kernel in prop::array::uniform2(1..4_usize),
+            stride in prop::array::uniform2(1..4_usize),
+            dilation in prop::array::uniform2(1..3_usize),
+            padding in prop::array::uniform4(0..3_usize),
+        ) {
+            let extent = |n: usize, axis: usize| {
+                let padded = n + padding[axis] + padding[axis + 2];
+                (padded.checked_sub((kernel[axis] - 1) * dilation[axis] + 1)).map(|rest| rest / stride[axis] + 1)
+            };
+            let (Some(out_height), Some(out_width)) = (extent(height, 0), extent(width, 1)) else { return Ok(()) };
+            let filters = groups * of_group;
+            let conv =
+                Conv { weight: vec![], bias: vec![], filters, channels, kernel, stride, padding, dilation, groups };
+            let (input, output) = ([groups * channels, height, width], [filters, out_height, out_width]);
+            let weights = words(filters * channels * kernel[0] * kernel[1], 1);
+            let x = words(input.iter().product(), 2);
+            let want = oracle(&conv, &weights, &input, &output, &x);
+            let matrix = Matrix::new(Linear::Conv(&conv), &input, &output, &weights);
+            for backend in Backend::all() {
+                let mut y = words(want.len(), 3);
+                matrix.add_product(backend, &x, &mut y);
+                let added: Vec<u32> = y.iter().zip(words(want.len(), 3)).map(|(y, b)| y.wrapping_sub(b)).collect();
+                prop_assert_eq!(&added, &want);
+            }
+        }
+
+        #[test]
+        fn dense_layers_are_sums_of_products(inputs in 1..300_usize, outputs in 1..20_usize) {
+            let (weights, x) = (words(inputs * outputs, 1), words(inputs, 2));
+            let gemm = Gemm { weight: vec![], bias: vec![], inputs, outputs };
+            let matrix = Matrix::new(Linear::Gemm(&gemm), &[inputs], &[outputs], &weights);
+            let sum = |row: &[u32]| row.iter().zip(&x).fold(0_u32, |s, (w, x)| s.wrapping_add(w.wrapping_mul(*x)));
+            let want: Vec<u32> = weights.chunks_exact(inputs).map(sum).collect();
+            for backend in Backend::all() {
+                let mut y = vec![0; outputs];
+                matrix.add_product(backend, &x, &mut y);
+                prop_assert_eq!(&y, &want);
+            }
+        }
+    }
+}

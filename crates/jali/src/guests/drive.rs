@@ -1,0 +1,142 @@
+//! Carrying an inference's messages between the two parties.
+
+use std::time::{Duration, Instant};
+
+use jali_guest::{Backend, GuestModel, GuestSession, GuestTicket, Output, Served, ServerSession, Turn};
+
+use crate::JaliError;
+
+/// A way to the other party, message by message, in order.
+pub trait Link {
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`JaliError::Transport`] or [`JaliError::Net`] if the other party is gone.
+    fn send(&mut self, message: Vec<u8>) -> Result<(), JaliError>;
+
+    /// Waits for the other party's next message.
+    ///
+    /// # Errors
+    /// [`JaliError::Transport`] or [`JaliError::Net`] if the other party is gone.
+    fn receive(&mut self) -> Result<Vec<u8>, JaliError>;
+}
+
+/// What a party ended with, and what it took.
+#[derive(Debug)]
+pub struct Run<D> {
+    /// The end.
+    pub done: D,
+    /// By step of the circuit: time that this party computed, waiting left out.
+    pub computing: Vec<Duration>,
+    /// Bytes of the messages that this party sent.
+    pub bytes_sent: usize,
+    /// Bytes of the messages that it received.
+    pub bytes_received: usize,
+    /// Messages that it received.
+    pub messages: usize,
+}
+
+/// Times and bytes under way.
+#[derive(Default)]
+struct Meter {
+    computing: Vec<Duration>,
+    bytes_sent: usize,
+    bytes_received: usize,
+    messages: usize,
+}
+
+impl Meter {
+    fn computed(&mut self, step: usize, since: Instant) {
+        self.computing.resize(self.computing.len().max(step + 1), Duration::ZERO);
+        self.computing[step] += since.elapsed();
+    }
+
+    fn send(&mut self, link: &mut impl Link, message: Vec<u8>) -> Result<(), JaliError> {
+        self.bytes_sent += message.len();
+        link.send(message)
+    }
+
+    fn receive(&mut self, link: &mut impl Link) -> Result<Vec<u8>, JaliError> {
+        let message = link.receive()?;
+        self.bytes_received += message.len();
+        self.messages += 1;
+        Ok(message)
+    }
+
+    fn end<D>(self, done: D) -> Run<D> {
+        let Self { computing, bytes_sent, bytes_received, messages } = self;
+        Run { done, computing, bytes_sent, bytes_received, messages }
+    }
+}
+
+/// Serves one inference over a link.
+///
+/// # Errors
+/// [`JaliError::Guest`] for a message of another form; the link's errors.
+pub fn serve(mut session: ServerSession<'_>, link: &mut impl Link) -> Result<Run<Served>, JaliError> {
+    let mut meter = Meter::default();
+    loop {
+        let message = meter.receive(link)?;
+        let (step, start) = (session.step(), Instant::now());
+        match session.receive(&message)? {
+            Turn::Goes { message, session: next } => {
+                meter.computed(next.step(), start);
+                meter.send(link, message)?;
+                session = next;
+            }
+            Turn::Waits(next) => {
+                meter.computed(next.step(), start);
+                session = next;
+            }
+            Turn::Done(mut served) => {
+                meter.computed(step, start);
+                meter.send(link, std::mem::take(&mut served.message))?;
+                return Ok(meter.end(served));
+            }
+        }
+    }
+}
+
+/// Infers over a link: the guest's side. With `traced`, what a comparison needs is kept.
+///
+/// # Errors
+/// [`JaliError::Guest`] for another network's ticket or a message of another form; the link's
+/// errors. The ticket is used up in any case.
+pub fn infer(
+    model: &GuestModel,
+    backend: Backend,
+    ticket: GuestTicket,
+    input: &[i32],
+    traced: bool,
+    link: &mut impl Link,
+) -> Result<Run<Output>, JaliError> {
+    let mut meter = Meter::default();
+    let start = Instant::now();
+    let (messages, mut session) = GuestSession::begin(model, backend, ticket, input)?;
+    meter.computed(session.step(), start);
+    if traced {
+        session = session.traced();
+    }
+    for message in messages {
+        meter.send(link, message)?;
+    }
+    loop {
+        let message = meter.receive(link)?;
+        let (step, start) = (session.step(), Instant::now());
+        match session.receive(&message)? {
+            Turn::Goes { message, session: next } => {
+                meter.computed(next.step(), start);
+                meter.send(link, message)?;
+                session = next;
+            }
+            Turn::Waits(next) => {
+                meter.computed(next.step(), start);
+                session = next;
+            }
+            Turn::Done(output) => {
+                meter.computed(step, start);
+                return Ok(meter.end(output));
+            }
+        }
+    }
+}
