@@ -38,32 +38,51 @@ pub enum Kind {
     Server,
     /// For the client: everything in it is secret.
     Client,
+    /// A network sealed for guests, for the server.
+    GuestServer,
+    /// A network sealed for guests, for its owner: everything in it is secret.
+    GuestOwner,
+    /// What the owner says of a batch of tickets, signed.
+    Manifest,
+    /// The server's part of a batch of tickets: its seed is secret.
+    Batch,
+    /// The guest's part of a batch of tickets, locked for the guest.
+    Wallet,
+    /// An inference of a guest as it went over the line, signed by the server.
+    Transcript,
 }
 
+/// The kinds, with the byte that stands for each in a file and the name in messages.
+const KINDS: [(Kind, u8, &str); 8] = [
+    (Kind::Server, b'S', "server"),
+    (Kind::Client, b'C', "client"),
+    (Kind::GuestServer, b'G', "server for guests"),
+    (Kind::GuestOwner, b'O', "owner for guests"),
+    (Kind::Manifest, b'M', "manifest"),
+    (Kind::Batch, b'B', "server's batch of tickets"),
+    (Kind::Wallet, b'W', "guest's tickets"),
+    (Kind::Transcript, b'T', "transcript"),
+];
+
 impl Kind {
+    fn entry(self) -> (Kind, u8, &'static str) {
+        KINDS.into_iter().find(|(kind, ..)| *kind == self).unwrap_or(KINDS[0])
+    }
+
     fn byte(self) -> u8 {
-        match self {
-            Self::Server => b'S',
-            Self::Client => b'C',
-        }
+        self.entry().1
     }
 
     /// Returns the kind that a file's first bytes name, or `None` if they are not a bundle's.
     pub fn of(head: &[u8]) -> Option<Self> {
-        match head.strip_prefix(&MAGIC)? {
-            [_, b'S', ..] => Some(Self::Server),
-            [_, b'C', ..] => Some(Self::Client),
-            _ => None,
-        }
+        let [_, byte, ..] = head.strip_prefix(&MAGIC)? else { return None };
+        KINDS.into_iter().find(|(_, of_kind, _)| of_kind == byte).map(|(kind, ..)| kind)
     }
 }
 
 impl std::fmt::Display for Kind {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Server => "server",
-            Self::Client => "client",
-        })
+        f.write_str(self.entry().2)
     }
 }
 
@@ -197,11 +216,8 @@ impl<R: Read + Seek> Bundle<R> {
         if version != VERSION {
             return Err(foreign(format!("it has version {version}")));
         }
-        let found = match r.u8()? {
-            b'S' => Kind::Server,
-            b'C' => Kind::Client,
-            other => return Err(foreign(format!("it is of kind {other}"))),
-        };
+        let byte = r.u8()?;
+        let found = Kind::of(&head).ok_or_else(|| foreign(format!("it is of kind {byte}")))?;
         let model = r.array()?;
         if length < HEAD + FOOT {
             return Err(damaged("the file is cut off"));
@@ -295,6 +311,17 @@ impl<R: Read + Seek> Bundle<R> {
             }
             _ => self.next(most),
         }
+    }
+
+    /// Reads the section of this name, wherever it stands, and checks it. [`Bundle::next`] goes on
+    /// behind it.
+    ///
+    /// # Errors
+    /// [`BundleError::Section`] as for [`Bundle::expect`].
+    pub fn named(&mut self, name: &str, most: u64) -> Result<Vec<u8>, BundleError> {
+        let missing = || BundleError::Section { section: name.into(), why: "it is missing".into() };
+        self.next = self.sections.iter().position(|s| s.name == name).ok_or_else(missing)?;
+        self.next(most)
     }
 
     /// Reads and checks every section from the first on and keeps none; `progress` is called with

@@ -166,6 +166,11 @@ impl Circuit {
         circuit
     }
 
+    /// How many steps it has.
+    pub fn step_count(&self) -> usize {
+        self.steps.len()
+    }
+
     /// Clear values that a shared step, or the output, takes.
     fn find_entries(&self) -> Vec<FixedId> {
         let mut entries: Vec<FixedId> = vec![];

@@ -31,14 +31,12 @@ pub enum GuestError {
         got: usize,
     },
     /// A plan for another network.
-    #[error("the plan speaks of {got} layers, the network has {expected}: make it for this network")]
+    #[error("the plan is not for this network of {expected} layers: make it with this network")]
     Plan {
         /// Layers of the network.
         expected: usize,
-        /// Layers that the plan has.
-        got: usize,
     },
-    /// Weights that do not fit the circuit.
+    /// Weights, or rows that are said to be hidden, that do not fit the network.
     #[error("the weights of step {step} do not fit the network")]
     Weights {
         /// Which step of the circuit.

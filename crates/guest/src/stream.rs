@@ -58,6 +58,11 @@ impl StreamKey {
         Self(bytes)
     }
 
+    /// Its bytes, to be kept where only its holder reads them.
+    pub fn expose(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// XORs the stream of a step and a purpose into bytes.
     fn apply(&self, step: usize, purpose: Purpose, bytes: &mut [u8]) {
         let mut nonce = [0; 12];

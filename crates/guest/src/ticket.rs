@@ -24,6 +24,11 @@ impl GuestTicket {
         Self { key, shares: ShareBytes(shares) }
     }
 
+    /// A copy of its key: what an owner needs to compare an inference with the reference.
+    pub fn key(&self) -> StreamKey {
+        self.key.clone()
+    }
+
     /// Bytes of the shares.
     pub fn bytes(&self) -> usize {
         self.shares.0.len()

@@ -11,6 +11,7 @@ use jali_net::NetError;
 use jali_operator::OperatorError;
 use jali_protocol::ProtocolError;
 use jali_ring::RingError;
+use jali_tickets::TicketError;
 
 /// Errors of the facade.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub enum JaliError {
     /// From sealing for guests, dealing, or an inference of a guest.
     #[error(transparent)]
     Guest(#[from] GuestError),
+    /// From files of the guests' mode.
+    #[error(transparent)]
+    Tickets(#[from] TicketError),
     /// The system's randomness is missing.
     #[error("the operating system gave no randomness: {0}")]
     Random(String),

@@ -22,16 +22,26 @@
 //! ```
 
 mod drive;
+#[cfg(feature = "http")]
+mod remote;
 
+use std::path::Path;
 use std::sync::mpsc;
 
-use jali_guest::{Backend, GuestTicket, SealedForGuests, StreamKey, deal, seal};
+use jali_guest::Hidden;
+use jali_guest::{Original, deal};
+use jali_leak::Plan;
 use jali_model::fixed::{FixedConfig, FixedNetwork};
-use jali_model::{Graph, Tensor};
+use jali_model::{Graph, Preprocess, Tensor};
+use jali_tickets::sealed::Written;
+use jali_tickets::write_sealed;
 use zeroize::Zeroize;
 
 use crate::JaliError;
-pub use drive::{Link, Run, infer, serve};
+pub use drive::{Begun, Link, Run, begin, infer, serve};
+pub use jali_guest::{Backend, GuestTicket, SealedForGuests, StreamKey};
+#[cfg(feature = "http")]
+pub use remote::{GuestAnswer, GuestClient, Kept};
 
 /// A network in fixed-point numbers, ready to be sealed for guests.
 #[derive(Debug, Clone)]
@@ -80,13 +90,31 @@ impl<'g> GuestSealing<'g> {
         &self.network
     }
 
-    /// Seals with fresh randomness. Rows that the plan allows to be open are public.
+    /// Seals with fresh randomness, for three parties in this process. Rows that the plan allows to
+    /// be open are public.
     ///
     /// # Errors
     /// [`JaliError::Guest`] for a plan of another network; [`JaliError::Random`].
-    pub fn seal(self, plan: &jali_leak::Plan) -> Result<Parties, JaliError> {
-        let sealed = seal(&self.network, self.graph, plan, &fresh_key()?)?;
+    pub fn seal(self, plan: &Plan) -> Result<Parties, JaliError> {
+        let sealed = jali_guest::seal(&self.network, self.graph, plan, &fresh_key()?)?;
         Ok(Parties { network: self.network, sealed, backend: Backend::best() })
+    }
+
+    /// Seals with fresh randomness into two files in `folder`: `owner`, from which tickets are
+    /// dealt, and `server`. Guests see `name` and learn from `preprocess` how images become inputs.
+    ///
+    /// # Errors
+    /// [`JaliError::Guest`] for a plan of another network; [`JaliError::Tickets`],
+    /// [`JaliError::Random`].
+    pub fn save(
+        self,
+        plan: &Plan,
+        name: &str,
+        preprocess: &Preprocess,
+        folder: &Path,
+    ) -> Result<(Written, Vec<Hidden>), JaliError> {
+        let original = Original::new(self.network, self.graph, plan, fresh_key()?)?;
+        Ok((write_sealed(folder, name, &original, preprocess)?, original.weights()))
     }
 }
 
@@ -129,7 +157,8 @@ impl Parties {
                 let session = jali_guest::ServerSession::new(&self.sealed.server, self.backend, server);
                 serve(session, &mut at_server)
             });
-            let run = infer(&self.sealed.guest, self.backend, ticket, &input, false, &mut at_guest);
+            let begun = begin(&self.sealed.guest, self.backend, ticket, &input, false);
+            let run = begun.and_then(|begun| infer(begun, &mut at_guest));
             // A guest that gives up hangs up, which ends the server.
             drop(at_guest);
             match served.join() {

@@ -117,4 +117,5 @@ pub mod parts {
     pub use jali_pack as pack;
     pub use jali_protocol as protocol;
     pub use jali_ring as ring;
+    pub use jali_tickets as tickets;
 }

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use crate::auth::Tokens;
 use crate::budget::{Budget, Share};
 use crate::compute::{BINARY, answer, compute};
+use crate::guests::{self, GuestService};
 use crate::metrics::{Labels, Metrics};
 use crate::model_name;
 
@@ -40,6 +41,8 @@ pub struct Limits {
     pub max_memory: usize,
     /// Most connections that are open.
     pub max_connections: usize,
+    /// Most guests that are served at a time.
+    pub max_guests: usize,
     /// Time for a request's head, and for a TLS handshake.
     pub head_time: Duration,
     /// Time for a request's body.
@@ -60,6 +63,7 @@ impl Default for Limits {
             max_body: 64 << 20,
             max_memory: 1 << 30,
             max_connections: 1024,
+            max_guests: 64,
             head_time: Duration::from_secs(10),
             body_time: Duration::from_secs(30),
             queue_time: Duration::from_secs(30),
@@ -72,6 +76,9 @@ impl Default for Limits {
 /// The state that all requests share.
 pub(crate) struct App {
     models: RwLock<Vec<Arc<Server>>>,
+    guest_services: RwLock<Vec<Arc<GuestService>>>,
+    /// Places for guests.
+    pub(crate) guests: Arc<Semaphore>,
     tokens: RwLock<Option<Tokens>>,
     pub(crate) limits: Limits,
     budget: Budget,
@@ -86,6 +93,8 @@ impl App {
     pub(crate) fn new(limits: Limits, tokens: Option<Tokens>) -> Self {
         Self {
             models: RwLock::default(),
+            guest_services: RwLock::default(),
+            guests: Arc::new(Semaphore::new(limits.max_guests.min(1 << 20))),
             tokens: RwLock::new(tokens),
             budget: Budget::new(limits.max_memory),
             places: Arc::new(Semaphore::new(limits.max_concurrent.saturating_add(limits.max_queue).min(1 << 20))),
@@ -103,6 +112,19 @@ impl App {
         *self.models.write().unwrap_or_else(PoisonError::into_inner) = models;
     }
 
+    /// Serves guests of these networks from now on; inferences under way finish with the old ones.
+    pub(crate) fn set_guest_services(&self, services: Vec<Arc<GuestService>>) {
+        *self.guest_services.write().unwrap_or_else(PoisonError::into_inner) = services;
+    }
+
+    pub(crate) fn guest_services(&self) -> Vec<Arc<GuestService>> {
+        self.guest_services.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn guest_service(&self, name: &str) -> Option<Arc<GuestService>> {
+        self.guest_services().into_iter().find(|service| service.name() == name)
+    }
+
     pub(crate) fn set_tokens(&self, tokens: Option<Tokens>) {
         *self.tokens.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
@@ -115,7 +137,7 @@ impl App {
         self.models().into_iter().find(|m| model_name(m.model().id()) == name)
     }
 
-    fn is_stopping(&self) -> bool {
+    pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 
@@ -139,6 +161,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v2/models/{model}/ready", get(model_ready))
         .route("/v2/models/{model}/operators/{index}", post(operator))
         .route("/v2/models/{model}/operators/{index}/hints", get(hints))
+        .route("/v2/models/{model}/guests", get(guests::serving::guests))
         .route("/metrics", get(metrics))
         .fallback(|State(app): State<Arc<App>>| async move {
             counted(&app, "other", (StatusCode::NOT_FOUND, "no such path\n").into_response())
@@ -146,7 +169,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-fn counted(app: &App, path: &'static str, response: Response) -> Response {
+pub(crate) fn counted(app: &App, path: &'static str, response: Response) -> Response {
     app.metrics.requests.get_or_create(&Labels { path, status: response.status().as_u16() }).inc();
     response
 }
@@ -156,12 +179,12 @@ fn live() -> Response {
 }
 
 async fn about(State(app): State<Arc<App>>) -> Response {
-    let about = json!({ "name": "jali", "version": env!("CARGO_PKG_VERSION"), "extensions": ["operators"] });
+    let about = json!({ "name": "jali", "version": env!("CARGO_PKG_VERSION"), "extensions": ["operators", "guests"] });
     counted(&app, "other", json_response(&about))
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let response = match app.is_stopping() || app.models().is_empty() {
+    let response = match app.is_stopping() || app.models().is_empty() && app.guest_services().is_empty() {
         true => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
         false => "ready\n".into_response(),
     };

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use tokio_rustls::rustls;
 use tokio_rustls::rustls::pki_types::UnixTime;
-use ureq::http::{Response, Uri};
+use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
 use crate::NetError;
+use crate::target::Target;
 
 /// Most bytes of a response that is no operator's answer: metadata, refusals, pages of some other
 /// server.
@@ -57,37 +58,14 @@ impl Client {
     /// machine is unless [`ClientConfig::insecure`] allows it; [`NetError::File`] for the
     /// authorities' file.
     pub fn new(config: &ClientConfig) -> Result<Self, NetError> {
-        let url = config.url.trim_end_matches('/').to_owned();
-        let fail = |why: &str| NetError::Url { url: config.url.clone(), why: why.into() };
-        let parsed: Uri = url.parse().map_err(|_| fail("is not a URL, for example https://host:8433"))?;
-        let host = parsed.host().ok_or_else(|| fail("names no host"))?;
-        let local = host == "localhost"
-            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        match parsed.scheme_str() {
-            Some("https") => {}
-            Some("http") if local => {}
-            Some("http") if config.token.is_some() => {
-                return Err(fail("the token would cross the network in the clear: use https"));
-            }
-            Some("http") if config.insecure => {}
-            Some("http") => {
-                return Err(fail(
-                    "leads to another machine without TLS, where anybody on the way sees who asks what and when and can \
-                     replace answers (which is noticed): use https, or --insecure",
-                ));
-            }
-            _ => return Err(fail("starts neither with https:// nor with http://")),
-        }
-        if parsed.path() != "/" && !parsed.path().is_empty() {
-            return Err(fail("has a path: give only scheme, host and port"));
-        }
+        let Target { url, is_local, is_tls, .. } = Target::of(config)?;
         let mut tls = TlsConfig::builder();
         if let Some(path) = &config.ca_cert {
             tls = tls.root_certs(RootCerts::Specific(Arc::new(authorities(path)?)));
         }
         // A proxy sees nothing but TLS, or it is not used: not for plain HTTP, not for this
         // machine.
-        let proxy = if local || parsed.scheme_str() != Some("https") { None } else { Proxy::try_from_env() };
+        let proxy = if is_local || !is_tls { None } else { Proxy::try_from_env() };
         let agent = Agent::config_builder()
             .timeout_global(Some(config.timeout))
             .timeout_connect(Some(config.timeout.min(Duration::from_secs(10))))
@@ -220,12 +198,15 @@ fn untrusted(error: &ureq::Error) -> Option<String> {
     match error {
         ureq::Error::Rustls(e) => Some(tls_fault(e)),
         ureq::Error::Tls(e) => Some((*e).to_owned()),
-        ureq::Error::Io(e) => {
-            let e = e.get_ref()?.downcast_ref::<rustls::Error>()?;
-            (!matches!(e, rustls::Error::HandshakeNotComplete)).then(|| tls_fault(e))
-        }
+        ureq::Error::Io(e) => untrusted_io(e),
         _ => None,
     }
+}
+
+/// Returns why a stream's TLS handshake failed for good and what helps, if it did.
+pub(crate) fn untrusted_io(e: &std::io::Error) -> Option<String> {
+    let e = e.get_ref()?.downcast_ref::<rustls::Error>()?;
+    (!matches!(e, rustls::Error::HandshakeNotComplete)).then(|| tls_fault(e))
 }
 
 /// Returns a sentence for the way in which a handshake failed, with its remedy.
@@ -293,7 +274,7 @@ fn printable(bytes: &[u8]) -> String {
     text.trim().to_owned()
 }
 
-fn authorities(path: &Path) -> Result<Vec<Certificate<'static>>, NetError> {
+pub(crate) fn authorities(path: &Path) -> Result<Vec<Certificate<'static>>, NetError> {
     let fail = |why: String| NetError::File { path: path.into(), why };
     let pem = crate::pem::read(path)?;
     let mut found = vec![];

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::guests::GuestRefusal;
+
 /// Errors of sockets and of what comes over them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -86,6 +88,14 @@ pub enum NetError {
     Denied {
         /// Which server.
         url: String,
+    },
+    /// The server takes none of a guest's tickets.
+    #[error("the server at {url} refuses: {why}")]
+    Guest {
+        /// Which server.
+        url: String,
+        /// Why.
+        why: GuestRefusal,
     },
     /// The server answered something else.
     #[error("the server at {url} answered {status}: {text}")]

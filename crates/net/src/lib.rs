@@ -9,10 +9,11 @@
 //! | `GET /v2/models/{model}/ready` | 200 if it is served |
 //! | `POST /v2/models/{model}/operators/{index}` | a request of [`jali_protocol::message`] in, its answer out |
 //! | `GET /v2/models/{model}/operators/{index}/hints` | the operator's hints |
+//! | `GET /v2/models/{model}/guests` | a WebSocket: [`guests`] |
 //! | `GET /metrics` | counters for Prometheus |
 //!
 //! `{model}` is the sealed model's public id in hexadecimal digits. The server keeps nothing
-//! between requests.
+//! between requests, but for which tickets of guests are used.
 //!
 //! | module | what it holds |
 //! |---|---|
@@ -22,8 +23,10 @@
 //! | [`budget`] | memory that requests may take together |
 //! | `compute` | work on the computing threads, and answers that give their memory back |
 //! | [`auth`] | bearer tokens |
+//! | [`guests`] | inferences of guests |
 //! | [`metrics`] | counters |
 //! | `pem` | certificates and keys as files |
+//! | `target` | which server a URL names |
 //! | [`client`] | requests to a server |
 #![forbid(unsafe_code)]
 
@@ -34,9 +37,11 @@ pub mod client;
 mod compute;
 mod connections;
 pub mod error;
+pub mod guests;
 pub mod metrics;
 mod pem;
 pub mod server;
+mod target;
 
 pub use auth::Tokens;
 pub use client::{Client, ClientConfig};

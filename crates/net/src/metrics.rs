@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 /// A path's pattern and the status of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Labels {
-    /// `operators`, `hints`, `metadata`, `health`, `metrics`, `other`.
+    /// `operators`, `hints`, `guests`, `metadata`, `health`, `metrics`, `other`.
     pub path: &'static str,
     /// The HTTP status.
     pub status: u16,
@@ -41,6 +41,14 @@ pub struct Metrics {
     pub model_bytes: Gauge,
     /// Successful reloads.
     pub reloads: Counter,
+    /// Guests that are connected.
+    pub guests: Gauge,
+    /// Tickets that guests have used up.
+    pub tickets: Counter,
+    /// Guests whose tickets were refused.
+    pub tickets_refused: Counter,
+    /// Those of them whose tickets were used before.
+    pub replays: Counter,
 }
 
 impl Default for Metrics {
@@ -57,6 +65,10 @@ impl Default for Metrics {
             models: Gauge::default(),
             model_bytes: Gauge::default(),
             reloads: Counter::default(),
+            guests: Gauge::default(),
+            tickets: Counter::default(),
+            tickets_refused: Counter::default(),
+            replays: Counter::default(),
             seconds,
             registry: Registry::default(),
         };
@@ -70,6 +82,10 @@ impl Default for Metrics {
         registry.register("models", "Models served", m.models.clone());
         registry.register("model_bytes", "Bytes of memory of all matrices", m.model_bytes.clone());
         registry.register("reloads", "Successful reloads", m.reloads.clone());
+        registry.register("guests", "Guests that are connected", m.guests.clone());
+        registry.register("tickets", "Tickets that guests have used up", m.tickets.clone());
+        registry.register("tickets_refused", "Guests whose tickets were refused", m.tickets_refused.clone());
+        registry.register("replays", "Guests whose tickets were used before", m.replays.clone());
         Self { registry, ..m }
     }
 }

@@ -16,12 +16,11 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use jali_protocol::Server;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
@@ -30,6 +29,7 @@ pub use crate::app::Limits;
 use crate::app::{App, full, router};
 use crate::auth::Tokens;
 use crate::connections::{Connection, Connections, Times};
+use crate::guests::GuestService;
 use crate::{NetError, pem};
 
 /// Most bytes of a request's head.
@@ -134,6 +134,16 @@ impl Running {
         self.app.set_models(models);
     }
 
+    /// Serves guests of these networks from now on; inferences under way finish with the old ones.
+    pub fn serve_guests(&self, services: Vec<Arc<GuestService>>) {
+        self.app.set_guest_services(services);
+    }
+
+    /// Returns the networks of which it serves guests.
+    pub fn guest_services(&self) -> Vec<Arc<GuestService>> {
+        self.app.guest_services()
+    }
+
     /// Returns the models that it serves.
     pub fn models(&self) -> Vec<Arc<Server>> {
         self.app.models()
@@ -196,7 +206,8 @@ async fn accept(
 ) {
     let Ok(listener) = TcpListener::from_std(socket) else { return };
     let connections = Connections::new(app.limits.max_connections.min(1 << 20));
-    let graceful = GracefulShutdown::new();
+    // Every connection holds a sender; when none is left, all have ended.
+    let (alive, mut all_ended) = mpsc::channel::<()>(1);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -216,16 +227,16 @@ async fn accept(
             _ = stopped.changed() => break,
         };
         let _ = stream.set_nodelay(true);
-        let (app, watcher) = (app.clone(), graceful.watcher());
+        let (app, alive, stopped) = (app.clone(), alive.clone(), stopped.clone());
         let acceptor = tls.as_ref().map(|tls| tls.borrow().clone());
         tokio::spawn(async move {
             app.metrics.connections.inc();
             let times = Times { waiting: app.limits.answer_time, taking: app.limits.answer_time };
             let served = async {
                 match acceptor {
-                    None => serve(stream, &app, &connection, watcher).await,
+                    None => serve(stream, &app, &connection, stopped).await,
                     Some(acceptor) => match timeout(app.limits.head_time, acceptor.accept(stream)).await {
-                        Ok(Ok(stream)) => serve(stream, &app, &connection, watcher).await,
+                        Ok(Ok(stream)) => serve(stream, &app, &connection, stopped).await,
                         Ok(Err(e)) => tracing::debug!(error = %e, "TLS handshake failed"),
                         Err(_) => tracing::debug!("TLS handshake took too long"),
                     },
@@ -237,10 +248,16 @@ async fn accept(
                 why = connection.overdue(times) => tracing::debug!(why, "connection closed"),
             }
             app.metrics.connections.dec();
+            drop(alive);
         });
     }
-    drop(listener);
-    if timeout(app.limits.grace, graceful.shutdown()).await.is_err() {
+    drop((listener, alive));
+    let ended = async {
+        let _ = all_ended.recv().await;
+        // Guests have their places until they end.
+        let _ = app.guests.acquire_many(app.limits.max_guests.min(1 << 20) as u32).await;
+    };
+    if timeout(app.limits.grace, ended).await.is_err() {
         tracing::warn!("some connections did not finish in time");
     }
 }
@@ -252,7 +269,7 @@ async fn serve(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     app: &Arc<App>,
     connection: &Arc<Connection>,
-    watcher: hyper_util::server::graceful::Watcher,
+    mut stopped: watch::Receiver<bool>,
 ) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(app.limits.head_time).max_buf_size(MAX_HEAD);
@@ -261,9 +278,23 @@ async fn serve(
         app: app.clone(),
         connection: connection.clone(),
     };
-    if let Err(e) = watcher.watch(builder.serve_connection(TokioIo::new(stream), service)).await {
+    let mut served = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
+    let ended = tokio::select! {
+        ended = served.as_mut() => ended,
+        () = until_stopped(&mut stopped) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(e) = ended {
         tracing::debug!(error = %e, "connection ended");
     }
+}
+
+/// Waits until the server stops.
+async fn until_stopped(stopped: &mut watch::Receiver<bool>) {
+    // What it gives must not be held over an await.
+    let _ = stopped.wait_for(|stopped| *stopped).await.map(drop);
 }
 
 /// The paths as a service for one connection, which notes what the connection is doing.

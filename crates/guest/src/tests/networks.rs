@@ -3,6 +3,7 @@
 use jali_model::{Activation, Arithmetic, Conv, Gemm, Op, Pool, Select, SelectKind};
 
 use super::*;
+use crate::Circuit;
 
 /// Made-up numbers from -1 to 1.
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
@@ -129,4 +130,36 @@ fn outputs_that_are_no_layer() {
     let y = b.relu(y);
     b.add(Op::AveragePool(pool(6, 1, 0)), &[y]);
     check(&b.0, &Plan::hide_all(&b.0), &images(&[2, 6, 6]), FixedConfig { activation_bits: 12, output_bits: 9 });
+}
+
+/// What a guest and a server read of a network gives them the owner's circuit.
+#[test]
+fn networks_without_weights_have_the_same_circuit() {
+    let graph = residual();
+    let network = FixedNetwork::calibrate(&graph, FixedConfig::default(), &images(&[3, 9, 11]), None).unwrap();
+    let read = FixedNetwork::from_bytes(&network.to_bytes().unwrap()).unwrap();
+    assert_eq!(Circuit::new(&read, &[true]), Circuit::new(&network, &[true]));
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(3000))]
+
+    /// Damaged networks are refused, or give a circuit: nothing panics.
+    #[test]
+    fn damaged_networks_do_no_harm(changes in proptest::collection::vec((0.0..1.0_f64, proptest::num::u8::ANY), 1..4)) {
+        static BYTES: std::sync::LazyLock<Vec<u8>> = std::sync::LazyLock::new(|| {
+            let graph = residual();
+            let images = images(&[3, 9, 11]);
+            let network = FixedNetwork::calibrate(&graph, FixedConfig::default(), &images, None).unwrap();
+            network.to_bytes().unwrap()
+        });
+        let mut bytes = BYTES.clone();
+        for (place, value) in changes {
+            let at = (place * bytes.len() as f64) as usize;
+            bytes[at] = value;
+        }
+        if let Ok(network) = FixedNetwork::from_bytes(&bytes) {
+            Circuit::new(&network, &[]).counts();
+        }
+    }
 }

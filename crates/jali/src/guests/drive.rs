@@ -37,7 +37,7 @@ pub struct Run<D> {
 }
 
 /// Times and bytes under way.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Meter {
     computing: Vec<Duration>,
     bytes_sent: usize,
@@ -97,19 +97,26 @@ pub fn serve(mut session: ServerSession<'_>, link: &mut impl Link) -> Result<Run
     }
 }
 
-/// Infers over a link: the guest's side. With `traced`, what a comparison needs is kept.
+/// An inference of a guest that has computed what comes before its first message.
+#[derive(Debug)]
+pub struct Begun<'m> {
+    messages: Vec<Vec<u8>>,
+    session: GuestSession<'m>,
+    meter: Meter,
+}
+
+/// Begins an inference: computes what is open, and masks it, before anybody is connected to. With
+/// `traced`, what a comparison needs is kept.
 ///
 /// # Errors
-/// [`JaliError::Guest`] for another network's ticket or a message of another form; the link's
-/// errors. The ticket is used up in any case.
-pub fn infer(
-    model: &GuestModel,
+/// [`JaliError::Guest`] for another network's ticket, which is used up in any case.
+pub fn begin<'m>(
+    model: &'m GuestModel,
     backend: Backend,
     ticket: GuestTicket,
     input: &[i32],
     traced: bool,
-    link: &mut impl Link,
-) -> Result<Run<Output>, JaliError> {
+) -> Result<Begun<'m>, JaliError> {
     let mut meter = Meter::default();
     let start = Instant::now();
     let (messages, mut session) = GuestSession::begin(model, backend, ticket, input)?;
@@ -117,6 +124,16 @@ pub fn infer(
     if traced {
         session = session.traced();
     }
+    Ok(Begun { messages, session, meter })
+}
+
+/// Infers over a link: the guest's side.
+///
+/// # Errors
+/// [`JaliError::Guest`] for another network's ticket or a message of another form; the link's
+/// errors.
+pub fn infer(begun: Begun<'_>, link: &mut impl Link) -> Result<Run<Output>, JaliError> {
+    let Begun { messages, mut session, mut meter } = begun;
     for message in messages {
         meter.send(link, message)?;
     }

@@ -15,7 +15,7 @@ use crate::op::{Conv, Gemm, Linear, Op};
 /// Bits of a word: no modulus is larger.
 const WORD: u32 = 32;
 /// Most bits by which a clamped value's modulus is wider than the clamp's.
-const MAX_LIFT: u32 = 16;
+pub(super) const MAX_LIFT: u32 = 16;
 /// Fewest bits that a layer may drop: below, weights are too coarse.
 const MIN_DROP: u32 = 3;
 /// Most bits that a layer drops.

@@ -12,6 +12,7 @@
 //! | `ends` | what is computed in floats before and behind the steps |
 //! | `scale` | which values share a scale, and which scale |
 //! | `bound` | exact ranges of sums, and the moduli that hold them |
+//! | `stored` | networks without weights as bytes, and the checks that make them safe to run |
 //! | `reference` | the integer reference, with a ticket's roundings |
 
 mod bound;
@@ -20,6 +21,9 @@ mod ends;
 mod lower;
 pub mod reference;
 mod scale;
+mod stored;
+
+use serde::{Deserialize, Serialize};
 
 use crate::graph::Graph;
 use crate::op::{Op, Pool};
@@ -45,7 +49,7 @@ impl Default for FixedConfig {
 }
 
 /// A linear layer in integers.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct FixedLinear {
     /// What it is applied to.
     pub input: FixedId,
@@ -55,10 +59,12 @@ pub struct FixedLinear {
     pub input_shape: Vec<usize>,
     /// Shape of its output.
     pub output_shape: Vec<usize>,
-    /// Weights in the order of the graph.
+    /// Weights in the order of the graph; empty in what [`FixedNetwork::from_bytes`] reads.
+    #[serde(skip)]
     pub weights: Vec<i32>,
     /// One for every output channel, in units of the sums; half of what is dropped is in it, which
     /// rounds to the nearest.
+    #[serde(skip)]
     pub bias: Vec<i64>,
     /// Bits that are dropped of a sum.
     pub drop: u32,
@@ -75,7 +81,7 @@ impl std::fmt::Debug for FixedLinear {
 }
 
 /// What a step computes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FixedOp {
     /// Sums of products, their lowest bits dropped. Only a clamp or the output may take them.
     Linear(FixedLinear),
@@ -114,7 +120,7 @@ pub enum FixedOp {
 }
 
 /// A step with what is known of its result.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FixedStep {
     /// Name of the node that it comes from.
     pub name: String,
@@ -129,7 +135,7 @@ pub struct FixedStep {
 }
 
 /// The integers that the network takes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FixedInput {
     /// Units of a number.
     pub scale: f64,
@@ -140,7 +146,7 @@ pub struct FixedInput {
 }
 
 /// What the guest learns.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FixedOutput {
     /// The value.
     pub source: FixedId,

@@ -1,0 +1,276 @@
+//! The guest's side of a connection.
+
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use jali_tickets::transcript::Digest;
+use jali_tickets::{Manifest, Token};
+use tokio_rustls::rustls::{self, ClientConnection, StreamOwned};
+use tungstenite::protocol::WebSocketConfig;
+use tungstenite::{Message, WebSocket};
+
+use super::{GuestRefusal, Hello, NONCE, SIGNATURE};
+use crate::client::ClientConfig;
+use crate::target::Target;
+use crate::{NetError, model_name};
+
+/// A stream with or without TLS.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl std::io::Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl std::io::Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
+/// A connection on which a server has taken tickets.
+pub struct GuestConnection {
+    socket: WebSocket<Stream>,
+    url: String,
+}
+
+impl std::fmt::Debug for GuestConnection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GuestConnection<{}>", self.url)
+    }
+}
+
+/// What a connection needs of a wallet.
+#[derive(Debug)]
+pub struct Tickets<'a> {
+    /// What the owner has signed.
+    pub manifest: &'a Manifest,
+    /// The guest's token for the server.
+    pub token: &'a Token,
+    /// Index of the first ticket.
+    pub first: u32,
+    /// How many tickets.
+    pub count: u32,
+}
+
+impl GuestConnection {
+    /// Connects and has the server take tickets, which are used up by it.
+    ///
+    /// # Errors
+    /// [`NetError`]; [`NetError::Guest`] if the server takes none of these tickets.
+    pub fn open(config: &ClientConfig, tickets: &Tickets<'_>) -> Result<Self, NetError> {
+        let target = Target::of(config)?;
+        let url = target.url.clone();
+        let unreachable = |e: &dyn std::fmt::Display| NetError::Unreachable { url: url.clone(), why: e.to_string() };
+        let stream = target.connect(config)?;
+        let stream = match target.is_tls {
+            false => Stream::Plain(stream),
+            true => {
+                let name = rustls::pki_types::ServerName::try_from(target.host.clone())
+                    .map_err(|e| NetError::Url { url: url.clone(), why: e.to_string() })?;
+                let connection = ClientConnection::new(Arc::new(target.tls(config)?), name);
+                Stream::Tls(Box::new(StreamOwned::new(connection.map_err(|e| unreachable(&e))?, stream)))
+            }
+        };
+        let scheme = if target.is_tls { "wss" } else { "ws" };
+        let path = format!("{scheme}://{}/v2/models/{}/guests", target.authority, model_name(tickets.manifest.model));
+        let limits = WebSocketConfig::default()
+            .max_message_size(Some(MOST))
+            .max_frame_size(Some(MOST))
+            .write_buffer_size(0)
+            .read_buffer_size(READ_AHEAD);
+        let shaken = tungstenite::client::client_with_config(path, stream, Some(limits));
+        let (socket, _) = shaken.map_err(|e| refused(&url, e))?;
+        let mut connection = Self { socket, url };
+        let hello = Hello {
+            batch: tickets.manifest.batch,
+            token: tickets.token.clone(),
+            first: tickets.first,
+            tickets: tickets.count,
+        };
+        connection.send(hello.encode())?;
+        let answer = connection.receive()?;
+        match answer.as_slice() {
+            [0] => Ok(connection),
+            [byte] if GuestRefusal::of(*byte).is_some() => {
+                let why = GuestRefusal::of(*byte).unwrap_or(GuestRefusal::Failed);
+                Err(NetError::Guest { url: connection.url, why })
+            }
+            _ => Err(connection.foreign("it answered a guest's greeting with something else")),
+        }
+    }
+
+    fn foreign(&self, why: &str) -> NetError {
+        NetError::Foreign { url: self.url.clone(), why: why.into() }
+    }
+
+    fn broken(&self, e: &tungstenite::Error) -> NetError {
+        let why = match e {
+            tungstenite::Error::Io(e)
+                if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) =>
+            {
+                "it did not answer in time".into()
+            }
+            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => {
+                "it ended the connection; the ticket is used".into()
+            }
+            other => other.to_string(),
+        };
+        NetError::Unreachable { url: self.url.clone(), why }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// [`NetError::Unreachable`] if the server is gone.
+    pub fn send(&mut self, message: Vec<u8>) -> Result<(), NetError> {
+        self.socket.send(Message::Binary(message.into())).map_err(|e| self.broken(&e))
+    }
+
+    /// Waits for the server's next message.
+    ///
+    /// # Errors
+    /// [`NetError::Unreachable`] if the server is gone; [`NetError::Foreign`] for text.
+    pub fn receive(&mut self) -> Result<Vec<u8>, NetError> {
+        loop {
+            match self.socket.read() {
+                Ok(Message::Binary(bytes)) => return Ok(bytes.into()),
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {}
+                Ok(Message::Text(_)) => return Err(self.foreign("it sent text to a guest")),
+                Ok(Message::Close(_)) => return Err(self.broken(&tungstenite::Error::ConnectionClosed)),
+                Err(e) => return Err(self.broken(&e)),
+            }
+        }
+    }
+
+    /// Ends the connection.
+    pub fn close(mut self) {
+        // Whether the server hears it does not matter: its tickets are used.
+        let _ = self.socket.close(None);
+        let _ = self.socket.flush();
+    }
+}
+
+/// One inference on a connection: adds the nonce to the first message, takes the signature off the
+/// last one, and keeps what a transcript needs.
+#[derive(Debug)]
+pub struct Exchange<'c> {
+    connection: &'c mut GuestConnection,
+    nonce: Option<[u8; NONCE]>,
+    digest: Digest,
+    /// Messages of the guest and of the server, if they are kept.
+    kept: Option<[Vec<Vec<u8>>; 2]>,
+    last: usize,
+    signature: Option<[u8; SIGNATURE]>,
+}
+
+/// What is left of an inference.
+#[derive(Debug)]
+pub struct Ended {
+    /// The digest of all messages.
+    pub digest: Digest,
+    /// The server's signature, if it came to that.
+    pub signature: Option<[u8; SIGNATURE]>,
+    /// Messages of the guest and of the server, if they were kept.
+    pub kept: Option<[Vec<Vec<u8>>; 2]>,
+}
+
+impl<'c> Exchange<'c> {
+    /// Begins an inference with a ticket's nonce; the server sends `messages` messages. With
+    /// `keeps` all messages are kept.
+    pub fn begin(connection: &'c mut GuestConnection, nonce: [u8; NONCE], messages: usize, keeps: bool) -> Self {
+        Self {
+            connection,
+            nonce: Some(nonce),
+            digest: Digest::new(),
+            kept: keeps.then(Default::default),
+            last: messages,
+            signature: None,
+        }
+    }
+
+    /// Sends a message.
+    ///
+    /// # Errors
+    /// As [`GuestConnection::send`].
+    pub fn send(&mut self, message: Vec<u8>) -> Result<(), NetError> {
+        self.digest.up(&message);
+        if let Some([up, _]) = &mut self.kept {
+            up.push(message.clone());
+        }
+        match self.nonce.take() {
+            Some(nonce) => self.connection.send([nonce.as_slice(), &message].concat()),
+            None => self.connection.send(message),
+        }
+    }
+
+    /// Waits for the server's next message.
+    ///
+    /// # Errors
+    /// As [`GuestConnection::receive`]; [`NetError::Foreign`] for a last message without a
+    /// signature.
+    pub fn receive(&mut self) -> Result<Vec<u8>, NetError> {
+        let mut message = self.connection.receive()?;
+        self.last = self.last.saturating_sub(1);
+        if self.last == 0 {
+            let cut = message.len().checked_sub(SIGNATURE);
+            let signature = cut.and_then(|at| message.split_off(at).try_into().ok());
+            self.signature = Some(signature.ok_or_else(|| self.connection.foreign("its last message is not signed"))?);
+        }
+        self.digest.down(&message);
+        if let Some([_, down]) = &mut self.kept {
+            down.push(message.clone());
+        }
+        Ok(message)
+    }
+
+    /// What is left.
+    pub fn end(self) -> Ended {
+        Ended { digest: self.digest, signature: self.signature, kept: self.kept }
+    }
+}
+
+/// Most bytes of a message.
+const MOST: usize = 1 << 28;
+/// Bytes that are read at once.
+const READ_AHEAD: usize = 1 << 17;
+
+/// Why the WebSocket was not made.
+fn refused<S>(url: &str, e: tungstenite::HandshakeError<S>) -> NetError
+where
+    S: tungstenite::handshake::HandshakeRole,
+{
+    let url = url.to_owned();
+    let tungstenite::HandshakeError::Failure(error) = e else {
+        return NetError::Unreachable { url, why: "it did not answer in time".into() };
+    };
+    match error {
+        tungstenite::Error::Http(response) => match response.status().as_u16() {
+            503 | 429 => NetError::Guest { url, why: GuestRefusal::Busy },
+            404 => NetError::Status { url, status: 404, text: "it does not serve this network for guests".into() },
+            status => NetError::Status { url, status, text: response.status().to_string() },
+        },
+        tungstenite::Error::Io(e) => match crate::client::untrusted_io(&e) {
+            Some(why) => NetError::Untrusted { url, why },
+            None => NetError::Unreachable { url, why: e.to_string() },
+        },
+        other => NetError::Foreign { url, why: other.to_string() },
+    }
+}

@@ -1,0 +1,142 @@
+//! Everything that can go wrong in this crate.
+
+use std::path::{Path, PathBuf};
+
+use jali_bundle::BundleError;
+use jali_guest::GuestError;
+use jali_model::ModelError;
+
+/// Errors of files of the guests' mode.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum TicketError {
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {why}", path = path.display())]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// A file that cannot be written.
+    #[error("cannot write {path}: {why}", path = path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// What the system said.
+        why: String,
+    },
+    /// A file that is damaged, or of another kind.
+    #[error("{path}: {fault}", path = path.display())]
+    Bundle {
+        /// Which file.
+        path: PathBuf,
+        /// Why, with the section.
+        fault: BundleError,
+    },
+    /// A network in a file that nothing can run.
+    #[error("{path}: {fault}", path = path.display())]
+    Network {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        fault: ModelError,
+    },
+    /// A part of a file that is not what it should be.
+    #[error("{path}: {what} is damaged or from another version of jali", path = path.display())]
+    Part {
+        /// Which file.
+        path: PathBuf,
+        /// Which part.
+        what: &'static str,
+    },
+    /// A signature that is not that of the model's owner, or of the model's server.
+    #[error("{path}: {whose} has not signed this, or it was changed since: ask the owner for it again", path = path.display())]
+    Signature {
+        /// Which file.
+        path: PathBuf,
+        /// Who should have signed.
+        whose: &'static str,
+    },
+    /// Two files that do not belong together.
+    #[error("{path}: its {what} is {got}, expected {expected}: the files do not belong together", path = path.display())]
+    Other {
+        /// Which file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// What it should be, in hexadecimal digits.
+        expected: String,
+        /// What it is, in hexadecimal digits.
+        got: String,
+    },
+    /// A guest's key that does not open what was locked, or is none.
+    #[error("{path}: {why}", path = path.display())]
+    Key {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// A recipient that is none.
+    #[error("\"{got}\" is no recipient: `jali guest key` prints one, which begins with age1")]
+    Recipient {
+        /// What was given.
+        got: String,
+    },
+    /// No ticket is left.
+    #[error("{path}: {wanted} ticket(s) are needed and {left} of {of} are left: ask the owner for more", path = path.display())]
+    UsedUp {
+        /// The wallet or batch.
+        path: PathBuf,
+        /// How many are needed.
+        wanted: u32,
+        /// How many are left.
+        left: u32,
+        /// How many there were.
+        of: u32,
+    },
+    /// Tickets that were claimed before.
+    #[error("ticket {index} of batch {batch} is used: each serves once")]
+    Replayed {
+        /// The batch, in hexadecimal digits.
+        batch: String,
+        /// Which ticket.
+        index: u32,
+    },
+    /// Tickets whose time is over.
+    #[error("{path}: the tickets were valid until {until}, which is over: ask the owner for new ones", path = path.display())]
+    Expired {
+        /// The wallet or batch.
+        path: PathBuf,
+        /// The last second, in UTC.
+        until: String,
+    },
+    /// From the guests' protocol.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// The system's randomness is missing.
+    #[error("the operating system gave no randomness: {0}")]
+    Random(String),
+}
+
+impl TicketError {
+    pub(crate) fn read(path: &Path, e: impl std::fmt::Display) -> Self {
+        Self::Read { path: path.into(), why: e.to_string() }
+    }
+
+    pub(crate) fn write(path: &Path, e: impl std::fmt::Display) -> Self {
+        Self::Write { path: path.into(), why: e.to_string() }
+    }
+
+    pub(crate) fn bundle(path: &Path, fault: BundleError) -> Self {
+        match fault {
+            BundleError::Io(why) => Self::Read { path: path.into(), why },
+            fault => Self::Bundle { path: path.into(), fault },
+        }
+    }
+
+    pub(crate) fn part(path: &Path, what: &'static str) -> Self {
+        Self::Part { path: path.into(), what }
+    }
+}

@@ -1,0 +1,39 @@
+//! Files of the guests' mode: what owner, server and guest keep, and in which order each thing
+//! becomes durable.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`sealed`] | a network sealed for guests: the owner's file and the server's |
+//! | [`manifest`] | what the owner says of a batch of tickets, signed |
+//! | [`batch`] | the server's part of a batch, and which tickets are used |
+//! | [`wallet`] | the guest's part of a batch, and which tickets are used |
+//! | [`dealing`] | how an owner makes both |
+//! | [`transcript`] | an inference as it went over the line |
+//! | [`audit`] | what an owner says of it: judging a server |
+//! | [`durable`] | files that are there after a crash, whole |
+//! | [`error`] | everything that can go wrong |
+#![forbid(unsafe_code)]
+
+pub mod audit;
+pub mod batch;
+pub mod dealing;
+pub mod durable;
+pub mod error;
+mod keys;
+pub mod manifest;
+pub mod sealed;
+pub mod transcript;
+pub mod wallet;
+
+pub use audit::{Auditor, Verdict};
+pub use batch::{Batch, Claim};
+pub use dealing::{Dealer, Terms};
+pub use error::TicketError;
+pub use keys::{GuestIdentity, Token};
+pub use manifest::{Manifest, SignedManifest};
+pub use sealed::{OwnerFile, ServerFile, write_sealed};
+pub use transcript::Transcript;
+pub use wallet::{Wallet, WalletInfo, WalletTicket};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,186 @@
+//! What the owner says of a batch of tickets, signed.
+
+use std::path::Path;
+
+use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
+use jali_bundle::{Bundle, BundleWriter, Kind, hex};
+use serde::{Deserialize, Serialize};
+
+use crate::TicketError;
+use crate::durable::{self, Readers};
+
+/// Most bytes of a manifest.
+pub(crate) const MAX_MANIFEST: u64 = 1 << 14;
+/// Most bytes of a name of a network.
+const MAX_NAME: usize = 256;
+
+/// What a batch of tickets is for. Every field is public to owner, server and guest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Name of the network, for people.
+    pub name: String,
+    /// Public id of the sealed network.
+    pub model: [u8; 16],
+    /// Content hash of the server's sealed network: it covers plan, parameters and weights.
+    pub sealed: [u8; 32],
+    /// The owner's key, which signs manifests.
+    pub owner: [u8; 32],
+    /// The server's own key, which signs transcripts.
+    pub server: [u8; 32],
+    /// The guest's recipient.
+    pub guest: String,
+    /// Hash of the guest's token for this server.
+    pub token: [u8; 32],
+    /// Id of the batch, drawn for it.
+    pub batch: [u8; 16],
+    /// How many tickets; their indices begin with 0.
+    pub tickets: u32,
+    /// Content hash of the guest's tickets.
+    pub wallet: [u8; 32],
+    /// Bytes of a ticket's shares.
+    pub ticket_bytes: u64,
+    /// Bits that an inference tells the guest at most.
+    pub output_bits: u32,
+    /// Bits of the hidden weights, eight for each.
+    pub model_bits: u64,
+    /// When it was dealt, in seconds since 1970.
+    pub dealt: u64,
+    /// Until when it is valid, in seconds since 1970.
+    pub expires: u64,
+}
+
+/// A manifest with its owner's signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedManifest {
+    manifest: Manifest,
+    bytes: Vec<u8>,
+    signature: [u8; 64],
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+impl Manifest {
+    /// Signs it with the owner's key.
+    pub(crate) fn sign(self, key: &SigningKey) -> Result<SignedManifest, TicketError> {
+        let bytes = postcard::to_stdvec(&self).map_err(|e| TicketError::write(Path::new("manifest"), e))?;
+        let signature = key.sign(&message(&bytes)).to_bytes();
+        Ok(SignedManifest { manifest: self, bytes, signature })
+    }
+
+    /// Whether its time is over.
+    pub fn is_expired(&self) -> bool {
+        now() > self.expires
+    }
+
+    /// The last day on which it is valid, in UTC.
+    pub fn until(&self) -> String {
+        date(self.expires)
+    }
+}
+
+/// What is signed: never the bytes alone, which might mean something elsewhere.
+fn message(bytes: &[u8]) -> Vec<u8> {
+    [b"jali 1 guests: manifest\0".as_slice(), bytes].concat()
+}
+
+/// A day in UTC, `YYYY-MM-DD`, of seconds since 1970.
+pub fn date(seconds: u64) -> String {
+    // Hinnant, "chrono-compatible low-level date algorithms": days to a civil date.
+    let z = (seconds / 86_400) as i64 + 719_468;
+    let era = z / 146_097;
+    let of_era = z - era * 146_097;
+    let year = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let shifted = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * shifted + 2) / 5 + 1;
+    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
+    let year = year + era * 400 + i64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
+impl SignedManifest {
+    /// The manifest.
+    pub fn get(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Bytes and signature, as files and messages have them.
+    pub fn parts(&self) -> (&[u8], &[u8; 64]) {
+        (&self.bytes, &self.signature)
+    }
+
+    /// Reads and checks bytes and signature, from the file at `path`.
+    ///
+    /// # Errors
+    /// [`TicketError::Part`] for other bytes; [`TicketError::Signature`] unless the owner that the
+    /// manifest names has signed it, and is `owner` if one is given.
+    pub fn from_parts(
+        path: &Path,
+        bytes: Vec<u8>,
+        signature: &[u8],
+        owner: Option<&[u8; 32]>,
+    ) -> Result<Self, TicketError> {
+        let damaged = || TicketError::part(path, "the manifest");
+        let (manifest, rest): (Manifest, _) = postcard::take_from_bytes(&bytes).map_err(|_| damaged())?;
+        let is_plain = |text: &str| text.len() <= MAX_NAME && !text.contains(char::is_control);
+        if !rest.is_empty() || !is_plain(&manifest.name) || !is_plain(&manifest.guest) {
+            return Err(damaged());
+        }
+        let signature: [u8; 64] = signature.try_into().map_err(|_| damaged())?;
+        let foreign = || TicketError::Signature { path: path.into(), whose: "the model's owner" };
+        if owner.is_some_and(|owner| *owner != manifest.owner) {
+            return Err(foreign());
+        }
+        let key = VerifyingKey::from_bytes(&manifest.owner).map_err(|_| foreign())?;
+        key.verify(&message(&bytes), &Signature::from_bytes(&signature)).map_err(|_| foreign())?;
+        Ok(Self { manifest, bytes, signature })
+    }
+
+    /// Writes it as a file.
+    ///
+    /// # Errors
+    /// [`TicketError::Write`].
+    pub fn write(&self, path: &Path) -> Result<(), TicketError> {
+        durable::write_with(path, Readers::Umask, |sink| {
+            let fail = |e| TicketError::write(path, e);
+            let mut out = BundleWriter::new(sink, Kind::Manifest, self.manifest.model).map_err(fail)?;
+            out.section("manifest", &self.bytes).map_err(fail)?;
+            out.section("signature", &self.signature).map_err(fail)?;
+            out.finish().map_err(fail).map(|_| ())
+        })
+    }
+
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// [`TicketError`] as for [`SignedManifest::from_parts`], and for a file that cannot be read.
+    pub fn read(path: &Path, owner: Option<&[u8; 32]>) -> Result<Self, TicketError> {
+        let file = std::fs::File::open(path).map_err(|e| TicketError::read(path, e))?;
+        let fail = |e| TicketError::bundle(path, e);
+        let mut bundle = Bundle::open(file, Kind::Manifest).map_err(fail)?;
+        let bytes = bundle.expect("manifest", MAX_MANIFEST).map_err(fail)?;
+        let signature = bundle.expect("signature", 64).map_err(fail)?;
+        Self::from_parts(path, bytes, &signature, owner)
+    }
+}
+
+/// An error if two things that should be equal are not.
+pub(crate) fn same(path: &Path, what: &'static str, expected: &[u8], got: &[u8]) -> Result<(), TicketError> {
+    match expected == got {
+        true => Ok(()),
+        false => Err(TicketError::Other { path: path.into(), what, expected: hex(expected), got: hex(got) }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn days_are_those_of_the_calendar() {
+        for (seconds, day) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_824_000, "2026-11-28")] {
+            assert_eq!(super::date(seconds), day);
+        }
+    }
+}
