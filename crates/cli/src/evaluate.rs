@@ -1,5 +1,7 @@
 //! `jali evaluate`: accuracy in float, in integers, and encrypted.
 
+mod guests;
+
 use std::path::PathBuf;
 
 use clap::Args;
@@ -22,7 +24,7 @@ use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude};
 /// number from 0 on.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  jali evaluate --network vgg3\n  jali evaluate --network mnist --data data/mnist --encrypted 100\n  jali evaluate --model net.onnx --data data/cifar10 --input-scale 1 --encrypted 10\n  jali evaluate --model net.onnx --data photos/ --labels photos/labels.txt --calibrate typical/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
+    after_help = "Examples:\n  jali evaluate --network vgg3\n  jali evaluate --network vgg3 --guest\n  jali evaluate --network mnist --data data/mnist --encrypted 100\n  jali evaluate --model net.onnx --data data/cifar10 --input-scale 1 --encrypted 10\n  jali evaluate --model net.onnx --data photos/ --labels photos/labels.txt --calibrate typical/ --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"
 )]
 #[command(group(clap::ArgGroup::new("of").required(true).args(["model", "positional", "network"])))]
 pub(super) struct EvaluateArgs {
@@ -49,6 +51,9 @@ pub(super) struct EvaluateArgs {
     /// Only the first images
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     images: Option<u32>,
+    /// Measure the fixed-point network of guests as well, with and without a ticket's roundings
+    #[arg(long)]
+    pub(super) guest: bool,
     /// How many images to run encrypted as well
     #[arg(long, value_name = "N", default_value_t = 0)]
     encrypted: usize,
@@ -80,6 +85,8 @@ struct Report {
     float_accuracy: f64,
     quantised_accuracy: f64,
     float_quantised_agreement: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    guest: Option<guests::Accuracy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     encrypted: Option<Encrypted>,
 }
@@ -232,6 +239,7 @@ pub(super) fn run(args: &EvaluateArgs) -> anyhow::Result<()> {
         float_accuracy: count(|p| p.float == p.label),
         quantised_accuracy: count(|p| p.quantised == p.label),
         float_quantised_agreement: count(|p| p.float == p.quantised),
+        guest: guests::measure(&subject, classes, &predictions)?,
         encrypted: None,
     };
     if args.file().is_some() {
@@ -258,6 +266,9 @@ fn print(r: &Report) -> anyhow::Result<()> {
             format!("{:.2} % with float", r.float_quantised_agreement),
         ],
     ];
+    if let Some(guest) = &r.guest {
+        rows.extend(guest.rows(r.images));
+    }
     if let Some(e) = &r.encrypted {
         let exact = if e.exact { "exact on every layer" } else { "NOT EXACT" };
         rows.push(vec![

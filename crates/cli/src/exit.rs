@@ -3,6 +3,7 @@
 use jali::JaliError;
 use jali::parts::net::NetError;
 use jali::parts::protocol::ProtocolError;
+use jali::parts::tickets::TicketError;
 
 /// Exit code when encrypted and plaintext results differ.
 pub(crate) const DIFFERENT: u8 = 5;
@@ -40,6 +41,13 @@ pub(crate) fn exit_code(error: &JaliError) -> u8 {
         JaliError::Passphrase { .. } => 7,
         JaliError::Net(NetError::File { .. }) => 10,
         JaliError::Net(_) => 8,
+        JaliError::Tickets(TicketError::Read { .. } | TicketError::Write { .. }) => 10,
+        JaliError::Tickets(TicketError::Key { .. }) => 7,
+        JaliError::Tickets(TicketError::Recipient { .. }) => 2,
+        JaliError::Tickets(TicketError::UsedUp { .. } | TicketError::Expired { .. } | TicketError::Replayed { .. }) => {
+            17
+        }
+        JaliError::Tickets(_) => 6,
         JaliError::Memory { .. } => 9,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,

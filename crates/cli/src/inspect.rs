@@ -8,6 +8,7 @@ use jali_bundle::{Bundle, BundleError, Kind, VERSION, hex};
 use jali_leak::Origin;
 use jali_operator::OperatorSummary;
 use jali_protocol::{KeySummary, ProtocolError, StoredClient};
+use jali_tickets::sealed::OWNER;
 use serde::Serialize;
 
 use super::options::parse_bits;
@@ -23,7 +24,7 @@ use super::{Over, PinArgs, conclude, model_report};
 /// weights there are.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali inspect sealed\n  jali inspect sealed/server --verify\n  jali inspect sealed/client --passphrase-file secret.txt --json\n  jali inspect net.onnx --plot net.svg"
+    after_help = "Examples:\n  jali inspect sealed\n  jali inspect sealed/server --verify\n  jali inspect sealed/client --passphrase-file secret.txt --json\n  jali inspect net.onnx --plot net.svg\n  jali inspect net.onnx --guest"
 )]
 pub(super) struct InspectArgs {
     /// A bundle, the folder that `jali seal` wrote, or a model
@@ -32,6 +33,9 @@ pub(super) struct InspectArgs {
     /// A model, as an option
     #[arg(long = "model", id = "model_file", value_name = "FILE.onnx", conflicts_with = "given")]
     model_file: Option<PathBuf>,
+    /// What it takes for guests of a model, who must not have it: gates, tickets, time
+    #[arg(long, conflicts_with = "plot")]
+    pub(super) guest: bool,
     /// Draw the model's graph, the server's part coloured
     #[arg(long, value_name = "FILE.svg")]
     pub(super) plot: Option<PathBuf>,
@@ -69,6 +73,9 @@ struct Report {
     server: Option<ServerReport>,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<ClientReport>,
+    /// Files of the guests' mode.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    guests: Vec<GuestFile>,
     /// Whether both belong to the same sealing.
     #[serde(skip_serializing_if = "Option::is_none")]
     match_each_other: Option<bool>,
@@ -77,6 +84,14 @@ struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     bytes_per_open_weight: Option<f64>,
     verified: bool,
+}
+
+/// A file of the guests' mode.
+#[derive(Serialize)]
+struct GuestFile {
+    kind: String,
+    #[serde(flatten)]
+    head: Head,
 }
 
 #[derive(Serialize)]
@@ -179,21 +194,27 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     if args.model_file.is_some() || args.path().extension().is_some_and(|e| e.eq_ignore_ascii_case("onnx")) {
         return model_report::run(args);
     }
+    anyhow::ensure!(!args.guest, "--guest looks at a model: name a file that ends with .onnx");
     anyhow::ensure!(args.plot.is_none(), "--plot draws a model: name a file that ends with .onnx");
     let mut report = Report { verified: args.verify, ..Report::default() };
     let paths = if args.path().is_dir() {
-        [bundle::SERVER, bundle::CLIENT].iter().map(|name| args.path().join(name)).filter(|p| p.exists()).collect()
+        [bundle::SERVER, bundle::CLIENT, OWNER]
+            .iter()
+            .map(|name| args.path().join(name))
+            .filter(|p| p.exists())
+            .collect()
     } else {
         vec![args.path().to_owned()]
     };
     if paths.is_empty() {
-        let why = "the folder holds neither a bundle named \"server\" nor one named \"client\"".into();
+        let why = "the folder holds no bundle named \"server\", \"client\" or \"owner\"".into();
         return Err(JaliError::Read { path: args.path().to_owned(), why }.into());
     }
     for path in paths {
         match bundle::kind_of(&path)? {
             Some((Kind::Server, _)) => report.server = Some(inspect_server(&path, args)?),
             Some((Kind::Client, locked)) => report.client = Some(inspect_client(&path, locked, args)?),
+            Some((kind, _)) => report.guests.push(inspect_for_guests(&path, kind, args)?),
             None => {
                 let source = BundleError::Format { expected: VERSION, got: "it starts with other bytes".into() };
                 return Err(JaliError::Bundle { path, fault: ProtocolError::from(source) }.into());
@@ -250,6 +271,16 @@ fn inspect_server(path: &Path, args: &InspectArgs) -> anyhow::Result<ServerRepor
     Ok(ServerReport { head, operators: operators.into_iter().map(Into::into).collect() })
 }
 
+fn inspect_for_guests(path: &Path, kind: Kind, args: &InspectArgs) -> anyhow::Result<GuestFile> {
+    let mut opened = bundle::open(path, kind)?;
+    args.pin.pin().check(path, opened.model(), opened.content_hash())?;
+    let head = head(path, length(path)?, &opened);
+    if args.verify {
+        verify(path, &mut opened)?;
+    }
+    Ok(GuestFile { kind: kind.to_string(), head })
+}
+
 fn inspect_client(path: &Path, locked: bool, args: &InspectArgs) -> anyhow::Result<ClientReport> {
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let bytes = bundle::client_bytes(path, passphrase.as_ref())?;
@@ -293,6 +324,9 @@ fn print(r: &Report) -> anyhow::Result<()> {
     }
     if let Some(c) = &r.client {
         print_client(c)?;
+    }
+    for file in &r.guests {
+        print_head(&file.kind, &file.head)?;
     }
     match r.match_each_other {
         Some(true) => say("Both belong to the same sealing.")?,

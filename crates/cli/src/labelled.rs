@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jali::files::read_text;
+use jali::guests::GuestSealing;
 use jali::image_file::read_image;
-use jali::{Dataset, JaliError, Network, Preprocess, QuantModel, Records, Sample, Tensor};
+use jali::{Dataset, Graph, JaliError, Network, Preprocess, QuantModel, Records, Sample, Tensor};
+
+use jali_model::fixed::{FixedConfig, FixedNetwork};
 
 use super::NetworkName;
 use super::evaluate::EvaluateArgs;
-use super::pixels::{Calibration, calibrate_file, calibration_images, read_model_aloud, warn_of_range};
+use super::pixels::{Calibration, all_of, calibrate_file, calibration_images, read_model_aloud, warn_of_range};
 use super::text::note;
 
 /// Labelled images, one at a time.
@@ -54,6 +57,20 @@ pub(super) struct Subject {
     pub(super) model: QuantModel,
     pub(super) calibration: String,
     pub(super) images: Images,
+    /// For guests, if that is asked for.
+    pub(super) fixed: Option<FixedNetwork>,
+}
+
+/// The network in fixed point, if that is asked for.
+fn fixed(
+    args: &EvaluateArgs,
+    graph: &Graph,
+    images: &[Tensor],
+    p: &Preprocess,
+) -> Result<Option<FixedNetwork>, JaliError> {
+    let range = Some(p.input_range(graph.input_shape()));
+    let sealing = || GuestSealing::of(graph, images, range, FixedConfig::default());
+    Ok(args.guest.then(sealing).transpose()?.map(|sealing| sealing.network().clone()))
 }
 
 impl Subject {
@@ -67,7 +84,9 @@ impl Subject {
                     Some(folder) => dataset.full_test_records(folder)?,
                     None => dataset.bundled_records(),
                 };
+                let (graph, typical) = (network.graph()?, dataset.bundled_calibration()?);
                 Ok(Self {
+                    fixed: fixed(args, &graph, &typical, &Preprocess::default())?,
                     network: network.name().into(),
                     dataset: dataset.name().into(),
                     model: network.quantised(args.common.bits)?,
@@ -117,8 +136,10 @@ impl Subject {
                 (Calibration::Images(images), "the first measured images".into())
             }
         };
+        let for_guests = if args.guest { all_of(&typical, &shape, &p)? } else { vec![] };
+        let fixed = fixed(args, &graph, &for_guests, &p)?;
         let model = calibrate_file(path, graph, args.common.bits, &typical, &p)?;
-        Ok(Self { network: path.display().to_string(), dataset: name, model, calibration, images })
+        Ok(Self { fixed, network: path.display().to_string(), dataset: name, model, calibration, images })
     }
 }
 

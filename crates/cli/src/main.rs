@@ -6,6 +6,7 @@ mod demo;
 mod evaluate;
 mod exit;
 mod explain;
+mod guests;
 mod infer;
 mod inspect;
 mod labelled;
@@ -34,7 +35,7 @@ use options::{Common, Leak, NetworkName, Over, PinArgs, start_threads};
     name = "jali",
     version,
     about = "Partially oblivious neural-network inference: an untrusted server classifies masked images with a masked model",
-    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model crates/jali/bundled/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 9 not enough memory, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity.\nWords and pictures: docs/glossary.md; every field of --json: docs/json.md.\nEnvironment: JALI_BACKEND=ifma|avx512|avx2|portable overrides the choice of the vector unit."
+    after_help = "Examples:\n  jali demo                                         16 photographs, every weight hidden\n  jali demo --leak 0.8 --images 100                 80 % of the weights in the clear\n  jali infer --model crates/jali/bundled/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali seal --network vgg3 --out sealed             two bundles: sealed/server and sealed/client\n  jali serve sealed/server                          then, elsewhere:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10\n  jali evaluate --network mnist --encrypted 50\n  jali explain --network vgg3                       rings, layouts, predicted and measured cost\n  jali bench inference                              hidden, 80 % open, open and in the clear\n\nExit codes: 0 success, 1 failure, 2 wrong usage, 3 unusable model, 4 the server's answer was rejected,\n5 encrypted and plaintext results differ, 6 damaged or foreign bundle, 7 passphrase, 8 the server cannot be reached or refuses, 9 not enough memory, 10 unreadable file, 11 not an image, 12 damaged image, 13 wrong size,\n14 wrong number of channels, 15 wrong array shape, 16 NaN or infinity, 17 no ticket left or its time is over.\nWords and pictures: docs/glossary.md; every field of --json: docs/json.md.\nEnvironment: JALI_BACKEND=ifma|avx512|avx2|portable overrides the choice of the vector unit."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -52,10 +53,19 @@ enum Command {
     Plan(plan::PlanCommand),
     /// Serve sealed networks over HTTP
     Serve(serve::ServeArgs),
+    /// Be a guest of somebody's model: make the key for your tickets
+    #[command(subcommand)]
+    Guest(guests::commands::GuestCommand),
+    /// Deal tickets to a guest
+    Deal(guests::commands::DealArgs),
+    /// Say what a wallet is for, and how many of its tickets are left
+    Tickets(guests::commands::TicketsArgs),
+    /// Judge a transcript: did the server send what it had to?
+    Judge(guests::commands::JudgeArgs),
     /// Say what is inside a bundle, and check it
     Inspect(inspect::InspectArgs),
     /// Classify image files with an ONNX model
-    Infer(infer::InferArgs),
+    Infer(Box<infer::InferArgs>),
     /// Measure float, quantised and encrypted accuracy
     Evaluate(evaluate::EvaluateArgs),
     /// Show ring, layout, predicted and measured cost of every layer
@@ -88,6 +98,10 @@ fn main() -> ExitCode {
         Command::Seal(args) => seal::run(&args),
         Command::Plan(command) => plan::run(&command),
         Command::Serve(args) => serve::run(&args),
+        Command::Guest(command) => guests::commands::run(&command),
+        Command::Deal(args) => guests::commands::deal(&args),
+        Command::Tickets(args) => guests::commands::tickets(&args),
+        Command::Judge(args) => guests::commands::judge(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Infer(args) => infer::run(&args),
         Command::Evaluate(args) => evaluate::run(&args),

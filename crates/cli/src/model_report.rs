@@ -3,13 +3,14 @@
 use std::path::Path;
 
 use jali::files::{Readers, write_aside};
-use jali::model_file::read_model_file;
+use jali::model_file::{read_model_file, read_preprocess};
 use jali::{JaliError, Plan, QuantModel, memory};
 use jali_model::onnx::Imported;
 use jali_model::{Graph, ModelError, Offence};
-use jali_protocol::{Blueprint, OperatorForecast, ProtocolError, forecast};
+use jali_protocol::{Blueprint, OperatorForecast, ProtocolError, forecast as forecast_keyed};
 use serde::Serialize;
 
+use super::guests::forecast;
 use super::inspect::InspectArgs;
 use super::plan::shapes_of;
 use super::text::{bytes, primes, say, say_json, table};
@@ -115,8 +116,28 @@ impl Totals {
     }
 }
 
+/// What becomes of a model with guests.
+fn run_for_guests(args: &InspectArgs) -> anyhow::Result<()> {
+    let name = args.path().display().to_string();
+    let report = match read_model_file(args.path()) {
+        Ok(imported) => {
+            let preprocess = read_preprocess(args.path())?.map(|(_, p)| p).unwrap_or_default();
+            forecast::Report::of(name, &imported.graph, &preprocess, None)?
+        }
+        Err(JaliError::ModelFile { fault: ModelError::Unsupported { offences }, .. }) => {
+            forecast::Report::refused(name, offences)
+        }
+        Err(e) => return Err(e.into()),
+    };
+    let printed = if args.json { say_json(&report) } else { report.print() };
+    conclude(printed, (!report.supported).then_some(UNSUPPORTED))
+}
+
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     let backend = start_threads(None)?;
+    if args.guest {
+        return run_for_guests(args);
+    }
     let mut report = Report {
         model: args.path().display().to_string(),
         supported: false,
@@ -163,7 +184,7 @@ fn describe(report: &mut Report, imported: Imported, args: &InspectArgs, costs: 
     if !report.offences.is_empty() {
         return Ok(());
     }
-    let layers = |plan: &Plan| forecast(&model, plan, costs).map_err(JaliError::from);
+    let layers = |plan: &Plan| forecast_keyed(&model, plan, costs).map_err(JaliError::from);
     let hidden = layers(&Plan::hide_all(model.graph()))?;
     report.everything_open = Some(Totals::of(model.graph(), &layers(&Plan::open_all(model.graph()))?));
     let totals = Totals::of(model.graph(), &hidden);

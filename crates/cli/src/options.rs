@@ -6,8 +6,9 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use jali::bundle::Pin;
 use jali::model_file::read_plan;
+use jali::parts::model::Linear;
 use jali::parts::protocol::{Blueprint, ProtocolError};
-use jali::{Backend, Costs, JaliError, Link, Network, Origin, Plan, QuantConfig, QuantModel, calibration};
+use jali::{Backend, Costs, Graph, JaliError, Link, Network, Origin, Plan, QuantConfig, QuantModel, calibration};
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum NetworkName {
@@ -100,6 +101,19 @@ impl Leak {
         }
         let rows = if self.leak > 0.0 && self.leak < 1.0 { Blueprint::rows_of_all(model, costs)? } else { vec![] };
         Ok(jali::parts::leak::random_rows(model.graph(), &rows, self.leak, self.seed).map_err(ProtocolError::from)?)
+    }
+
+    /// For guests, whose rows are filters.
+    pub(crate) fn plan_for_guests(&self, graph: &Graph) -> Result<Plan, JaliError> {
+        if let Some(path) = &self.plan {
+            return Ok(read_plan(path, graph)?.plan);
+        }
+        let filters = |(_, linear): (usize, Linear<'_>)| {
+            let fan_in = linear.fan_in();
+            (0..linear.outputs()).map(|o| o * fan_in..(o + 1) * fan_in).collect()
+        };
+        let rows: Vec<Vec<_>> = graph.linear_nodes().map(filters).collect();
+        Ok(jali::parts::leak::random_rows(graph, &rows, self.leak, self.seed).map_err(ProtocolError::from)?)
     }
 }
 

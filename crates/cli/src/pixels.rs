@@ -161,12 +161,17 @@ impl Calibration {
         }
     }
 
-    fn get(&self, i: usize, shape: &[usize], p: &Preprocess) -> Result<Tensor, JaliError> {
+    pub(super) fn get(&self, i: usize, shape: &[usize], p: &Preprocess) -> Result<Tensor, JaliError> {
         match self {
             Self::Files(paths) => read_image(&paths[i], shape, p),
             Self::Images(images) => Ok(images[i].clone()),
         }
     }
+}
+
+/// All images of a calibration at once.
+pub(super) fn all_of(images: &Calibration, shape: &[usize], p: &Preprocess) -> Result<Vec<Tensor>, JaliError> {
+    (0..images.len()).map(|i| images.get(i, shape, p)).collect()
 }
 
 /// The smallest and largest value of some images.

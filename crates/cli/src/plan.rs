@@ -1,17 +1,20 @@
 //! `jali plan`: which weights may be open, as a file.
 
+mod diff;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use jali::files::read_bounded;
 use jali::files::{Readers, write_aside};
-use jali::model_file::{read_model, read_plan};
-use jali::{Costs, JaliError, Network, Plan, QuantConfig, QuantModel};
+use jali::model_file::{read_model, read_plan, read_preprocess};
+use jali::{Costs, JaliError, Network, Plan, Preprocess, QuantConfig, QuantModel};
 use jali_leak::{Ground, LeakError, Order, Origin, Policy, Unit, listed_layers};
 use jali_model::Graph;
-use jali_protocol::{Blueprint, ProtocolError, forecast};
+use jali_protocol::{Blueprint, ProtocolError, forecast as forecast_keyed};
 use serde::Serialize;
 
+use super::guests::forecast;
 use super::text::{bytes, say, say_json, table};
 use super::{NetworkName, Over};
 
@@ -25,9 +28,9 @@ pub(super) enum PlanCommand {
     Inspect(InspectArgs),
     /// Say what changes from one plan to another; weights that were open stay known to whoever saw
     /// them
-    Diff(DiffArgs),
+    Diff(diff::DiffArgs),
     /// Check that a file is a plan for this model
-    Validate(InspectArgs),
+    Validate(Given),
 }
 
 #[derive(clap::Args)]
@@ -62,6 +65,16 @@ pub(super) struct CreateArgs {
 #[derive(clap::Args)]
 pub(super) struct InspectArgs {
     #[command(flatten)]
+    given: Given,
+    /// What it takes and saves for guests, who must not have the model
+    #[arg(long)]
+    guest: bool,
+}
+
+/// A plan and its network.
+#[derive(clap::Args)]
+pub(super) struct Given {
+    #[command(flatten)]
     of: Of,
     /// The plan
     #[arg(long, value_name = "FILE")]
@@ -71,21 +84,6 @@ pub(super) struct InspectArgs {
     json: bool,
     #[command(flatten)]
     over: Over,
-}
-
-#[derive(clap::Args)]
-pub(super) struct DiffArgs {
-    #[command(flatten)]
-    of: Of,
-    /// The plan as it was
-    #[arg(long, value_name = "FILE")]
-    from: PathBuf,
-    /// The plan as it is to be
-    #[arg(long, value_name = "FILE")]
-    to: PathBuf,
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    json: bool,
 }
 
 /// Of which network.
@@ -114,6 +112,12 @@ impl Of {
             (Some(name), _) => name.to_string_lossy().replace(char::is_control, "?"),
             (None, network) => Network::from(network.unwrap_or(NetworkName::Vgg3)).name().into(),
         }
+    }
+
+    /// How images become its inputs.
+    fn preprocess(&self) -> Result<Preprocess, JaliError> {
+        let found = self.file().map(|path| read_preprocess(path)).transpose()?.flatten();
+        Ok(found.map(|(_, preprocess)| preprocess).unwrap_or_default())
     }
 
     fn graph(&self) -> Result<Graph, JaliError> {
@@ -169,7 +173,7 @@ pub(super) fn run(command: &PlanCommand) -> anyhow::Result<()> {
     match command {
         PlanCommand::Create(args) => create(args),
         PlanCommand::Inspect(args) => inspect(args),
-        PlanCommand::Diff(args) => diff(args),
+        PlanCommand::Diff(args) => diff::run(args),
         PlanCommand::Validate(args) => validate(args),
     }
 }
@@ -194,7 +198,7 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
     };
     let origin = Origin { made, network: Some(args.of.name()), evidence: None };
     write_aside(&args.out, plan.to_json_with(graph, &origin).map_err(wrong)?.as_bytes(), Readers::Owner)?;
-    let layers = forecast(&model, &plan, &costs).map_err(JaliError::from)?;
+    let layers = forecast_keyed(&model, &plan, &costs).map_err(JaliError::from)?;
     let open: usize = layers.iter().map(|l| l.weights_open).sum();
     say(format!(
         "{}: {:.1} % of {} weights may be open; sealing is going to open {:.1} % (whole rows)",
@@ -238,12 +242,12 @@ fn read_scores(path: &Path) -> Result<Vec<Vec<f32>>, JaliError> {
         .map_err(|e| JaliError::Read { path: path.into(), why: format!("not a file of scores: {e}") })
 }
 
-fn report(args: &InspectArgs) -> anyhow::Result<Report> {
+fn report(args: &Given) -> anyhow::Result<Report> {
     let costs = args.over.costs(super::start_threads(None)?);
     let model = shapes_of(args.of.graph()?, QuantConfig::default())?;
     let file = read_plan(&args.plan, model.graph())?;
-    let hidden = forecast(&model, &Plan::hide_all(model.graph()), &costs).map_err(JaliError::from)?;
-    let layers = forecast(&model, &file.plan, &costs).map_err(JaliError::from)?;
+    let hidden = forecast_keyed(&model, &Plan::hide_all(model.graph()), &costs).map_err(JaliError::from)?;
+    let layers = forecast_keyed(&model, &file.plan, &costs).map_err(JaliError::from)?;
     let sum = |f: fn(&jali_protocol::OperatorForecast) -> usize| layers.iter().map(f).sum::<usize>();
     let saved =
         |f: fn(&jali_protocol::OperatorForecast) -> usize| hidden.iter().map(f).sum::<usize>().saturating_sub(sum(f));
@@ -284,7 +288,12 @@ fn report(args: &InspectArgs) -> anyhow::Result<Report> {
     })
 }
 
-fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
+fn inspect(InspectArgs { given: args, guest }: &InspectArgs) -> anyhow::Result<()> {
+    if *guest {
+        let (graph, preprocess) = (args.of.graph()?, args.of.preprocess()?);
+        let plan = read_plan(&args.plan, &graph)?.plan;
+        return forecast::of_plan(args.of.name(), &graph, &preprocess, &plan, args.json);
+    }
     let report = report(args)?;
     if args.json {
         return say_json(&report);
@@ -341,7 +350,7 @@ fn inspect(args: &InspectArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn validate(args: &InspectArgs) -> anyhow::Result<()> {
+fn validate(args: &Given) -> anyhow::Result<()> {
     let file = read_plan(&args.plan, &args.of.graph()?)?;
     if args.json {
         #[derive(Serialize)]
@@ -356,44 +365,4 @@ fn validate(args: &InspectArgs) -> anyhow::Result<()> {
         return say_json(&Valid { valid: true, made, fraction_permitted, evidence: evidence.is_some() });
     }
     Ok(say(format!("{} is a plan for this model: {}", args.plan.display(), file.origin.made))?)
-}
-
-#[derive(Serialize)]
-struct Change {
-    name: String,
-    opened: usize,
-    hidden_again: usize,
-}
-
-fn diff(args: &DiffArgs) -> anyhow::Result<()> {
-    let graph = args.of.graph()?;
-    let (from, to) = (read_plan(&args.from, &graph)?.plan, read_plan(&args.to, &graph)?.plan);
-    let changes = from.changes_to(&to).map_err(wrong)?;
-    let layers: Vec<Change> = graph
-        .linear_nodes()
-        .zip(changes)
-        .map(|((node, _), [opened, hidden_again])| Change {
-            name: graph.nodes()[node].name.clone(),
-            opened,
-            hidden_again,
-        })
-        .collect();
-    let [before, after] = [from, to].map(|plan| plan.fraction_permitted());
-    if args.json {
-        #[derive(Serialize)]
-        struct Diff {
-            fraction_permitted: [f64; 2],
-            layers: Vec<Change>,
-        }
-        return say_json(&Diff { fraction_permitted: [before, after], layers });
-    }
-    let rows = layers.iter().map(|c| vec![c.name.clone(), c.opened.to_string(), c.hidden_again.to_string()]);
-    say(format!("{}\n", table(&["layer", "newly open", "hidden again"], 1, rows)))?;
-    say(format!("permitted   {:.1} %, then {:.1} %", 100.0 * before, 100.0 * after))?;
-    if layers.iter().any(|c| c.hidden_again > 0) {
-        say(
-            "Whoever had a server's bundle of the first plan knows the weights that are hidden again: hiding them protects nothing.",
-        )?;
-    }
-    Ok(())
 }

@@ -1,5 +1,7 @@
 //! `jali seal`: a network to bundles.
 
+mod guests;
+
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -19,7 +21,7 @@ use super::{Common, Leak, NetworkName, Over};
 /// change; the old bundles go on working together.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali seal --network vgg3 --out sealed\n  jali seal net.onnx --calibrate samples/ --leak 0.5 --out sealed\n  jali seal net.onnx --calibrate samples/ --passphrase-file secret.txt --out sealed\n\nWrites DIR/server (for the server; nothing in it is secret) and DIR/client (for the client; mode 0600)."
+    after_help = "Examples:\n  jali seal --network vgg3 --out sealed\n  jali seal net.onnx --calibrate samples/ --leak 0.5 --out sealed\n  jali seal net.onnx --calibrate samples/ --passphrase-file secret.txt --out sealed\n  jali seal net.onnx --for guests --calibrate samples/ --out sealed\n\nWrites DIR/server (for the server; nothing in it is secret) and DIR/client (for the client; mode 0600)."
 )]
 pub(super) struct SealArgs {
     /// The network as an ONNX file
@@ -37,6 +39,10 @@ pub(super) struct SealArgs {
     /// A bundled network instead, calibrated on bundled images
     #[arg(long, value_enum, conflicts_with_all = ["model", "model_file", "calibrate"])]
     network: Option<NetworkName>,
+    /// Who will infer: your own devices, which hold the keys, or guests, who must not have the
+    /// model
+    #[arg(long = "for", value_enum, default_value = "client")]
+    whom: Whom,
     /// Folder with typical images (or one image) to calibrate the quantisation on
     #[arg(long, value_name = "DIR|FILE")]
     calibrate: Option<PathBuf>,
@@ -54,6 +60,14 @@ pub(super) struct SealArgs {
     over: Over,
     #[command(flatten)]
     common: Common,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Whom {
+    /// Devices of the owner, which hold keys
+    Client,
+    /// People who may use the model and must not have it
+    Guests,
 }
 
 #[derive(Serialize)]
@@ -82,6 +96,9 @@ impl From<&Written> for File {
 
 pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     let backend = args.common.start()?;
+    if args.whom == Whom::Guests {
+        return guests::run(args);
+    }
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let (name, model) = match (args.model.as_ref().or(args.model_file.as_ref()), args.network) {
         (Some(path), _) => {

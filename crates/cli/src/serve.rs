@@ -1,15 +1,18 @@
 //! `jali serve`: the untrusted server.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
 use jali::{Backend, JaliError, bundle, memory};
-use jali_bundle::BundleError;
+use jali_bundle::{BundleError, Kind};
+use jali_net::guests::GuestService;
 use jali_net::server::Limits;
 use jali_net::{Config, Running, Signal, TlsFiles, Tokens, model_name, wait_for_signals};
 use jali_protocol::Server;
+use jali_tickets::{Batch, ServerFile};
 
 /// Serve sealed networks over HTTP.
 ///
@@ -18,12 +21,19 @@ use jali_protocol::Server;
 /// files again without dropping a request, SIGTERM finishes what runs and ends.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali serve sealed/server\n  jali serve a/server b/server --listen 0.0.0.0:8433 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt\n\nPaths: /v2/health/live, /v2/health/ready, /v2/models/MODEL, /v2/models/MODEL/operators/INDEX, /metrics; MODEL is the id\nthat `jali seal` and `jali inspect` show."
+    after_help = "Examples:\n  jali serve sealed/server\n  jali serve sealed/server --tickets batch/server\n  jali serve a/server b/server --listen 0.0.0.0:8433 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt\n\nPaths: /v2/health/live, /v2/health/ready, /v2/models/MODEL, /v2/models/MODEL/operators/INDEX, /metrics; MODEL is the id\nthat `jali seal` and `jali inspect` show."
 )]
 pub(super) struct ServeArgs {
     /// Server's bundles, or folders that hold one named "server"
     #[arg(required = true, value_name = "BUNDLE")]
     bundles: Vec<PathBuf>,
+    /// This server's parts of batches of tickets, or folders of them, for networks that were sealed
+    /// for guests
+    #[arg(long, value_name = "BATCH", num_args = 1..)]
+    tickets: Vec<PathBuf>,
+    /// Guests served at a time
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..))]
+    max_guests: u16,
     /// Address and port; port 0 takes a free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8433")]
     listen: SocketAddr,
@@ -88,6 +98,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         max_body: usize::try_from(args.max_body)?,
         max_memory: usize::try_from(args.max_memory)?,
         max_connections: args.max_connections as usize,
+        max_guests: args.max_guests.into(),
         answer_time: std::time::Duration::from_secs(args.answer_time.into()),
         ..defaults
     };
@@ -100,12 +111,15 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         limits,
     };
     let scheme = if config.tls.is_some() { "https" } else { "http" };
-    if config.tokens.is_none() {
-        tracing::warn!("no --token-file: whoever reaches the port may ask");
-    }
     // Certificates and port first: a mistake there is told before gigabytes are read.
     let running = Running::start(config).map_err(JaliError::from).context(remedy(args))?;
-    running.serve(load(args, backend, &[])?);
+    let Loaded { keyed, guests } = load(args, backend, &Loaded::default())?;
+    if args.token_file.is_none() && !keyed.is_empty() {
+        // Guests have tokens of their own.
+        tracing::warn!("no --token-file: whoever reaches the port may ask");
+    }
+    running.serve_guests(guests);
+    running.serve(keyed);
     // A line of its own, so that scripts learn the port.
     super::text::say(format!("serving on {scheme}://{}", running.addr()))?;
     wait_for_signals(|signal| match signal {
@@ -113,7 +127,11 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         Signal::Reload => {
             let reload = || -> anyhow::Result<()> {
                 let tokens = args.token_file.as_deref().map(Tokens::read).transpose()?;
-                Ok(running.reload(load(args, backend, &running.models())?, tokens)?)
+                let old = Loaded { keyed: running.models(), guests: running.guest_services() };
+                let Loaded { keyed, guests } = load(args, backend, &old)?;
+                running.reload(keyed, tokens)?;
+                running.serve_guests(guests);
+                Ok(())
             };
             match reload() {
                 Ok(()) => tracing::info!("reloaded"),
@@ -136,39 +154,118 @@ fn remedy(args: &ServeArgs) -> &'static str {
     }
 }
 
-/// Reads all bundles; one that has not changed stays in memory as it is.
-fn load(args: &ServeArgs, backend: Backend, old: &[Arc<Server>]) -> anyhow::Result<Vec<Arc<Server>>> {
-    let mut models: Vec<Arc<Server>> = vec![];
+/// What is served.
+#[derive(Default)]
+struct Loaded {
+    keyed: Vec<Arc<Server>>,
+    guests: Vec<Arc<GuestService>>,
+}
+
+/// Reads all bundles and batches; what has not changed stays in memory as it is.
+fn load(args: &ServeArgs, backend: Backend, old: &Loaded) -> anyhow::Result<Loaded> {
+    let mut loaded = Loaded::default();
+    let mut files = vec![];
     for path in &args.bundles {
         let path = bundle::of_path(path, bundle::SERVER);
-        if let Some((got @ jali_bundle::Kind::Client, _)) = bundle::kind_of(&path)? {
-            let fault = BundleError::Kind { expected: jali_bundle::Kind::Server, got }.into();
-            return Err(JaliError::Bundle { path, fault }.into());
-        }
-        let begun = std::time::Instant::now();
-        let hash = bundle::open(&path, jali_bundle::Kind::Server)?.content_hash();
-        let model = match old.iter().find(|m| m.model().content_hash() == hash) {
-            Some(same) => same.clone(),
-            None => {
-                let there_is = memory::available().unwrap_or(MAX_MODEL);
-                Arc::new(bundle::load_server(&path, backend, usize::try_from(there_is).unwrap_or(usize::MAX))?)
-            }
+        let (begun, kind) = (Instant::now(), bundle::kind_of(&path)?.map(|(kind, _)| kind));
+        let (id, memory) = if kind == Some(Kind::GuestServer) {
+            let file = load_for_guests(&path, &old.guests)?;
+            files.push(file.clone());
+            (file.id, file.model.memory())
+        } else {
+            let model = load_keyed(&path, kind, backend, &old.keyed)?;
+            loaded.keyed.push(model.clone());
+            (model.model().id(), model.model().memory())
         };
-        let id = model_name(model.model().id());
-        if models.iter().any(|m| m.model().id() == model.model().id()) {
-            anyhow::bail!("{}: model {id} is named twice", path.display());
+        let ids = loaded.keyed.iter().map(|m| m.model().id()).chain(files.iter().map(|f| f.id));
+        if ids.filter(|other| *other == id).count() > 1 {
+            anyhow::bail!("{}: model {} is named twice", path.display(), model_name(id));
         }
-        tracing::info!(
-            model = id,
-            operators = model.model().operators().len(),
-            memory = model.model().memory(),
-            ms = begun.elapsed().as_millis() as u64,
-            "loaded {}",
-            path.display()
-        );
-        models.push(model);
+        let ms = begun.elapsed().as_millis() as u64;
+        tracing::info!(model = model_name(id), memory, ms, "loaded {}", path.display());
     }
-    Ok(models)
+    loaded.guests = with_batches(args, files, &old.guests)?;
+    Ok(loaded)
+}
+
+fn load_keyed(path: &Path, kind: Option<Kind>, backend: Backend, old: &[Arc<Server>]) -> anyhow::Result<Arc<Server>> {
+    if let Some(got) = kind.filter(|kind| *kind != Kind::Server) {
+        let fault = BundleError::Kind { expected: Kind::Server, got }.into();
+        return Err(JaliError::Bundle { path: path.into(), fault }.into());
+    }
+    let hash = bundle::open(path, Kind::Server)?.content_hash();
+    if let Some(same) = old.iter().find(|m| m.model().content_hash() == hash) {
+        return Ok(same.clone());
+    }
+    let there_is = memory::available().unwrap_or(MAX_MODEL);
+    Ok(Arc::new(bundle::load_server(path, backend, usize::try_from(there_is).unwrap_or(usize::MAX))?))
+}
+
+fn load_for_guests(path: &Path, old: &[Arc<GuestService>]) -> anyhow::Result<Arc<ServerFile>> {
+    let hash = bundle::open(path, Kind::GuestServer)?.content_hash();
+    match old.iter().find(|service| service.file.hash == hash) {
+        Some(same) => Ok(same.file.clone()),
+        None => Ok(Arc::new(ServerFile::read(path).map_err(JaliError::from)?)),
+    }
+}
+
+/// The files of batches that paths name: a batch, the folder that `jali deal` wrote, or a folder of
+/// batches.
+fn batch_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, JaliError> {
+    let mut files = vec![];
+    for path in paths {
+        let one = bundle::of_path(path, bundle::SERVER);
+        if !path.is_dir() || one.exists() {
+            files.push(one);
+            continue;
+        }
+        let fail = |e: std::io::Error| JaliError::Read { path: path.clone(), why: e.to_string() };
+        for entry in std::fs::read_dir(path).map_err(fail)? {
+            let file = bundle::of_path(&entry.map_err(fail)?.path(), bundle::SERVER);
+            if file.is_file() && bundle::kind_of(&file)?.is_some_and(|(kind, _)| kind == Kind::Batch) {
+                files.push(file);
+            }
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Gives every network for guests its batches of tickets.
+fn with_batches(
+    args: &ServeArgs,
+    files: Vec<Arc<ServerFile>>,
+    old: &[Arc<GuestService>],
+) -> anyhow::Result<Vec<Arc<GuestService>>> {
+    let backend = jali::guests::Backend::best();
+    let mut services: Vec<GuestService> =
+        files.into_iter().map(|file| GuestService { file, batches: vec![], backend }).collect();
+    for path in batch_files(&args.tickets)? {
+        let opened = bundle::open(&path, Kind::Batch)?;
+        let (model, hash) = (opened.model(), opened.content_hash());
+        let Some(service) = services.iter_mut().find(|service| service.file.id == model) else {
+            anyhow::bail!(
+                "{}: its tickets are for model {}, which is not served here: name that network, too",
+                path.display(),
+                model_name(model)
+            );
+        };
+        // A batch that is open stays open: what is used of it is in memory as well as on disk.
+        let open = old
+            .iter()
+            .flat_map(|service| &service.batches)
+            .find(|batch| batch.content_hash() == hash && batch.path() == path);
+        let batch = match open {
+            Some(batch) => batch.clone(),
+            None => Arc::new(Batch::open(&path, &service.file).map_err(JaliError::from)?),
+        };
+        tracing::info!(model = model_name(model), left = batch.left(), "tickets of {}", path.display());
+        service.batches.push(batch);
+    }
+    for service in services.iter().filter(|service| service.batches.is_empty()) {
+        tracing::warn!(model = service.name(), "no --tickets: its guests will be refused");
+    }
+    Ok(services.into_iter().map(Arc::new).collect())
 }
 
 /// Lines go to standard error. No event holds a tile's content: requests are logged by path,

@@ -18,7 +18,22 @@ use tempfile::TempDir;
 const COMMANDS: &[(&str, &str, i32)] = &[
     ("jali demo", "demo --network mnist --images 2 --json", 0),
     ("jali demo --guest", "demo --guest --network mnist --images 2 --in-process --json", 0),
+    ("jali demo --guest", "demo --guest --network mnist --images 2 --json", 0),
     ("jali seal", "seal --network mnist --out again --json", 0),
+    ("jali seal --for guests", "seal --network mnist --for guests --out guests-again --json", 0),
+    ("jali deal", "deal guests/owner --to RECIPIENT --tickets 2 --out other --json", 0),
+    ("jali tickets", "tickets batch/wallet --key me.key --json", 0),
+    (
+        "jali infer",
+        "infer --guest batch/wallet --key me.key --server FOR_GUESTS --samples mnist --images 1 --transcript transcript --json",
+        0,
+    ),
+    ("jali judge", "judge transcript --owner guests --batch batch/server --json", 0),
+    ("jali inspect BUNDLE", "inspect guests --json", 0),
+    ("jali inspect MODEL.onnx --guest", "inspect mnist.onnx --guest --json", 0),
+    ("jali inspect MODEL.onnx --guest", "inspect odd.onnx --guest --json", 3),
+    ("jali plan inspect --guest", "plan inspect --network mnist --plan plan.json --guest --json", 0),
+    ("jali evaluate", "evaluate --network mnist --images 20 --guest --json", 0),
     ("jali plan inspect", "plan inspect --network mnist --plan plan.json --json", 0),
     ("jali plan diff", "plan diff --network mnist --from plan.json --to other.json --json", 0),
     ("jali plan validate", "plan validate --network mnist --plan plan.json --json", 0),
@@ -201,15 +216,26 @@ fn prepared() -> TempDir {
         "plan create --network mnist --leak 0.5 --out plan.json",
         "plan create --network mnist --leak 0.3 --seed 1 --out other.json",
         "seal --network mnist --plan plan.json --out sealed",
+        "guest key --out me.key",
+        "seal --network mnist --for guests --out guests",
     ] {
         jali(here, line, 0);
     }
+    jali(here, &format!("deal guests/owner --to {} --tickets 4 --out batch", recipient(here)), 0);
     folder
+}
+
+/// The recipient of the guest's key in a folder.
+fn recipient(here: &Path) -> String {
+    let key = std::fs::read_to_string(here.join("me.key")).unwrap();
+    key.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned()
 }
 
 #[test]
 fn commands_print_what_the_page_says() {
     let folder = prepared();
+    let batch = folder.path().join("batch/server").display().to_string();
+    let for_guests = Served::start(&folder.path().join("guests/server"), &["--tickets", &batch]);
     let live = Served::start(&folder.path().join("sealed/server"), &[]);
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let dead = format!("http://{free}");
@@ -217,6 +243,7 @@ fn commands_print_what_the_page_says() {
     let mut printed = vec![(section, parsed(file, &std::fs::read(folder.path().join(file)).unwrap()))];
     for &(section, line, code) in COMMANDS {
         let line = line.replace("LIVE", &live.url).replace("DEAD", &dead);
+        let line = line.replace("FOR_GUESTS", &for_guests.url).replace("RECIPIENT", &recipient(folder.path()));
         printed.push((section, parsed(&line, &jali(folder.path(), &line, code))));
     }
     let faults = differences(&page(), &printed);

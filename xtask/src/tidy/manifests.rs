@@ -6,7 +6,7 @@ use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it uses, development aside: no more and no
 /// less.
-const USES: [(&str, &[&str]); 15] = [
+const USES: [(&str, &[&str]); 16] = [
     ("jali-testing", &[]),
     ("jali-ring", &[]),
     ("jali-textbook", &["jali-ring"]),
@@ -17,11 +17,12 @@ const USES: [(&str, &[&str]); 15] = [
     ("jali-pack", &["jali-ring", "jali-model"]),
     ("jali-leak", &["jali-model"]),
     ("jali-guest", &["jali-model", "jali-leak"]),
+    ("jali-tickets", &["jali-bundle", "jali-model", "jali-guest"]),
     (
         "jali-protocol",
         &["jali-ring", "jali-mask", "jali-bundle", "jali-operator", "jali-model", "jali-pack", "jali-leak"],
     ),
-    ("jali-net", &["jali-bundle", "jali-protocol"]),
+    ("jali-net", &["jali-bundle", "jali-guest", "jali-protocol", "jali-tickets"]),
     (
         "jali",
         &[
@@ -35,6 +36,7 @@ const USES: [(&str, &[&str]); 15] = [
             "jali-leak",
             "jali-guest",
             "jali-protocol",
+            "jali-tickets",
         ],
     ),
     (
@@ -50,6 +52,7 @@ const USES: [(&str, &[&str]); 15] = [
             "jali-leak",
             "jali-guest",
             "jali-protocol",
+            "jali-tickets",
         ],
     ),
     // Never the other way round: servers link no training framework.

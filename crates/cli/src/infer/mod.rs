@@ -19,8 +19,8 @@ use super::pixels::Pixels;
 use super::text::{Spread, progress, say, say_json};
 use super::{Common, Leak, Over, PinArgs, conclude};
 
-/// Classify images: with a client's bundle and a server somewhere else, or with an ONNX model in
-/// this process.
+/// Classify images: with a client's bundle or a guest's wallet and a server somewhere else, or with
+/// an ONNX model in this process.
 ///
 /// Images are PNG, JPEG or .npy (or folders of them) and must have the model's size, unless
 /// --resize says otherwise. Pixels are divided by 255 unless told otherwise; floating-point arrays
@@ -28,9 +28,9 @@ use super::{Common, Leak, Over, PinArgs, conclude};
 /// classified.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10 --images 100\n  jali infer --client sealed/client --server https://host:8433 --ca-cert ca.pem --token-file token.txt --batch 16 photos/\n  jali infer --model crates/jali/bundled/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali infer --model net.onnx --calibrate samples/ --json photo.npy\n\nWith --server every answer is checked before it is used; a wrong one ends the run with exit code 4. With --model both sides\nrun here, and every layer is compared with a plaintext run."
+    after_help = "Examples:\n  jali infer --client sealed/client --server http://127.0.0.1:8433 --samples cifar10 --images 100\n  jali infer --client sealed/client --server https://host:8433 --ca-cert ca.pem --token-file token.txt --batch 16 photos/\n  jali infer --guest batch/wallet --key me.key --server https://host:8433 photo.png\n  jali infer --model crates/jali/bundled/vgg3.onnx --labels cifar10 assets/images/cifar10/*.png\n  jali infer --model net.onnx --calibrate samples/ --json photo.npy\n\nWith --server every answer is checked before it is used; a wrong one ends the run with exit code 4. With --model both sides\nrun here, and every layer is compared with a plaintext run."
 )]
-#[command(group(clap::ArgGroup::new("with").required(true).args(["model", "client"])))]
+#[command(group(clap::ArgGroup::new("with").required(true).args(["model", "client", "guest"])))]
 #[command(group(clap::ArgGroup::new("what").required(true).args(["images", "samples"])))]
 pub(super) struct InferArgs {
     /// Model file: client and server run in this process
@@ -39,8 +39,20 @@ pub(super) struct InferArgs {
     /// Client's bundle, or a folder that holds one named "client"
     #[arg(long, value_name = "BUNDLE", requires = "server", conflicts_with_all = ["calibrate", "leak", "seed", "plan", "bits", "link"])]
     client: Option<PathBuf>,
+    /// Wallet of a guest, who does not have the model: each image uses up a ticket of it
+    #[arg(long, value_name = "WALLET", requires = "server", requires = "key", conflicts_with_all = ["calibrate", "leak", "seed", "plan", "bits", "link", "token_file", "passphrase_file"])]
+    guest: Option<PathBuf>,
+    /// The guest's key, as `jali guest key` writes it
+    #[arg(long, value_name = "FILE", requires = "guest")]
+    key: Option<PathBuf>,
+    /// The owner's key, as `jali seal --for guests` prints it: tickets of others are refused
+    #[arg(long, value_name = "HEX", requires = "guest", value_parser = super::options::parse_hex::<32>)]
+    owner: Option<[u8; 32]>,
+    /// Keep the first image's transcript here, signed by the server, for the owner to judge
+    #[arg(long, value_name = "FILE", requires = "guest")]
+    transcript: Option<PathBuf>,
     /// Where the server is: https://host:port, or http:// on this machine
-    #[arg(long, value_name = "URL", requires = "client")]
+    #[arg(long, value_name = "URL")]
     server: Option<String>,
     /// Certificate authorities to trust instead of the public ones, PEM
     #[arg(long, value_name = "FILE", requires = "server")]
@@ -143,7 +155,8 @@ fn classify(args: &InferArgs, opened: &mut Opened, classes: &Classes) -> anyhow:
 }
 
 fn open(args: &InferArgs, backend: Backend) -> anyhow::Result<Opened> {
-    match (&args.model, &args.client, &args.server) {
+    match (&args.model, args.client.as_ref().or(args.guest.as_ref()), &args.server) {
+        (None, Some(wallet), Some(url)) if args.guest.is_some() => Opened::guest(args, wallet, url),
         (None, Some(path), Some(url)) => Opened::remote(args, path, url),
         (Some(path), ..) => Opened::in_process(args, path, backend),
         _ => anyhow::bail!("name a model file, or a client's bundle and a server"),
@@ -165,12 +178,16 @@ pub(super) fn run(args: &InferArgs) -> anyhow::Result<()> {
     let known = opened.inputs.images.iter().any(|i| i.class.is_some());
     let report = Report {
         model: opened.name,
-        transport: if args.client.is_some() { "http" } else { "in-process" },
+        transport: match (&args.client, &args.guest) {
+            (Some(_), _) => "http",
+            (_, Some(_)) => "websocket",
+            _ => "in-process",
+        },
         calibration: opened.calibration,
         weights_hidden: opened.weights_hidden,
         correct: known.then(|| images.iter().filter(|o| o.correct == Some(true)).count()),
         latency_ms: (!times.is_empty()).then(|| Spread::of(&times)),
-        retries: opened.with.filter(|_| args.client.is_some()).map(|with| with.retries()),
+        retries: opened.with.filter(|_| args.model.is_none()).map(|with| with.retries()),
         output: several.and_then(|graph| Some(describe_output(&graph, classes.read?.0))),
         skipped: opened.inputs.skipped,
         images,

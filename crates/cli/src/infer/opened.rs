@@ -1,11 +1,15 @@
 //! Who computes for `jali infer`: a server in this process, or one elsewhere.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::Context;
+use jali::guests::{GuestClient, Kept};
 use jali::{
     Backend, BatchAnswer, Client, Graph, Http, JaliError, Opening, Preprocess, QuantModel, Tensor, Transport, bundle,
 };
+use jali_net::ClientConfig;
+use jali_tickets::GuestIdentity;
 
 use super::InferArgs;
 use super::inputs::Inputs;
@@ -13,10 +17,24 @@ use crate::local::{Local, hidden_fraction};
 use crate::pixels::{Calibration, calibrate_file, calibration_images, read_model_aloud};
 use crate::text::note;
 
-/// A client, and the model to compare with where this process has it.
-pub(super) struct With {
-    client: Client<Box<dyn Transport>>,
-    reference: Option<QuantModel>,
+/// Who asks.
+pub(super) enum With {
+    /// A client, and the model to compare with where this process has it.
+    Keyed {
+        /// Holds the keys.
+        client: Box<Client<Box<dyn Transport>>>,
+        /// What every layer is compared with.
+        reference: Option<Box<QuantModel>>,
+    },
+    /// A guest with its wallet.
+    Guest {
+        /// Holds tickets.
+        client: Box<GuestClient>,
+        /// Images that follow, for which tickets are read ahead.
+        left: usize,
+        /// Where the next transcript goes, if they are kept.
+        transcript: Option<PathBuf>,
+    },
 }
 
 /// What became of a batch.
@@ -29,24 +47,47 @@ pub(super) struct Classified {
 }
 
 impl With {
+    /// The network without its weights; of a guest's the part behind the last layer.
     pub(super) fn graph(&self) -> &Graph {
-        self.client.outline().graph()
+        match self {
+            Self::Keyed { client, .. } => client.outline().graph(),
+            Self::Guest { client, .. } => &client.description().network.tail,
+        }
     }
 
     pub(super) fn retries(&self) -> usize {
-        self.client.transport().retries()
+        match self {
+            Self::Keyed { client, .. } => client.transport().retries(),
+            // A ticket that may have been used is never shown again.
+            Self::Guest { .. } => 0,
+        }
     }
 
     pub(super) fn run(&mut self, images: &[Tensor]) -> Result<Classified, JaliError> {
-        let (answer, exact): (BatchAnswer, Vec<Option<bool>>) = match &self.reference {
-            Some(model) => {
-                let traced = self.client.infer_batch_traced(images)?;
+        match self {
+            Self::Keyed { client, reference: Some(model) } => {
+                let traced = client.infer_batch_traced(images)?;
                 let exact = traced.are_exact(model, images)?.into_iter().map(Some).collect();
-                (traced.answer, exact)
+                Ok(Classified { outputs: traced.answer.outputs, latency: traced.answer.latency, exact })
             }
-            None => (self.client.infer_batch(images)?, vec![None; images.len()]),
-        };
-        Ok(Classified { outputs: answer.outputs, latency: answer.latency, exact })
+            Self::Keyed { client, reference: None } => {
+                let BatchAnswer { outputs, latency, .. } = client.infer_batch(images)?;
+                Ok(Classified { outputs, latency, exact: vec![None; images.len()] })
+            }
+            Self::Guest { client, left, transcript } => {
+                let mut done = Classified { outputs: vec![], latency: Duration::ZERO, exact: vec![None; images.len()] };
+                for image in images {
+                    *left = left.saturating_sub(1);
+                    let answer = client.infer(image, u32::try_from(*left).unwrap_or(u32::MAX))?;
+                    done.latency += answer.latency;
+                    done.outputs.push(vec![answer.output]);
+                    if let (Some(path), Some(transcript)) = (transcript.take(), answer.transcript) {
+                        transcript.write(&path)?;
+                    }
+                }
+                Ok(done)
+            }
+        }
     }
 }
 
@@ -75,10 +116,30 @@ impl Opened {
         Ok(Self {
             name: bundle::of_path(path, bundle::CLIENT).display().to_string(),
             inputs,
-            with: Some(With { client, reference: None }),
+            with: Some(With::Keyed { client: Box::new(client), reference: None }),
             calibration: None,
             weights_hidden: None,
         })
+    }
+
+    /// As a guest of a server in another process.
+    pub(super) fn guest(args: &InferArgs, wallet: &Path, url: &str) -> anyhow::Result<Self> {
+        let key = args.key.as_deref().context("--key is missing")?;
+        let identity = GuestIdentity::read(key).map_err(JaliError::from)?;
+        let config = ClientConfig {
+            url: url.to_owned(),
+            ca_cert: args.ca_cert.clone(),
+            token: None,
+            timeout: Duration::from_secs(args.deadline.into()),
+            insecure: args.insecure,
+        };
+        let kept = if args.transcript.is_some() { Kept::Transcript } else { Kept::Nothing };
+        let client = GuestClient::open(wallet, &identity, args.owner.as_ref(), config)?.keeping(kept);
+        let network = client.description();
+        let inputs = Inputs::read(args, network.network.head.input_shape(), &network.preprocess)?;
+        let (left, name) = (inputs.good().len(), wallet.display().to_string());
+        let with = With::Guest { client: Box::new(client), left, transcript: args.transcript.clone() };
+        Ok(Self { name, inputs, with: Some(with), calibration: None, weights_hidden: None })
     }
 
     /// With both sides in this process.
@@ -102,7 +163,7 @@ impl Opened {
             inputs,
             calibration: Some(source),
             weights_hidden: Some(hidden_fraction(&report)),
-            with: Some(With { client: client.over(transport)?, reference: Some(model) }),
+            with: Some(With::Keyed { client: Box::new(client.over(transport)?), reference: Some(Box::new(model)) }),
         })
     }
 }

@@ -11,7 +11,7 @@ use super::InferArgs;
 use super::classes::Classes;
 use super::inputs::Input;
 use super::opened::With;
-use super::report::{Outcome, guesses};
+use super::report::{How, Outcome, guesses};
 use crate::exit::{DIFFERENT, exit_code};
 use crate::text::ms;
 
@@ -40,6 +40,7 @@ impl Progress {
     ) -> Result<Vec<Outcome>, JaliError> {
         let good: Vec<Tensor> = batch.iter().filter_map(|i| i.image.as_ref().ok().cloned()).collect();
         let ended_before = self.last.is_some();
+        let is_guest = matches!(with, Some(With::Guest { .. }));
         let result = with.filter(|_| !good.is_empty() && !ended_before).map(|with| with.run(&good));
         let (mut done, mut each) = (vec![], Duration::ZERO);
         match result {
@@ -63,7 +64,8 @@ impl Progress {
                     }
                     let kept = args.outputs.as_deref().map(|folder| keep(folder, number, &input.name, &outputs));
                     let kept = kept.transpose()?.unwrap_or_default();
-                    Outcome::classified(input, guesses(classes, &outputs), kept, (ms(each), exact))
+                    let how = How { latency_ms: ms(each), exact, is_guest };
+                    Outcome::classified(input, guesses(classes, &outputs), kept, how)
                 }
                 (Ok(_), None, Some(e)) => {
                     let (why, code) = (e.to_string(), exit_code(e));

@@ -12,9 +12,9 @@ const TOP: usize = 5;
 
 #[derive(Serialize)]
 pub(super) struct Report {
-    /// Model file or client's bundle.
+    /// Model file, client's bundle or wallet.
     pub(super) model: String,
-    /// `in-process` or `http`.
+    /// `in-process`, `http` or `websocket`.
     pub(super) transport: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) calibration: Option<String>,
@@ -50,9 +50,12 @@ pub(super) struct Outcome {
     /// Every layer equals a plaintext run; absent where this process has no model to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) exact: Option<bool>,
-    /// Every answer passed the ciphertext check.
+    /// Every answer passed the ciphertext check; absent for guests, who cannot check.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) checked: Option<bool>,
+    /// The server has signed what a guest got: the owner can judge it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) signed: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) correct: Option<bool>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -79,19 +82,28 @@ pub(super) struct Guess {
     pub(super) probability: Option<f32>,
 }
 
+/// How an image was classified.
+pub(super) struct How {
+    pub(super) latency_ms: f64,
+    /// Whether it equals the reference.
+    pub(super) exact: Option<bool>,
+    pub(super) is_guest: bool,
+}
+
 impl Outcome {
-    /// An image that was classified, in so many milliseconds, and whether it equals the reference.
+    /// An image that was classified.
     pub(super) fn classified(
         input: &Input,
         top: Vec<Guess>,
         outputs: Vec<String>,
-        (latency_ms, exact): (f64, Option<bool>),
+        How { latency_ms, exact, is_guest }: How,
     ) -> Self {
         Self {
             file: input.name.clone(),
             latency_ms: Some(latency_ms),
             exact,
-            checked: Some(true),
+            checked: (!is_guest).then_some(true),
+            signed: is_guest.then_some(true),
             correct: input.class.map(|class| top.first().is_some_and(|t| t.class == class)),
             top,
             outputs,
@@ -108,6 +120,7 @@ impl Outcome {
             latency_ms: None,
             exact: None,
             checked: None,
+            signed: None,
             correct: None,
             top: vec![],
             outputs: vec![],
@@ -164,6 +177,8 @@ pub(super) fn print(outcome: &Outcome) -> std::io::Result<()> {
     let exact = match outcome.exact {
         Some(true) => "equals plaintext exactly",
         Some(false) => "DIFFERS FROM PLAINTEXT",
+        // A guest cannot check what a server computes; the owner can judge what it signed.
+        None if outcome.signed == Some(true) => "signed by the server",
         None => "every answer checked",
     };
     say(format!("{}  ({:.1} ms, {exact})", outcome.file, outcome.latency_ms.unwrap_or_default()))?;
@@ -183,10 +198,12 @@ pub(super) fn print(outcome: &Outcome) -> std::io::Result<()> {
 }
 
 pub(super) fn summarise(r: &Report) -> std::io::Result<()> {
-    if let (Some(times), true) = (&r.latency_ms, r.transport == "http") {
-        let checked = r.images.iter().filter(|o| o.checked == Some(true)).count();
+    if let (Some(times), true) = (&r.latency_ms, r.transport != "in-process") {
+        let is_good = |o: &&Outcome| o.checked == Some(true) || o.signed == Some(true);
+        let good = r.images.iter().filter(is_good).count();
         let correct = r.correct.map(|c| format!(", {c} classified correctly")).unwrap_or_default();
-        say(format!("\n{checked} of {} images: every answer passed the check{correct}", r.images.len()))?;
+        let what = if r.transport == "http" { "every answer passed the check" } else { "signed by the server" };
+        say(format!("\n{good} of {} images: {what}{correct}", r.images.len()))?;
         say(format!("latency {:.1} ms median ({:.1} to {:.1})", times.median, times.min, times.max))?;
         if let Some(retries) = r.retries.filter(|&n| n > 0) {
             say(format!("{retries} request(s) had to be sent again"))?;
