@@ -11,6 +11,8 @@
 //! Checksums would keep a fuzzer at the door, so `*_sections` targets put the input behind right
 //! ones.
 
+pub mod guests;
+
 use std::io::Cursor;
 use std::sync::OnceLock;
 
@@ -32,7 +34,7 @@ const MEMORY: usize = 1 << 24;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 13] = [
     ("plan", plan),
     ("container", container),
     ("server_sections", server_sections),
@@ -43,6 +45,9 @@ pub const TARGETS: [Target; 10] = [
     ("outline", outline),
     ("onnx_model", onnx_model),
     ("image", image),
+    ("guest_network", guests::network),
+    ("guest_files", guests::files),
+    ("guest_messages", guests::messages),
 ];
 
 /// A small sealed network, half of its rows open.
@@ -103,7 +108,7 @@ pub fn container(data: &[u8]) {
 }
 
 /// Cuts the input into sections by lengths at its beginning.
-fn sections<'a>(data: &'a [u8], names: &[&'static str]) -> Vec<(&'static str, &'a [u8])> {
+pub(crate) fn sections<'a>(data: &'a [u8], names: &[&'static str]) -> Vec<(&'static str, &'a [u8])> {
     let mut rest = data;
     let mut out = vec![];
     for (i, name) in names.iter().enumerate() {
@@ -117,7 +122,7 @@ fn sections<'a>(data: &'a [u8], names: &[&'static str]) -> Vec<(&'static str, &'
     out
 }
 
-fn bundle(kind: Kind, data: &[u8], names: &[&'static str]) -> Vec<u8> {
+pub(crate) fn bundle(kind: Kind, data: &[u8], names: &[&'static str]) -> Vec<u8> {
     let mut out = BundleWriter::new(vec![], kind, [3; 16]).unwrap();
     sections(data, names).iter().for_each(|(name, bytes)| out.section(name, bytes).unwrap());
     out.finish().unwrap().0

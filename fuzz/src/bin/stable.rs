@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use cap::Cap;
+use jali_fuzz::{TARGETS, Target, guests, small};
 use jali_testing::Random;
-use jali_fuzz::{TARGETS, Target, small};
 
 /// Ends the process where more is asked for than the limit.
 #[global_allocator]
@@ -59,6 +59,12 @@ fn write_corpus() {
             jali_leak::Plan::open_all(&jali_fuzz::graph()).to_json(&jali_fuzz::graph(), "corpus").unwrap().into_bytes(),
         ),
         ("image", "png", joined(&[preprocess, &photo])),
+        ("guest_network", "one", guests::small().network.to_bytes().unwrap()),
+        ("guest_network", "mnist", mnist_for_guests()),
+        ("guest_files", "one", joined(&[&[5; 100], &[6; 128], &[7; 64]])),
+        ("guest_messages", "input", guests::small().messages[0].clone()),
+        ("guest_messages", "exchange", guests::small().messages[1].clone()),
+        ("guest_messages", "ticket", guests::small().shares.clone()),
         ("image", "npy", joined(&[preprocess, &array])),
         // The beginning of a real model: nodes and names, cut in its first weights.
         ("onnx_model", "mnist-head", onnx[..2000].to_vec()),
@@ -66,6 +72,14 @@ fn write_corpus() {
         std::fs::create_dir_all(folder(target)).unwrap();
         std::fs::write(folder(target).join(name), bytes).unwrap();
     }
+}
+
+/// A network with pools, without its weights.
+fn mnist_for_guests() -> Vec<u8> {
+    let network = jali::Network::Mnist;
+    let (graph, typical) = (network.graph().unwrap(), network.dataset().bundled_calibration().unwrap());
+    let sealing = jali::guests::GuestSealing::of(&graph, &typical, Some((0.0, 1.0)), Default::default()).unwrap();
+    sealing.network().to_bytes().unwrap()
 }
 
 /// Whole small models: those of the ONNX standard's own cases (`crates/model/src/onnx/tests.rs`

@@ -12,8 +12,10 @@ use crate::graph::{Graph, ValueId};
 use crate::op::{Op, Pool};
 use crate::shape_inference::infer;
 
-/// Most numbers of all values of a network together, and most places of all windows.
+/// Most numbers of all values of a network together.
 const MAX_NUMBERS: usize = 1 << 28;
+/// Most places of all windows together: circuits hold them.
+const MAX_PLACES: usize = 1 << 23;
 /// Largest integer that a value may be said to hold.
 const MAX_RANGE: i64 = 1 << 40;
 
@@ -94,7 +96,7 @@ impl FixedNetwork {
         check_bits(self.input.bits)?;
         check_range(self.input.range)?;
         check_scale(self.input.scale)?;
-        let mut total = self.shape(0).iter().product::<usize>();
+        let (mut total, mut places) = (self.shape(0).iter().product::<usize>(), 0);
         for (step, s) in self.steps.iter().enumerate() {
             let count = numbers(&s.shape)?;
             check_name(&s.name)?;
@@ -103,8 +105,9 @@ impl FixedNetwork {
             if s.op_inputs().iter().any(|&id| id > step) {
                 return Err(fail("a step takes what does not stand before it"));
             }
-            total = total.saturating_add(count).saturating_add(self.check_step(s, count)?);
-            if total > MAX_NUMBERS {
+            total = total.saturating_add(count);
+            places = self.check_step(s, count)?.saturating_add(places);
+            if total > MAX_NUMBERS || places > MAX_PLACES {
                 return Err(fail("its values are too many"));
             }
         }
@@ -149,11 +152,14 @@ impl FixedNetwork {
             Op::Gemm(gemm) => gemm.weight.is_empty() && gemm.bias.is_empty(),
             _ => false,
         };
+        if !is_bare {
+            return Err(fail("a layer that is none, or that has its weights with it"));
+        }
         // Layers may take a value in another shape of the same numbers.
         let same = numbers(&linear.input_shape)? == input.iter().product::<usize>();
         let output = infer(&linear.op, &[&linear.input_shape]).map_err(ModelError::Outline)?;
         let fits = output == linear.output_shape && numbers(&output)? == numbers(&s.shape)?;
-        if !is_bare || !same || !fits || linear.drop >= linear.bits || linear.bits > 32 || linear.drop > 30 {
+        if !same || !fits || linear.drop >= linear.bits || linear.bits > 32 || linear.drop > 30 {
             return Err(fail("a layer that nothing can compute"));
         }
         let weights = linear.op.linear().map_or(0, |l| l.fan_in().saturating_mul(l.outputs()));
@@ -167,7 +173,7 @@ impl FixedNetwork {
         let shape = infer(&op, &[self.shape(input)]).map_err(ModelError::Outline)?;
         let [height, width] = pool.kernel;
         let places = numbers(&shape)?.saturating_mul(height).saturating_mul(width);
-        match shape == s.shape && places <= MAX_NUMBERS {
+        match shape == s.shape && places <= MAX_PLACES {
             true => Ok(places),
             false => Err(fail("a pool that nothing can compute")),
         }
