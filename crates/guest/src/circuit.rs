@@ -144,7 +144,7 @@ impl Circuit {
                     let most = s.range[1] - s.range[0];
                     let bits = (2..32).find(|b| most < 1 << (b - 1)).unwrap_or(32);
                     let gate = Maximum::new(bits, s.bits, &even_chunks(bits as usize - 1, MAX_GATE_CHUNK));
-                    let tree = Tree::of(&windows(pool, network.shape(*input), &s.shape));
+                    let tree = Tree::of(pool, network.shape(*input), &s.shape);
                     (StepOp::Max { input: *input, gate, tree }, clear(&steps, *input))
                 }
                 FixedOp::Sum { input, pool } => {
@@ -266,10 +266,39 @@ fn windows(pool: &Pool, input: &[usize], output: &[usize]) -> Vec<Vec<u32>> {
 }
 
 impl Tree {
-    /// Pairs the values of every window, until one is left of each.
-    fn of(windows: &[Vec<u32>]) -> Self {
-        let mut windows = windows.to_vec();
-        let mut levels = vec![];
+    /// The maxima of all windows of a pool: over whole windows, or over their rows first where that
+    /// takes fewer gates, as it does where windows overlap, and no more exchanges.
+    fn of(pool: &Pool, input: &[usize], output: &[usize]) -> Self {
+        let whole = {
+            let mut tree = Self { levels: vec![], results: vec![] };
+            tree.extend(windows(pool, input, output));
+            tree
+        };
+        let &[.., columns] = output else { return whole };
+        let across = Pool { kernel: [1, pool.kernel[1]], stride: [1, pool.stride[1]], ..pool.clone() };
+        let across =
+            Pool { padding: [0, pool.padding[1], 0, pool.padding[3]], dilation: [1, pool.dilation[1]], ..across };
+        let mut between = input.to_vec();
+        let last = between.len() - 1;
+        between[last] = columns;
+        let mut tree = Self { levels: vec![], results: vec![] };
+        tree.extend(windows(&across, input, &between));
+        let down = Pool { kernel: [pool.kernel[0], 1], stride: [pool.stride[0], 1], ..pool.clone() };
+        let down = Pool { padding: [pool.padding[0], 0, pool.padding[2], 0], dilation: [pool.dilation[0], 1], ..down };
+        let of_rows = std::mem::take(&mut tree.results);
+        let place = |window: Vec<u32>| window.into_iter().map(|p| of_rows[p as usize]).collect();
+        tree.extend(windows(&down, &between, output).into_iter().map(place).collect());
+        let is_better = tree.gates() < whole.gates() && tree.levels.len() <= whole.levels.len();
+        if is_better { tree } else { whole }
+    }
+
+    /// Gates of all levels.
+    fn gates(&self) -> usize {
+        self.levels.iter().map(|level| level.first.len()).sum()
+    }
+
+    /// Pairs the values of every window, until one is left of each. Windows may share values.
+    fn extend(&mut self, mut windows: Vec<Vec<u32>>) {
         while windows.iter().any(|w| w.len() > 1) {
             let mut level = Level::default();
             let gates: u32 = windows.iter().map(|w| w.len() as u32 / 2).sum();
@@ -290,8 +319,8 @@ impl Tree {
                 }
                 *window = next;
             }
-            levels.push(level);
+            self.levels.push(level);
         }
-        Self { levels, results: windows.iter().map(|w| w.first().copied().unwrap_or(0)).collect() }
+        self.results = windows.iter().map(|w| w.first().copied().unwrap_or(0)).collect();
     }
 }
