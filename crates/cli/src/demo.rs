@@ -14,6 +14,7 @@ use jali_net::{Config, Running};
 use serde::Serialize;
 
 use super::local::{Local, hidden_fraction};
+use super::options::GuestOutput;
 use super::text::{Spread, bytes, median, ms, percent, primes, progress, say, say_json, table};
 use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude};
 
@@ -40,6 +41,9 @@ pub(super) struct DemoArgs {
     /// Infer as a guest, who may use the network and must not have it
     #[arg(long)]
     guest: bool,
+    /// What the guest learns of an output
+    #[arg(long, value_enum, default_value = "logits", requires = "guest")]
+    output: GuestOutput,
     /// Hand messages over inside the process instead of over HTTP on loopback
     #[arg(long)]
     in_process: bool,

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use jali::bundle::Pin;
 use jali::model_file::read_plan;
 use jali::parts::model::Linear;
+use jali::parts::model::fixed::{FixedConfig, Outputs};
 use jali::parts::protocol::{Blueprint, ProtocolError};
 use jali::{Backend, Costs, Graph, JaliError, Link, Network, Origin, Plan, QuantConfig, QuantModel, calibration};
 
@@ -114,6 +115,25 @@ impl Leak {
         };
         let rows: Vec<Vec<_>> = graph.linear_nodes().map(filters).collect();
         Ok(jali::parts::leak::random_rows(graph, &rows, self.leak, self.seed).map_err(ProtocolError::from)?)
+    }
+}
+
+/// What a guest learns of an output.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GuestOutput {
+    /// All numbers of it
+    Logits,
+    /// The class with the largest number and nothing else: fewer bits a ticket
+    Top1,
+}
+
+impl GuestOutput {
+    pub(crate) fn config(self) -> FixedConfig {
+        let outputs = match self {
+            Self::Logits => Outputs::All,
+            Self::Top1 => Outputs::Largest,
+        };
+        FixedConfig { outputs, ..FixedConfig::default() }
     }
 }
 

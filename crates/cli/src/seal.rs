@@ -10,6 +10,7 @@ use jali::{Network, Sealing};
 use jali_bundle::hex;
 use serde::Serialize;
 
+use super::options::GuestOutput;
 use super::pixels::{Pixels, calibrate_file, calibration_images, read_model_aloud};
 use super::text::{bytes, progress, say, say_json};
 use super::{Common, Leak, NetworkName, Over};
@@ -43,6 +44,9 @@ pub(super) struct SealArgs {
     /// model
     #[arg(long = "for", value_enum, default_value = "client")]
     whom: Whom,
+    /// What guests learn of an output
+    #[arg(long, value_enum, default_value = "logits")]
+    output: GuestOutput,
     /// Folder with typical images (or one image) to calibrate the quantisation on
     #[arg(long, value_name = "DIR|FILE")]
     calibrate: Option<PathBuf>,
@@ -99,6 +103,10 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     if args.whom == Whom::Guests {
         return guests::run(args);
     }
+    anyhow::ensure!(
+        args.output == GuestOutput::Logits,
+        "--output top1 is for guests (--for guests): a client computes outputs itself"
+    );
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let (name, model) = match (args.model.as_ref().or(args.model_file.as_ref()), args.network) {
         (Some(path), _) => {

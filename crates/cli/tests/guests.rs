@@ -138,6 +138,25 @@ fn an_afternoon_of_a_vendor_and_a_clinic() {
     assert!(status == 200 && body.contains("jali_tickets_total 10"), "{body}");
 }
 
+/// With top1 a ticket tells four bits of ten classes, and no probability.
+#[test]
+fn a_guest_may_get_the_class_alone() {
+    let world = World::new();
+    world.ok(&["seal", "--network", "mnist", "--for", "guests", "--output", "top1", "--out", "sealed"]);
+    let dealt = world.deal("batch", 10);
+    assert_eq!(dealt["output_bits"].as_u64(), Some(40));
+    let served = world.serve(&["batch"]);
+    let report = world.json(&refs(&world.infer("batch", &served.url, "8")));
+    assert_eq!(report["correct"].as_u64(), Some(8));
+    for image in report["images"].as_array().unwrap() {
+        let top = image["top"].as_array().unwrap();
+        assert!(top.len() == 1 && top[0].get("probability").is_none(), "{image}");
+    }
+    let demo = world.json(&["demo", "--guest", "--network", "mnist", "--images", "8", "--output", "top1", "--json"]);
+    assert_eq!((demo["exact"].as_bool(), demo["output_bits"].as_u64()), (Some(true), Some(4)));
+    assert!(demo["correct"].as_u64().unwrap() >= 7);
+}
+
 #[test]
 fn mistakes_are_told() {
     let world = World::new();

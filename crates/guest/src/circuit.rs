@@ -77,6 +77,12 @@ pub(crate) enum StepOp {
         input: FixedId,
         windows: Vec<Vec<u32>>,
     },
+    /// Shifted up by bits, and something public added.
+    Affine {
+        input: FixedId,
+        shift: u32,
+        add: Vec<u32>,
+    },
     /// One more than a place among the inputs, or 0 for a zero.
     Copy {
         inputs: Vec<FixedId>,
@@ -150,6 +156,10 @@ impl Circuit {
                 FixedOp::Sum { input, pool } => {
                     let windows = windows(pool, network.shape(*input), &s.shape);
                     (StepOp::Sum { input: *input, windows }, clear(&steps, *input))
+                }
+                FixedOp::Affine { input, shift, add } => {
+                    let op = StepOp::Affine { input: *input, shift: *shift, add: add.clone() };
+                    (op, clear(&steps, *input))
                 }
                 FixedOp::Copy { inputs, places } => {
                     let is_clear = inputs.iter().all(|&i| clear(&steps, i));
@@ -236,7 +246,10 @@ impl StepOp {
     /// What it takes.
     pub(crate) fn inputs(&self) -> Vec<FixedId> {
         match self {
-            Self::Linear(LinearStep { input, .. }) | Self::Max { input, .. } | Self::Sum { input, .. } => vec![*input],
+            Self::Linear(LinearStep { input, .. })
+            | Self::Max { input, .. }
+            | Self::Sum { input, .. }
+            | Self::Affine { input, .. } => vec![*input],
             Self::Clamp { terms: inputs, .. } | Self::Copy { inputs, .. } => inputs.clone(),
         }
     }

@@ -141,7 +141,7 @@ impl Circuit {
                     counts.gates(&gate.comparison, level.first.len(), &gate.widths(), gate.value_bits);
                 }
             }
-            StepOp::Sum { .. } | StepOp::Copy { .. } => {}
+            StepOp::Sum { .. } | StepOp::Affine { .. } | StepOp::Copy { .. } => {}
         }
         counts
     }

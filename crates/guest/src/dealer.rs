@@ -98,6 +98,7 @@ impl Dealing<'_> {
                 let values = self.mask(*input);
                 windows.iter().map(|w| w.iter().fold(0_u32, |s, &p| s.wrapping_add(values[p as usize]))).collect()
             }
+            StepOp::Affine { input, shift, .. } => self.mask(*input).iter().map(|r| r << shift).collect(),
             StepOp::Copy { inputs, places } => {
                 let all: Vec<u32> = inputs.iter().flat_map(|&i| self.mask(i).iter().copied()).collect();
                 places.iter().map(|&p| p.checked_sub(1).map_or(0, |p| all[p as usize])).collect()

@@ -161,6 +161,10 @@ impl<'m> Party<'m> {
                         let sum = |w: &Vec<u32>| w.iter().fold(0_u32, |s, &p| s.wrapping_add(values[p as usize]));
                         self.values[step + 1] = windows.iter().map(sum).collect();
                     }
+                    StepOp::Affine { input, shift, add } => {
+                        let affine = |(x, a): (&u32, &u32)| (x << shift).wrapping_add(*a);
+                        self.values[step + 1] = self.values[*input].iter().zip(add).map(affine).collect();
+                    }
                     StepOp::Copy { inputs, places } => {
                         let all: Vec<u32> = inputs.iter().flat_map(|&i| self.values[i].iter().copied()).collect();
                         let copy = |&p: &u32| p.checked_sub(1).map_or(0, |p| all[p as usize]);

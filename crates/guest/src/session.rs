@@ -231,7 +231,11 @@ impl<'m> GuestSession<'m> {
             return Err(GuestError::Ticket { step: circuit.steps.len() });
         }
         let sign = 32 - bits;
-        let sum = |(a, b): (&u32, u32)| i64::from((a.wrapping_add(b) << sign) as i32 >> sign);
+        let sum = |(a, b): (&u32, u32)| match circuit.output.classes {
+            // The number of a class has no sign.
+            Some(_) => i64::from(a.wrapping_add(b) & low_mask(bits)),
+            None => i64::from((a.wrapping_add(b) << sign) as i32 >> sign),
+        };
         let integers = own.iter().zip(theirs).map(sum).collect();
         Ok(Output { integers, trace: self.party.take_trace() })
     }
@@ -283,6 +287,10 @@ fn in_the_clear(model: &GuestModel, backend: Backend, input: &[i32]) -> Vec<Vec<
             StepOp::Sum { input, windows } => {
                 let values = &values[*input];
                 windows.iter().map(|w| w.iter().fold(0_u32, |s, &p| s.wrapping_add(values[p as usize]))).collect()
+            }
+            StepOp::Affine { input, shift, add } => {
+                let affine = |(x, a): (&u32, &u32)| (x << shift).wrapping_add(*a);
+                values[*input].iter().zip(add).map(affine).collect()
             }
             StepOp::Copy { inputs, places } => {
                 let all: Vec<u32> = inputs.iter().flat_map(|&i| values[i].iter().copied()).collect();

@@ -95,7 +95,8 @@ fn check(graph: &Graph, plan: &Plan, images: &[Tensor], config: FixedConfig) -> 
         // With another image the reference has other numbers.
         let other: Vec<i32> = input.iter().map(|v| v ^ 0x55).collect();
         let found = difference(&network, &sealed.owner.circuit, &masks, &played.server, &played.output, &other);
-        assert!(found.is_some());
+        // Where all is open, an output that is a class may be another image's, too.
+        assert!(found.is_some() || counts.clamps == 0);
     }
     let is_clamp = |s: &&jali_model::fixed::FixedStep| matches!(s.op, FixedOp::Clamp { .. });
     assert!(network.steps.iter().filter(is_clamp).all(|s| s.bits <= 32));

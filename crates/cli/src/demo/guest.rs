@@ -84,7 +84,7 @@ pub(super) fn run(args: &DemoArgs, backend: jali::Backend) -> anyhow::Result<()>
     let samples = network.dataset().bundled_test()?;
     let graph = network.graph()?;
     let typical = network.dataset().bundled_calibration()?;
-    let sealing = GuestSealing::of(&graph, &typical, Some((0.0, 1.0)), Default::default())?;
+    let sealing = GuestSealing::of(&graph, &typical, Some((0.0, 1.0)), args.output.config())?;
     let plan = args.leak.plan_for_guests(&graph)?;
     let fixed = sealing.network().clone();
     let original = Original::new(fixed.clone(), &graph, &plan, fresh_key()?)?;
@@ -133,9 +133,13 @@ fn classify(stage: &Stage<'_>, way: &mut impl Way) -> anyhow::Result<Measured> {
             let classes = stage.network.dataset().classes();
             let (label, guess) = (classes[*label], classes[predicted]);
             let mark = if label == guess { ' ' } else { 'x' };
-            let confidence = 100.0 * run.output.softmax()[predicted];
+            // Of a class alone the guest does not know how likely it is.
+            let confidence = match stage.fixed.output.classes {
+                Some(_) => String::new(),
+                None => format!("{:5.1} %", 100.0 * run.output.softmax()[predicted]),
+            };
             let latency = ms(run.latency);
-            let line = format!("{mark} image {i:4}  {label:>10}: {guess:<10} {confidence:5.1} %  {latency:7.1} ms");
+            let line = format!("{mark} image {i:4}  {label:>10}: {guess:<10} {confidence:7}  {latency:7.1} ms");
             bar.suspend(|| say(line))?;
         }
         m.runs.push(run);

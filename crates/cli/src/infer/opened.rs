@@ -55,6 +55,14 @@ impl With {
         }
     }
 
+    /// Whether a class comes alone, and not how likely it is.
+    pub(super) fn gives_class_alone(&self) -> bool {
+        match self {
+            Self::Keyed { .. } => false,
+            Self::Guest { client, .. } => client.description().network.output.classes.is_some(),
+        }
+    }
+
     pub(super) fn retries(&self) -> usize {
         match self {
             Self::Keyed { client, .. } => client.transport().retries(),

@@ -41,6 +41,7 @@ impl Progress {
         let good: Vec<Tensor> = batch.iter().filter_map(|i| i.image.as_ref().ok().cloned()).collect();
         let ended_before = self.last.is_some();
         let is_guest = matches!(with, Some(With::Guest { .. }));
+        let class_alone = with.as_deref().is_some_and(With::gives_class_alone);
         let result = with.filter(|_| !good.is_empty() && !ended_before).map(|with| with.run(&good));
         let (mut done, mut each) = (vec![], Duration::ZERO);
         match result {
@@ -64,8 +65,13 @@ impl Progress {
                     }
                     let kept = args.outputs.as_deref().map(|folder| keep(folder, number, &input.name, &outputs));
                     let kept = kept.transpose()?.unwrap_or_default();
+                    let mut top = guesses(classes, &outputs);
+                    if class_alone {
+                        top.truncate(1);
+                        top.iter_mut().for_each(|guess| guess.probability = None);
+                    }
                     let how = How { latency_ms: ms(each), exact, is_guest };
-                    Outcome::classified(input, guesses(classes, &outputs), kept, how)
+                    Outcome::classified(input, top, kept, how)
                 }
                 (Ok(_), None, Some(e)) => {
                     let (why, code) = (e.to_string(), exit_code(e));

@@ -1,5 +1,6 @@
 //! Small networks of every operator.
 
+use jali_model::fixed::{Outputs, reference};
 use jali_model::{Activation, Arithmetic, Conv, Gemm, Op, Pool, Select, SelectKind};
 
 use super::*;
@@ -129,7 +130,35 @@ fn outputs_that_are_no_layer() {
     let y = b.add(Op::Conv(conv(12, 2, 3, 1, 1)), &[0]);
     let y = b.relu(y);
     b.add(Op::AveragePool(pool(6, 1, 0)), &[y]);
-    check(&b.0, &Plan::hide_all(&b.0), &images(&[2, 6, 6]), FixedConfig { activation_bits: 12, output_bits: 9 });
+    check(
+        &b.0,
+        &Plan::hide_all(&b.0),
+        &images(&[2, 6, 6]),
+        FixedConfig { activation_bits: 12, output_bits: 9, ..FixedConfig::default() },
+    );
+}
+
+/// The guest learns the number of the largest output and nothing else.
+#[test]
+fn the_largest_output_alone() {
+    let graph = residual();
+    let config = FixedConfig { outputs: Outputs::Largest, ..FixedConfig::default() };
+    let images = images(&[3, 9, 11]);
+    let (network, sealed) = check(&graph, &Plan::hide_all(&graph), &images, config);
+    assert_eq!((network.output_bits(), sealed.owner.circuit.count(network.output.source)), (3, 1));
+    let all = FixedNetwork::calibrate(&graph, FixedConfig::default(), &images, None).unwrap();
+    for image in &images {
+        let input = network.quantise(image).unwrap();
+        let class = |network: &FixedNetwork| {
+            let output = reference::run(network, &input, reference::to_nearest).output;
+            network.numbers(&output).unwrap().argmax()
+        };
+        assert_eq!(class(&network), class(&all));
+    }
+    // Layers before the first hidden one may be open, the last one too.
+    check(&graph, &Plan::open_all(&graph), &images, config);
+    let read = FixedNetwork::from_bytes(&network.to_bytes().unwrap()).unwrap();
+    assert_eq!(Circuit::new(&read, &[]), Circuit::new(&network, &[]));
 }
 
 /// What a guest and a server read of a network gives them the owner's circuit.

@@ -5,6 +5,7 @@
 //! and not estimated.
 
 use super::draft::{Draft, DraftOp, DraftStep, Weights};
+use super::lower::bits_of_class;
 use super::scale::Scales;
 use super::{FixedConfig, FixedId, FixedInput, FixedLinear, FixedNetwork, FixedOp, FixedOutput, FixedStep};
 use crate::ModelError;
@@ -94,6 +95,11 @@ impl Fixing<'_> {
                 let range = [(all * low).min(if pool.padding == [0; 4] { i64::MAX } else { 0 }), all * high];
                 (FixedOp::Sum { input: *input, pool: pool.clone() }, range)
             }
+            DraftOp::Affine { input, shift, add } => {
+                let ([low, high], most) = (self.range(*input), add.iter().max().copied().unwrap_or(0));
+                let range = [low << shift, (high << shift) + i64::from(most)];
+                (FixedOp::Affine { input: *input, shift: *shift, add: add.clone() }, range)
+            }
             DraftOp::Copy { inputs, places } => {
                 let zero = places.contains(&0).then_some([0, 0]);
                 let ranges = inputs.iter().map(|&i| self.range(i)).chain(zero);
@@ -180,6 +186,10 @@ impl Fixing<'_> {
     fn output(&self) -> FixedOutput {
         let source = self.draft.output;
         let shape = self.draft.tail.input_shape().to_vec();
+        if let Some(classes) = self.draft.classes {
+            let bits = bits_of_class(classes);
+            return FixedOutput { source, drop: 0, bits, classes: Some(classes), scale: 1.0, shape };
+        }
         let bits = signed_bits(self.range(source));
         let is_linear = source > 0 && matches!(self.steps[source - 1].op, FixedOp::Linear(_));
         let drop = if is_linear { 0 } else { bits.saturating_sub(self.config.output_bits) };
@@ -187,7 +197,7 @@ impl Fixing<'_> {
         let scale = scale / 2_f64.powi(drop as i32);
         // One more bit where dropping may round up.
         let bits = bits - drop + u32::from(drop > 0);
-        FixedOutput { source, drop, bits, scale, shape }
+        FixedOutput { source, drop, bits, classes: None, scale, shape }
     }
 
     /// Chooses moduli from the last step to the first, or lets a layer drop fewer bits and returns
@@ -228,7 +238,7 @@ impl Fixing<'_> {
                     bits = need.max(signed_bits([-most, most]));
                     raise.push((*input, bits));
                 }
-                FixedOp::Sum { input, .. } => raise.push((*input, need)),
+                FixedOp::Sum { input, .. } | FixedOp::Affine { input, .. } => raise.push((*input, need)),
                 FixedOp::Copy { inputs, .. } => raise.extend(inputs.iter().map(|&i| (i, need))),
             }
             self.steps[step].bits = bits;

@@ -25,6 +25,8 @@ pub(super) enum Bounds {
     Positive,
     /// As calibration sees it.
     Seen,
+    /// As calibration sees it, in finer steps: what is compared at the end.
+    Fine,
     /// As the node says.
     Given {
         /// Smallest.
@@ -62,6 +64,11 @@ pub(super) enum DraftOp {
         inputs: Vec<FixedId>,
         places: Vec<u32>,
     },
+    Affine {
+        input: FixedId,
+        shift: u32,
+        add: Vec<u32>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -80,6 +87,8 @@ pub(super) struct Draft {
     pub(super) steps: Vec<DraftStep>,
     /// The output.
     pub(super) output: FixedId,
+    /// How many classes there are, if only the number of one is the output.
+    pub(super) classes: Option<u32>,
     /// Computed in floats behind everything else.
     pub(super) tail: Graph,
 }

@@ -4,9 +4,9 @@
 //! graph has a ReLU behind a layer, or behind an Add of layers, that is the clamp; where it has
 //! none, a clamp to the range that calibration sees is put in.
 
-use super::FixedId;
 use super::draft::{Bounds, Draft, DraftOp, DraftStep, Weights};
 use super::ends::{head_graph, head_of, refused, tail_of};
+use super::{FixedId, Outputs};
 use crate::ModelError;
 use crate::error::Offence;
 use crate::graph::{Graph, ValueId};
@@ -40,6 +40,11 @@ struct Kind {
     is_positive: bool,
 }
 
+/// Bits of the number of one of so many classes.
+pub(super) fn bits_of_class(classes: u32) -> u32 {
+    u32::BITS - (classes - 1).leading_zeros()
+}
+
 /// Why a node cannot run, and what to do.
 type Refusal = (String, &'static str);
 
@@ -50,7 +55,7 @@ const KEYED: &str = "seal for keyed clients, who compute it in the clear";
 ///
 /// # Errors
 /// [`ModelError::Unsupported`] with all nodes that cannot run.
-pub(super) fn lower(graph: &Graph) -> Result<Draft, ModelError> {
+pub(super) fn lower(graph: &Graph, outputs: Outputs) -> Result<Draft, ModelError> {
     let (first, input) = head_of(graph);
     let (behind, tail) = tail_of(graph)?;
     let mut uses = vec![0; graph.nodes().len() + 1];
@@ -80,14 +85,30 @@ pub(super) fn lower(graph: &Graph) -> Result<Draft, ModelError> {
     if !offences.is_empty() {
         return Err(ModelError::Unsupported { offences });
     }
+    let classes = (outputs == Outputs::Largest).then(|| classes_of(graph, behind)).transpose()?;
     let output = match lowering.held[behind].take() {
+        Some(held) if classes.is_some() => lowering.largest(behind, held),
         Some(Held::Value(id)) => id,
         Some(Held::Terms(terms)) if terms.len() == 1 => terms[0],
         Some(Held::Terms(terms)) => lowering.clamp_seen(behind, terms),
         None => return Err(refused(graph, behind, "depends on no layer".into(), KEYED)),
     };
     let head = head_graph(graph, &first, input)?;
-    Ok(Draft { head, input, steps: lowering.steps, output, tail })
+    Ok(Draft { head, input, steps: lowering.steps, output, classes, tail })
+}
+
+/// Most classes of which the largest is found.
+const MAX_CLASSES: usize = 1 << 12;
+
+/// How many classes a vector of outputs has.
+fn classes_of(graph: &Graph, behind: ValueId) -> Result<u32, ModelError> {
+    let shape = graph.shape(behind);
+    let n: usize = shape.iter().product();
+    if shape.iter().filter(|d| **d > 1).count() == 1 && n <= MAX_CLASSES {
+        return Ok(n as u32);
+    }
+    let reason = format!("is no vector of 2 to {MAX_CLASSES} classes, of which one could be the largest");
+    Err(refused(graph, behind, reason, "seal with all outputs (--output logits)"))
 }
 
 impl Lowering<'_> {
@@ -102,6 +123,7 @@ impl Lowering<'_> {
             }
             DraftOp::Max { input, .. } => of(*input),
             DraftOp::Sum { input, .. } => Kind { is_sum: true, ..of(*input) },
+            DraftOp::Affine { .. } => Kind { is_sum: true, is_positive: false },
             DraftOp::Copy { inputs, .. } => Kind {
                 is_sum: inputs.iter().any(|&i| of(i).is_sum),
                 is_positive: inputs.iter().all(|&i| of(i).is_positive),
@@ -131,6 +153,34 @@ impl Lowering<'_> {
         let id = self.push(&node.name, DraftOp::Clamp { terms, bounds, seen: value }, &node.shape);
         self.held[value] = Some(Held::Value(id));
         id
+    }
+
+    /// The number of the largest of a vector, counted from its end.
+    ///
+    /// Every number is shifted up by as many bits as a class needs, and its class goes there. So the
+    /// largest of them brings its class along, in bits that are opened alone. Of equal ones the
+    /// first is taken.
+    fn largest(&mut self, value: ValueId, held: Held) -> FixedId {
+        let node = &self.graph.nodes()[value - 1];
+        let n = node.shape.iter().product::<usize>();
+        let input = match held {
+            Held::Value(id) => id,
+            Held::Terms(terms) => {
+                self.push(&node.name, DraftOp::Clamp { terms, bounds: Bounds::Fine, seen: value }, &node.shape)
+            }
+        };
+        let shift = bits_of_class(n as u32);
+        let add = (0..n as u32).rev().collect();
+        let numbered = self.push(&node.name, DraftOp::Affine { input, shift, add }, &[1, 1, n]);
+        let pool = Pool {
+            kernel: [1, n],
+            stride: [1, 1],
+            dilation: [1, 1],
+            padding: [0; 4],
+            count_padding: false,
+            ceil: false,
+        };
+        self.push(&node.name, DraftOp::Max { input: numbered, pool }, &[1, 1, 1])
     }
 
     /// A value whose scale is free to meet others.

@@ -33,6 +33,16 @@ use crate::{ModelError, nonlinear};
 /// Names a value: 0 is the input, `i + 1` the result of step `i`.
 pub type FixedId = usize;
 
+/// What a guest learns of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Outputs {
+    /// All numbers of it.
+    #[default]
+    All,
+    /// Which of them is the largest, and nothing else.
+    Largest,
+}
+
 /// How a network becomes fixed-point numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FixedConfig {
@@ -40,11 +50,13 @@ pub struct FixedConfig {
     pub activation_bits: u32,
     /// Bits of an output that the guest learns.
     pub output_bits: u32,
+    /// What the guest learns of the output.
+    pub outputs: Outputs,
 }
 
 impl Default for FixedConfig {
     fn default() -> Self {
-        Self { activation_bits: 9, output_bits: 16 }
+        Self { activation_bits: 9, output_bits: 16, outputs: Outputs::All }
     }
 }
 
@@ -110,6 +122,15 @@ pub enum FixedOp {
         /// The window.
         pool: Pool,
     },
+    /// `value * 2^shift + add`, number by number.
+    Affine {
+        /// Of which value.
+        input: FixedId,
+        /// By how many bits it is shifted up.
+        shift: u32,
+        /// What is added to each number.
+        add: Vec<u32>,
+    },
     /// Elements of other values in another order.
     Copy {
         /// The values, one after the other.
@@ -152,8 +173,11 @@ pub struct FixedOutput {
     pub source: FixedId,
     /// Bits that are dropped of it, beside those that a linear layer drops.
     pub drop: u32,
-    /// Bits of an output, its sign among them.
+    /// Bits of an output, its sign among them; the number of a class has none.
     pub bits: u32,
+    /// How many classes there are, if the guest learns the number of one alone, counted from the
+    /// last class.
+    pub classes: Option<u32>,
     /// Units of a number.
     pub scale: f64,
     /// Shape of the output.
@@ -190,7 +214,7 @@ impl FixedNetwork {
         if images.is_empty() {
             return Err(ModelError::NoCalibration);
         }
-        let draft = lower::lower(graph)?;
+        let draft = lower::lower(graph, config.outputs)?;
         let scales = scale::choose(graph, &draft, config, images, range)?;
         bound::fix(graph, draft, &scales, config)
     }
@@ -211,7 +235,14 @@ impl FixedNetwork {
     /// # Errors
     /// [`ModelError::Shape`] for another number of integers.
     pub fn numbers(&self, output: &[i64]) -> Result<Tensor, ModelError> {
-        let data = output.iter().map(|y| (*y as f64 / self.output.scale) as f32).collect();
+        let data = match (self.output.classes, output) {
+            // One number instead of many: that class for certain.
+            (Some(classes), &[from_last]) => {
+                let class = i64::from(classes) - 1 - from_last;
+                (0..i64::from(classes)).map(|i| if i == class { CERTAIN } else { 0.0 }).collect()
+            }
+            _ => output.iter().map(|y| (*y as f64 / self.output.scale) as f32).collect(),
+        };
         let mut value = Tensor::new("the guest's output", self.output.shape.clone(), data)?;
         for node in self.tail.nodes() {
             value = nonlinear::apply(node, &[&value])?;
@@ -229,6 +260,10 @@ impl FixedNetwork {
 
     /// Bits that an inference tells the guest.
     pub fn output_bits(&self) -> usize {
-        self.output.shape.iter().product::<usize>() * self.output.bits as usize
+        let numbers = if self.output.classes.is_some() { 1 } else { self.output.shape.iter().product() };
+        numbers * self.output.bits as usize
     }
 }
+
+/// The number that stands for a class of which the guest knows nothing but that it is the largest.
+const CERTAIN: f32 = 100.0;

@@ -70,6 +70,9 @@ pub fn run(network: &FixedNetwork, input: &[i32], mut round: impl FnMut(Dropping
             FixedOp::Sum { input, pool } => {
                 window(pool, value(*input), network.shape(*input), &s.shape, |all| all.sum())
             }
+            FixedOp::Affine { input, shift, add } => {
+                value(*input).iter().zip(add).map(|(x, a)| (x << shift) + i64::from(*a)).collect()
+            }
             FixedOp::Copy { inputs, places } => {
                 let all: Vec<i64> = inputs.iter().flat_map(|&i| value(i).iter().copied()).collect();
                 places.iter().map(|&p| p.checked_sub(1).map_or(0, |p| all[p as usize])).collect()
@@ -80,8 +83,10 @@ pub fn run(network: &FixedNetwork, input: &[i32], mut round: impl FnMut(Dropping
     let (source, drop) = (network.output.source, network.output.drop);
     let last = source.checked_sub(1).map_or(&image, |step| &values[step]);
     let step = network.steps.len();
+    let class = network.output.classes.map(|_| (1 << network.output.bits) - 1);
     let rounded = |(index, &sum): (usize, &i64)| match drop {
-        0 => sum,
+        // The number of the class stands in the lowest bits.
+        0 => class.map_or(sum, |mask: i64| sum & mask),
         // Half of what is dropped rounds to the nearest.
         _ => round(Dropping { step, index, sum: sum + (1 << (drop - 1)), drop }),
     };

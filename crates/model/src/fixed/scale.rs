@@ -18,6 +18,9 @@ pub(super) struct Scales {
     pub(super) span: Vec<u32>,
 }
 
+/// Largest result of a clamp of numbers that are compared at the end: 12 bits.
+const FINE: u32 = (1 << 12) - 1;
+
 /// Sets of values that have one scale.
 struct Groups(Vec<usize>);
 
@@ -40,7 +43,7 @@ impl Groups {
         let mut groups = Self((0..=draft.steps.len()).collect());
         for (step, s) in draft.steps.iter().enumerate() {
             match &s.op {
-                DraftOp::Linear { .. } | DraftOp::Sum { .. } => {}
+                DraftOp::Linear { .. } | DraftOp::Sum { .. } | DraftOp::Affine { .. } => {}
                 DraftOp::Clamp { terms: inputs, .. } | DraftOp::Copy { inputs, .. } => {
                     inputs.iter().for_each(|&i| groups.join(i, step + 1));
                 }
@@ -99,7 +102,7 @@ fn bounds_of(bounds: Bounds, seen: (f32, f32)) -> (f64, f64) {
     let (low, high) = (f64::from(seen.0), f64::from(seen.1));
     match bounds {
         Bounds::Positive => (0.0, high),
-        Bounds::Seen => (low, high),
+        Bounds::Seen | Bounds::Fine => (low, high),
         Bounds::Given { low: least, high: most } => (low.max(f64::from(least)), high.min(f64::from(most))),
     }
 }
@@ -134,6 +137,7 @@ pub(super) fn choose(
     for (step, s) in draft.steps.iter().enumerate() {
         if let DraftOp::Clamp { bounds, seen, .. } = s.op {
             let (low, high) = bounds_of(bounds, numbers(seen));
+            let levels = if bounds == Bounds::Fine { f64::from(FINE) } else { levels };
             least(&mut of_group[groups.root(step + 1)], high - low, levels);
         }
     }
@@ -160,6 +164,7 @@ pub(super) fn choose(
                     let high = (f64::from(high) * of[step + 1]).round() as i64 - low[step];
                     u32::try_from(high.max(1)).unwrap_or(most).min(most)
                 }
+                Bounds::Fine => FINE,
                 _ => most,
             };
         }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bound::MAX_LIFT;
+use super::lower::bits_of_class;
 use super::{FixedId, FixedInput, FixedLinear, FixedNetwork, FixedOp, FixedOutput, FixedStep};
 use crate::ModelError;
 use crate::graph::{Graph, ValueId};
@@ -135,6 +136,13 @@ impl FixedNetwork {
                 self.check_pool(*input, pool, s, Op::MaxPool(pool.clone()))
             }
             FixedOp::Sum { input, pool } => self.check_pool(*input, pool, s, Op::AveragePool(pool.clone())),
+            FixedOp::Affine { input, shift, add } => {
+                let fits = add.len() == count && self.shape(*input).iter().product::<usize>() == count;
+                match fits && *shift < 32 {
+                    true => Ok(0),
+                    false => Err(fail("a sum of numbers that are not there")),
+                }
+            }
             FixedOp::Copy { inputs, places } => {
                 let all: usize = inputs.iter().map(|&i| self.shape(i).iter().product::<usize>()).sum();
                 match places.len() == count && places.iter().all(|&p| p as usize <= all) {
@@ -180,8 +188,19 @@ impl FixedNetwork {
     }
 
     fn check_output(&self) -> Result<(), ModelError> {
-        let FixedOutput { source, drop, bits, scale, ref shape } = self.output;
-        if source > self.steps.len() || numbers(shape)? != self.shape(source).iter().product::<usize>() {
+        let FixedOutput { source, drop, bits, classes, scale, ref shape } = self.output;
+        let n = numbers(shape)?;
+        if source > self.steps.len() {
+            return Err(fail("an output that no step has"));
+        }
+        check_bits(bits)?;
+        // The number of a class stands for all numbers.
+        let sent = match classes {
+            Some(classes) if classes as usize == n && classes >= 2 && bits >= bits_of_class(classes) && drop == 0 => 1,
+            Some(_) => return Err(fail("classes that its output does not have")),
+            None => n,
+        };
+        if sent != self.shape(source).iter().product::<usize>() {
             return Err(fail("an output that no step has"));
         }
         let of_layer = source.checked_sub(1).and_then(|step| match &self.steps[step].op {
@@ -193,7 +212,6 @@ impl FixedNetwork {
             Some(most) => drop == 0 && bits <= most,
             None => drop < 32 && bits + drop <= 32,
         };
-        check_bits(bits)?;
         check_scale(scale)?;
         if !wide || self.tail.input_shape() != shape {
             return Err(fail("an output of bits that nothing has"));
@@ -206,9 +224,10 @@ impl FixedStep {
     /// What it takes.
     fn op_inputs(&self) -> Vec<FixedId> {
         match &self.op {
-            FixedOp::Linear(FixedLinear { input, .. }) | FixedOp::Max { input, .. } | FixedOp::Sum { input, .. } => {
-                vec![*input]
-            }
+            FixedOp::Linear(FixedLinear { input, .. })
+            | FixedOp::Max { input, .. }
+            | FixedOp::Affine { input, .. }
+            | FixedOp::Sum { input, .. } => vec![*input],
             FixedOp::Clamp { terms, .. } => terms.clone(),
             FixedOp::Copy { inputs, .. } => inputs.clone(),
         }
