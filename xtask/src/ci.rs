@@ -20,11 +20,25 @@ const PORTABLE: [(&str, &[&str], &[&str]); 3] = [
     ("aarch64-unknown-linux-gnu", &BELOW_THE_FACADE, &["--features", "blake3/pure"]),
     ("x86_64-pc-windows-gnu", &BELOW_THE_FACADE, &[]),
     // Those above need randomness, which a page gives in a way of its own.
-    ("wasm32-unknown-unknown", &["jali-ring", "jali-bundle", "jali-model", "jali-pack", "jali-leak"], &[]),
+    (
+        "wasm32-unknown-unknown",
+        &["jali-ring", "jali-bundle", "jali-model", "jali-pack", "jali-leak", "jali-guest"],
+        &[],
+    ),
 ];
 
-const BELOW_THE_FACADE: [&str; 8] =
-    ["jali-ring", "jali-mask", "jali-bundle", "jali-operator", "jali-model", "jali-pack", "jali-leak", "jali-protocol"];
+const BELOW_THE_FACADE: [&str; 10] = [
+    "jali-ring",
+    "jali-mask",
+    "jali-bundle",
+    "jali-operator",
+    "jali-model",
+    "jali-pack",
+    "jali-leak",
+    "jali-guest",
+    "jali-tickets",
+    "jali-protocol",
+];
 
 /// Runs everything, or what concerns one crate.
 pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
@@ -50,6 +64,13 @@ pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
         }
         for features in FEATURES {
             ci.cargo(&["check", "--locked", "--package", "jali", "--no-default-features", "--features", features])?;
+        }
+    }
+    if package.is_none_or(|package| package == "jali-cli") {
+        step("both modes without a vector extension");
+        for mode in [&["--guest"][..], &[]] {
+            let demo = ["run", "--quiet", "--locked", "--package", "jali-cli", "--", "demo", "--network", "mnist"];
+            ci.cargo_with(&[&demo[..], mode, &["--images", "4"]].concat(), &[("JALI_BACKEND", "portable")])?;
         }
     }
     if package.is_none() {
