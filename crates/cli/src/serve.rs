@@ -238,12 +238,11 @@ fn with_batches(
     old: &[Arc<GuestService>],
 ) -> anyhow::Result<Vec<Arc<GuestService>>> {
     let backend = jali::guests::Backend::best();
-    let mut services: Vec<GuestService> =
-        files.into_iter().map(|file| GuestService { file, batches: vec![], backend }).collect();
+    let mut services: Vec<(Arc<ServerFile>, Vec<Arc<Batch>>)> = files.into_iter().map(|file| (file, vec![])).collect();
     for path in batch_files(&args.tickets)? {
         let opened = bundle::open(&path, Kind::Batch)?;
         let (model, hash) = (opened.model(), opened.content_hash());
-        let Some(service) = services.iter_mut().find(|service| service.file.id == model) else {
+        let Some((file, batches)) = services.iter_mut().find(|(file, _)| file.id == model) else {
             anyhow::bail!(
                 "{}: its tickets are for model {}, which is not served here: name that network, too",
                 path.display(),
@@ -257,15 +256,15 @@ fn with_batches(
             .find(|batch| batch.content_hash() == hash && batch.path() == path);
         let batch = match open {
             Some(batch) => batch.clone(),
-            None => Arc::new(Batch::open(&path, &service.file).map_err(JaliError::from)?),
+            None => Arc::new(Batch::open(&path, file).map_err(JaliError::from)?),
         };
         tracing::info!(model = model_name(model), left = batch.left(), "tickets of {}", path.display());
-        service.batches.push(batch);
+        batches.push(batch);
     }
-    for service in services.iter().filter(|service| service.batches.is_empty()) {
-        tracing::warn!(model = service.name(), "no --tickets: its guests will be refused");
+    for (file, _) in services.iter().filter(|(_, batches)| batches.is_empty()) {
+        tracing::warn!(model = model_name(file.id), "no --tickets: its guests will be refused");
     }
-    Ok(services.into_iter().map(Arc::new).collect())
+    Ok(services.into_iter().map(|(file, batches)| Arc::new(GuestService::new(file, batches, backend))).collect())
 }
 
 /// Lines go to standard error. No event holds a tile's content: requests are logged by path,

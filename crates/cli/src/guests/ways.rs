@@ -174,7 +174,7 @@ impl Loopback {
         bar.finish_and_clear();
         let file = ServerFile::read(&at("sealed")).map_err(JaliError::from)?;
         let batches = vec![Arc::new(Batch::open(&dealt.server, &file).map_err(JaliError::from)?)];
-        let service = Arc::new(GuestService { file: Arc::new(file), batches, backend: Backend::best() });
+        let service = Arc::new(GuestService::new(Arc::new(file), batches, Backend::best()));
         let listen = ([127, 0, 0, 1], 0).into();
         let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
         let running = Running::start(config).map_err(JaliError::from)?;

@@ -1,7 +1,9 @@
 //! The guest's side of a connection.
 
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use jali_tickets::transcript::Digest;
 use jali_tickets::{Manifest, Token};
@@ -14,13 +16,48 @@ use crate::client::ClientConfig;
 use crate::target::Target;
 use crate::{NetError, model_name};
 
-/// A stream with or without TLS.
-enum Stream {
-    Plain(TcpStream),
-    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+/// How long a guest looks for a message before it sleeps: the other party computes as long as this
+/// one, and to be woken up takes longer than many a step.
+const AWAKE: Duration = Duration::from_micros(100);
+
+/// A socket that is looked at for a while before a read blocks.
+struct Awake(TcpStream);
+
+impl Read for Awake {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.0.set_nonblocking(true)?;
+        let start = Instant::now();
+        let found = loop {
+            match self.0.read(buffer) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock && start.elapsed() < AWAKE => std::hint::spin_loop(),
+                found => break found,
+            }
+        };
+        self.0.set_nonblocking(false)?;
+        match found {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => self.0.read(buffer),
+            found => found,
+        }
+    }
 }
 
-impl std::io::Read for Stream {
+impl Write for Awake {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// A stream with or without TLS.
+enum Stream {
+    Plain(Awake),
+    Tls(Box<StreamOwned<ClientConnection, Awake>>),
+}
+
+impl Read for Stream {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.read(buffer),
@@ -29,7 +66,7 @@ impl std::io::Read for Stream {
     }
 }
 
-impl std::io::Write for Stream {
+impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         match self {
             Self::Plain(stream) => stream.write(bytes),
@@ -79,7 +116,7 @@ impl GuestConnection {
         let target = Target::of(config)?;
         let url = target.url.clone();
         let unreachable = |e: &dyn std::fmt::Display| NetError::Unreachable { url: url.clone(), why: e.to_string() };
-        let stream = target.connect(config)?;
+        let stream = Awake(target.connect(config)?);
         let stream = match target.is_tls {
             false => Stream::Plain(stream),
             true => {

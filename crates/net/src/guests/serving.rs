@@ -28,9 +28,23 @@ pub struct GuestService {
     pub batches: Vec<Arc<Batch>>,
     /// The vector unit.
     pub backend: Backend,
+    /// Whether every step takes about a millisecond at most.
+    has_small_steps: bool,
 }
 
+/// Products and gates of a part of a circuit that take about a millisecond.
+const SMALL: usize = 20_000_000;
+/// Products that take as long as a gate.
+const GATE: usize = 400;
+
 impl GuestService {
+    /// A network and its batches.
+    pub fn new(file: Arc<ServerFile>, batches: Vec<Arc<Batch>>, backend: Backend) -> Self {
+        let work = |part: jali_guest::Part| part.counts.products + GATE * (part.counts.clamps + part.counts.maxima);
+        let has_small_steps = file.model.circuit().parts().into_iter().map(work).all(|work| work <= SMALL);
+        Self { file, batches, backend, has_small_steps }
+    }
+
     /// The network's name in paths.
     pub fn name(&self) -> String {
         model_name(self.file.id)
@@ -192,11 +206,12 @@ async fn inference(
     let mut digest = Digest::new();
     let mut message = input.to_vec();
     loop {
-        // What is computed here takes milliseconds; other connections go on beside it.
-        let turn = block_in_place(|| {
+        let work = || {
             digest.up(&message);
             session.receive(&message)
-        });
+        };
+        // Leaving this thread to others costs a wake-up, which small steps are not worth.
+        let turn = if service.has_small_steps { work() } else { block_in_place(work) };
         match turn.map_err(|_| End::Malformed)? {
             Turn::Goes { message: out, session: next } => {
                 digest.down(&out);
