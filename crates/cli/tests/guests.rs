@@ -275,6 +275,62 @@ fn many_guests_at_once() {
     assert!(names.iter().all(|name| world.used_at_server(name) == 5));
 }
 
+/// 64 guests, one image after the other on each of their connections: all get their classes, and
+/// the server's memory does not grow from the first round to the last.
+#[test]
+#[cfg(target_os = "linux")]
+fn sixty_four_guests_and_flat_memory() {
+    let world = World::new();
+    let names: Vec<String> = (0..64).map(|i| format!("batches/{i}")).collect();
+    names.iter().for_each(|name| {
+        world.deal(name, 12);
+    });
+    let batches = world.at("batches").display().to_string();
+    let served = Served::start(&world.at("sealed/server"), &["--tickets", &batches]);
+    let mut memory = vec![];
+    for _ in 0..3 {
+        let start = |name: &String| world.command(&refs(&world.infer(name, &served.url, "4"))).spawn().unwrap();
+        let guests: Vec<Child> = names.iter().map(start).collect();
+        for guest in guests {
+            let out = guest.wait_with_output().unwrap();
+            let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+            assert_eq!(report["correct"].as_u64(), Some(4), "{}", String::from_utf8_lossy(&out.stderr));
+        }
+        memory.push(served.memory());
+    }
+    assert!(memory[2] < memory[0] + memory[0] / 4 + 8192, "kilobytes after each round: {memory:?}");
+}
+
+/// Over TLS, with an authority of the owner's own, and not with another one.
+#[test]
+fn guests_speak_tls() {
+    use rcgen::{CertificateParams, KeyPair};
+    let world = World::new();
+    // Those of a connection that was not trusted are used up, too.
+    world.deal("batch", 8);
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+    std::fs::write(world.at("cert.pem"), certificate.pem()).unwrap();
+    std::fs::write(world.at("key.pem"), key.serialize_pem()).unwrap();
+    let path = |name: &str| world.at(name).display().to_string();
+    let (cert, secret, batch) = (path("cert.pem"), path("key.pem"), path("batch/server"));
+    let served =
+        Served::start(&world.at("sealed/server"), &["--tickets", &batch, "--tls-cert", &cert, "--tls-key", &secret]);
+    let url = format!("https://localhost:{}", served.addr.port());
+    let mut args = world.infer("batch", &url, "2");
+    world.fails(&refs(&args), 8, "--ca-cert");
+    args.extend(["--ca-cert".into(), cert]);
+    let report = world.json(&refs(&args));
+    assert_eq!(report["correct"].as_u64(), Some(2));
+    // Without TLS this server is not spoken to.
+    let plain = world.infer("batch", &format!("http://localhost:{}", served.addr.port()), "1");
+    let (code, out, err) = world.run(&refs(&plain));
+    assert_eq!(code, 8, "{out}{err}");
+    // And nobody is, on another machine, in the clear.
+    world.deal("second", 1);
+    world.fails(&refs(&world.infer("second", "http://192.0.2.1:8433", "1")), 8, "use https");
+}
+
 /// Opens a connection with a wallet's public part and another token.
 fn connect(world: &World, url: &str, token: Token, first: u32, count: u32) -> Result<GuestConnection, String> {
     let info = WalletInfo::read(&world.at("batch/wallet"), None).unwrap();

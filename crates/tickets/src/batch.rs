@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use jali_bundle::{BundleWriter, Kind, hex};
 use jali_guest::StreamKey;
@@ -38,8 +38,8 @@ impl std::fmt::Debug for Batch {
 
 /// Tickets that are used from now on, on disk too: the only way to their keys.
 #[derive(Debug)]
-pub struct Claim<'b> {
-    batch: &'b Batch,
+pub struct Claim {
+    batch: Arc<Batch>,
     next: u32,
     end: u32,
 }
@@ -144,7 +144,7 @@ impl Batch {
     /// # Errors
     /// [`TicketError::Replayed`] if one was used before; [`TicketError::UsedUp`],
     /// [`TicketError::Expired`], [`TicketError::Write`].
-    pub fn claim(&self, first: u32, count: u32) -> Result<Claim<'_>, TicketError> {
+    pub fn claim(self: &Arc<Self>, first: u32, count: u32) -> Result<Claim, TicketError> {
         let m = self.manifest();
         if m.is_expired() {
             return Err(TicketError::Expired { path: self.path.clone(), until: m.until() });
@@ -159,11 +159,11 @@ impl Batch {
         })?;
         write_mark(&self.path, end)?;
         *next = end;
-        Ok(Claim { batch: self, next: first, end })
+        Ok(Claim { batch: self.clone(), next: first, end })
     }
 }
 
-impl Claim<'_> {
+impl Claim {
     /// The index of the next ticket.
     pub fn index(&self) -> u32 {
         self.next

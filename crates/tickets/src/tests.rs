@@ -1,6 +1,7 @@
 //! Files of a small network, all parties played.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use jali_guest::{Backend, GuestSession, Original, Output, Plan, ServerSession, StreamKey, Turn};
 use jali_model::fixed::{FixedConfig, FixedNetwork};
@@ -63,8 +64,8 @@ impl World {
         Wallet::open(&self.at(name).join("wallet"), &self.identity, None)
     }
 
-    fn batch(&self, name: &str) -> Result<Batch, TicketError> {
-        Batch::open(&self.at(name).join("server"), &self.server())
+    fn batch(&self, name: &str) -> Result<Arc<Batch>, TicketError> {
+        Batch::open(&self.at(name).join("server"), &self.server()).map(Arc::new)
     }
 }
 
@@ -73,7 +74,7 @@ impl World {
 fn play(
     world: &World,
     server: &ServerFile,
-    batch: &Batch,
+    batch: &Arc<Batch>,
     wallet: &mut Wallet,
     mut lie: impl FnMut(usize, &mut Vec<u8>),
 ) -> (Output, Transcript) {

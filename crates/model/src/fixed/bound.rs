@@ -5,7 +5,7 @@
 //! and not estimated.
 
 use super::draft::{Draft, DraftOp, DraftStep, Weights};
-use super::lower::bits_of_class;
+use super::ends::bits_of_class;
 use super::scale::Scales;
 use super::{FixedConfig, FixedId, FixedInput, FixedLinear, FixedNetwork, FixedOp, FixedOutput, FixedStep};
 use crate::ModelError;

@@ -69,3 +69,22 @@ pub(super) fn tail_of(graph: &Graph) -> Result<(ValueId, Graph), ModelError> {
     }
     Ok((behind, tail))
 }
+
+/// Most classes of which the largest is found.
+const MAX_CLASSES: usize = 1 << 12;
+
+/// How many classes a vector of outputs has.
+pub(super) fn classes_of(graph: &Graph, behind: ValueId) -> Result<u32, ModelError> {
+    let shape = graph.shape(behind);
+    let n: usize = shape.iter().product();
+    if shape.iter().filter(|d| **d > 1).count() == 1 && n <= MAX_CLASSES {
+        return Ok(n as u32);
+    }
+    let reason = format!("is no vector of 2 to {MAX_CLASSES} classes, of which one could be the largest");
+    Err(refused(graph, behind, reason, "seal with all outputs (--output logits)"))
+}
+
+/// Bits of the number of one of so many classes.
+pub(super) fn bits_of_class(classes: u32) -> u32 {
+    u32::BITS - (classes - 1).leading_zeros()
+}

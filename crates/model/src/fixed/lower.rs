@@ -5,7 +5,7 @@
 //! none, a clamp to the range that calibration sees is put in.
 
 use super::draft::{Bounds, Draft, DraftOp, DraftStep, Weights};
-use super::ends::{head_graph, head_of, refused, tail_of};
+use super::ends::{bits_of_class, classes_of, head_graph, head_of, refused, tail_of};
 use super::{FixedId, Outputs};
 use crate::ModelError;
 use crate::error::Offence;
@@ -38,11 +38,6 @@ struct Lowering<'g> {
 struct Kind {
     is_sum: bool,
     is_positive: bool,
-}
-
-/// Bits of the number of one of so many classes.
-pub(super) fn bits_of_class(classes: u32) -> u32 {
-    u32::BITS - (classes - 1).leading_zeros()
 }
 
 /// Why a node cannot run, and what to do.
@@ -97,20 +92,6 @@ pub(super) fn lower(graph: &Graph, outputs: Outputs) -> Result<Draft, ModelError
     Ok(Draft { head, input, steps: lowering.steps, output, classes, tail })
 }
 
-/// Most classes of which the largest is found.
-const MAX_CLASSES: usize = 1 << 12;
-
-/// How many classes a vector of outputs has.
-fn classes_of(graph: &Graph, behind: ValueId) -> Result<u32, ModelError> {
-    let shape = graph.shape(behind);
-    let n: usize = shape.iter().product();
-    if shape.iter().filter(|d| **d > 1).count() == 1 && n <= MAX_CLASSES {
-        return Ok(n as u32);
-    }
-    let reason = format!("is no vector of 2 to {MAX_CLASSES} classes, of which one could be the largest");
-    Err(refused(graph, behind, reason, "seal with all outputs (--output logits)"))
-}
-
 impl Lowering<'_> {
     fn push(&mut self, name: &str, op: DraftOp, shape: &[usize]) -> FixedId {
         let of = |id: FixedId| id.checked_sub(1).map_or(Kind::default(), |step| self.kinds[step]);
@@ -157,8 +138,8 @@ impl Lowering<'_> {
 
     /// The number of the largest of a vector, counted from its end.
     ///
-    /// Every number is shifted up by as many bits as a class needs, and its class goes there. So the
-    /// largest of them brings its class along, in bits that are opened alone. Of equal ones the
+    /// Every number is shifted up by as many bits as a class needs, and its class goes there. So
+    /// the largest of them brings its class along, in bits that are opened alone. Of equal ones the
     /// first is taken.
     fn largest(&mut self, value: ValueId, held: Held) -> FixedId {
         let node = &self.graph.nodes()[value - 1];

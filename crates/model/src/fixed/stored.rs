@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::bound::MAX_LIFT;
-use super::lower::bits_of_class;
+use super::ends::bits_of_class;
 use super::{FixedId, FixedInput, FixedLinear, FixedNetwork, FixedOp, FixedOutput, FixedStep};
 use crate::ModelError;
 use crate::graph::{Graph, ValueId};

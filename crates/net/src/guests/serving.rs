@@ -12,7 +12,8 @@ use futures_util::{SinkExt, StreamExt};
 use jali_guest::{Backend, ServerSession, Turn};
 use jali_tickets::transcript::Digest;
 use jali_tickets::{Batch, Claim, ServerFile};
-use tokio::task::block_in_place;
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{GuestRefusal, Hello, NONCE};
@@ -34,6 +35,8 @@ pub struct GuestService {
 
 /// Products and gates of a part of a circuit that take about a millisecond.
 const SMALL: usize = 20_000_000;
+/// Bytes that are read at once.
+const READ_AHEAD: usize = 1 << 16;
 /// Products that take as long as a gate.
 const GATE: usize = 400;
 
@@ -129,10 +132,22 @@ pub(crate) async fn guests(
             Ok(place) => {
                 let most = service.longest_message();
                 let app = app.clone();
-                let upgrade = upgrade.max_message_size(most).max_frame_size(most).write_buffer_size(0);
+                let upgrade = upgrade
+                    .max_message_size(most)
+                    .max_frame_size(most)
+                    .write_buffer_size(0)
+                    .read_buffer_size(READ_AHEAD);
                 upgrade.on_upgrade(move |socket| async move {
                     let _place = place;
-                    serve(&app, &service, socket).await;
+                    // Steps of a millisecond are not worth another thread, on which every message
+                    // would have to be woken up. Larger ones must not keep other connections
+                    // waiting.
+                    if service.has_small_steps {
+                        serve(&app, &service, socket).await;
+                    } else {
+                        let here = Handle::current();
+                        let _ = spawn_blocking(move || here.block_on(serve(&app, &service, socket))).await;
+                    }
                 })
             }
         },
@@ -162,12 +177,7 @@ async fn serve_peer(app: &App, service: &GuestService, peer: &mut Peer<'_>) -> R
     // Before the first answer, all tickets of this connection are used, on disk.
     let claimed = match service.batch(&hello) {
         None => Err(GuestRefusal::Unknown),
-        Some(batch) => {
-            block_in_place(|| batch.claim(hello.first, hello.tickets)).map(|claim| (batch, claim)).map_err(|e| {
-                tracing::warn!(error = %e, "tickets refused");
-                GuestRefusal::of_error(&e)
-            })
-        }
+        Some(batch) => claim(batch, &hello).await.map(|claim| (batch, claim)),
     };
     let (batch, mut claim) = match claimed {
         Ok(claimed) => claimed,
@@ -191,13 +201,21 @@ async fn serve_peer(app: &App, service: &GuestService, peer: &mut Peer<'_>) -> R
     Ok(hello.tickets)
 }
 
+/// Uses up the tickets of a hello, on a thread that may wait for the disk.
+async fn claim(batch: &Arc<Batch>, hello: &Hello) -> Result<Claim, GuestRefusal> {
+    let (batch, first, tickets) = (batch.clone(), hello.first, hello.tickets);
+    match spawn_blocking(move || batch.claim(first, tickets)).await {
+        Ok(Ok(claim)) => Ok(claim),
+        Ok(Err(e)) => {
+            tracing::warn!(error = %e, "tickets refused");
+            Err(GuestRefusal::of_error(&e))
+        }
+        Err(_) => Err(GuestRefusal::Failed),
+    }
+}
+
 /// One inference.
-async fn inference(
-    service: &GuestService,
-    batch: &Batch,
-    claim: &mut Claim<'_>,
-    peer: &mut Peer<'_>,
-) -> Result<(), End> {
+async fn inference(service: &GuestService, batch: &Batch, claim: &mut Claim, peer: &mut Peer<'_>) -> Result<(), End> {
     let index = claim.index();
     let first = peer.receive().await?;
     let (nonce, input) = first.split_first_chunk::<NONCE>().ok_or(End::Malformed)?;
@@ -206,13 +224,8 @@ async fn inference(
     let mut digest = Digest::new();
     let mut message = input.to_vec();
     loop {
-        let work = || {
-            digest.up(&message);
-            session.receive(&message)
-        };
-        // Leaving this thread to others costs a wake-up, which small steps are not worth.
-        let turn = if service.has_small_steps { work() } else { block_in_place(work) };
-        match turn.map_err(|_| End::Malformed)? {
+        digest.up(&message);
+        match session.receive(&message).map_err(|_| End::Malformed)? {
             Turn::Goes { message: out, session: next } => {
                 digest.down(&out);
                 session = next;
