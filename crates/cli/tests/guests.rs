@@ -11,7 +11,7 @@ use std::time::Duration;
 use jali_net::ClientConfig;
 use jali_net::guests::Hello;
 use jali_net::guests::asking::{GuestConnection, Tickets};
-use jali_tickets::{Token, WalletInfo};
+use jali_tickets::{GuestIdentity, Token, Wallet, WalletInfo};
 use serde_json::Value;
 use support::Served;
 use tempfile::TempDir;
@@ -358,6 +358,33 @@ fn strangers_get_nothing() {
     assert!((400..500).contains(&status), "{status}");
     assert!(Hello::decode(b"JALIGST1").is_none());
     // The server is as it was.
+    world.ok(&refs(&world.infer("batch", &served.url, "2")));
+}
+
+/// A guest that is silent, or whose messages have another form or order, is let go without a word;
+/// its tickets are used.
+#[test]
+fn silence_and_disorder_end_a_connection() {
+    let world = World::new();
+    world.deal("batch", 8);
+    let batch = world.at("batch/server").display().to_string();
+    let served = Served::start(&world.at("sealed/server"), &["--tickets", &batch, "--answer-time", "1"]);
+    let identity = GuestIdentity::read(&world.at("me.key")).unwrap();
+    let mut wallet = Wallet::open(&world.at("batch/wallet"), &identity, None).unwrap();
+    let nonce = [0; 32].to_vec();
+    // Nothing; a nonce cut short; a nonce with an input of another length.
+    for (first, message) in [None, Some(vec![1; 31]), Some([nonce, vec![1; 65]].concat())].into_iter().enumerate() {
+        let token = wallet.token().clone();
+        wallet.take(1).unwrap();
+        let mut connection = connect(&world, &served.url, token, first as u32, 1).unwrap();
+        if let Some(message) = message {
+            connection.send(message).unwrap();
+        }
+        let ended = connection.receive().unwrap_err().to_string();
+        assert!(ended.contains("cannot be reached"), "{ended}");
+        assert_eq!(world.used_at_server("batch"), first as u64 + 1);
+    }
+    drop(wallet);
     world.ok(&refs(&world.infer("batch", &served.url, "2")));
 }
 
