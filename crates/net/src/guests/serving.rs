@@ -172,7 +172,9 @@ async fn serve(app: &App, service: &GuestService, socket: WebSocket) {
 
 /// Serves a guest until its tickets are used; returns how many inferences there were.
 async fn serve_peer(app: &App, service: &GuestService, peer: &mut Peer<'_>) -> Result<u32, (u32, End)> {
-    let hello = peer.receive().await.map_err(|end| (0, end))?;
+    // A stranger holds a place no longer than a request's head may take.
+    let hello = timeout(app.limits.head_time, peer.receive()).await.unwrap_or(Err(End::Gone));
+    let hello = hello.map_err(|end| (0, end))?;
     let hello = Hello::decode(&hello).ok_or((0, End::Malformed))?;
     // Before the first answer, all tickets of this connection are used, on disk.
     let claimed = match service.batch(&hello) {
