@@ -255,6 +255,22 @@ impl StepOp {
     }
 }
 
+/// The sum of every window, modulo `2^32`: of values, of masked ones, or of masks.
+pub(crate) fn sums(values: &[u32], windows: &[Vec<u32>]) -> Vec<u32> {
+    windows.iter().map(|w| w.iter().fold(0, |sum: u32, &p| sum.wrapping_add(values[p as usize]))).collect()
+}
+
+/// Elements of several values by their places, one more than a place each, or 0 for a zero.
+pub(crate) fn copies(values: &[Vec<u32>], inputs: &[FixedId], places: &[u32]) -> Vec<u32> {
+    let all: Vec<u32> = inputs.iter().flat_map(|&i| values[i].iter().copied()).collect();
+    places.iter().map(|&p| p.checked_sub(1).map_or(0, |p| all[p as usize])).collect()
+}
+
+/// Numbers shifted up, and something public added.
+pub(crate) fn affine(values: &[u32], shift: u32, add: &[u32]) -> Vec<u32> {
+    values.iter().zip(add).map(|(x, a)| (x << shift).wrapping_add(*a)).collect()
+}
+
 /// Places of every window inside of the planes, plane after plane.
 fn windows(pool: &Pool, input: &[usize], output: &[usize]) -> Vec<Vec<u32>> {
     let (&[.., height, width], &[.., rows, columns]) = (input, output) else { return vec![] };

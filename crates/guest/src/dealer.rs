@@ -4,7 +4,7 @@ use zeroize::Zeroize;
 
 use crate::backend::Backend;
 use crate::bits::{low_mask, pack};
-use crate::circuit::{LinearStep, StepOp, stream};
+use crate::circuit::{LinearStep, StepOp, copies, stream, sums};
 use crate::gates::maximum::PairMasks;
 use crate::gates::shares::BothKeys;
 use crate::sealing::OwnerModel;
@@ -94,15 +94,9 @@ impl Dealing<'_> {
                 }
                 tree.results.iter().map(|&p| values[p as usize]).collect()
             }
-            StepOp::Sum { input, windows } => {
-                let values = self.mask(*input);
-                windows.iter().map(|w| w.iter().fold(0_u32, |s, &p| s.wrapping_add(values[p as usize]))).collect()
-            }
+            StepOp::Sum { input, windows } => sums(self.mask(*input), windows),
             StepOp::Affine { input, shift, .. } => self.mask(*input).iter().map(|r| r << shift).collect(),
-            StepOp::Copy { inputs, places } => {
-                let all: Vec<u32> = inputs.iter().flat_map(|&i| self.mask(i).iter().copied()).collect();
-                places.iter().map(|&p| p.checked_sub(1).map_or(0, |p| all[p as usize])).collect()
-            }
+            StepOp::Copy { inputs, places } => copies(&self.masks.0, inputs, places),
         }
     }
 

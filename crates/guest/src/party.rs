@@ -10,7 +10,7 @@ use kind::{GateInputs, GateKind, open_planes, without_pads};
 use crate::GuestError;
 use crate::backend::Backend;
 use crate::bits::{Plane, low_mask, pack, packed_bytes, plane_bytes, unpack};
-use crate::circuit::{Circuit, LinearStep, StepOp, stream};
+use crate::circuit::{Circuit, LinearStep, StepOp, affine, copies, stream, sums};
 use crate::gates::clamp::Clamp;
 use crate::gates::shares::GateShares;
 use crate::gates::thermometer::{finish, look_up};
@@ -156,19 +156,12 @@ impl<'m> Party<'m> {
                         }
                         self.values[step + 1] = tree.results.iter().map(|&p| values[p as usize]).collect();
                     }
-                    StepOp::Sum { input, windows } => {
-                        let values = &self.values[*input];
-                        let sum = |w: &Vec<u32>| w.iter().fold(0_u32, |s, &p| s.wrapping_add(values[p as usize]));
-                        self.values[step + 1] = windows.iter().map(sum).collect();
-                    }
+                    StepOp::Sum { input, windows } => self.values[step + 1] = sums(&self.values[*input], windows),
                     StepOp::Affine { input, shift, add } => {
-                        let affine = |(x, a): (&u32, &u32)| (x << shift).wrapping_add(*a);
-                        self.values[step + 1] = self.values[*input].iter().zip(add).map(affine).collect();
+                        self.values[step + 1] = affine(&self.values[*input], *shift, add);
                     }
                     StepOp::Copy { inputs, places } => {
-                        let all: Vec<u32> = inputs.iter().flat_map(|&i| self.values[i].iter().copied()).collect();
-                        let copy = |&p: &u32| p.checked_sub(1).map_or(0, |p| all[p as usize]);
-                        self.values[step + 1] = places.iter().map(copy).collect();
+                        self.values[step + 1] = copies(&self.values, inputs, places);
                     }
                 }
             }

@@ -6,7 +6,7 @@
 use crate::GuestError;
 use crate::backend::Backend;
 use crate::bits::{low_mask, pack, packed_bytes, unpack};
-use crate::circuit::{Circuit, StepOp, stream};
+use crate::circuit::{Circuit, StepOp, affine, copies, stream, sums};
 use crate::party::{Next, Party, Role};
 use crate::sealing::{GuestModel, ServerModel};
 use crate::stream::{Purpose, StreamKey};
@@ -284,18 +284,9 @@ fn in_the_clear(model: &GuestModel, backend: Backend, input: &[i32]) -> Vec<Vec<
                 }
                 tree.results.iter().map(|&p| now[p as usize]).collect()
             }
-            StepOp::Sum { input, windows } => {
-                let values = &values[*input];
-                windows.iter().map(|w| w.iter().fold(0_u32, |s, &p| s.wrapping_add(values[p as usize]))).collect()
-            }
-            StepOp::Affine { input, shift, add } => {
-                let affine = |(x, a): (&u32, &u32)| (x << shift).wrapping_add(*a);
-                values[*input].iter().zip(add).map(affine).collect()
-            }
-            StepOp::Copy { inputs, places } => {
-                let all: Vec<u32> = inputs.iter().flat_map(|&i| values[i].iter().copied()).collect();
-                places.iter().map(|&p| p.checked_sub(1).map_or(0, |p| all[p as usize])).collect()
-            }
+            StepOp::Sum { input, windows } => sums(&values[*input], windows),
+            StepOp::Affine { input, shift, add } => affine(&values[*input], *shift, add),
+            StepOp::Copy { inputs, places } => copies(&values, inputs, places),
         };
     }
     values

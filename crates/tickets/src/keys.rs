@@ -164,3 +164,29 @@ pub(crate) fn lock(recipient: &str, bytes: &[u8]) -> Result<Vec<u8>, TicketError
     let recipient = age::x25519::Recipient::from_str(recipient.trim()).map_err(|_| unknown())?;
     age::encrypt(&recipient, bytes).map_err(|_| unknown())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A ticket that is dealt again, with a fresh nonce, has another key at the server.
+    #[test]
+    fn every_part_of_a_ticket_makes_its_key() {
+        let key = |seed, batch, index, nonce| *server_key(&[seed; 32], &[batch; 16], index, &[nonce; 32]).expose();
+        let one = key(1, 2, 3, 4);
+        for other in [key(0, 2, 3, 4), key(1, 0, 3, 4), key(1, 2, 0, 4), key(1, 2, 3, 0)] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
+    fn links_and_their_keys_differ() {
+        let first = Chain::from_bytes([7; 32]);
+        let mut shares = [0; 32];
+        first.apply(&mut shares);
+        let all = [*first.bytes(), *first.next().bytes(), *first.key().expose(), *first.next().key().expose(), shares];
+        for (i, a) in all.iter().enumerate() {
+            assert!(all[i + 1..].iter().all(|b| a != b));
+        }
+    }
+}

@@ -177,10 +177,59 @@ pub(crate) fn same(path: &Path, what: &'static str, expected: &[u8], got: &[u8])
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    fn signed(by: u8, named: u8) -> SignedManifest {
+        let key = |byte| SigningKey::from_bytes(&[byte; 32]);
+        let manifest = Manifest {
+            name: "net".into(),
+            model: [1; 16],
+            sealed: [2; 32],
+            owner: key(named).verifying_key().to_bytes(),
+            server: [3; 32],
+            guest: "age1".into(),
+            token: [4; 32],
+            batch: [5; 16],
+            tickets: 10,
+            wallet: [6; 32],
+            ticket_bytes: 7,
+            output_bits: 8,
+            model_bits: 9,
+            dealt: 10,
+            expires: 11,
+        };
+        manifest.sign(&key(by)).unwrap()
+    }
+
+    fn read(bytes: &[u8], signature: &[u8]) -> Result<SignedManifest, TicketError> {
+        SignedManifest::from_parts(Path::new("manifest"), bytes.to_vec(), signature, None)
+    }
+
+    /// Behind right checksums too: every byte is signed, by the owner whom it names.
+    #[test]
+    fn only_the_owners_words_count() {
+        let good = signed(1, 1);
+        let (bytes, signature) = good.parts();
+        assert_eq!(read(bytes, signature).unwrap(), good);
+        for at in 0..bytes.len() {
+            let mut bad = bytes.to_vec();
+            bad[at] ^= 1;
+            assert!(read(&bad, signature).is_err(), "byte {at}");
+        }
+        for at in 0..signature.len() {
+            let mut bad = signature.to_vec();
+            bad[at] ^= 1;
+            assert!(read(bytes, &bad).is_err(), "byte {at} of the signature");
+        }
+        let foreign = signed(2, 1);
+        let (bytes, signature) = foreign.parts();
+        assert!(matches!(read(bytes, signature), Err(TicketError::Signature { .. })));
+    }
+
     #[test]
     fn days_are_those_of_the_calendar() {
         for (seconds, day) in [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_824_000, "2026-11-28")] {
-            assert_eq!(super::date(seconds), day);
+            assert_eq!(date(seconds), day);
         }
     }
 }

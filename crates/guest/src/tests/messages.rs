@@ -80,6 +80,39 @@ fn a_lying_guest_changes_nothing_that_the_server_does() {
     assert_eq!(lengths, honest.messages[0].iter().map(Vec::len).collect::<Vec<_>>());
 }
 
+/// With another key and the same messages of the guest, about half of the bits of each message of
+/// the server are others: its key masks all of them, the last one too.
+#[test]
+fn the_servers_key_masks_every_message() {
+    let (sealed, input) = sealed();
+    let honest = played(&sealed, &input, 1);
+    let answers = |n: u32| {
+        let mut server = Some(ServerSession::new(&sealed.server, Backend::best(), keys(n).0));
+        let mut out = vec![];
+        for message in &honest.messages[1] {
+            match server.take().unwrap().receive(message).unwrap() {
+                Turn::Goes { message, session } => {
+                    out.push(message);
+                    server = Some(session);
+                }
+                Turn::Waits(session) => server = Some(session),
+                Turn::Done(served) => out.push(served.message),
+            }
+        }
+        out
+    };
+    let (first, second) = (answers(1), answers(2));
+    assert_eq!(first, honest.messages[0]);
+    for (number, (a, b)) in first.iter().zip(&second).enumerate() {
+        // Pads are zero in both.
+        let used: u32 = a.iter().zip(b).map(|(a, b)| (a | b).count_ones()).sum();
+        let differ: u32 = a.iter().zip(b).map(|(a, b)| (a ^ b).count_ones()).sum();
+        let part = f64::from(differ) / f64::from(used.max(1));
+        // Of two fair bits that are not both 0, two thirds differ.
+        assert!((0.4..0.9).contains(&part), "{part} of message {number} differs");
+    }
+}
+
 /// Steps a server to message `number` of an honest guest and gives it something else there.
 fn server_gets(sealed: &SealedForGuests, honest: &[Vec<u8>], number: usize, bad: &[u8]) -> Option<GuestError> {
     let mut server = ServerSession::new(&sealed.server, Backend::best(), keys(1).0);
