@@ -8,6 +8,9 @@ use jali::parts::tickets::TicketError;
 /// Exit code when encrypted and plaintext results differ.
 pub(crate) const DIFFERENT: u8 = 5;
 
+/// Exit code of a model that is not supported.
+pub(crate) const UNSUPPORTED: u8 = 3;
+
 /// A failure that carries its own exit code.
 #[derive(Debug)]
 pub(crate) struct Exit(pub(crate) u8);

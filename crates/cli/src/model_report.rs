@@ -10,14 +10,12 @@ use jali_model::{Graph, ModelError, Offence};
 use jali_protocol::{Blueprint, OperatorForecast, ProtocolError, forecast as forecast_keyed};
 use serde::Serialize;
 
+use super::exit::UNSUPPORTED;
 use super::guests::forecast;
 use super::inspect::InspectArgs;
 use super::plan::shapes_of;
 use super::text::{bytes, primes, say, say_json, table};
 use super::{conclude, model_svg, start_threads};
-
-/// Exit code of a model that is not supported.
-const UNSUPPORTED: u8 = 3;
 
 #[derive(Serialize)]
 struct Report {
@@ -129,8 +127,7 @@ fn run_for_guests(args: &InspectArgs) -> anyhow::Result<()> {
         }
         Err(e) => return Err(e.into()),
     };
-    let printed = if args.json { say_json(&report) } else { report.print() };
-    conclude(printed, (!report.supported).then_some(UNSUPPORTED))
+    report.conclude(args.json)
 }
 
 pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {

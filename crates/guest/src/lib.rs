@@ -12,6 +12,7 @@
 //! | `gates` | clamps and maxima |
 //! | `circuit` | what both parties compute, step by step; public |
 //! | `cost` | gates, exchanges and bytes of a circuit |
+//! | `rows` | which rows are hidden |
 //! | `sealing` | what owner, server and guest hold of a network |
 //! | `dealer`, `ticket` | tickets: how the owner makes them, how the guest reads them |
 //! | `party`, `session` | the way through a circuit, message by message |
@@ -27,6 +28,7 @@ mod error;
 mod gates;
 pub mod linear;
 mod party;
+mod rows;
 pub mod sealing;
 mod session;
 mod stream;
@@ -39,7 +41,8 @@ pub use cost::{Counts, Part};
 pub use dealer::{Masks, deal, deal_traced};
 pub use error::GuestError;
 pub use jali_leak::Plan;
-pub use sealing::{GuestModel, Hidden, HiddenRows, Original, OwnerModel, SealedForGuests, ServerModel, seal};
+pub use rows::{Hidden, HiddenRows};
+pub use sealing::{GuestModel, Original, OwnerModel, SealedForGuests, ServerModel, seal};
 pub use session::{GuestSession, Output, Served, ServerSession, Turn};
 pub use stream::StreamKey;
 pub use ticket::GuestTicket;

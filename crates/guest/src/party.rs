@@ -5,6 +5,8 @@
 
 mod kind;
 
+use std::borrow::Cow;
+
 use kind::{GateInputs, GateKind, open_planes, without_pads};
 
 use crate::GuestError;
@@ -149,13 +151,7 @@ impl<'m> Party<'m> {
                 match &s.op {
                     StepOp::Linear(linear) => self.values[step + 1] = self.linear(step, linear)?,
                     StepOp::Clamp { terms, low, gate } => return self.begin_clamp(terms, *low, gate),
-                    StepOp::Max { input, tree, .. } => {
-                        let values = self.values[*input].clone();
-                        if !tree.levels.is_empty() {
-                            return self.begin_level(0, values);
-                        }
-                        self.values[step + 1] = tree.results.iter().map(|&p| values[p as usize]).collect();
-                    }
+                    StepOp::Max { input, .. } => return self.begin_level(0, self.values[*input].clone()),
                     StepOp::Sum { input, windows } => self.values[step + 1] = sums(&self.values[*input], windows),
                     StepOp::Affine { input, shift, add } => {
                         self.values[step + 1] = affine(&self.values[*input], *shift, add);
@@ -239,9 +235,9 @@ impl<'m> Party<'m> {
     fn compare(&mut self, inputs: GateInputs) -> Result<Next, GuestError> {
         let (gate, is_server) = (self.gate(), self.is_server());
         let (level, u) = match &inputs {
-            GateInputs::Clamp { sums } => (0, sums.clone()),
+            GateInputs::Clamp { sums } => (0, Cow::Borrowed(sums)),
             GateInputs::Max { level, first, second, .. } => {
-                (*level, first.iter().zip(second).map(|(a, c)| a.wrapping_sub(*c)).collect())
+                (*level, Cow::Owned(first.iter().zip(second).map(|(a, c)| a.wrapping_sub(*c)).collect()))
             }
         };
         let (comparison, widths) = (gate.comparison(), gate.widths());
@@ -255,7 +251,7 @@ impl<'m> Party<'m> {
         if comparison.variables == 0 {
             return self.send_bits(gates, &[]);
         }
-        let own = without_pads(looked.opened, comparison.variables, u.len());
+        let own = without_pads(looked.opened, comparison.variables, gates.inputs.count());
         let message = plane_bytes(&own).to_vec();
         self.waiting = Some(Waiting::Looked { gates, own });
         Ok(Next::Exchange(message))

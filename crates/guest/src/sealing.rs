@@ -6,11 +6,12 @@
 
 use jali_leak::Plan;
 use jali_model::Graph;
-use jali_model::fixed::{FixedLinear, FixedNetwork, FixedOp};
+use jali_model::fixed::{FixedLinear, FixedNetwork};
 
 use crate::GuestError;
 use crate::circuit::{Circuit, Step, StepOp};
 use crate::linear::Matrix;
+use crate::rows::{Hidden, HiddenRows};
 use crate::stream::{Purpose, StreamKey};
 
 /// Matrices of a circuit's layers, by step.
@@ -89,15 +90,6 @@ pub struct SealedForGuests {
     pub weights: Vec<Hidden>,
 }
 
-/// How much of a layer is hidden.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Hidden {
-    /// Weights in hidden rows.
-    pub hidden: usize,
-    /// Weights of the layer.
-    pub of: usize,
-}
-
 /// What the owner keeps of a network: its weights, what is hidden of them, and the seed of the
 /// masks.
 #[derive(Clone)]
@@ -111,66 +103,6 @@ impl std::fmt::Debug for Original {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Original").field("steps", &self.network.steps.len()).finish_non_exhaustive()
     }
-}
-
-/// Which rows of a network's layers are hidden, by step; public.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HiddenRows(Vec<Vec<bool>>);
-
-impl HiddenRows {
-    /// Of a network under a plan: rows of which it allows every weight to be open stay open.
-    fn of(network: &FixedNetwork, plan: &Plan) -> Self {
-        let rows = network.steps.iter().map(|s| match &s.op {
-            FixedOp::Linear(linear) => {
-                let (outputs, fan_in) = size_of_rows(linear);
-                // Constants between layers are hidden unless everything before them is open.
-                let may_open =
-                    |row| linear.layer.is_some_and(|layer| plan.may_open(layer, row * fan_in..(row + 1) * fan_in));
-                (0..outputs).map(|row| !may_open(row)).collect()
-            }
-            _ => vec![],
-        });
-        Self(rows.collect())
-    }
-
-    /// As they were stored, by step.
-    ///
-    /// # Errors
-    /// [`GuestError::Weights`] if they are another network's.
-    pub fn from_stored(network: &FixedNetwork, rows: Vec<Vec<bool>>) -> Result<Self, GuestError> {
-        for (step, s) in network.steps.iter().enumerate() {
-            let expected = match &s.op {
-                FixedOp::Linear(linear) => size_of_rows(linear).0,
-                _ => 0,
-            };
-            if rows.get(step).map(Vec::len) != Some(expected) {
-                return Err(GuestError::Weights { step });
-            }
-        }
-        Ok(Self(rows))
-    }
-
-    /// By step: whether each row is hidden.
-    pub fn by_step(&self) -> &[Vec<bool>] {
-        &self.0
-    }
-
-    /// The circuit of a network with these rows.
-    pub fn circuit(&self, network: &FixedNetwork) -> Circuit {
-        let mut open = vec![];
-        for (s, rows) in network.steps.iter().zip(&self.0) {
-            if let FixedOp::Linear(FixedLinear { layer: Some(layer), .. }) = &s.op {
-                open.resize(open.len().max(layer + 1), false);
-                open[*layer] = !rows.contains(&true);
-            }
-        }
-        Circuit::new(network, &open)
-    }
-}
-
-/// Rows of a layer, and the weights of each.
-fn size_of_rows(linear: &FixedLinear) -> (usize, usize) {
-    linear.op.linear().map_or((0, 0), |l| (l.outputs(), l.fan_in()))
 }
 
 impl Original {
@@ -192,9 +124,9 @@ impl Original {
     /// # Errors
     /// [`GuestError::Weights`] if it lacks some.
     pub fn from_stored(network: FixedNetwork, rows: HiddenRows, mask: StreamKey) -> Result<Self, GuestError> {
-        for (step, s) in network.steps.iter().enumerate() {
-            let FixedOp::Linear(linear) = &s.op else { continue };
-            let (outputs, fan_in) = size_of_rows(linear);
+        for step in 0..network.steps.len() {
+            let Some(linear) = network.layer(step) else { continue };
+            let (outputs, fan_in) = linear.size();
             if linear.weights.len() != outputs * fan_in || linear.bias.len() != outputs {
                 return Err(GuestError::Weights { step });
             }
@@ -227,7 +159,7 @@ impl Original {
         let circuit = self.circuit();
         let mut weights = vec![Hidden::default(); circuit.steps.len()];
         for (step, s, linear) in self.layers(&circuit) {
-            let ((outputs, fan_in), rows) = (size_of_rows(linear), &self.rows.0[step]);
+            let ((outputs, fan_in), rows) = (linear.size(), &self.rows.by_step()[step]);
             let hidden = if s.is_clear { 0 } else { rows.iter().filter(|hidden| **hidden).count() };
             weights[step] = Hidden { hidden: fan_in * hidden, of: fan_in * outputs };
         }
@@ -238,7 +170,7 @@ impl Original {
     pub fn masked(&self, circuit: &Circuit) -> Vec<(usize, Vec<u32>)> {
         let layers = self.layers(circuit).filter(|(_, s, _)| !s.is_clear);
         let of = |(step, _, linear): (usize, &Step, &FixedLinear)| {
-            let masks = masks_of(step, linear, &self.rows.0[step], &self.mask);
+            let masks = masks_of(step, linear, &self.rows.by_step()[step], &self.mask);
             (step, linear.weights.iter().zip(&masks).map(|(w, a)| (*w as u32).wrapping_add(*a)).collect())
         };
         layers.map(of).collect()
@@ -251,11 +183,23 @@ impl Original {
     }
 
     fn layers<'a>(&'a self, circuit: &'a Circuit) -> impl Iterator<Item = (usize, &'a Step, &'a FixedLinear)> {
-        let linear = |((step, s), fixed): ((usize, &'a Step), &'a jali_model::fixed::FixedStep)| match &fixed.op {
-            FixedOp::Linear(linear) => Some((step, s, linear)),
-            _ => None,
-        };
-        circuit.steps.iter().enumerate().zip(&self.network.steps).filter_map(linear)
+        let steps = circuit.steps.iter().enumerate();
+        steps.filter_map(|(step, s)| Some((step, s, self.network.layer(step)?)))
+    }
+
+    /// What all three parties hold.
+    ///
+    /// # Errors
+    /// [`GuestError::Weights`] never in practice: the weights were checked.
+    pub fn seal(&self) -> Result<SealedForGuests, GuestError> {
+        let circuit = self.circuit();
+        let (masked, clear) = (self.masked(&circuit), self.clear(&circuit));
+        Ok(SealedForGuests {
+            server: ServerModel::new(&self.network, circuit, masked)?,
+            guest: GuestModel::new(&self.network, &self.rows, &self.mask, clear)?,
+            owner: self.owner(),
+            weights: self.weights(),
+        })
     }
 
     /// What tickets are dealt from.
@@ -289,8 +233,8 @@ impl ServerModel {
     pub fn new(network: &FixedNetwork, circuit: Circuit, masked: Vec<(usize, Vec<u32>)>) -> Result<Self, GuestError> {
         let mut matrices = vec![None; circuit.steps.len()];
         for (step, weights) in masked {
-            let linear = layer_at(network, step).ok_or(GuestError::Weights { step })?;
-            let (outputs, fan_in) = size_of_rows(linear);
+            let linear = network.layer(step).ok_or(GuestError::Weights { step })?;
+            let (outputs, fan_in) = linear.size();
             if weights.len() != outputs * fan_in || circuit.steps[step].is_clear {
                 return Err(GuestError::Weights { step });
             }
@@ -310,13 +254,6 @@ impl ServerModel {
     }
 }
 
-fn layer_at(network: &FixedNetwork, step: usize) -> Option<&FixedLinear> {
-    match &network.steps.get(step)?.op {
-        FixedOp::Linear(linear) => Some(linear),
-        _ => None,
-    }
-}
-
 impl GuestModel {
     /// A guest's part of a network without weights: from the seed of the masks, the hidden rows,
     /// and weights and biases of the layers that it computes alone.
@@ -333,21 +270,21 @@ impl GuestModel {
         let n = circuit.steps.len();
         let (mut matrices, mut clear) = (vec![None; n], vec![None; n]);
         for (step, weights, bias) in open {
-            let linear = layer_at(network, step).ok_or(GuestError::Weights { step })?;
-            let (outputs, fan_in) = size_of_rows(linear);
+            let linear = network.layer(step).ok_or(GuestError::Weights { step })?;
+            let (outputs, fan_in) = linear.size();
             if weights.len() != outputs * fan_in || bias.len() != outputs {
                 return Err(GuestError::Weights { step });
             }
             clear[step] = Some(ClearLayer { matrix: matrix_of(linear, &weights), bias });
         }
         for (step, s) in circuit.steps.iter().enumerate() {
-            let Some(linear) = layer_at(network, step) else { continue };
+            let Some(linear) = network.layer(step) else { continue };
             if s.is_clear {
                 if clear[step].is_none() {
                     return Err(GuestError::Weights { step });
                 }
-            } else if rows.0[step].contains(&true) {
-                let masks = masks_of(step, linear, &rows.0[step], mask);
+            } else if rows.by_step()[step].contains(&true) {
+                let masks = masks_of(step, linear, &rows.by_step()[step], mask);
                 let negated: Vec<u32> = masks.iter().map(|a| a.wrapping_neg()).collect();
                 matrices[step] = Some(matrix_of(linear, &negated));
             }
@@ -368,15 +305,7 @@ pub fn seal(
     plan: &Plan,
     mask: &StreamKey,
 ) -> Result<SealedForGuests, GuestError> {
-    let original = Original::new(network.clone(), graph, plan, mask.clone())?;
-    let circuit = original.circuit();
-    let (masked, clear) = (original.masked(&circuit), original.clear(&circuit));
-    Ok(SealedForGuests {
-        server: ServerModel::new(network, circuit, masked)?,
-        guest: GuestModel::new(network, &original.rows, mask, clear)?,
-        owner: original.owner(),
-        weights: original.weights(),
-    })
+    Original::new(network.clone(), graph, plan, mask.clone())?.seal()
 }
 
 fn matrix_of(linear: &FixedLinear, weights: &[u32]) -> Matrix {
@@ -388,7 +317,7 @@ fn matrix_of(linear: &FixedLinear, weights: &[u32]) -> Matrix {
 
 /// `A`: uniform in hidden rows, 0 in open ones.
 fn masks_of(step: usize, linear: &FixedLinear, hidden: &[bool], mask: &StreamKey) -> Vec<u32> {
-    let (outputs, fan_in) = size_of_rows(linear);
+    let (outputs, fan_in) = linear.size();
     let mut masks = mask.words(step, Purpose::Weights, outputs * fan_in);
     for (masks, hidden) in masks.chunks_mut(fan_in.max(1)).zip(hidden) {
         if !hidden {

@@ -3,6 +3,9 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
+pub use jali_tickets::durable::Readers;
+use jali_tickets::durable::aside;
+
 use crate::JaliError;
 
 /// The byte order mark that Windows' editors write in front of UTF-8.
@@ -48,33 +51,13 @@ pub fn read_bounded(path: &Path, limit: u64) -> Result<Vec<u8>, JaliError> {
     Ok(bytes)
 }
 
-/// Who may read a file that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Readers {
-    /// Its owner alone: results, plans, whatever says something about a model or an image.
-    Owner,
-    /// Whomever the process's umask allows: pictures and reports that are made to be shown, public
-    /// hints.
-    Umask,
-}
-
 /// Writes a file aside and renames it, so that a reader never sees half of it.
 ///
 /// # Errors
 /// [`JaliError::Write`]; what was there before is unchanged then.
 pub fn write_aside(path: &Path, bytes: &[u8], readers: Readers) -> Result<(), JaliError> {
     let fail = |e: std::io::Error| JaliError::Write { path: path.into(), why: e.to_string() };
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    #[cfg(unix)]
-    if readers == Readers::Umask {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    #[cfg(not(unix))]
-    let _ = readers;
-    let mut file = builder.tempfile_in(folder).map_err(fail)?;
+    let mut file = aside(path, readers).map_err(fail)?;
     file.write_all(bytes).map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;
     Ok(())

@@ -90,14 +90,24 @@ impl<'g> GuestSealing<'g> {
         &self.network
     }
 
+    /// Returns what an owner keeps of the network under a plan, with fresh randomness: all parties'
+    /// parts can be made of it.
+    ///
+    /// # Errors
+    /// [`JaliError::Guest`] for a plan of another network; [`JaliError::Random`].
+    pub fn original(self, plan: &Plan) -> Result<Original, JaliError> {
+        Ok(Original::new(self.network, self.graph, plan, fresh_key()?)?)
+    }
+
     /// Seals with fresh randomness, for three parties in this process. Rows that the plan allows to
     /// be open are public.
     ///
     /// # Errors
     /// [`JaliError::Guest`] for a plan of another network; [`JaliError::Random`].
     pub fn seal(self, plan: &Plan) -> Result<Parties, JaliError> {
-        let sealed = jali_guest::seal(&self.network, self.graph, plan, &fresh_key()?)?;
-        Ok(Parties { network: self.network, sealed, backend: Backend::best() })
+        let original = self.original(plan)?;
+        let sealed = original.seal()?;
+        Ok(Parties { network: original.network().clone(), sealed, backend: Backend::best() })
     }
 
     /// Seals with fresh randomness into two files in `folder`: `owner`, from which tickets are
@@ -113,7 +123,7 @@ impl<'g> GuestSealing<'g> {
         preprocess: &Preprocess,
         folder: &Path,
     ) -> Result<(Written, Vec<Hidden>), JaliError> {
-        let original = Original::new(self.network, self.graph, plan, fresh_key()?)?;
+        let original = self.original(plan)?;
         Ok((write_sealed(folder, name, &original, preprocess)?, original.weights()))
     }
 }

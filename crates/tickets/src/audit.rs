@@ -7,7 +7,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use jali_guest::{Backend, Masks, OwnerModel, ServerModel, ServerSession, StreamKey, Trace, Turn, deal_traced};
+use jali_guest::{
+    Backend, Circuit, Masks, OwnerModel, SealedForGuests, ServerModel, ServerSession, StreamKey, Trace, Turn,
+    deal_traced,
+};
+use jali_model::fixed::FixedNetwork;
 use zeroize::Zeroizing;
 
 use crate::keys::server_key;
@@ -37,8 +41,8 @@ pub struct Replay {
 }
 
 /// An owner with the seed of a batch.
-pub struct Auditor<'o> {
-    owner: &'o OwnerFile,
+pub struct Auditor {
+    owner: OwnerFile,
     manifest: Manifest,
     seed: Zeroizing<[u8; 32]>,
     server: ServerModel,
@@ -46,25 +50,32 @@ pub struct Auditor<'o> {
     backend: Backend,
 }
 
-impl std::fmt::Debug for Auditor<'_> {
+impl std::fmt::Debug for Auditor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Auditor").field("name", &self.owner.name).finish_non_exhaustive()
     }
 }
 
-impl<'o> Auditor<'o> {
+impl Auditor {
     /// Gets ready; `batch` is the server's part of the batch, of which the owner keeps a copy.
     ///
     /// # Errors
     /// [`TicketError`] for a batch that is damaged or another owner's.
-    pub fn new(owner: &'o OwnerFile, batch: &Path, backend: Backend) -> Result<Self, TicketError> {
+    pub fn new(owner: OwnerFile, batch: &Path, backend: Backend) -> Result<Self, TicketError> {
         let (manifest, seed) = batch::read(batch, &owner.public_key())?;
         same(batch, "model id", &owner.id, &manifest.get().model)?;
-        let circuit = owner.original.circuit();
-        let masked = owner.original.masked(&circuit);
-        let server = ServerModel::new(owner.original.network(), circuit, masked)?;
-        let dealing = owner.original.owner();
+        let SealedForGuests { server, owner: dealing, .. } = owner.original.seal()?;
         Ok(Self { owner, manifest: manifest.get().clone(), seed, server, dealing, backend })
+    }
+
+    /// The network that is served.
+    pub fn network(&self) -> &FixedNetwork {
+        self.owner.original.network()
+    }
+
+    /// What both parties compute.
+    pub fn circuit(&self) -> &Circuit {
+        self.dealing.circuit()
     }
 
     /// The server's key of a ticket.

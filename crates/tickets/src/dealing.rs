@@ -3,17 +3,15 @@
 use std::path::{Path, PathBuf};
 
 use jali_bundle::{BundleWriter, Kind};
-use jali_guest::{Backend, OwnerModel, deal};
+use jali_guest::{Backend, Hidden, OwnerModel, deal};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::durable::{self, Readers};
-use crate::keys::{Chain, Token, lock, random, server_key};
+use crate::keys::{Chain, Token, random, recipient_of, server_key};
 use crate::manifest::{Manifest, SignedManifest, now};
 use crate::sealed::{Description, OwnerFile, layer_section};
 use crate::{TicketError, batch, wallet};
 
-/// Bits of a hidden weight, for the comparison of a batch with the model.
-const WEIGHT_BITS: u64 = 8;
 /// Seconds of a day.
 const DAY: u64 = 86_400;
 
@@ -64,7 +62,7 @@ impl<'o> Dealer<'o> {
     /// [`TicketError::Recipient`] before anything is written; [`TicketError::Write`], also if the
     /// folder holds a batch already; [`TicketError::Random`].
     pub fn deal(&self, folder: &Path, terms: &Terms, progress: impl FnMut(u32)) -> Result<Dealt, TicketError> {
-        lock(&terms.guest, b"")?;
+        recipient_of(&terms.guest)?;
         let (server, guest) = (folder.join("server"), folder.join("wallet"));
         if let Some(there) = [&server, &guest].into_iter().find(|path| path.exists()) {
             return Err(TicketError::write(there, "a batch is there already: name another folder"));
@@ -99,7 +97,7 @@ impl<'o> Dealer<'o> {
     ) -> Result<SignedManifest, TicketError> {
         let owner = self.owner;
         let (network, circuit) = (owner.original.network(), self.model.circuit());
-        let hidden: u64 = owner.original.weights().iter().map(|w| w.hidden as u64).sum();
+        let hidden: Hidden = owner.original.weights().into_iter().sum();
         let dealt = now();
         let manifest = Manifest {
             name: owner.name.clone(),
@@ -114,7 +112,7 @@ impl<'o> Dealer<'o> {
             wallet,
             ticket_bytes: circuit.counts().ticket_bytes as u64,
             output_bits: network.output_bits() as u32,
-            model_bits: WEIGHT_BITS * hidden,
+            model_bits: hidden.bits() as u64,
             dealt,
             expires: dealt.saturating_add(DAY * u64::from(terms.days)),
         };

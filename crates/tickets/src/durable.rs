@@ -5,19 +5,39 @@ use std::fs::File;
 use std::io::{BufWriter, Read, Write};
 use std::path::Path;
 
+use tempfile::NamedTempFile;
+
 use crate::TicketError;
 
 /// Who may read a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Readers {
-    /// Its owner alone.
+    /// Its owner alone: results, plans, whatever says something about a model or an image.
     Owner,
-    /// Whomever the process's umask allows.
+    /// Whomever the process's umask allows: pictures and reports that are made to be shown, public
+    /// hints.
     Umask,
 }
 
+/// A file beside the one that it will replace.
+///
+/// # Errors
+/// What the system says.
+pub fn aside(path: &Path, readers: Readers) -> std::io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".writing-");
+    #[cfg(unix)]
+    if readers == Readers::Umask {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    #[cfg(not(unix))]
+    let _ = readers;
+    builder.tempfile_in(folder_of(path))
+}
+
 /// The folder of a file.
-pub(crate) fn folder_of(path: &Path) -> &Path {
+fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
 }
 
@@ -32,16 +52,7 @@ pub fn write_with<T>(
     write: impl FnOnce(&mut dyn Write) -> Result<T, TicketError>,
 ) -> Result<T, TicketError> {
     let fail = |e: std::io::Error| TicketError::write(path, e);
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
-    #[cfg(unix)]
-    if readers == Readers::Umask {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    #[cfg(not(unix))]
-    let _ = readers;
-    let file = builder.tempfile_in(folder_of(path)).map_err(fail)?;
+    let file = aside(path, readers).map_err(fail)?;
     let mut sink = BufWriter::new(file.as_file());
     let value = write(&mut sink)?;
     sink.flush().map_err(fail)?;

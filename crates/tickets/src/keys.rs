@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! server's key of a ticket = KDF(batch seed, batch id, index, nonce)
-//! guest's link i + 1       = KDF(link i)                              so that a used key cannot come again
-//! guest's key of ticket i  = KDF(link i),  key of its shares = KDF(link i), each with a name of its own
+//! guest's link i + 1       = KDF(link i), so that a used key cannot come again
+//! guest's key of ticket i  = KDF(link i)
+//! key of its shares        = KDF(link i)                  each KDF with a name of its own
 //! ```
 
 use std::path::Path;
@@ -158,11 +159,18 @@ impl GuestIdentity {
     }
 }
 
+/// The guest whom a text names.
+pub(crate) fn recipient_of(text: &str) -> Result<age::x25519::Recipient, TicketError> {
+    age::x25519::Recipient::from_str(text.trim()).map_err(|_| unknown(text))
+}
+
+fn unknown(text: &str) -> TicketError {
+    TicketError::Recipient { got: text.chars().take(80).collect() }
+}
+
 /// Locks bytes for a guest.
 pub(crate) fn lock(recipient: &str, bytes: &[u8]) -> Result<Vec<u8>, TicketError> {
-    let unknown = || TicketError::Recipient { got: recipient.chars().take(80).collect() };
-    let recipient = age::x25519::Recipient::from_str(recipient.trim()).map_err(|_| unknown())?;
-    age::encrypt(&recipient, bytes).map_err(|_| unknown())
+    age::encrypt(&recipient_of(recipient)?, bytes).map_err(|_| unknown(recipient))
 }
 
 #[cfg(test)]

@@ -1,9 +1,13 @@
 //! A network sealed for guests, as files.
 //!
 //! ```text
-//! owner:   "network" | "keys" = mask seed [32] | owner's signing key [32] | server's public key [32]
-//!          | server's content hash [32] | "layer S"* = weights i32*, biases i64*
-//! server:  "network" | "keys" = owner's public key [32] | server's signing key [32] | "layer S"* = W~ u32*
+//! owner:   "network"
+//!          "keys" = mask seed [32] | owner's signing key [32] | server's public key [32]
+//!                   | server's content hash [32]
+//!          "layer S"* = weights i32*, biases i64*
+//! server:  "network"
+//!          "keys" = owner's public key [32] | server's signing key [32]
+//!          "layer S"* = W~ u32*
 //! ```
 //!
 //! The mask seed and the server's file together are the model. A server's file is confidential, and
@@ -16,7 +20,7 @@ use ed25519_dalek::SigningKey;
 use jali_bundle::{Bundle, BundleWriter, Kind};
 use jali_guest::{Circuit, HiddenRows, Original, ServerModel, StreamKey};
 use jali_model::Preprocess;
-use jali_model::fixed::{FixedNetwork, FixedOp};
+use jali_model::fixed::{FixedLinear, FixedNetwork, FixedOp};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -180,14 +184,6 @@ pub(crate) fn words(bytes: &[u8]) -> Vec<u32> {
     bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
 }
 
-/// Weights and rows of a layer.
-pub(crate) fn sizes(network: &FixedNetwork, step: usize) -> Option<(usize, usize)> {
-    match &network.steps.get(step)?.op {
-        FixedOp::Linear(linear) => linear.op.linear().map(|l| (l.outputs() * l.fan_in(), l.outputs())),
-        _ => None,
-    }
-}
-
 /// What a server holds of a network sealed for guests.
 pub struct ServerFile {
     /// The network without its weights.
@@ -224,9 +220,9 @@ impl ServerFile {
         let circuit: Circuit = description.rows.circuit(&description.network);
         let mut masked = vec![];
         for step in 0..description.network.steps.len() {
-            let Some((weights, _)) = sizes(&description.network, step) else { continue };
+            let Some((rows, fan_in)) = description.network.layer(step).map(FixedLinear::size) else { continue };
             if bundle.peek().is_some_and(|section| section.name == layer_section(step)) {
-                masked.push((step, words(&bundle.next(4 * weights as u64).map_err(fail)?)));
+                masked.push((step, words(&bundle.next(4 * (rows * fan_in) as u64).map_err(fail)?)));
             }
         }
         let model = ServerModel::new(&description.network, circuit, masked)?;
@@ -278,7 +274,8 @@ impl OwnerFile {
         let keys = Zeroizing::new(bundle.expect("keys", 128).map_err(fail)?);
         let [mask, signing, server, server_hash] = split_keys(path, &keys)?;
         for step in 0..network.steps.len() {
-            let Some((weights, rows)) = sizes(&network, step) else { continue };
+            let Some((rows, fan_in)) = network.layer(step).map(FixedLinear::size) else { continue };
+            let weights = rows * fan_in;
             let most = 4 * weights as u64 + 8 * rows as u64;
             let bytes = Zeroizing::new(bundle.expect(&layer_section(step), most).map_err(fail)?);
             let (of_weights, of_biases) = bytes.split_at(bytes.len().min(4 * weights));

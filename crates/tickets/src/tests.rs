@@ -281,7 +281,7 @@ fn lies_are_judged_and_honest_servers_are_not() {
         transcript.write(&path).unwrap();
         let read = Transcript::read(&path, &owner.public_key()).unwrap();
         assert_eq!(read, *transcript);
-        Auditor::new(&owner, &world.at("batch/server"), Backend::best()).unwrap().judge(&path, &read)
+        Auditor::new(world.owner(), &world.at("batch/server"), Backend::best()).unwrap().judge(&path, &read)
     };
     let (_, honest) = play(&world, &server, &batch, &mut wallet, |_, _| {});
     assert_eq!(judged(&honest).unwrap(), Verdict::Honest);

@@ -2,8 +2,11 @@
 //!
 //! ```text
 //! manifest    what the owner has signed
-//! tickets     "network" | "layer S"* of layers computed in the clear | "ticket I"* = nonce [32] | locked shares
-//! key         locked for the guest: link of the next ticket [32] | mask seed [32] | token [32] | next ticket u32
+//! tickets     "network"
+//!             "layer S"* of layers computed in the clear
+//!             "ticket I"* = nonce [32] | locked shares
+//! key         locked for the guest: link of the next ticket [32] | mask seed [32] | token [32]
+//!             | next ticket u32
 //! ```
 //!
 //! A ticket is used up before its first byte is sent: `key` is replaced by one with a later link,
@@ -15,13 +18,14 @@ use std::path::{Path, PathBuf};
 
 use jali_bundle::{Bundle, Kind};
 use jali_guest::{GuestModel, GuestTicket, StreamKey};
+use jali_model::fixed::FixedLinear;
 use zeroize::Zeroizing;
 
 use crate::TicketError;
 use crate::durable::{self, Readers};
 use crate::keys::{Chain, GuestIdentity, Token, lock};
 use crate::manifest::{Manifest, SignedManifest, same};
-use crate::sealed::{Description, MAX_NETWORK, layer_section, sizes, split_keys, words};
+use crate::sealed::{Description, MAX_NETWORK, layer_section, split_keys, words};
 
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const TICKETS: &str = "tickets";
@@ -143,7 +147,8 @@ impl Wallet {
         let description = Description::from_bytes(&path, &tickets.named("network", MAX_NETWORK).map_err(fail)?)?;
         let mut clear = vec![];
         for step in 0..description.network.steps.len() {
-            let Some((weights, rows)) = sizes(&description.network, step) else { continue };
+            let Some((rows, fan_in)) = description.network.layer(step).map(FixedLinear::size) else { continue };
+            let weights = rows * fan_in;
             if tickets.peek().is_some_and(|section| section.name == layer_section(step)) {
                 let mut all = words(&tickets.next(4 * (weights + rows) as u64).map_err(fail)?);
                 let biases = all.split_off(all.len().min(weights));

@@ -2,15 +2,15 @@
 
 use std::time::{Duration, Instant};
 
-use jali::guests::{Backend, GuestSealing, fresh_key};
+use jali::guests::{Backend, GuestSealing};
 use jali::{Network, Sample};
-use jali_guest::{Circuit, Hidden, Original};
+use jali_guest::{Circuit, Hidden};
 use jali_model::fixed::FixedNetwork;
 use jali_model::float;
 use serde::Serialize;
 
 use super::DemoArgs;
-use crate::guests::layers::{Layer, SERVER_KEY, WEIGHT_BITS, hidden, layers_of, layers_table};
+use crate::guests::layers::{Layer, SERVER_KEY, layers_of, layers_table};
 use crate::guests::ways::{InProcess, Inferred, Loopback, Way};
 use crate::local::Local;
 use crate::text::{Spread, bytes, median, ms, percent, progress, say, say_json};
@@ -79,6 +79,13 @@ struct Stage<'a> {
     text: bool,
 }
 
+impl Stage<'_> {
+    /// Hidden weights of all layers.
+    fn hidden(&self) -> Hidden {
+        self.weights.iter().copied().sum()
+    }
+}
+
 pub(super) fn run(args: &DemoArgs, backend: jali::Backend) -> anyhow::Result<()> {
     let network = Network::from(args.network);
     let samples = network.dataset().bundled_test()?;
@@ -86,13 +93,12 @@ pub(super) fn run(args: &DemoArgs, backend: jali::Backend) -> anyhow::Result<()>
     let typical = network.dataset().bundled_calibration()?;
     let sealing = GuestSealing::of(&graph, &typical, Some((0.0, 1.0)), args.output.config())?;
     let plan = args.leak.plan_for_guests(&graph)?;
-    let fixed = sealing.network().clone();
-    let original = Original::new(fixed.clone(), &graph, &plan, fresh_key()?)?;
+    let original = sealing.original(&plan)?;
     let (circuit, weights) = (original.circuit(), original.weights());
     let stage = Stage {
         network,
         graph: &graph,
-        fixed: &fixed,
+        fixed: original.network(),
         circuit: &circuit,
         weights: &weights,
         samples: &samples[..usize::from(args.images)],
@@ -156,7 +162,7 @@ fn keyed(mut local: Local, samples: &[Sample]) -> anyhow::Result<Duration> {
 }
 
 fn introduce(stage: &Stage<'_>) -> anyhow::Result<()> {
-    let (counts, all, tickets) = (stage.circuit.counts(), hidden(stage.weights), stage.samples.len());
+    let (counts, all, tickets) = (stage.circuit.counts(), stage.hidden(), stage.samples.len());
     say(format!(
         "owner   has {} ({} weights) and deals {tickets} tickets, one for each inference; then it is away.",
         stage.network.name(),
@@ -185,13 +191,13 @@ struct Others {
 
 fn summarise(stage: &Stage<'_>, m: &Measured, others: Others) -> Report {
     let counts = stage.circuit.counts();
-    let (all, runs) = (hidden(stage.weights), &m.runs);
+    let (all, runs) = (stage.hidden(), &m.runs);
     Report {
         network: stage.network.name(),
         dataset: stage.network.dataset().name(),
         images: runs.len(),
         transport: others.transport,
-        weights_hidden: all.hidden as f64 / all.of.max(1) as f64,
+        weights_hidden: all.fraction(),
         exact: m.exact() == runs.len(),
         correct: m.correct,
         latency_ms: Spread::of(&runs.iter().map(|run| run.latency).collect::<Vec<_>>()),
@@ -205,7 +211,7 @@ fn summarise(stage: &Stage<'_>, m: &Measured, others: Others) -> Report {
         exchanges: counts.exchanges,
         ticket_bytes: TicketBytes { server: SERVER_KEY, guest: counts.ticket_bytes },
         output_bits: stage.fixed.output_bits(),
-        model_bits: WEIGHT_BITS * all.hidden,
+        model_bits: all.bits(),
         backend: Backend::best().name(),
         layers: layers_of(stage.circuit, stage.weights, &m.runs),
     }

@@ -235,7 +235,7 @@ pub(crate) fn judge(args: &JudgeArgs) -> anyhow::Result<()> {
     let judged = || {
         let owner = OwnerFile::read(&args.owner)?;
         let transcript = Transcript::read(&args.transcript, &owner.public_key())?;
-        Auditor::new(&owner, &args.batch, Backend::best())?.judge(&args.transcript, &transcript)
+        Auditor::new(owner, &args.batch, Backend::best())?.judge(&args.transcript, &transcript)
     };
     let honest = judged().map_err(JaliError::from)? == Verdict::Honest;
     match args.json {

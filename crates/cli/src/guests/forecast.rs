@@ -1,14 +1,14 @@
 //! What guests' inferences with a network take: counted from its shapes, and measured here.
 
-use jali::guests::{Backend, GuestSealing, fresh_key};
+use jali::guests::{Backend, GuestSealing};
 use jali::{Graph, JaliError, Plan, Preprocess, Tensor};
-use jali_guest::Original;
+use jali_guest::Hidden;
 use jali_model::{ModelError, Offence};
 use serde::Serialize;
 
-use super::layers::{Layer, SERVER_KEY, WEIGHT_BITS, hidden, layers_of, layers_table};
+use super::layers::{Layer, SERVER_KEY, layers_of, layers_table};
 use super::ways::{InProcess, Way};
-use crate::exit::conclude;
+use crate::exit::{UNSUPPORTED, conclude};
 use crate::text::{bytes, median, ms, say, say_json};
 
 /// Inferences that are measured.
@@ -18,7 +18,7 @@ const RUNS: usize = 3;
 #[derive(Serialize)]
 pub(crate) struct Report {
     model: String,
-    pub(crate) supported: bool,
+    supported: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     plan: Option<Forecast>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,9 +63,7 @@ fn forecast(graph: &Graph, preprocess: &Preprocess, plan: &Plan) -> anyhow::Resu
     let image = noise(graph, preprocess);
     let range = Some(preprocess.input_range(graph.input_shape()));
     let sealing = GuestSealing::of(graph, std::slice::from_ref(&image), range, Default::default())?;
-    let fixed = sealing.network().clone();
-    let output_bits = fixed.output_bits();
-    let original = Original::new(fixed, graph, plan, fresh_key()?)?;
+    let original = sealing.original(plan)?;
     let mut way = InProcess::start(&original, RUNS)?;
     let runs = (0..RUNS).map(|_| way.infer(&image)).collect::<anyhow::Result<Vec<_>>>()?;
     anyhow::ensure!(
@@ -73,10 +71,10 @@ fn forecast(graph: &Graph, preprocess: &Preprocess, plan: &Plan) -> anyhow::Resu
         "a guest's inference and the reference differ: a defect of jali"
     );
     let (circuit, weights) = (original.circuit(), original.weights());
-    let (counts, all) = (circuit.counts(), hidden(&weights));
+    let (counts, all) = (circuit.counts(), weights.iter().copied().sum::<Hidden>());
     Ok(Forecast {
         weights: all.of,
-        weights_hidden: all.hidden as f64 / all.of.max(1) as f64,
+        weights_hidden: all.fraction(),
         clamps: counts.clamps,
         maxima: counts.maxima,
         products: counts.products,
@@ -85,8 +83,8 @@ fn forecast(graph: &Graph, preprocess: &Preprocess, plan: &Plan) -> anyhow::Resu
         exchanges: counts.exchanges,
         bytes_up: counts.bytes_up,
         bytes_down: counts.bytes_down,
-        output_bits,
-        model_bits: WEIGHT_BITS * all.hidden,
+        output_bits: original.network().output_bits(),
+        model_bits: all.bits(),
         latency_ms: ms(median(runs.iter().map(|run| run.latency))),
         guest_ms: ms(median(runs.iter().map(|run| run.guest.iter().sum()))),
         server_ms: ms(median(runs.iter().map(|run| run.server.iter().sum()))),
@@ -104,13 +102,8 @@ pub(crate) fn of_plan(
     plan: &Plan,
     json: bool,
 ) -> anyhow::Result<()> {
-    let report = Report::of(model, graph, preprocess, Some(plan))?;
-    let printed = if json { say_json(&report) } else { report.print() };
-    conclude(printed, (!report.supported).then_some(UNSUPPORTED))
+    Report::of(model, graph, preprocess, Some(plan))?.conclude(json)
 }
-
-/// Exit code of a network that guests cannot run.
-pub(crate) const UNSUPPORTED: u8 = 3;
 
 impl Report {
     /// What guests' inferences take with everything hidden, and under a plan if there is one. What
@@ -140,7 +133,13 @@ impl Report {
         Self { model, supported: false, plan: None, everything_hidden: None, offences }
     }
 
-    pub(crate) fn print(&self) -> anyhow::Result<()> {
+    /// Prints it, and fails for a network that guests cannot run.
+    pub(crate) fn conclude(&self, json: bool) -> anyhow::Result<()> {
+        let printed = if json { say_json(self) } else { self.print() };
+        conclude(printed, (!self.supported).then_some(UNSUPPORTED))
+    }
+
+    fn print(&self) -> anyhow::Result<()> {
         if !self.supported {
             say(format!("{}: guests cannot run it", self.model))?;
             for o in &self.offences {

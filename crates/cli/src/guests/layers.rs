@@ -10,8 +10,6 @@ use serde::Serialize;
 use super::ways::Inferred;
 use crate::text::{bytes, median, ms, table};
 
-/// Bits of a hidden weight as the keyed mode quantises it: what `model_bits` counts.
-pub(crate) const WEIGHT_BITS: usize = 8;
 /// Bytes of the server's half of a ticket.
 pub(crate) const SERVER_KEY: usize = 32;
 
@@ -37,16 +35,6 @@ pub(crate) struct Layer {
     bytes_down: usize,
 }
 
-/// Hidden weights of all layers.
-pub(crate) fn hidden(weights: &[Hidden]) -> Hidden {
-    let mut all = Hidden::default();
-    for layer in weights {
-        all.hidden += layer.hidden;
-        all.of += layer.of;
-    }
-    all
-}
-
 /// Time of some steps.
 fn of_steps(computing: &[Duration], steps: &Range<usize>) -> Duration {
     computing.iter().enumerate().filter(|(step, _)| steps.contains(step)).map(|(_, t)| *t).sum()
@@ -55,7 +43,7 @@ fn of_steps(computing: &[Duration], steps: &Range<usize>) -> Duration {
 /// All layers with the medians of some inferences.
 pub(crate) fn layers_of(circuit: &Circuit, weights: &[Hidden], runs: &[Inferred]) -> Vec<Layer> {
     let layer = |part: Part| {
-        let all = hidden(&weights[part.steps.clone()]);
+        let all: Hidden = weights[part.steps.clone()].iter().copied().sum();
         Layer {
             guest_ms: ms(median(runs.iter().map(|run| of_steps(&run.guest, &part.steps)))),
             server_ms: ms(median(runs.iter().map(|run| of_steps(&run.server, &part.steps)))),
@@ -63,7 +51,7 @@ pub(crate) fn layers_of(circuit: &Circuit, weights: &[Hidden], runs: &[Inferred]
             kind: part.kind,
             place: if part.is_clear { "clear" } else { "shared" },
             weights: all.of,
-            weights_hidden: all.hidden as f64 / all.of.max(1) as f64,
+            weights_hidden: all.fraction(),
             k: part.sum_bits,
             b: part.opened_bits,
             clamps: part.counts.clamps,

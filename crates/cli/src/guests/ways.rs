@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use jali::guests::{Backend, Channel, GuestClient, GuestTicket, Kept, Run, StreamKey, begin, fresh_key, infer, serve};
 use jali::{JaliError, Preprocess, Tensor};
 use jali_guest::{
-    GuestModel, Masks, Original, OwnerModel, Served, ServerModel, ServerSession, deal_traced, difference,
+    GuestModel, Masks, Original, OwnerModel, SealedForGuests, Served, ServerModel, ServerSession, deal_traced,
+    difference,
 };
 use jali_model::fixed::FixedNetwork;
 use jali_net::guests::GuestService;
@@ -69,11 +70,7 @@ impl InProcess {
     /// Deals all tickets and starts the server.
     pub(crate) fn start(original: &Original, images: usize) -> anyhow::Result<Self> {
         let fixed = original.network().clone();
-        let circuit = original.circuit();
-        let (masked, clear) = (original.masked(&circuit), original.clear(&circuit));
-        let server = ServerModel::new(&fixed, circuit, masked)?;
-        let guest = GuestModel::new(&fixed, original.rows(), original.mask(), clear)?;
-        let owner = original.owner();
+        let SealedForGuests { server, guest, owner, .. } = original.seal()?;
         let bar = progress(images, "dealing");
         let (mut tickets, mut times) = (VecDeque::new(), vec![]);
         for _ in 0..images {
@@ -144,10 +141,8 @@ impl Way for InProcess {
 
 /// A server behind a socket of this machine, and a guest with a wallet.
 pub(crate) struct Loopback {
-    owner: OwnerFile,
-    batch: std::path::PathBuf,
+    auditor: Auditor,
     client: GuestClient,
-    service: Arc<GuestService>,
     left: u32,
     deal: Duration,
     _running: Running,
@@ -174,11 +169,11 @@ impl Loopback {
         bar.finish_and_clear();
         let file = ServerFile::read(&at("sealed")).map_err(JaliError::from)?;
         let batches = vec![Arc::new(Batch::open(&dealt.server, &file).map_err(JaliError::from)?)];
-        let service = Arc::new(GuestService::new(Arc::new(file), batches, Backend::best()));
+        let service = GuestService::new(Arc::new(file), batches, Backend::best());
         let listen = ([127, 0, 0, 1], 0).into();
         let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
         let running = Running::start(config).map_err(JaliError::from)?;
-        running.serve_guests(vec![service.clone()]);
+        running.serve_guests(vec![Arc::new(service)]);
         let config = ClientConfig {
             url: format!("http://{}", running.addr()),
             ca_cert: None,
@@ -188,8 +183,8 @@ impl Loopback {
         };
         let client = GuestClient::open(&dealt.wallet, &identity, Some(&owner.public_key()), config)?;
         let client = client.keeping(Kept::Everything);
-        let (batch, deal) = (dealt.server, median(times));
-        Ok(Self { owner, batch, client, service, left, deal, _running: running, _folder: folder })
+        let auditor = Auditor::new(owner, &dealt.server, Backend::best()).map_err(JaliError::from)?;
+        Ok(Self { auditor, client, left, deal: median(times), _running: running, _folder: folder })
     }
 }
 
@@ -204,12 +199,12 @@ impl Way for Loopback {
         let (Some(transcript), Some((input, key))) = (&answer.transcript, &answer.input) else {
             anyhow::bail!("nothing was kept to compare with")
         };
-        let auditor = Auditor::new(&self.owner, &self.batch, Backend::best()).map_err(JaliError::from)?;
+        let auditor = &self.auditor;
         let replayed = auditor.replay(transcript.index, &transcript.nonce, &transcript.up);
         let (is_exact, server) = match replayed {
             Some(Replay { down, trace, computing }) => {
                 let masks = auditor.masks(transcript.index, &transcript.nonce, key);
-                let (fixed, circuit) = (self.owner.original.network(), self.service.file.model.circuit());
+                let (fixed, circuit) = (auditor.network(), auditor.circuit());
                 let differs = difference(fixed, circuit, &masks, &trace, &answer.run.done, input);
                 (differs.is_none() && down == transcript.down, computing)
             }

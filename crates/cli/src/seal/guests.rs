@@ -4,6 +4,7 @@ use anyhow::Context;
 use jali::guests::GuestSealing;
 use jali::{Graph, JaliError, Network, Preprocess, Tensor};
 use jali_bundle::hex;
+use jali_guest::Hidden;
 use jali_tickets::OwnerFile;
 use serde::Serialize;
 
@@ -65,13 +66,12 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     let (written, weights) = sealing.save(&plan, &name, &preprocess, &args.out)?;
     let owner = OwnerFile::read(&written.owner).map_err(JaliError::from)?;
     let counts = owner.original.circuit().counts();
-    let hidden: usize = weights.iter().map(|w| w.hidden).sum();
-    let all: usize = weights.iter().map(|w| w.of).sum();
+    let all: Hidden = weights.into_iter().sum();
     let report = Report {
         model: name,
         model_id: hex(&written.id),
-        weights: all,
-        weights_hidden: hidden as f64 / all.max(1) as f64,
+        weights: all.of,
+        weights_hidden: all.fraction(),
         owner_key: hex(&owner.public_key()),
         output_bits,
         ticket_bytes: counts.ticket_bytes,
@@ -84,8 +84,9 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
         return say_json(&report);
     }
     say(format!(
-        "sealed    {} ({all} weights, {:.1} % hidden) for guests as model {}",
+        "sealed    {} ({} weights, {:.1} % hidden) for guests as model {}",
         report.model,
+        report.weights,
         100.0 * report.weights_hidden,
         report.model_id
     ))?;

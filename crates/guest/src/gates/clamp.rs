@@ -13,7 +13,8 @@
 //! rho_g` where `g^` is 1 and `rho_g` elsewhere, and `E` likewise,
 //!
 //! ```text
-//! z + r_z = G*u + base + g^*(2 rho_g - 1)*r + (1 - h)*2^b*(s - rho_g*s where g^ is 1, else rho_g*s)
+//! z + r_z = G*u + base + g^*(2 rho_g - 1)*r
+//!           + (1 - h)*2^b*(s - rho_g*s where g^ is 1, else rho_g*s)
 //!           + span*E,          r_z = base + rho_g*r
 //! ```
 //!

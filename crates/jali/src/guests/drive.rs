@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jali_guest::{Backend, GuestModel, GuestSession, GuestTicket, Output, Served, ServerSession, Turn};
+use jali_guest::{Backend, GuestError, GuestModel, GuestSession, GuestTicket, Output, Served, ServerSession, Turn};
 
 use crate::JaliError;
 
@@ -73,25 +73,37 @@ impl Meter {
 ///
 /// # Errors
 /// [`JaliError::Guest`] for a message of another form; the link's errors.
-pub fn serve(mut session: ServerSession<'_>, link: &mut impl Link) -> Result<Run<Served>, JaliError> {
+pub fn serve(session: ServerSession<'_>, link: &mut impl Link) -> Result<Run<Served>, JaliError> {
     let mut meter = Meter::default();
+    let mut served = exchanges(session, &mut meter, link, ServerSession::step, |s, m| s.receive(m))?;
+    meter.send(link, std::mem::take(&mut served.message))?;
+    Ok(meter.end(served))
+}
+
+/// Carries messages until a session has ended; returns its end.
+fn exchanges<S, D>(
+    mut session: S,
+    meter: &mut Meter,
+    link: &mut impl Link,
+    step: impl Fn(&S) -> usize,
+    receive: impl Fn(S, &[u8]) -> Result<Turn<S, D>, GuestError>,
+) -> Result<D, JaliError> {
     loop {
         let message = meter.receive(link)?;
-        let (step, start) = (session.step(), Instant::now());
-        match session.receive(&message)? {
+        let (last, start) = (step(&session), Instant::now());
+        match receive(session, &message)? {
             Turn::Goes { message, session: next } => {
-                meter.computed(next.step(), start);
+                meter.computed(step(&next), start);
                 meter.send(link, message)?;
                 session = next;
             }
             Turn::Waits(next) => {
-                meter.computed(next.step(), start);
+                meter.computed(step(&next), start);
                 session = next;
             }
-            Turn::Done(mut served) => {
-                meter.computed(step, start);
-                meter.send(link, std::mem::take(&mut served.message))?;
-                return Ok(meter.end(served));
+            Turn::Done(end) => {
+                meter.computed(last, start);
+                return Ok(end);
             }
         }
     }
@@ -133,27 +145,10 @@ pub fn begin<'m>(
 /// [`JaliError::Guest`] for another network's ticket or a message of another form; the link's
 /// errors.
 pub fn infer(begun: Begun<'_>, link: &mut impl Link) -> Result<Run<Output>, JaliError> {
-    let Begun { messages, mut session, mut meter } = begun;
+    let Begun { messages, session, mut meter } = begun;
     for message in messages {
         meter.send(link, message)?;
     }
-    loop {
-        let message = meter.receive(link)?;
-        let (step, start) = (session.step(), Instant::now());
-        match session.receive(&message)? {
-            Turn::Goes { message, session: next } => {
-                meter.computed(next.step(), start);
-                meter.send(link, message)?;
-                session = next;
-            }
-            Turn::Waits(next) => {
-                meter.computed(next.step(), start);
-                session = next;
-            }
-            Turn::Done(output) => {
-                meter.computed(step, start);
-                return Ok(meter.end(output));
-            }
-        }
-    }
+    let output = exchanges(session, &mut meter, link, GuestSession::step, |s, m| s.receive(m))?;
+    Ok(meter.end(output))
 }

@@ -92,6 +92,13 @@ impl std::fmt::Debug for FixedLinear {
     }
 }
 
+impl FixedLinear {
+    /// Rows, one for each output channel, and the weights of each.
+    pub fn size(&self) -> (usize, usize) {
+        self.op.linear().map_or((0, 0), |l| (l.outputs(), l.fan_in()))
+    }
+}
+
 /// What a step computes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FixedOp {
@@ -248,6 +255,14 @@ impl FixedNetwork {
             value = nonlinear::apply(node, &[&value])?;
         }
         Ok(value)
+    }
+
+    /// The linear layer of a step, if it is one.
+    pub fn layer(&self, step: usize) -> Option<&FixedLinear> {
+        match &self.steps.get(step)?.op {
+            FixedOp::Linear(linear) => Some(linear),
+            _ => None,
+        }
     }
 
     /// Shape of a value.
