@@ -1,17 +1,19 @@
 //! Decoders of the guests' mode.
 
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock};
 
 use jali_bundle::Kind;
 use jali_guest::{
-    Backend, Circuit, GuestSession, GuestTicket, SealedForGuests, ServerSession, StreamKey, Turn, deal, seal,
+    Backend, Circuit, GuestSession, GuestTicket, Original, SealedForGuests, ServerSession, StreamKey, Turn, deal, seal,
 };
 use jali_leak::Plan;
-use jali_model::Tensor;
+use jali_model::{Preprocess, Tensor};
 use jali_model::fixed::{FixedConfig, FixedNetwork};
 use jali_net::guests::Hello;
-use jali_tickets::{OwnerFile, ServerFile, SignedManifest, Transcript};
+use jali_tickets::{
+    Dealer, GuestIdentity, OwnerFile, ServerFile, SignedManifest, Stock, Terms, Transcript, Wallet, write_sealed,
+};
 
 use crate::{bundle, graph};
 
@@ -74,6 +76,49 @@ pub fn files(data: &[u8]) {
             _ => ServerFile::read(path).map(|_| ()),
         };
     }
+}
+
+/// A wallet whose tickets are dealt on demand, and the next block of them.
+pub struct Asking {
+    wallet: Wallet,
+    identity: GuestIdentity,
+    _folder: tempfile::TempDir,
+    pub block: Vec<u8>,
+}
+
+pub fn asking() -> &'static Mutex<Asking> {
+    static ONE: OnceLock<Mutex<Asking>> = OnceLock::new();
+    ONE.get_or_init(|| {
+        let (graph, folder) = (graph(), tempfile::tempdir().unwrap());
+        let original = Original::new(small().network.clone(), &graph, &Plan::hide_all(&graph), key(1)).unwrap();
+        write_sealed(&folder.path().join("sealed"), "fuzzed", &original, &Preprocess::default()).unwrap();
+        let owner = || OwnerFile::read(&folder.path().join("sealed")).unwrap();
+        let (dealer, identity) = (Dealer::new(owner(), Backend::best()), GuestIdentity::generate());
+        let terms = Terms { guest: identity.recipient(), tickets: 4, days: 1, on_demand: true };
+        let dealt = dealer.deal(&folder.path().join("batch"), &terms, |_| {}).unwrap();
+        let stock = Stock::open(&dealt.server, dealer.owner()).unwrap();
+        let mut block = vec![];
+        let keep = |part: Vec<u8>| {
+            block.extend(part);
+            Ok(())
+        };
+        stock.deal(&dealer, stock.claim().unwrap(), keep).unwrap();
+        let wallet = Wallet::open(&dealt.wallet, &identity, None).unwrap();
+        Mutex::new(Asking { wallet, identity, _folder: folder, block })
+    })
+}
+
+/// A block of tickets from an owner: these bytes, and the right ones with these bytes in them.
+pub fn block(data: &[u8]) {
+    let mut asking = asking().lock().unwrap();
+    let Asking { wallet, identity, block, .. } = &mut *asking;
+    let _ = wallet.accept(identity, &mut &*data);
+    let Some((place, change)) = data.split_first_chunk::<2>() else { return };
+    let place = usize::from(u16::from_le_bytes(*place)) % block.len();
+    let mut changed = block.clone();
+    let n = change.len().min(changed.len() - place);
+    changed[place..place + n].copy_from_slice(&change[..n]);
+    assert!(changed == *block || wallet.accept(identity, &mut changed.as_slice()).is_err());
 }
 
 /// A hello, a guest's first messages, a server's first message, and a ticket.

@@ -34,7 +34,7 @@ const MEMORY: usize = 1 << 24;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("plan", plan),
     ("container", container),
     ("server_sections", server_sections),
@@ -46,6 +46,7 @@ pub const TARGETS: [Target; 13] = [
     ("onnx_model", onnx_model),
     ("image", image),
     ("guest_network", guests::network),
+    ("guest_block", guests::block),
     ("guest_files", guests::files),
     ("guest_messages", guests::messages),
 ];

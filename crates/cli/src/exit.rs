@@ -47,9 +47,14 @@ pub(crate) fn exit_code(error: &JaliError) -> u8 {
         JaliError::Tickets(TicketError::Read { .. } | TicketError::Write { .. }) => 10,
         JaliError::Tickets(TicketError::Key { .. }) => 7,
         JaliError::Tickets(TicketError::Recipient { .. }) => 2,
-        JaliError::Tickets(TicketError::UsedUp { .. } | TicketError::Expired { .. } | TicketError::Replayed { .. }) => {
-            17
-        }
+        JaliError::Tickets(
+            TicketError::UsedUp { .. }
+            | TicketError::Unfetched { .. }
+            | TicketError::Expired { .. }
+            | TicketError::Replayed { .. },
+        ) => 17,
+        JaliError::Tickets(TicketError::Dealing { .. }) => 2,
+        JaliError::Tickets(TicketError::Broken { .. }) => 8,
         JaliError::Tickets(_) => 6,
         JaliError::Memory { .. } => 9,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,

@@ -57,7 +57,7 @@ enum Command {
     #[command(subcommand)]
     Guest(guests::commands::GuestCommand),
     /// Deal tickets to a guest
-    Deal(guests::commands::DealArgs),
+    Deal(guests::deal::DealArgs),
     /// Say what a wallet is for, and how many of its tickets are left
     Tickets(guests::commands::TicketsArgs),
     /// Judge a transcript: did the server send what it had to?
@@ -99,7 +99,7 @@ fn main() -> ExitCode {
         Command::Plan(command) => plan::run(&command),
         Command::Serve(args) => serve::run(&args),
         Command::Guest(command) => guests::commands::run(&command),
-        Command::Deal(args) => guests::commands::deal(&args),
+        Command::Deal(args) => guests::deal::deal(&args),
         Command::Tickets(args) => guests::commands::tickets(&args),
         Command::Judge(args) => guests::commands::judge(&args),
         Command::Inspect(args) => inspect::run(&args),

@@ -76,7 +76,7 @@ pub(super) struct ServeArgs {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum LogForm {
+pub(crate) enum LogForm {
     /// Lines for people
     Text,
     /// One JSON object per line
@@ -211,7 +211,7 @@ fn load_for_guests(path: &Path, old: &[Arc<GuestService>]) -> anyhow::Result<Arc
 
 /// The files of batches that paths name: a batch, the folder that `jali deal` wrote, or a folder of
 /// batches.
-fn batch_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, JaliError> {
+pub(crate) fn batch_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, JaliError> {
     let mut files = vec![];
     for path in paths {
         let one = bundle::of_path(path, bundle::SERVER);
@@ -269,7 +269,7 @@ fn with_batches(
 
 /// Lines go to standard error. No event holds a tile's content: requests are logged by path,
 /// status, length and time.
-fn log(form: LogForm) {
+pub(crate) fn log(form: LogForm) {
     let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO);
     // A second initialisation, in tests, is no error.
     let _ = match form {

@@ -16,6 +16,9 @@ use serde_json::Value;
 use support::Served;
 use tempfile::TempDir;
 
+#[path = "guests/dealing.rs"]
+mod dealing;
+
 /// A folder with a network sealed for guests, a guest's key, and batches.
 struct World(TempDir);
 

@@ -23,6 +23,8 @@
 
 mod drive;
 #[cfg(feature = "http")]
+mod fetching;
+#[cfg(feature = "http")]
 mod remote;
 
 use std::path::Path;
@@ -39,6 +41,8 @@ use zeroize::Zeroize;
 
 use crate::JaliError;
 pub use drive::{Begun, Link, Run, begin, infer, serve};
+#[cfg(feature = "http")]
+pub use fetching::fetch;
 pub use jali_guest::{Backend, GuestTicket, SealedForGuests, StreamKey};
 #[cfg(feature = "http")]
 pub use remote::{GuestAnswer, GuestClient, Kept};

@@ -9,23 +9,25 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, Request, State};
-use axum::http::header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use http_body_util::BodyExt;
 use jali_bundle::hex;
 use jali_protocol::Server;
-use jali_protocol::message::{Refusal, decode_refusal, encode_refusal, operator_of};
+use jali_protocol::message::{Refusal, decode_refusal, operator_of};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::answers::{busy, counted, json_response, refused};
 use crate::auth::Tokens;
 use crate::budget::{Budget, Share};
-use crate::compute::{BINARY, answer, compute};
+use crate::compute::{answer, compute};
+use crate::dealing::{self, DealingService};
 use crate::guests::{self, GuestService};
-use crate::metrics::{Labels, Metrics};
+use crate::metrics::Metrics;
 use crate::model_name;
 
 /// Bounds of one server.
@@ -77,6 +79,7 @@ impl Default for Limits {
 pub(crate) struct App {
     models: RwLock<Vec<Arc<Server>>>,
     guest_services: RwLock<Vec<Arc<GuestService>>>,
+    dealing: RwLock<Option<Arc<DealingService>>>,
     /// Places for guests.
     pub(crate) guests: Arc<Semaphore>,
     tokens: RwLock<Option<Tokens>>,
@@ -94,6 +97,7 @@ impl App {
         Self {
             models: RwLock::default(),
             guest_services: RwLock::default(),
+            dealing: RwLock::default(),
             guests: Arc::new(Semaphore::new(limits.max_guests.min(1 << 20))),
             tokens: RwLock::new(tokens),
             budget: Budget::new(limits.max_memory),
@@ -117,6 +121,15 @@ impl App {
         *self.guest_services.write().unwrap_or_else(PoisonError::into_inner) = services;
     }
 
+    /// Deals tickets from now on.
+    pub(crate) fn set_dealing(&self, service: Arc<DealingService>) {
+        *self.dealing.write().unwrap_or_else(PoisonError::into_inner) = Some(service);
+    }
+
+    pub(crate) fn dealing(&self) -> Option<Arc<DealingService>> {
+        self.dealing.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     pub(crate) fn guest_services(&self) -> Vec<Arc<GuestService>> {
         self.guest_services.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -131,6 +144,10 @@ impl App {
 
     pub(crate) fn models(&self) -> Vec<Arc<Server>> {
         self.models.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn has_nothing(&self) -> bool {
+        self.models().is_empty() && self.guest_services().is_empty() && self.dealing().is_none()
     }
 
     fn model(&self, name: &str) -> Option<Arc<Server>> {
@@ -162,16 +179,12 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v2/models/{model}/operators/{index}", post(operator))
         .route("/v2/models/{model}/operators/{index}/hints", get(hints))
         .route("/v2/models/{model}/guests", get(guests::serving::guests))
+        .route("/v2/batches/{batch}/tickets", post(dealing::tickets))
         .route("/metrics", get(metrics))
         .fallback(|State(app): State<Arc<App>>| async move {
             counted(&app, "other", (StatusCode::NOT_FOUND, "no such path\n").into_response())
         })
         .with_state(app)
-}
-
-pub(crate) fn counted(app: &App, path: &'static str, response: Response) -> Response {
-    app.metrics.requests.get_or_create(&Labels { path, status: response.status().as_u16() }).inc();
-    response
 }
 
 fn live() -> Response {
@@ -184,31 +197,11 @@ async fn about(State(app): State<Arc<App>>) -> Response {
 }
 
 async fn ready(State(app): State<Arc<App>>) -> Response {
-    let response = match app.is_stopping() || app.models().is_empty() && app.guest_services().is_empty() {
+    let response = match app.is_stopping() || app.has_nothing() {
         true => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
         false => "ready\n".into_response(),
     };
     counted(&app, "health", response)
-}
-
-fn json_response(value: &serde_json::Value) -> Response {
-    ([(CONTENT_TYPE, "application/json")], format!("{value}\n")).into_response()
-}
-
-fn refused(status: StatusCode, refusal: Refusal) -> Response {
-    (status, [(CONTENT_TYPE, BINARY)], encode_refusal(refusal)).into_response()
-}
-
-/// Makes the response 503 that asks a client to come back in a second, and says why.
-pub(crate) fn busy(why: &'static str) -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], why).into_response()
-}
-
-/// Makes the response of a server whose places are all taken by requests; it ends the connection.
-pub(crate) fn full() -> Response {
-    let mut response = busy("all connections are at work\n");
-    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    response
 }
 
 async fn model_ready(State(app): State<Arc<App>>, Path(model): Path<String>, headers: HeaderMap) -> Response {

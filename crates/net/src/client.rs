@@ -118,6 +118,30 @@ impl Client {
         self.get_bounded(path, MAX_TEXT)
     }
 
+    /// Asks for something at a path by `POST` without a body, and returns a reader of the answer,
+    /// which may take `time` and have `most` bytes.
+    ///
+    /// # Errors
+    /// [`NetError`] as for [`Client::apply`].
+    pub(crate) fn stream(&self, path: &str, most: u64, time: Duration) -> Result<impl std::io::Read + use<>, NetError> {
+        let call = self.agent.post(format!("{}{path}", self.url));
+        let mut call = call.config().timeout_global(Some(time)).timeout_recv_response(Some(self.timeout)).build();
+        if let Some(value) = &self.authorization {
+            call = call.header("authorization", value);
+        }
+        let response = call.send_empty();
+        match response {
+            Ok(response) if response.status() == 200 => {
+                Ok(response.into_body().into_with_config().limit(most).reader())
+            }
+            other => {
+                let url = self.url.clone();
+                self.read(other, MAX_TEXT, false)?;
+                Err(NetError::Foreign { url, why: "it answered something else".into() })
+            }
+        }
+    }
+
     fn get_bounded(&self, path: &str, most: u64) -> Result<Vec<u8>, NetError> {
         let mut call = self.agent.get(format!("{}{path}", self.url));
         if let Some(value) = &self.authorization {

@@ -12,7 +12,8 @@ use axum::response::{IntoResponse, Response};
 use http_body::Frame;
 use tokio::time::timeout;
 
-use crate::app::{App, busy};
+use crate::answers::busy;
+use crate::app::App;
 use crate::budget::Share;
 
 /// Most bytes of an answer that are handed to a connection at a time.

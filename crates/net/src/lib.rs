@@ -10,6 +10,7 @@
 //! | `POST /v2/models/{model}/operators/{index}` | a request of [`jali_protocol::message`] in, its answer out |
 //! | `GET /v2/models/{model}/operators/{index}/hints` | the operator's hints |
 //! | `GET /v2/models/{model}/guests` | a WebSocket: [`guests`] |
+//! | `POST /v2/batches/{batch}/tickets` | a block of tickets, from an owner: [`dealing`] |
 //! | `GET /metrics` | counters for Prometheus |
 //!
 //! `{model}` is the sealed model's public id in hexadecimal digits. The server keeps nothing
@@ -20,22 +21,26 @@
 //! | `connections` | places, and how long a connection may wait or take |
 //! | [`server`] | sockets, TLS, limits, graceful stop |
 //! | [`app`] | the paths above |
+//! | `answers` | refusals, and metadata as JSON |
 //! | [`budget`] | memory that requests may take together |
 //! | `compute` | work on the computing threads, and answers that give their memory back |
 //! | [`auth`] | bearer tokens |
 //! | [`guests`] | inferences of guests |
+//! | [`dealing`] | tickets for guests, from their owner |
 //! | [`metrics`] | counters |
 //! | `pem` | certificates and keys as files |
 //! | `target` | which server a URL names |
 //! | [`client`] | requests to a server |
 #![forbid(unsafe_code)]
 
+mod answers;
 pub mod app;
 pub mod auth;
 pub mod budget;
 pub mod client;
 mod compute;
 mod connections;
+pub mod dealing;
 pub mod error;
 pub mod guests;
 pub mod metrics;

@@ -11,7 +11,7 @@ use prometheus_client::registry::Registry;
 /// A path's pattern and the status of the answer.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Labels {
-    /// `operators`, `hints`, `guests`, `metadata`, `health`, `metrics`, `other`.
+    /// `operators`, `hints`, `guests`, `tickets`, `metadata`, `health`, `metrics`, `other`.
     pub path: &'static str,
     /// The HTTP status.
     pub status: u16,
@@ -45,6 +45,8 @@ pub struct Metrics {
     pub guests: Gauge,
     /// Tickets that guests have used up.
     pub tickets: Counter,
+    /// Tickets that were dealt on demand.
+    pub tickets_dealt: Counter,
     /// Guests whose tickets were refused.
     pub tickets_refused: Counter,
     /// Those of them whose tickets were used before.
@@ -67,6 +69,7 @@ impl Default for Metrics {
             reloads: Counter::default(),
             guests: Gauge::default(),
             tickets: Counter::default(),
+            tickets_dealt: Counter::default(),
             tickets_refused: Counter::default(),
             replays: Counter::default(),
             seconds,
@@ -84,6 +87,7 @@ impl Default for Metrics {
         registry.register("reloads", "Successful reloads", m.reloads.clone());
         registry.register("guests", "Guests that are connected", m.guests.clone());
         registry.register("tickets", "Tickets that guests have used up", m.tickets.clone());
+        registry.register("tickets_dealt", "Tickets that were dealt on demand", m.tickets_dealt.clone());
         registry.register("tickets_refused", "Guests whose tickets were refused", m.tickets_refused.clone());
         registry.register("replays", "Guests whose tickets were used before", m.replays.clone());
         Self { registry, ..m }

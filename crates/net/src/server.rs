@@ -25,10 +25,12 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls;
 
+use crate::answers::full;
 pub use crate::app::Limits;
-use crate::app::{App, full, router};
+use crate::app::{App, router};
 use crate::auth::Tokens;
 use crate::connections::{Connection, Connections, Times};
+use crate::dealing::DealingService;
 use crate::guests::GuestService;
 use crate::{NetError, pem};
 
@@ -137,6 +139,11 @@ impl Running {
     /// Serves guests of these networks from now on; inferences under way finish with the old ones.
     pub fn serve_guests(&self, services: Vec<Arc<GuestService>>) {
         self.app.set_guest_services(services);
+    }
+
+    /// Deals tickets to guests from now on.
+    pub fn deal(&self, service: DealingService) {
+        self.app.set_dealing(Arc::new(service));
     }
 
     /// Returns the networks of which it serves guests.

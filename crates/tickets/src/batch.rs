@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use jali_bundle::{BundleWriter, Kind, hex};
 use jali_guest::StreamKey;
@@ -16,6 +16,7 @@ use crate::TicketError;
 use crate::durable::{self, Readers};
 use crate::keys::server_key;
 use crate::manifest::{MAX_MANIFEST, Manifest, SignedManifest, same};
+use crate::mark::{Mark, USED};
 use crate::sealed::{ServerFile, open};
 
 /// The server's part of a batch of tickets. While it is open, no other process opens it.
@@ -24,8 +25,7 @@ pub struct Batch {
     hash: [u8; 32],
     manifest: SignedManifest,
     seed: Zeroizing<[u8; 32]>,
-    /// The first ticket that is not used.
-    next: Mutex<u32>,
+    used: Mark,
     /// Held for the lock on it.
     _file: File,
 }
@@ -44,13 +44,6 @@ pub struct Claim {
     end: u32,
 }
 
-/// Where it is written which tickets of a batch are used.
-fn mark_path(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".used");
-    path.with_file_name(name)
-}
-
 /// Writes a server's part of a batch, all of whose tickets are unused.
 pub(crate) fn write(path: &Path, manifest: &SignedManifest, seed: &[u8; 32]) -> Result<(), TicketError> {
     let (bytes, signature) = manifest.parts();
@@ -62,24 +55,7 @@ pub(crate) fn write(path: &Path, manifest: &SignedManifest, seed: &[u8; 32]) -> 
         out.section("seed", seed).map_err(fail)?;
         out.finish().map_err(fail).map(|_| ())
     })?;
-    write_mark(path, 0)
-}
-
-fn write_mark(path: &Path, next: u32) -> Result<(), TicketError> {
-    durable::write(&mark_path(path), Readers::Owner, format!("{next}\n").as_bytes())
-}
-
-fn read_mark(path: &Path, tickets: u32) -> Result<u32, TicketError> {
-    let mark = mark_path(path);
-    let bytes = durable::read(&mark, 16).map_err(|e| match e {
-        TicketError::Read { path, why } => TicketError::Read {
-            path,
-            why: format!("{why}; without it nobody knows which tickets are used: ask the owner for another batch"),
-        },
-        other => other,
-    })?;
-    let number = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n')?.parse().ok());
-    number.filter(|n| *n <= tickets).ok_or_else(|| TicketError::part(&mark, "the number of used tickets"))
+    Mark::create(path, USED)
 }
 
 /// Reads a batch's manifest and seed.
@@ -109,8 +85,8 @@ impl Batch {
         let file = File::open(path).map_err(|e| TicketError::read(path, e))?;
         file.try_lock()
             .map_err(|_| TicketError::read(path, "another server has it open: a batch serves on one server"))?;
-        let (next, hash) = (read_mark(path, m.tickets)?, open(path, Kind::Batch)?.content_hash());
-        Ok(Self { path: path.into(), hash, manifest, seed, next: Mutex::new(next), _file: file })
+        let (used, hash) = (Mark::open(path, USED, m.tickets)?, open(path, Kind::Batch)?.content_hash());
+        Ok(Self { path: path.into(), hash, manifest, seed, used, _file: file })
     }
 
     /// Its file.
@@ -135,7 +111,7 @@ impl Batch {
 
     /// Tickets that are not used.
     pub fn left(&self) -> u32 {
-        self.manifest().tickets - *self.next.lock().unwrap_or_else(PoisonError::into_inner)
+        self.manifest().tickets - self.used.get()
     }
 
     /// Uses up all tickets before `first + count`, and gives the last `count` of them. When this
@@ -149,16 +125,15 @@ impl Batch {
         if m.is_expired() {
             return Err(TicketError::Expired { path: self.path.clone(), until: m.until() });
         }
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        if first < *next {
-            return Err(TicketError::Replayed { batch: hex(&m.batch), index: first });
-        }
-        let end = first.checked_add(count).filter(|&end| end <= m.tickets && count > 0).ok_or_else(|| {
-            let left = m.tickets.saturating_sub(first);
-            TicketError::UsedUp { path: self.path.clone(), wanted: count, left, of: m.tickets }
+        let end = self.used.raise(|used| {
+            if first < used {
+                return Err(TicketError::Replayed { batch: hex(&m.batch), index: first });
+            }
+            first.checked_add(count).filter(|&end| end <= m.tickets && count > 0).ok_or_else(|| {
+                let left = m.tickets.saturating_sub(first);
+                TicketError::UsedUp { path: self.path.clone(), wanted: count, left, of: m.tickets }
+            })
         })?;
-        write_mark(&self.path, end)?;
-        *next = end;
         Ok(Claim { batch: self.clone(), next: first, end })
     }
 }

@@ -1,15 +1,19 @@
 //! How an owner deals a batch of tickets.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use jali_bundle::{BundleWriter, Kind};
 use jali_guest::{Backend, Hidden, OwnerModel, deal};
-use zeroize::{Zeroize, Zeroizing};
+use rayon::prelude::*;
 
 use crate::durable::{self, Readers};
-use crate::keys::{Chain, Token, random, recipient_of, server_key};
-use crate::manifest::{Manifest, SignedManifest, now};
+use crate::keys::{Chain, Credential, Token, random, recipient_of, server_key};
+use crate::manifest::{Manifest, OnDemand, SignedManifest, now};
+use crate::mark::{DEALT, Mark};
 use crate::sealed::{Description, OwnerFile, layer_section};
+use crate::secrets::{Block, Secrets};
 use crate::{TicketError, batch, wallet};
 
 /// Seconds of a day.
@@ -24,6 +28,8 @@ pub struct Terms {
     pub tickets: u32,
     /// For how many days they are valid.
     pub days: u32,
+    /// Whether the guest's halves are dealt when the guest asks for them, and not now.
+    pub on_demand: bool,
 }
 
 /// A batch that was written.
@@ -41,18 +47,41 @@ pub struct Dealt {
     pub wallet_bytes: u64,
 }
 
+/// Bytes of tickets that are dealt on demand at a time, about.
+const BLOCK: u64 = 1 << 26;
+/// Most tickets that are dealt on demand at a time.
+pub(crate) const MAX_BLOCK: u32 = 64;
+
+/// The guest's half of a ticket.
+pub(crate) struct Half {
+    pub(crate) index: u32,
+    pub(crate) nonce: [u8; 32],
+    /// The shares, locked.
+    pub(crate) shares: Vec<u8>,
+}
+
 /// Deals tickets of a sealed network.
 #[derive(Debug)]
-pub struct Dealer<'o> {
-    owner: &'o OwnerFile,
+pub struct Dealer {
+    pub(crate) owner: OwnerFile,
     model: OwnerModel,
     backend: Backend,
 }
 
-impl<'o> Dealer<'o> {
+impl Dealer {
     /// Gets ready to deal.
-    pub fn new(owner: &'o OwnerFile, backend: Backend) -> Self {
-        Self { owner, model: owner.original.owner(), backend }
+    pub fn new(owner: OwnerFile, backend: Backend) -> Self {
+        Self { model: owner.original.owner(), owner, backend }
+    }
+
+    /// Returns the owner's file.
+    pub fn into_owner(self) -> OwnerFile {
+        self.owner
+    }
+
+    /// The owner's file.
+    pub fn owner(&self) -> &OwnerFile {
+        &self.owner
     }
 
     /// Deals a batch into `folder`: `folder/server` and `folder/wallet`. All randomness is fresh.
@@ -70,12 +99,19 @@ impl<'o> Dealer<'o> {
         std::fs::create_dir_all(&guest).map_err(|e| TicketError::write(&guest, e))?;
         let (seed, id) = (random::<32>()?, *random::<16>()?);
         let (first, token) = (Chain::from_bytes(*random()?), Token::from_bytes(*random()?));
+        let credential = Credential::from_bytes(*random()?);
+        let dealt = if terms.on_demand { 0 } else { terms.tickets };
         let tickets = guest.join(wallet::TICKETS);
-        let hash = self.write_tickets(&tickets, terms.tickets, (&seed, &id), first.clone(), progress)?;
-        let manifest = self.manifest(terms, id, hash, &token)?;
-        let secrets = wallet::Secrets { chain: first, mask: self.owner.original.mask().clone(), token, next: 0 };
+        let hash = self.write_tickets(&tickets, dealt, (&seed, &id), first.clone(), progress)?;
+        let manifest = self.manifest(terms, id, hash, (&token, &credential))?;
+        let block = Block { first: 0, next: 0, end: dealt, chain: first };
+        let blocks = if terms.on_demand { vec![] } else { vec![block] };
+        let secrets = Secrets { mask: self.owner.original.mask().clone(), token, credential, dealt, blocks };
         secrets.write(&guest.join(wallet::KEY), &terms.guest)?;
         manifest.write(&guest.join(wallet::MANIFEST))?;
+        if terms.on_demand {
+            Mark::create(&server, DEALT)?;
+        }
         batch::write(&server, &manifest, &seed)?;
         let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |m| m.len());
         let files = [wallet::TICKETS, wallet::KEY, wallet::MANIFEST];
@@ -93,12 +129,14 @@ impl<'o> Dealer<'o> {
         terms: &Terms,
         batch: [u8; 16],
         wallet: [u8; 32],
-        token: &Token,
+        (token, credential): (&Token, &Credential),
     ) -> Result<SignedManifest, TicketError> {
-        let owner = self.owner;
+        let owner = &self.owner;
         let (network, circuit) = (owner.original.network(), self.model.circuit());
         let hidden: Hidden = owner.original.weights().into_iter().sum();
-        let dealt = now();
+        let (dealt, ticket_bytes) = (now(), circuit.counts().ticket_bytes as u64);
+        let block = u32::try_from(BLOCK / ticket_bytes.max(1)).unwrap_or(MAX_BLOCK).clamp(1, MAX_BLOCK);
+        let on_demand = terms.on_demand.then(|| OnDemand { credential: credential.hash(), block });
         let manifest = Manifest {
             name: owner.name.clone(),
             model: owner.id,
@@ -110,7 +148,8 @@ impl<'o> Dealer<'o> {
             batch,
             tickets: terms.tickets,
             wallet,
-            ticket_bytes: circuit.counts().ticket_bytes as u64,
+            on_demand,
+            ticket_bytes,
             output_bits: network.output_bits() as u32,
             model_bits: hidden.bits() as u64,
             dealt,
@@ -119,16 +158,60 @@ impl<'o> Dealer<'o> {
         manifest.sign(&owner.signing)
     }
 
-    /// Writes the guest's tickets, one after the other, and returns the content hash.
+    /// Makes the guest's halves of tickets, each with a fresh nonce and shares locked with its
+    /// link's key, and hands them to `take` in order. The next ones are made on all threads
+    /// meanwhile.
+    pub(crate) fn halves(
+        &self,
+        batch: (&[u8; 32], &[u8; 16]),
+        tickets: Range<u32>,
+        first: Chain,
+        mut take: impl FnMut(Half) -> Result<(), TicketError>,
+    ) -> Result<(), TicketError> {
+        std::thread::scope(|scope| {
+            let (sender, made) = mpsc::sync_channel(1);
+            let maker = scope.spawn(move || {
+                let (mut link, mut next) = (first, tickets.start);
+                while next < tickets.end {
+                    let mut some = vec![];
+                    while next < tickets.end && some.len() < rayon::current_num_threads() {
+                        let after = link.next();
+                        some.push((next, *random::<32>()?, std::mem::replace(&mut link, after)));
+                        next += 1;
+                    }
+                    let half = |(index, nonce, link)| self.half(batch, index, nonce, &link);
+                    let halves: Vec<_> = some.into_par_iter().map(half).collect();
+                    if sender.send(halves).is_err() {
+                        // Nobody takes them any more, and that is told by the one who did.
+                        break;
+                    }
+                }
+                Ok(())
+            });
+            let taken = made.iter().flatten().try_for_each(&mut take);
+            drop(made);
+            let made = maker.join().unwrap_or_else(|_| Err(TicketError::Broken { why: "a thread ended".into() }));
+            taken.and(made)
+        })
+    }
+
+    fn half(&self, (seed, id): (&[u8; 32], &[u8; 16]), index: u32, nonce: [u8; 32], link: &Chain) -> Half {
+        let key = server_key(seed, id, index, &nonce);
+        let mut shares = deal(&self.model, self.backend, &key, &link.key());
+        link.apply(&mut shares);
+        Half { index, nonce, shares }
+    }
+
+    /// Writes the guest's tickets, in order, and returns the content hash.
     fn write_tickets(
         &self,
         path: &Path,
         tickets: u32,
         (seed, id): (&[u8; 32], &[u8; 16]),
-        mut link: Chain,
+        first: Chain,
         mut progress: impl FnMut(u32),
     ) -> Result<[u8; 32], TicketError> {
-        let owner = self.owner;
+        let owner = &self.owner;
         let description = Description {
             name: owner.name.clone(),
             network: owner.original.network().clone(),
@@ -143,17 +226,11 @@ impl<'o> Dealer<'o> {
                 let bytes: Vec<u8> = weights.iter().chain(&biases).flat_map(|w| w.to_le_bytes()).collect();
                 out.section(&layer_section(step), &bytes).map_err(fail)?;
             }
-            for index in 0..tickets {
-                let nonce = random::<32>()?;
-                let key = server_key(seed, id, index, &nonce);
-                let mut shares = Zeroizing::new(deal(&self.model, self.backend, &key, &link.key()));
-                link.apply(&mut shares);
-                let ticket = [nonce.as_slice(), &shares].concat();
-                shares.zeroize();
-                out.section(&wallet::ticket_section(index), &ticket).map_err(fail)?;
-                link = link.next();
+            self.halves((seed, id), 0..tickets, first, |Half { index, nonce, shares }| {
+                out.section(&wallet::ticket_section(index), &[nonce.as_slice(), &shares].concat()).map_err(fail)?;
                 progress(index + 1);
-            }
+                Ok(())
+            })?;
             out.finish().map_err(fail).map(|(_, hash)| hash)
         })
     }

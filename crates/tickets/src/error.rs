@@ -96,6 +96,28 @@ pub enum TicketError {
         /// How many there were.
         of: u32,
     },
+    /// No ticket is left that was fetched.
+    #[error("{path}: {left} ticket(s) are here, and more can be fetched: jali tickets {path} --key FILE --fetch URL", path = path.display())]
+    Unfetched {
+        /// The wallet.
+        path: PathBuf,
+        /// How many are left.
+        left: u32,
+    },
+    /// A batch or wallet for the other way of dealing.
+    #[error("{path}: {why}", path = path.display())]
+    Dealing {
+        /// The wallet or batch.
+        path: PathBuf,
+        /// What does not fit, and what to do.
+        why: &'static str,
+    },
+    /// Tickets that were under way and did not come.
+    #[error("the owner's dealing service broke off: {why}; the tickets that were under way are lost")]
+    Broken {
+        /// What happened.
+        why: String,
+    },
     /// Tickets that were claimed before.
     #[error("ticket {index} of batch {batch} is used: each serves once")]
     Replayed {

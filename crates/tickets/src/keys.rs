@@ -7,6 +7,7 @@
 //! key of its shares        = KDF(link i)                  each KDF with a name of its own
 //! ```
 
+use std::marker::PhantomData;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -63,20 +64,57 @@ impl Chain {
     }
 }
 
-/// What a guest shows a server: one for each server, never shown to the owner's dealing service.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Token([u8; 32]);
+/// To whom a secret is shown.
+pub trait Shown {
+    /// Name of the secret.
+    const NAME: &'static str;
+    /// Context of its hash.
+    const HASH: &'static str;
+}
 
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(secret)")
+/// The server of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct ToServer;
+
+/// The owner's dealing service.
+#[derive(Debug, Clone, Copy)]
+pub struct ToOwner;
+
+impl Shown for ToServer {
+    const NAME: &'static str = "Token";
+    const HASH: &'static str = "jali 1 guests: token";
+}
+
+impl Shown for ToOwner {
+    const NAME: &'static str = "Credential";
+    const HASH: &'static str = "jali 1 guests: credential";
+}
+
+/// A secret by which one party knows a guest: its type says which, so that none is shown to the
+/// other.
+pub struct Secret<S>(Zeroizing<[u8; 32]>, PhantomData<S>);
+
+/// What a guest shows the server of a batch.
+pub type Token = Secret<ToServer>;
+/// What a guest shows the owner's dealing service.
+pub type Credential = Secret<ToOwner>;
+
+impl<S> Clone for Secret<S> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone(), PhantomData)
     }
 }
 
-impl Token {
+impl<S: Shown> std::fmt::Debug for Secret<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}(secret)", S::NAME)
+    }
+}
+
+impl<S: Shown> Secret<S> {
     /// From its bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(Zeroizing::new(bytes), PhantomData)
     }
 
     /// Its bytes, to be sent over TLS.
@@ -86,7 +124,7 @@ impl Token {
 
     /// What a manifest has of it.
     pub fn hash(&self) -> [u8; 32] {
-        blake3::derive_key("jali 1 guests: token", &self.0)
+        blake3::derive_key(S::HASH, &*self.0)
     }
 
     /// Whether it is the one of this hash; takes the same time for all.

@@ -8,6 +8,7 @@
 //! | [`batch`] | the server's part of a batch, and which tickets are used |
 //! | [`wallet`] | the guest's part of a batch, and which tickets are used |
 //! | [`dealing`] | how an owner makes both |
+//! | [`on_demand`] | how the guest's part comes when it is asked for |
 //! | [`transcript`] | an inference as it went over the line |
 //! | [`audit`] | what an owner says of it: judging a server |
 //! | [`durable`] | files that are there after a crash, whole |
@@ -21,7 +22,10 @@ pub mod durable;
 pub mod error;
 mod keys;
 pub mod manifest;
+mod mark;
+pub mod on_demand;
 pub mod sealed;
+mod secrets;
 pub mod transcript;
 pub mod wallet;
 
@@ -29,8 +33,9 @@ pub use audit::{Auditor, Verdict};
 pub use batch::{Batch, Claim};
 pub use dealing::{Dealer, Terms};
 pub use error::TicketError;
-pub use keys::{GuestIdentity, Token};
+pub use keys::{Credential, GuestIdentity, Token};
 pub use manifest::{Manifest, SignedManifest};
+pub use on_demand::Stock;
 pub use sealed::{OwnerFile, ServerFile, write_sealed};
 pub use transcript::Transcript;
 pub use wallet::{Wallet, WalletInfo, WalletTicket};

@@ -37,6 +37,8 @@ pub struct Manifest {
     pub tickets: u32,
     /// Content hash of the guest's tickets.
     pub wallet: [u8; 32],
+    /// How tickets are dealt that are not in the wallet; none if all of them are.
+    pub on_demand: Option<OnDemand>,
     /// Bytes of a ticket's shares.
     pub ticket_bytes: u64,
     /// Bits that an inference tells the guest at most.
@@ -47,6 +49,16 @@ pub struct Manifest {
     pub dealt: u64,
     /// Until when it is valid, in seconds since 1970.
     pub expires: u64,
+}
+
+/// How tickets come to a guest that asks the owner's dealing service for them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OnDemand {
+    /// Hash of what the guest shows the service.
+    pub credential: [u8; 32],
+    /// Tickets that are dealt at a time, always as many, so that what is fetched says nothing of
+    /// what is inferred.
+    pub block: u32,
 }
 
 /// A manifest with its owner's signature.
@@ -192,6 +204,7 @@ mod tests {
             batch: [5; 16],
             tickets: 10,
             wallet: [6; 32],
+            on_demand: Some(OnDemand { credential: [7; 32], block: 8 }),
             ticket_bytes: 7,
             output_bits: 8,
             model_bits: 9,

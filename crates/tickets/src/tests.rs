@@ -11,6 +11,8 @@ use tempfile::TempDir;
 use crate::transcript::Digest;
 use crate::*;
 
+mod on_demand;
+
 /// A network of two dense layers, and an input.
 fn network() -> (Graph, Tensor) {
     let mut graph = Graph::new(vec![6]).unwrap();
@@ -55,9 +57,16 @@ impl World {
     }
 
     fn deal(&self, name: &str, tickets: u32) -> dealing::Dealt {
-        let owner = self.owner();
-        let terms = Terms { guest: self.identity.recipient(), tickets, days: 30 };
-        Dealer::new(&owner, Backend::best()).deal(&self.at(name), &terms, |_| {}).unwrap()
+        self.deal_as(name, tickets, false)
+    }
+
+    fn deal_as(&self, name: &str, tickets: u32, on_demand: bool) -> dealing::Dealt {
+        let terms = Terms { guest: self.identity.recipient(), tickets, days: 30, on_demand };
+        self.dealer().deal(&self.at(name), &terms, |_| {}).unwrap()
+    }
+
+    fn dealer(&self) -> Dealer {
+        Dealer::new(self.owner(), Backend::best())
     }
 
     fn wallet(&self, name: &str) -> Result<Wallet, TicketError> {
@@ -320,9 +329,8 @@ fn keys_of_guests() {
     assert!(matches!(GuestIdentity::read(&path), Err(TicketError::Key { .. })));
     assert!(!format!("{identity:?}").contains("SECRET"));
     let world = World::new();
-    let terms = Terms { guest: "age1nonsense".into(), tickets: 1, days: 1 };
-    let owner = world.owner();
-    let refused = Dealer::new(&owner, Backend::best()).deal(&world.at("batch"), &terms, |_| {});
+    let terms = Terms { guest: "age1nonsense".into(), tickets: 1, days: 1, on_demand: false };
+    let refused = world.dealer().deal(&world.at("batch"), &terms, |_| {});
     assert!(matches!(refused, Err(TicketError::Recipient { .. })));
     assert!(!world.at("batch").exists());
 }

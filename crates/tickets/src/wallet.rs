@@ -4,9 +4,10 @@
 //! manifest    what the owner has signed
 //! tickets     "network"
 //!             "layer S"* of layers computed in the clear
-//!             "ticket I"* = nonce [32] | locked shares
-//! key         locked for the guest: link of the next ticket [32] | mask seed [32] | token [32]
-//!             | next ticket u32
+//!             "ticket I"* = nonce [32] | locked shares, if all are dealt ahead
+//! tickets.I   "ticket I"*, a block that was dealt on demand
+//! key         locked for the guest: mask seed [32] | token [32] | credential [32] | dealt u32
+//!             | of every block that is not used up: first, next, end u32 | link of next [32]
 //! ```
 //!
 //! A ticket is used up before its first byte is sent: `key` is replaced by one with a later link,
@@ -17,72 +18,42 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use jali_bundle::{Bundle, Kind};
-use jali_guest::{GuestModel, GuestTicket, StreamKey};
+use jali_guest::{GuestModel, GuestTicket};
 use jali_model::fixed::FixedLinear;
-use zeroize::Zeroizing;
 
 use crate::TicketError;
-use crate::durable::{self, Readers};
-use crate::keys::{Chain, GuestIdentity, Token, lock};
+use crate::keys::{Chain, Credential, GuestIdentity, Token};
 use crate::manifest::{Manifest, SignedManifest, same};
-use crate::sealed::{Description, MAX_NETWORK, layer_section, split_keys, words};
+use crate::sealed::{Description, MAX_NETWORK, layer_section, open, words};
+use crate::secrets::Secrets;
 
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const TICKETS: &str = "tickets";
 pub(crate) const KEY: &str = "key";
-/// Bytes of the secrets.
-const SECRETS: usize = 3 * 32 + 4;
-
 pub(crate) fn ticket_section(index: u32) -> String {
     format!("ticket {index}")
 }
 
-/// What is locked for the guest.
-pub(crate) struct Secrets {
-    pub(crate) chain: Chain,
-    pub(crate) mask: StreamKey,
-    pub(crate) token: Token,
-    pub(crate) next: u32,
-}
-
-impl Secrets {
-    pub(crate) fn write(&self, path: &Path, guest: &str) -> Result<(), TicketError> {
-        let bytes = Zeroizing::new(
-            [self.chain.bytes().as_slice(), self.mask.expose(), self.token.bytes(), &self.next.to_le_bytes()].concat(),
-        );
-        durable::write(path, Readers::Owner, &lock(guest, &bytes)?)
-    }
-
-    fn read(path: &Path, identity: &GuestIdentity) -> Result<Self, TicketError> {
-        let bytes = identity.unlock(path, &durable::read(path, 1 << 14)?)?;
-        let Some((keys, next)) = bytes.split_at_checked(SECRETS - 4) else {
-            return Err(TicketError::part(path, "what is locked in it"));
-        };
-        let [chain, mask, token] = split_keys(path, keys)?;
-        let next = next.try_into().map_err(|_| TicketError::part(path, "what is locked in it"))?;
-        Ok(Self {
-            chain: Chain::from_bytes(*chain),
-            mask: StreamKey::from_bytes(*mask),
-            token: Token::from_bytes(*token),
-            next: u32::from_le_bytes(next),
-        })
-    }
+/// The file of a block of tickets that was dealt on demand.
+pub(crate) fn block_file(first: u32) -> String {
+    format!("{TICKETS}.{first}")
 }
 
 /// The public part of a wallet: what can be said without the guest's key.
 #[derive(Debug)]
 pub struct WalletInfo {
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
     manifest: SignedManifest,
 }
 
 /// A guest's wallet. While it is open, no other process opens it.
 pub struct Wallet {
-    info: WalletInfo,
-    secrets: Secrets,
+    pub(crate) info: WalletInfo,
+    pub(crate) secrets: Secrets,
     description: Description,
     model: GuestModel,
-    tickets: Bundle<File>,
+    /// The file from which tickets are read, and the first ticket of its block.
+    tickets: Option<(u32, Bundle<File>)>,
     /// Held for the lock on it.
     _lock: File,
 }
@@ -125,7 +96,7 @@ impl WalletInfo {
     /// [`TicketError::Key`] for another guest's key.
     pub fn left(&self, identity: &GuestIdentity) -> Result<u32, TicketError> {
         let secrets = Secrets::read(&self.folder.join(KEY), identity)?;
-        Ok(self.manifest().tickets.saturating_sub(secrets.next))
+        Ok(secrets.left())
     }
 }
 
@@ -138,11 +109,10 @@ impl Wallet {
         let info = WalletInfo::read(folder, owner)?;
         let (path, key) = (folder.join(TICKETS), folder.join(KEY));
         let fail = |e| TicketError::bundle(&path, e);
-        let open = || File::open(&path).map_err(|e| TicketError::read(&path, e));
-        let held = open()?;
+        let held = File::open(&path).map_err(|e| TicketError::read(&path, e))?;
         held.try_lock().map_err(|_| TicketError::read(&path, "another process has this wallet open"))?;
         let secrets = Secrets::read(&key, identity)?;
-        let mut tickets = Bundle::open(open()?, Kind::Wallet).map_err(fail)?;
+        let mut tickets = open(&path, Kind::Wallet)?;
         same(&path, "content hash", &info.manifest().wallet, &tickets.content_hash())?;
         let description = Description::from_bytes(&path, &tickets.named("network", MAX_NETWORK).map_err(fail)?)?;
         let mut clear = vec![];
@@ -156,6 +126,7 @@ impl Wallet {
             }
         }
         let model = GuestModel::new(&description.network, &description.rows, &secrets.mask, clear)?;
+        let tickets = info.manifest().on_demand.is_none().then_some((0, tickets));
         Ok(Self { info, secrets, description, model, tickets, _lock: held })
     }
 
@@ -179,59 +150,70 @@ impl Wallet {
         &self.model
     }
 
+    /// What the guest shows the owner's dealing service.
+    pub fn credential(&self) -> &Credential {
+        &self.secrets.credential
+    }
+
     /// What the guest shows the server.
     pub fn token(&self) -> &Token {
         &self.secrets.token
     }
 
-    /// The index of the next ticket.
-    pub fn next(&self) -> u32 {
-        self.secrets.next
-    }
-
     /// Tickets that are not used.
     pub fn left(&self) -> u32 {
-        self.manifest().tickets.saturating_sub(self.secrets.next)
+        self.secrets.left()
     }
 
-    /// Uses up `count` tickets and returns them. When this returns, that is on disk, and their keys
-    /// are nowhere else. Each is read and checked before anything is sent.
+    /// Uses up the next `count` tickets and returns them, fewer where some between were lost. When
+    /// this returns, that is on disk, and their keys are nowhere else. Each is read and checked
+    /// before anything is sent.
     ///
     /// # Errors
     /// [`TicketError::UsedUp`], [`TicketError::Expired`], [`TicketError::Write`]: then none is used
     /// up. [`TicketError::Bundle`] for a damaged ticket: then all of them are.
     pub fn take(&mut self, count: u32) -> Result<Vec<WalletTicket>, TicketError> {
-        let (folder, m) = (self.info.folder.clone(), self.info.manifest().clone());
+        let (folder, m) = (self.info.folder.clone(), self.info.manifest());
         if m.is_expired() {
             return Err(TicketError::Expired { path: folder, until: m.until() });
         }
         if self.left() < count {
-            return Err(TicketError::UsedUp { path: folder, wanted: count, left: self.left(), of: m.tickets });
+            let (left, of, path) = (self.left(), m.tickets, folder);
+            return Err(match m.on_demand {
+                Some(_) if self.secrets.dealt < of => TicketError::Unfetched { path, left },
+                _ => TicketError::UsedUp { path, wanted: count, left, of },
+            });
         }
-        let first = self.secrets.next;
-        let mut links = vec![self.secrets.chain.clone()];
-        for _ in 0..count {
-            links.extend(links.last().map(Chain::next));
-        }
-        let Some(last) = links.pop() else { return Ok(vec![]) };
-        let later = Secrets {
-            chain: last,
-            mask: self.secrets.mask.clone(),
-            token: self.secrets.token.clone(),
-            next: first + count,
-        };
+        let (taken, later) = self.secrets.without(count);
         later.write(&folder.join(KEY), &m.guest)?;
-        self.secrets = later;
-        links.iter().zip(first..).map(|(link, index)| self.read_ticket(link, index)).collect()
+        let before = std::mem::replace(&mut self.secrets, later);
+        let tickets = taken.iter().map(|(index, block, link)| self.read_ticket(*index, *block, link)).collect();
+        self.remove_used(&before);
+        tickets
     }
 
-    fn read_ticket(&mut self, link: &Chain, index: u32) -> Result<WalletTicket, TicketError> {
-        let path = self.info.folder.join(TICKETS);
-        let most = self.manifest().ticket_bytes.saturating_add(32);
-        let bytes = self.tickets.named(&ticket_section(index), most).map_err(|e| TicketError::bundle(&path, e))?;
+    fn read_ticket(&mut self, index: u32, block: u32, link: &Chain) -> Result<WalletTicket, TicketError> {
+        let m = self.info.manifest();
+        let name = if m.on_demand.is_some() { block_file(block) } else { TICKETS.into() };
+        let (path, most) = (self.info.folder.join(name), m.ticket_bytes.saturating_add(32));
+        let file = match &mut self.tickets {
+            Some((first, file)) if *first == block => file,
+            other => &mut other.insert((block, open(&path, Kind::Wallet)?)).1,
+        };
+        let bytes = file.named(&ticket_section(index), most).map_err(|e| TicketError::bundle(&path, e))?;
         let nonce = bytes.first_chunk().copied().ok_or_else(|| TicketError::part(&path, "a ticket"))?;
         let mut shares = bytes[32..].to_vec();
         link.apply(&mut shares);
         Ok(WalletTicket { index, nonce, ticket: GuestTicket::new(link.key(), shares) })
+    }
+
+    /// Removes the files of blocks that are used up.
+    fn remove_used(&mut self, before: &Secrets) {
+        let is_left = |first: u32| self.secrets.blocks.iter().any(|block| block.first == first);
+        for block in before.blocks.iter().filter(|block| !is_left(block.first)) {
+            // The file of a whole batch stays: the network is in it. One that cannot be removed
+            // takes place and nothing more, as its keys are gone.
+            let _ = std::fs::remove_file(self.info.folder.join(block_file(block.first)));
+        }
     }
 }

@@ -61,6 +61,7 @@ fn write_corpus() {
         ("image", "png", joined(&[preprocess, &photo])),
         ("guest_network", "one", guests::small().network.to_bytes().unwrap()),
         ("guest_network", "mnist", mnist_for_guests()),
+        ("guest_block", "one", b"JALIDEAL\0\0\0\0\x04\0\0\0\xc8\0age-encryption.org/v1\n".to_vec()),
         ("guest_files", "one", joined(&[&[5; 100], &[6; 128], &[7; 64]])),
         ("guest_messages", "input", guests::small().messages[0].clone()),
         ("guest_messages", "exchange", guests::small().messages[1].clone()),

@@ -240,7 +240,8 @@ fn print_summary(r: &Report, exact: usize) -> anyhow::Result<()> {
         "beside it      {:.1} ms in the keyed mode, {:.1} ms in the clear (Jali's float path, one thread)",
         r.keyed_ms, r.plain_ms
     ))?;
-    say(format!("dealing        {:.1} ms a ticket on one thread, ahead of time", r.deal_ms))?;
+    let threads = if r.transport == Loopback::NAME { rayon::current_num_threads() } else { 1 };
+    say(format!("dealing        {:.1} ms a ticket with {threads} thread(s), ahead of time", r.deal_ms))?;
     say(format!(
         "traffic        {} up, {} down per image in {} exchanges",
         bytes(r.bytes_up),

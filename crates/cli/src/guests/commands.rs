@@ -1,13 +1,15 @@
-//! `jali guest`, `jali deal`, `jali tickets`, `jali judge`: what owners and guests do with tickets.
+//! `jali guest`, `jali tickets`, `jali judge`: keys, wallets and transcripts.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jali::JaliError;
-use jali::guests::Backend;
+use jali::guests::{Backend, fetch};
 use jali_bundle::hex;
+use jali_net::ClientConfig;
 use jali_tickets::manifest::date;
-use jali_tickets::{Auditor, Dealer, GuestIdentity, OwnerFile, Terms, Transcript, Verdict, WalletInfo};
+use jali_tickets::{Auditor, GuestIdentity, OwnerFile, Transcript, Verdict, Wallet, WalletInfo};
 use serde::Serialize;
 
 use crate::exit::Exit;
@@ -39,101 +41,11 @@ pub(crate) fn run(command: &GuestCommand) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Deal tickets to a guest: each is one inference.
-///
-/// Every call draws a new batch. Its tickets bound what the guest, however it cheats, can learn of
-/// the model: their number times the bits of an output.
-#[derive(Args)]
-#[command(
-    after_help = "Example:\n  jali deal sealed/owner --to age1... --tickets 100 --out batch\n\nWrites DIR/server (give it to the server, keep a copy to judge transcripts) and DIR/wallet (give it to the guest, then erase it:\nwhoever has it and the server's part can read the guest's images)."
-)]
-pub(crate) struct DealArgs {
-    /// The owner's file, or a folder that holds one named "owner"
-    #[arg(value_name = "OWNER")]
-    owner: PathBuf,
-    /// The guest's recipient, as `jali guest key` prints it
-    #[arg(long, value_name = "RECIPIENT")]
-    to: String,
-    /// How many tickets
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    tickets: u32,
-    /// For how many days they are valid
-    #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=36_500))]
-    days: u32,
-    /// Folder for the batch
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-    /// Print one JSON object instead of text
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(Serialize)]
-struct DealReport {
-    model: String,
-    model_id: String,
-    batch: String,
-    tickets: u32,
-    valid_until: String,
-    output_bits: u64,
-    model_bits: u64,
-    server: String,
-    server_bytes: u64,
-    wallet: String,
-    wallet_bytes: u64,
-}
-
-pub(crate) fn deal(args: &DealArgs) -> anyhow::Result<()> {
-    let owner = OwnerFile::read(&args.owner).map_err(JaliError::from)?;
-    let terms = Terms { guest: args.to.clone(), tickets: args.tickets, days: args.days };
-    let bar = progress(args.tickets as usize, "dealing");
-    let dealer = Dealer::new(&owner, Backend::best());
-    let dealt = dealer.deal(&args.out, &terms, |done| bar.set_position(done.into())).map_err(JaliError::from)?;
-    bar.finish_and_clear();
-    let m = &dealt.manifest;
-    let output_bits = u64::from(m.output_bits) * u64::from(m.tickets);
-    let report = DealReport {
-        model: m.name.clone(),
-        model_id: hex(&m.model),
-        batch: hex(&m.batch),
-        tickets: m.tickets,
-        valid_until: m.until(),
-        output_bits,
-        model_bits: m.model_bits,
-        server: dealt.server.display().to_string(),
-        server_bytes: dealt.server_bytes,
-        wallet: dealt.wallet.display().to_string(),
-        wallet_bytes: dealt.wallet_bytes,
-    };
-    if args.json {
-        return say_json(&report);
-    }
-    say(format!(
-        "dealt     {} tickets of {}, valid until {}, batch {}",
-        m.tickets, m.name, report.valid_until, report.batch
-    ))?;
-    say(format!(
-        "learn     {output_bits} bits at most, {} a ticket; the hidden weights have {} ({:.2} %)",
-        m.output_bits,
-        m.model_bits,
-        100.0 * output_bits as f64 / m.model_bits.max(1) as f64
-    ))?;
-    say(format!(
-        "server    {} ({}): give it to the server, keep a copy",
-        report.server,
-        bytes(report.server_bytes as usize)
-    ))?;
-    say(format!(
-        "wallet    {} ({}): give it to the guest, then erase it here",
-        report.wallet,
-        bytes(report.wallet_bytes as usize)
-    ))?;
-    Ok(())
-}
-
 /// Say what a wallet is for, and how many of its tickets are left.
 #[derive(Args)]
-#[command(after_help = "Examples:\n  jali tickets batch/wallet\n  jali tickets batch/wallet --key me.key")]
+#[command(
+    after_help = "Examples:\n  jali tickets batch/wallet\n  jali tickets batch/wallet --key me.key\n  jali tickets batch/wallet --key me.key --fetch https://owner:8434 --count 100\n\nFetch tickets ahead, not when there is an image: the owner sees when you ask."
+)]
 pub(crate) struct TicketsArgs {
     /// The wallet, or the server's part of a batch
     #[arg(value_name = "WALLET")]
@@ -141,6 +53,16 @@ pub(crate) struct TicketsArgs {
     /// The guest's key: only with it can be told how many are left
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
+    /// Fetch tickets from the owner's dealing service first: https://host:port, or http:// on this
+    /// machine
+    #[arg(long, value_name = "URL", requires = "key")]
+    fetch: Option<String>,
+    /// How many to fetch; they come in blocks [default: one block]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "fetch", hide_default_value = true, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    count: u32,
+    /// Certificate authorities to trust instead of the public ones, PEM
+    #[arg(long, value_name = "FILE", requires = "fetch")]
+    ca_cert: Option<PathBuf>,
     /// The owner's key, as `jali seal --for guests` prints it: tickets of others are refused
     #[arg(long, value_name = "HEX", value_parser = parse_hex::<32>)]
     owner: Option<[u8; 32]>,
@@ -159,6 +81,9 @@ struct TicketsReport {
     tickets: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     left: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetched: Option<u32>,
+    on_demand: bool,
     dealt: String,
     valid_until: String,
     expired: bool,
@@ -167,7 +92,26 @@ struct TicketsReport {
     model_bits: u64,
 }
 
+/// Fetches tickets and returns how many came.
+fn fetched(args: &TicketsArgs, url: &str) -> Result<u32, JaliError> {
+    let none = || JaliError::Transport(std::io::Error::other("--key is missing"));
+    let identity = GuestIdentity::read(args.key.as_deref().ok_or_else(none)?)?;
+    let mut wallet = Wallet::open(&args.wallet, &identity, args.owner.as_ref())?;
+    let config = ClientConfig {
+        url: url.into(),
+        ca_cert: args.ca_cert.clone(),
+        token: None,
+        timeout: Duration::from_secs(60),
+        insecure: false,
+    };
+    let bar = progress(args.count as usize, "fetching");
+    let came = fetch(&mut wallet, &identity, &config, args.count, |came| bar.set_position(came.into()));
+    bar.finish_and_clear();
+    came
+}
+
 pub(crate) fn tickets(args: &TicketsArgs) -> anyhow::Result<()> {
+    let fetched = args.fetch.as_deref().map(|url| fetched(args, url)).transpose()?;
     let info = WalletInfo::read(&args.wallet, args.owner.as_ref()).map_err(JaliError::from)?;
     let left =
         args.key.as_deref().map(|key| info.left(&GuestIdentity::read(key)?)).transpose().map_err(JaliError::from)?;
@@ -180,6 +124,8 @@ pub(crate) fn tickets(args: &TicketsArgs) -> anyhow::Result<()> {
         guest: m.guest.clone(),
         tickets: m.tickets,
         left,
+        fetched,
+        on_demand: m.on_demand.is_some(),
         dealt: date(m.dealt),
         valid_until: m.until(),
         expired: m.is_expired(),
@@ -191,7 +137,13 @@ pub(crate) fn tickets(args: &TicketsArgs) -> anyhow::Result<()> {
         return say_json(&report);
     }
     say(format!("model     {} ({})", report.model, report.model_id))?;
+    if let Some(fetched) = report.fetched {
+        say(format!("fetched   {fetched} tickets"))?;
+    }
     say(match report.left {
+        Some(left) if report.on_demand => {
+            format!("tickets   {left} here; the owner deals {} in all, when they are fetched", report.tickets)
+        }
         Some(left) => format!("tickets   {left} of {} left", report.tickets),
         None => format!("tickets   {} dealt on {}; --key FILE tells how many are left", report.tickets, report.dealt),
     })?;

@@ -157,15 +157,13 @@ impl Loopback {
         write_sealed(&at("sealed"), name, original, &Preprocess::default()).map_err(JaliError::from)?;
         let owner = OwnerFile::read(&at("sealed")).map_err(JaliError::from)?;
         let (identity, left) = (GuestIdentity::generate(), images as u32);
-        let terms = Terms { guest: identity.recipient(), tickets: left, days: 1 };
-        let (bar, mut times, mut last) = (progress(left as usize, "dealing"), vec![], Instant::now());
-        let dealer = Dealer::new(&owner, Backend::best());
-        let dealing = dealer.deal(&at("batch"), &terms, |done| {
-            times.push(last.elapsed());
-            last = Instant::now();
-            bar.set_position(done.into());
-        });
+        let terms = Terms { guest: identity.recipient(), tickets: left, days: 1, on_demand: false };
+        let bar = progress(left as usize, "dealing");
+        let dealer = Dealer::new(owner, Backend::best());
+        let begun = Instant::now();
+        let dealing = dealer.deal(&at("batch"), &terms, |done| bar.set_position(done.into()));
         let dealt = dealing.map_err(JaliError::from)?;
+        let (deal, owner) = (begun.elapsed() / left.max(1), dealer.into_owner());
         bar.finish_and_clear();
         let file = ServerFile::read(&at("sealed")).map_err(JaliError::from)?;
         let batches = vec![Arc::new(Batch::open(&dealt.server, &file).map_err(JaliError::from)?)];
@@ -184,7 +182,7 @@ impl Loopback {
         let client = GuestClient::open(&dealt.wallet, &identity, Some(&owner.public_key()), config)?;
         let client = client.keeping(Kept::Everything);
         let auditor = Auditor::new(owner, &dealt.server, Backend::best()).map_err(JaliError::from)?;
-        Ok(Self { auditor, client, left, deal: median(times), _running: running, _folder: folder })
+        Ok(Self { auditor, client, left, deal, _running: running, _folder: folder })
     }
 }
 

@@ -65,15 +65,21 @@ impl Served {
     }
 
     pub fn start_on(bundle: &Path, listen: &str, args: &[&str]) -> Self {
+        let first = ["serve", &bundle.display().to_string(), "--listen", listen];
+        Self::of(&[&first, args].concat(), "serving on ")
+    }
+
+    /// A command that listens, once it has said so.
+    pub fn of(args: &[&str], says: &str) -> Self {
         let mut child = Command::new(assert_cmd::cargo::cargo_bin!("jali"))
-            .args(["serve", &bundle.display().to_string(), "--listen", listen, "--log", "none"])
             .args(args)
+            .args(["--log", "none"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let url = line.trim().strip_prefix("serving on ").unwrap_or_else(|| panic!("{line:?}")).to_owned();
+        let url = line.trim().strip_prefix(says).unwrap_or_else(|| panic!("{line:?}")).to_owned();
         let addr = url.split("://").nth(1).unwrap().parse().unwrap();
         Self { child, addr, url }
     }

@@ -17,7 +17,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::{GuestRefusal, Hello, NONCE};
-use crate::app::{App, busy, counted};
+use crate::answers::{busy, counted};
+use crate::app::App;
 use crate::model_name;
 
 /// A network sealed for guests, with the batches of tickets that this server has.
