@@ -9,6 +9,7 @@
 //! | `bits` | planes of bits, and values packed side by side |
 //! | `stream` | a party's randomness, in streams separate by type |
 //! | `linear` | products of matrices and masked values, 32 bits |
+//! | `gathering` | large products that several sessions ask for at a time |
 //! | `gates` | clamps and maxima |
 //! | `circuit` | what both parties compute, step by step; public |
 //! | `cost` | gates, exchanges and bytes of a circuit |
@@ -26,6 +27,7 @@ mod cost;
 mod dealer;
 mod error;
 mod gates;
+mod gathering;
 pub mod linear;
 mod party;
 mod rows;

@@ -7,17 +7,39 @@
 //! words. Rows of a plane follow each other, hence the outputs of a whole plane are one run; the
 //! few places of it that lie beyond the end of a row are computed and not used.
 
+use std::ops::Range;
+use std::sync::Arc;
+
 use jali_model::{Conv, Gemm, Linear};
 
 use crate::backend::Backend;
-use crate::backend::products::{TILE, TOGETHER, Taps, dot, eight_filters, one_filter};
+use crate::backend::products::{TILE, TOGETHER, Taps, dot, eight_filters, four_by_four, one_filter};
+use crate::gathering::Gathering;
 
 /// The weights of a linear layer, in the order in which they are multiplied.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Matrix {
     shape: Shape,
     weights: Vec<u32>,
+    /// Where sessions meet that share its products.
+    gathering: Option<Meeting>,
 }
+
+/// Sessions that meet, the same for all copies of a matrix.
+#[derive(Clone, Default)]
+struct Meeting(Arc<Gathering>);
+
+impl PartialEq for Meeting {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Meeting {}
+
+/// Bytes of a fully connected layer from which on sessions share its products: more than caches
+/// hold.
+const SHARED: usize = 8 << 20;
 
 impl std::fmt::Debug for Matrix {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -192,26 +214,64 @@ impl Matrix {
     pub fn new(linear: Linear<'_>, input: &[usize], output: &[usize], weights: &[u32]) -> Self {
         match linear {
             Linear::Gemm(Gemm { inputs, .. }) => {
-                Self { shape: Shape::Dense { inputs: *inputs }, weights: weights.to_vec() }
+                Self { shape: Shape::Dense { inputs: *inputs }, weights: weights.to_vec(), gathering: None }
             }
             Linear::Conv(conv) => {
                 let planes = Planes::of(conv, input, output);
                 let weights = planes.arrange(weights);
-                Self { shape: Shape::Conv(planes), weights }
+                Self { shape: Shape::Conv(planes), weights, gathering: None }
             }
         }
+    }
+
+    /// Has sessions that ask for products at the same time share them, where that pays.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        let is_large = self.bytes() >= SHARED && matches!(self.shape, Shape::Dense { .. });
+        self.gathering = is_large.then(Meeting::default);
+        self
     }
 
     /// Adds the product with `x` to `y`, all modulo `2^32`.
     pub fn add_product(&self, backend: Backend, x: &[u32], y: &mut [u32]) {
         match &self.shape {
-            Shape::Dense { inputs } => {
-                for (row, y) in self.weights.chunks_exact(*inputs).zip(y) {
-                    *y = y.wrapping_add(dot(backend, row, x));
+            Shape::Dense { inputs } => match &self.gathering {
+                Some(meeting) => {
+                    let compute = |rows, all: &[&[u32]]| self.dense(backend, *inputs, rows, all);
+                    let product = meeting.0.product(x, y.len(), compute);
+                    y.iter_mut().zip(product).for_each(|(y, p)| *y = y.wrapping_add(p));
                 }
-            }
+                None => {
+                    for (row, y) in self.weights.chunks_exact(*inputs).zip(y) {
+                        *y = y.wrapping_add(dot(backend, row, x));
+                    }
+                }
+            },
             Shape::Conv(planes) => planes.add_product(backend, &self.weights, x, y),
         }
+    }
+
+    /// The products of some rows of a fully connected layer with several inputs, in one pass over
+    /// their weights.
+    fn dense(&self, backend: Backend, inputs: usize, rows: Range<usize>, all: &[&[u32]]) -> Vec<Vec<u32>> {
+        let mut out = vec![Vec::with_capacity(rows.len()); all.len()];
+        let rows: Vec<&[u32]> = self.weights.chunks_exact(inputs).skip(rows.start).take(rows.len()).collect();
+        for rows in rows.chunks(4) {
+            for (out, all) in out.chunks_mut(4).zip(all.chunks(4)) {
+                match (<[_; 4]>::try_from(rows), <[_; 4]>::try_from(all)) {
+                    (Ok(rows), Ok(all)) => {
+                        for sums in four_by_four(backend, rows, all) {
+                            out.iter_mut().zip(sums).for_each(|(out, sum)| out.push(sum));
+                        }
+                    }
+                    _ => {
+                        let dots = |x| rows.iter().map(move |row| dot(backend, row, x));
+                        out.iter_mut().zip(all).for_each(|(out, x)| out.extend(dots(*x)));
+                    }
+                }
+            }
+        }
+        out
     }
 
     /// Bytes that the weights take.
@@ -297,6 +357,31 @@ mod tests {
                 let mut y = vec![0; outputs];
                 matrix.add_product(backend, &x, &mut y);
                 prop_assert_eq!(&y, &want);
+            }
+        }
+
+        /// Sessions that share a pass get the product of their own inputs each.
+        #[test]
+        fn shared_products_are_each_sessions_own(
+            (inputs, outputs, sessions) in (1..90_usize, 1..300_usize, 1..12_usize)
+        ) {
+            let weights = words(inputs * outputs, 1);
+            let gemm = Gemm { weight: vec![], bias: vec![], inputs, outputs };
+            let alone = Matrix::new(Linear::Gemm(&gemm), &[inputs], &[outputs], &weights);
+            for backend in Backend::all() {
+                let shared = Matrix { gathering: Some(Meeting::default()), ..alone.clone() };
+                std::thread::scope(|scope| {
+                    for session in 0..sessions {
+                        let (alone, shared) = (&alone, &shared);
+                        scope.spawn(move || {
+                            let x = words(inputs, session as u32);
+                            let (mut got, mut want) = (words(outputs, 7), words(outputs, 7));
+                            shared.add_product(backend, &x, &mut got);
+                            alone.add_product(backend, &x, &mut want);
+                            assert_eq!(got, want);
+                        });
+                    }
+                });
             }
         }
     }

@@ -238,7 +238,7 @@ impl ServerModel {
             if weights.len() != outputs * fan_in || circuit.steps[step].is_clear {
                 return Err(GuestError::Weights { step });
             }
-            matrices[step] = Some(matrix_of(linear, &weights));
+            matrices[step] = Some(matrix_of(linear, &weights).shared());
         }
         let is_missing =
             |(step, s): (usize, &Step)| !s.is_clear && matches!(s.op, StepOp::Linear(_)) && matrices[step].is_none();

@@ -59,6 +59,17 @@ pub(crate) fn dot(backend: Backend, a: &[u32], b: &[u32]) -> u32 {
     }
 }
 
+/// The sums of products of four rows with four inputs, `[row][input]`, all of one length.
+pub(crate) fn four_by_four(backend: Backend, rows: [&[u32]; 4], inputs: [&[u32]; 4]) -> [[u32; 4]; 4] {
+    match backend.kind() {
+        // SAFETY: only `Backend::all` makes a `Backend` of this kind, and only after the processor
+        // said that it has these instructions.
+        #[cfg(target_arch = "x86_64")]
+        Kind::Avx512 => unsafe { super::x86::four_by_four_512(rows, inputs) },
+        _ => rows.map(|row| inputs.map(|x| wide_dot(backend, row, x))),
+    }
+}
+
 /// Sums of `F` filters, one vector of sixteen outputs at a time.
 #[inline(always)]
 fn several<const F: usize>(taps: Taps<'_>, out: &mut [u32]) {

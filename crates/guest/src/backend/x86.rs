@@ -133,3 +133,29 @@ pub(crate) fn dot_512(a: &[u32], b: &[u32]) -> u32 {
     let rest = a[whole..].iter().zip(&b[whole..]).fold(0_u32, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b)));
     (_mm512_reduce_add_epi32(all) as u32).wrapping_add(rest)
 }
+
+/// The sums of products of four rows with four inputs, `[row][input]`, all of one length.
+#[target_feature(enable = "avx512f")]
+pub(crate) fn four_by_four_512(rows: [&[u32]; 4], inputs: [&[u32]; 4]) -> [[u32; 4]; 4] {
+    let n = rows.iter().chain(&inputs).map(|s| s.len()).min().unwrap_or(0);
+    let whole = n / 16 * 16;
+    let mut sums = [[_mm512_setzero_si512(); 4]; 4];
+    for at in (0..whole).step_by(16) {
+        let x = [0, 1, 2, 3].map(|i| load_512(inputs[i], at));
+        for r in 0..4 {
+            let w = load_512(rows[r], at);
+            for i in 0..4 {
+                sums[r][i] = _mm512_add_epi32(sums[r][i], _mm512_mullo_epi32(w, x[i]));
+            }
+        }
+    }
+    let mut out = [[0; 4]; 4];
+    for r in 0..4 {
+        for i in 0..4 {
+            let rest = rows[r][whole..n].iter().zip(&inputs[i][whole..n]);
+            let rest = rest.fold(0_u32, |sum, (a, b)| sum.wrapping_add(a.wrapping_mul(*b)));
+            out[r][i] = (_mm512_reduce_add_epi32(sums[r][i]) as u32).wrapping_add(rest);
+        }
+    }
+    out
+}
