@@ -5,7 +5,8 @@ use std::sync::{Mutex, OnceLock};
 
 use jali_bundle::Kind;
 use jali_guest::{
-    Backend, Circuit, GuestSession, GuestTicket, Original, SealedForGuests, ServerSession, StreamKey, Turn, deal, seal,
+    Backend, Circuit, GuestSession, GuestTicket, Original, SealedForGuests, ServerSession, StreamKey, Tables, Turn,
+    deal, seal,
 };
 use jali_leak::Plan;
 use jali_model::{Preprocess, Tensor};
@@ -54,7 +55,7 @@ pub fn network(data: &[u8]) {
     let Ok(network) = FixedNetwork::from_bytes(data) else { return };
     let numbers: usize = network.steps.iter().map(|s| s.shape.iter().product::<usize>()).sum();
     if numbers <= SMALL {
-        Circuit::new(&network, &[]).counts();
+        Circuit::new(&network, &[], Tables::Small).counts();
     }
 }
 

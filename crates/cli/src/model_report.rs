@@ -120,7 +120,7 @@ fn run_for_guests(args: &InspectArgs) -> anyhow::Result<()> {
     let report = match read_model_file(args.path()) {
         Ok(imported) => {
             let preprocess = read_preprocess(args.path())?.map(|(_, p)| p).unwrap_or_default();
-            forecast::Report::of(name, &imported.graph, &preprocess, None)?
+            forecast::Report::of(name, &imported.graph, &preprocess, None, args.over.link)?
         }
         Err(JaliError::ModelFile { fault: ModelError::Unsupported { offences }, .. }) => {
             forecast::Report::refused(name, offences)

@@ -61,8 +61,8 @@ pub(crate) fn parse_bits(text: &str) -> Result<QuantConfig, String> {
 #[derive(Args)]
 #[command(next_help_heading = "Between client and server")]
 pub(crate) struct Over {
-    /// Choose rings and layouts for this link: loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100
-    /// Mbit/s) or RTT,MBPS
+    /// Choose rings and layouts, and for guests between exchanges and ticket bytes, for this link:
+    /// loopback, lan (0.3 ms, 1 Gbit/s), wan (40 ms, 100 Mbit/s) or RTT,MBPS
     #[arg(long, value_name = "LINK", default_value = "loopback")]
     pub(crate) link: Link,
 }

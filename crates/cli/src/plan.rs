@@ -292,7 +292,7 @@ fn inspect(InspectArgs { given: args, guest }: &InspectArgs) -> anyhow::Result<(
     if *guest {
         let (graph, preprocess) = (args.of.graph()?, args.of.preprocess()?);
         let plan = read_plan(&args.plan, &graph)?.plan;
-        return forecast::of_plan(args.of.name(), &graph, &preprocess, &plan, args.json);
+        return forecast::of_plan(args.of.name(), &graph, &preprocess, &plan, (args.over.link, args.json));
     }
     let report = report(args)?;
     if args.json {

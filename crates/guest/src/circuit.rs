@@ -4,8 +4,9 @@ use jali_model::fixed::{FixedId, FixedInput, FixedNetwork, FixedOp, FixedOutput}
 use jali_model::{Op, Pool};
 
 use crate::gates::clamp::Clamp;
-use crate::gates::comparison::even_chunks;
+use crate::gates::comparison::{MAX_CHUNK, even_chunks};
 use crate::gates::maximum::Maximum;
+use crate::setup::Tables;
 
 /// Most bits of a clamp's chunks, and of a max gate's: ticket bytes against opened bits.
 const CLAMP_CHUNK: usize = 4;
@@ -114,6 +115,12 @@ pub struct Circuit {
     pub(crate) entries: Vec<FixedId>,
 }
 
+/// The chunks of a max gate's low bits.
+fn max_gate_chunks(bits: usize, tables: Tables) -> Vec<usize> {
+    let most = if tables == Tables::Direct && bits <= MAX_CHUNK { MAX_CHUNK } else { MAX_GATE_CHUNK };
+    even_chunks(bits, most)
+}
+
 /// Names a stream of a party's key: a step, and a level of a tree within it.
 pub(crate) fn stream(step: usize, level: usize) -> usize {
     step << 6 | level
@@ -122,7 +129,7 @@ pub(crate) fn stream(step: usize, level: usize) -> usize {
 impl Circuit {
     /// The circuit of a network in which these linear layers are wholly open, by their number in
     /// the graph.
-    pub fn new(network: &FixedNetwork, is_open: &[bool]) -> Self {
+    pub fn new(network: &FixedNetwork, is_open: &[bool], tables: Tables) -> Self {
         let mut steps: Vec<Step> = vec![];
         let clear = |steps: &[Step], id: FixedId| id.checked_sub(1).is_none_or(|step| steps[step].is_clear);
         for s in &network.steps {
@@ -149,7 +156,7 @@ impl Circuit {
                 FixedOp::Max { input, pool } => {
                     let most = s.range[1] - s.range[0];
                     let bits = (2..32).find(|b| most < 1 << (b - 1)).unwrap_or(32);
-                    let gate = Maximum::new(bits, s.bits, &even_chunks(bits as usize - 1, MAX_GATE_CHUNK));
+                    let gate = Maximum::new(bits, s.bits, &max_gate_chunks(bits as usize - 1, tables));
                     let tree = Tree::of(pool, network.shape(*input), &s.shape);
                     (StepOp::Max { input: *input, gate, tree }, clear(&steps, *input))
                 }

@@ -13,7 +13,7 @@
 //! | `gates` | clamps and maxima |
 //! | `circuit` | what both parties compute, step by step; public |
 //! | `cost` | gates, exchanges and bytes of a circuit |
-//! | `rows` | which rows are hidden |
+//! | `setup` | which rows are hidden, which tables are dealt |
 //! | `sealing` | what owner, server and guest hold of a network |
 //! | `dealer`, `ticket` | tickets: how the owner makes them, how the guest reads them |
 //! | `party`, `session` | the way through a circuit, message by message |
@@ -30,9 +30,9 @@ mod gates;
 mod gathering;
 pub mod linear;
 mod party;
-mod rows;
 pub mod sealing;
 mod session;
+mod setup;
 mod stream;
 mod ticket;
 mod trace;
@@ -43,9 +43,10 @@ pub use cost::{Counts, Part};
 pub use dealer::{Masks, deal, deal_traced};
 pub use error::GuestError;
 pub use jali_leak::Plan;
-pub use rows::{Hidden, HiddenRows};
+
 pub use sealing::{GuestModel, Original, OwnerModel, SealedForGuests, ServerModel, seal};
 pub use session::{GuestSession, Output, Served, ServerSession, Turn};
+pub use setup::{Hidden, Setup, Tables};
 pub use stream::StreamKey;
 pub use ticket::GuestTicket;
 pub use trace::{Difference, Trace, difference};

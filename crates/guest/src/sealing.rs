@@ -11,7 +11,7 @@ use jali_model::fixed::{FixedLinear, FixedNetwork};
 use crate::GuestError;
 use crate::circuit::{Circuit, Step, StepOp};
 use crate::linear::Matrix;
-use crate::rows::{Hidden, HiddenRows};
+use crate::setup::{Hidden, Setup, Tables};
 use crate::stream::{Purpose, StreamKey};
 
 /// Matrices of a circuit's layers, by step.
@@ -95,7 +95,7 @@ pub struct SealedForGuests {
 #[derive(Clone)]
 pub struct Original {
     network: FixedNetwork,
-    rows: HiddenRows,
+    setup: Setup,
     mask: StreamKey,
 }
 
@@ -115,15 +115,15 @@ impl Original {
         if plan.validate(graph).is_err() {
             return Err(GuestError::Plan { expected: graph.linear_nodes().count() });
         }
-        let rows = HiddenRows::of(&network, plan);
-        Self::from_stored(network, rows, mask)
+        let setup = Setup::of(&network, plan, Tables::default());
+        Self::from_stored(network, setup, mask)
     }
 
     /// As it was stored; the network has its weights.
     ///
     /// # Errors
     /// [`GuestError::Weights`] if it lacks some.
-    pub fn from_stored(network: FixedNetwork, rows: HiddenRows, mask: StreamKey) -> Result<Self, GuestError> {
+    pub fn from_stored(network: FixedNetwork, setup: Setup, mask: StreamKey) -> Result<Self, GuestError> {
         for step in 0..network.steps.len() {
             let Some(linear) = network.layer(step) else { continue };
             let (outputs, fan_in) = linear.size();
@@ -131,7 +131,7 @@ impl Original {
                 return Err(GuestError::Weights { step });
             }
         }
-        Ok(Self { network, rows, mask })
+        Ok(Self { network, setup, mask })
     }
 
     /// The network with its weights.
@@ -139,9 +139,15 @@ impl Original {
         &self.network
     }
 
-    /// Which rows are hidden.
-    pub fn rows(&self) -> &HiddenRows {
-        &self.rows
+    /// Deals other tables from now on.
+    #[must_use]
+    pub fn with_tables(self, tables: Tables) -> Self {
+        Self { setup: self.setup.with(tables), ..self }
+    }
+
+    /// What is public about how it is shared.
+    pub fn setup(&self) -> &Setup {
+        &self.setup
     }
 
     /// The seed of the masks.
@@ -151,7 +157,7 @@ impl Original {
 
     /// What both parties compute.
     pub fn circuit(&self) -> Circuit {
-        self.rows.circuit(&self.network)
+        self.setup.circuit(&self.network)
     }
 
     /// By step: how many weights are hidden, of how many.
@@ -159,7 +165,7 @@ impl Original {
         let circuit = self.circuit();
         let mut weights = vec![Hidden::default(); circuit.steps.len()];
         for (step, s, linear) in self.layers(&circuit) {
-            let ((outputs, fan_in), rows) = (linear.size(), &self.rows.by_step()[step]);
+            let ((outputs, fan_in), rows) = (linear.size(), &self.setup.rows()[step]);
             let hidden = if s.is_clear { 0 } else { rows.iter().filter(|hidden| **hidden).count() };
             weights[step] = Hidden { hidden: fan_in * hidden, of: fan_in * outputs };
         }
@@ -170,7 +176,7 @@ impl Original {
     pub fn masked(&self, circuit: &Circuit) -> Vec<(usize, Vec<u32>)> {
         let layers = self.layers(circuit).filter(|(_, s, _)| !s.is_clear);
         let of = |(step, _, linear): (usize, &Step, &FixedLinear)| {
-            let masks = masks_of(step, linear, &self.rows.by_step()[step], &self.mask);
+            let masks = masks_of(step, linear, &self.setup.rows()[step], &self.mask);
             (step, linear.weights.iter().zip(&masks).map(|(w, a)| (*w as u32).wrapping_add(*a)).collect())
         };
         layers.map(of).collect()
@@ -196,7 +202,7 @@ impl Original {
         let (masked, clear) = (self.masked(&circuit), self.clear(&circuit));
         Ok(SealedForGuests {
             server: ServerModel::new(&self.network, circuit, masked)?,
-            guest: GuestModel::new(&self.network, &self.rows, &self.mask, clear)?,
+            guest: GuestModel::new(&self.network, &self.setup, &self.mask, clear)?,
             owner: self.owner(),
             weights: self.weights(),
         })
@@ -262,11 +268,11 @@ impl GuestModel {
     /// [`GuestError::Weights`] if such a layer is missing or has another size.
     pub fn new(
         network: &FixedNetwork,
-        rows: &HiddenRows,
+        setup: &Setup,
         mask: &StreamKey,
         open: Vec<(usize, Vec<u32>, Vec<u32>)>,
     ) -> Result<Self, GuestError> {
-        let circuit = rows.circuit(network);
+        let circuit = setup.circuit(network);
         let n = circuit.steps.len();
         let (mut matrices, mut clear) = (vec![None; n], vec![None; n]);
         for (step, weights, bias) in open {
@@ -283,8 +289,8 @@ impl GuestModel {
                 if clear[step].is_none() {
                     return Err(GuestError::Weights { step });
                 }
-            } else if rows.by_step()[step].contains(&true) {
-                let masks = masks_of(step, linear, &rows.by_step()[step], mask);
+            } else if setup.rows()[step].contains(&true) {
+                let masks = masks_of(step, linear, &setup.rows()[step], mask);
                 let negated: Vec<u32> = masks.iter().map(|a| a.wrapping_neg()).collect();
                 matrices[step] = Some(matrix_of(linear, &negated));
             }

@@ -9,8 +9,8 @@ use jali_model::{Graph, Tensor};
 
 use crate::backend::Backend;
 use crate::{
-    GuestError, GuestSession, GuestTicket, Output, SealedForGuests, Served, ServerSession, StreamKey, Trace, Turn,
-    deal_traced, difference, seal,
+    GuestError, GuestSession, GuestTicket, Original, Output, SealedForGuests, Served, ServerSession, StreamKey, Tables,
+    Trace, Turn, deal_traced, difference,
 };
 
 fn key(seed: u8) -> StreamKey {
@@ -74,7 +74,16 @@ fn play(
 /// Runs a network for some images under a plan, with every backend in turn.
 fn check(graph: &Graph, plan: &Plan, images: &[Tensor], config: FixedConfig) -> (FixedNetwork, SealedForGuests) {
     let network = FixedNetwork::calibrate(graph, config, images, None).unwrap();
-    let sealed = seal(&network, graph, plan, &key(1)).unwrap();
+    let original = Original::new(network.clone(), graph, plan, key(1)).unwrap();
+    check_sealed(&network, &original.clone().with_tables(Tables::Direct).seal().unwrap(), images);
+    let sealed = original.seal().unwrap();
+    check_sealed(&network, &sealed, images);
+    let is_clamp = |s: &&jali_model::fixed::FixedStep| matches!(s.op, FixedOp::Clamp { .. });
+    assert!(network.steps.iter().filter(is_clamp).all(|s| s.bits <= 32));
+    (network, sealed)
+}
+
+fn check_sealed(network: &FixedNetwork, sealed: &SealedForGuests, images: &[Tensor]) {
     let backends = Backend::all();
     for (i, image) in images.iter().take(3).enumerate() {
         let backend = backends[i % backends.len()];
@@ -83,8 +92,8 @@ fn check(graph: &Graph, plan: &Plan, images: &[Tensor], config: FixedConfig) -> 
         let input = network.quantise(image).unwrap();
         let ticket_bytes = shares.len();
         let ticket = GuestTicket::new(guest, shares);
-        let played = play(&sealed, backend, ticket, server, &input).unwrap();
-        let found = difference(&network, &sealed.owner.circuit, &masks, &played.server, &played.output, &input);
+        let played = play(sealed, backend, ticket, server, &input).unwrap();
+        let found = difference(network, &sealed.owner.circuit, &masks, &played.server, &played.output, &input);
         assert_eq!(found, None);
         let counts = sealed.owner.circuit.counts();
         let lengths = |messages: &[Vec<u8>]| messages.iter().map(Vec::len).sum::<usize>();
@@ -94,11 +103,8 @@ fn check(graph: &Graph, plan: &Plan, images: &[Tensor], config: FixedConfig) -> 
         assert_eq!(counts.ticket_bytes, ticket_bytes);
         // With another image the reference has other numbers.
         let other: Vec<i32> = input.iter().map(|v| v ^ 0x55).collect();
-        let found = difference(&network, &sealed.owner.circuit, &masks, &played.server, &played.output, &other);
+        let found = difference(network, &sealed.owner.circuit, &masks, &played.server, &played.output, &other);
         // Where all is open, an output that is a class may be another image's, too.
         assert!(found.is_some() || counts.clamps == 0);
     }
-    let is_clamp = |s: &&jali_model::fixed::FixedStep| matches!(s.op, FixedOp::Clamp { .. });
-    assert!(network.steps.iter().filter(is_clamp).all(|s| s.bits <= 32));
-    (network, sealed)
 }

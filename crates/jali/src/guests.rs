@@ -30,8 +30,7 @@ mod remote;
 use std::path::Path;
 use std::sync::mpsc;
 
-use jali_guest::Hidden;
-use jali_guest::{Original, deal};
+use jali_guest::{Counts, Hidden, Original, Tables, deal};
 use jali_leak::Plan;
 use jali_model::fixed::{FixedConfig, FixedNetwork};
 use jali_model::{Graph, Preprocess, Tensor};
@@ -39,8 +38,8 @@ use jali_tickets::sealed::Written;
 use jali_tickets::write_sealed;
 use zeroize::Zeroize;
 
-use crate::JaliError;
-pub use drive::{Begun, Link, Run, begin, infer, serve};
+use crate::{JaliError, Link};
+pub use drive::{Begun, Line, Run, begin, infer, serve};
 #[cfg(feature = "http")]
 pub use fetching::fetch;
 pub use jali_guest::{Backend, GuestTicket, SealedForGuests, StreamKey};
@@ -52,6 +51,7 @@ pub use remote::{GuestAnswer, GuestClient, Kept};
 pub struct GuestSealing<'g> {
     graph: &'g Graph,
     network: FixedNetwork,
+    link: Link,
 }
 
 /// A network sealed for guests, all three parties in this process.
@@ -86,7 +86,15 @@ impl<'g> GuestSealing<'g> {
         range: Option<(f32, f32)>,
         config: FixedConfig,
     ) -> Result<Self, JaliError> {
-        Ok(Self { graph, network: FixedNetwork::calibrate(graph, config, images, range)? })
+        let network = FixedNetwork::calibrate(graph, config, images, range)?;
+        Ok(Self { graph, network, link: Link::LOOPBACK })
+    }
+
+    /// Chooses between exchanges and ticket bytes for this link between guest and server; for
+    /// loopback unless it is called.
+    #[must_use]
+    pub fn over(self, link: Link) -> Self {
+        Self { link, ..self }
     }
 
     /// Returns the network in fixed-point numbers.
@@ -100,7 +108,10 @@ impl<'g> GuestSealing<'g> {
     /// # Errors
     /// [`JaliError::Guest`] for a plan of another network; [`JaliError::Random`].
     pub fn original(self, plan: &Plan) -> Result<Original, JaliError> {
-        Ok(Original::new(self.network, self.graph, plan, fresh_key()?)?)
+        let original = Original::new(self.network, self.graph, plan, fresh_key()?)?;
+        let direct = original.clone().with_tables(Tables::Direct);
+        let (small_counts, direct_counts) = (original.circuit().counts(), direct.circuit().counts());
+        Ok(if pays(&small_counts, &direct_counts, self.link) { direct } else { original })
     }
 
     /// Seals with fresh randomness, for three parties in this process. Rows that the plan allows to
@@ -130,6 +141,19 @@ impl<'g> GuestSealing<'g> {
         let original = self.original(plan)?;
         Ok((write_sealed(folder, name, &original, preprocess)?, original.weights()))
     }
+}
+
+/// What a byte of a ticket weighs beside one that an image waits for: tickets come ahead of time.
+const AHEAD: f64 = 0.25;
+
+/// Whether larger tickets with fewer exchanges pay over a link.
+fn pays(small: &Counts, direct: &Counts, link: Link) -> bool {
+    let Some(saved) = small.exchanges.checked_sub(direct.exchanges) else { return false };
+    // Both parties send at the same time: an exchange takes half a round trip.
+    let saved_ms = saved as f64 * link.rtt_ms / 2.0;
+    let more = direct.ticket_bytes.saturating_sub(small.ticket_bytes) as f64;
+    let more_ms = if link.mbit_per_s > 0.0 { more * 8.0 / (link.mbit_per_s * 1e3) } else { 0.0 };
+    saved_ms > AHEAD * more_ms
 }
 
 impl Parties {
@@ -184,7 +208,7 @@ impl Parties {
     }
 }
 
-/// One end of a link inside of a process.
+/// One end of a line inside of a process.
 #[derive(Debug)]
 pub struct Channel {
     out: mpsc::Sender<Vec<u8>>,
@@ -199,7 +223,7 @@ impl Channel {
     }
 }
 
-impl Link for Channel {
+impl Line for Channel {
     fn send(&mut self, message: Vec<u8>) -> Result<(), JaliError> {
         self.out.send(message).map_err(|_| hung_up())
     }

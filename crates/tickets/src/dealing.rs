@@ -215,7 +215,7 @@ impl Dealer {
         let description = Description {
             name: owner.name.clone(),
             network: owner.original.network().clone(),
-            rows: owner.original.rows().clone(),
+            setup: owner.original.setup().clone(),
             preprocess: owner.preprocess.clone(),
         };
         durable::write_with(path, Readers::Owner, |sink| {

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::SigningKey;
 use jali_bundle::{Bundle, BundleWriter, Kind};
-use jali_guest::{Circuit, HiddenRows, Original, ServerModel, StreamKey};
+use jali_guest::{Circuit, Original, ServerModel, Setup, StreamKey, Tables};
 use jali_model::Preprocess;
 use jali_model::fixed::{FixedLinear, FixedNetwork, FixedOp};
 use serde::{Deserialize, Serialize};
@@ -42,8 +42,8 @@ pub struct Description {
     pub name: String,
     /// The network; its layers have no weights.
     pub network: FixedNetwork,
-    /// Which rows are hidden.
-    pub rows: HiddenRows,
+    /// Which rows are hidden, and which tables are dealt.
+    pub setup: Setup,
     /// How images become its inputs.
     pub preprocess: Preprocess,
 }
@@ -53,6 +53,7 @@ struct Stored {
     name: String,
     network: Vec<u8>,
     rows: Vec<Vec<bool>>,
+    has_direct_tables: bool,
     preprocess: Preprocess,
 }
 
@@ -60,7 +61,8 @@ impl Description {
     pub(crate) fn to_bytes(&self, path: &Path) -> Result<Vec<u8>, TicketError> {
         let network = self.network.to_bytes().map_err(|fault| TicketError::Network { path: path.into(), fault })?;
         let (name, preprocess) = (self.name.clone(), self.preprocess.clone());
-        let stored = Stored { name, network, rows: self.rows.by_step().to_vec(), preprocess };
+        let (rows, has_direct_tables) = (self.setup.rows().to_vec(), self.setup.tables() == Tables::Direct);
+        let stored = Stored { name, network, rows, has_direct_tables, preprocess };
         postcard::to_stdvec(&stored).map_err(|e| TicketError::write(path, e))
     }
 
@@ -72,9 +74,10 @@ impl Description {
         }
         let fail = |fault| TicketError::Network { path: path.into(), fault };
         let network = FixedNetwork::from_bytes(&stored.network).map_err(fail)?;
-        let rows = HiddenRows::from_stored(&network, stored.rows)?;
+        let tables = if stored.has_direct_tables { Tables::Direct } else { Tables::Small };
+        let setup = Setup::from_stored(&network, stored.rows, tables)?;
         stored.preprocess.check(network.head.input_shape()).map_err(fail)?;
-        Ok(Self { name: stored.name, network, rows, preprocess: stored.preprocess })
+        Ok(Self { name: stored.name, network, setup, preprocess: stored.preprocess })
     }
 }
 
@@ -110,7 +113,7 @@ pub fn write_sealed(
     let description = Description {
         name: name.into(),
         network: original.network().clone(),
-        rows: original.rows().clone(),
+        setup: original.setup().clone(),
         preprocess: preprocess.clone(),
     };
     let network = description.to_bytes(&owner)?;
@@ -217,7 +220,7 @@ impl ServerFile {
         let fail = |e| TicketError::bundle(path, e);
         let description = Description::from_bytes(path, &bundle.expect("network", MAX_NETWORK).map_err(fail)?)?;
         let [owner, signing] = split_keys(path, &Zeroizing::new(bundle.expect("keys", 64).map_err(fail)?))?;
-        let circuit: Circuit = description.rows.circuit(&description.network);
+        let circuit: Circuit = description.setup.circuit(&description.network);
         let mut masked = vec![];
         for step in 0..description.network.steps.len() {
             let Some((rows, fan_in)) = description.network.layer(step).map(FixedLinear::size) else { continue };
@@ -269,7 +272,7 @@ impl OwnerFile {
         let path = &of_path(path, OWNER);
         let mut bundle = open(path, Kind::GuestOwner)?;
         let fail = |e| TicketError::bundle(path, e);
-        let Description { name, mut network, rows, preprocess } =
+        let Description { name, mut network, setup, preprocess } =
             Description::from_bytes(path, &bundle.expect("network", MAX_NETWORK).map_err(fail)?)?;
         let keys = Zeroizing::new(bundle.expect("keys", 128).map_err(fail)?);
         let [mask, signing, server, server_hash] = split_keys(path, &keys)?;
@@ -285,7 +288,7 @@ impl OwnerFile {
                 linear.bias = of_biases.chunks_exact(8).map(eight).collect();
             }
         }
-        let original = Original::from_stored(network, rows, StreamKey::from_bytes(*mask))?;
+        let original = Original::from_stored(network, setup, StreamKey::from_bytes(*mask))?;
         let (id, signing) = (bundle.model(), SigningKey::from_bytes(&signing));
         Ok(Self { name, original, preprocess, id, server_hash: *server_hash, server: *server, signing })
     }

@@ -125,7 +125,7 @@ impl Wallet {
                 clear.push((step, all, biases));
             }
         }
-        let model = GuestModel::new(&description.network, &description.rows, &secrets.mask, clear)?;
+        let model = GuestModel::new(&description.network, &description.setup, &secrets.mask, clear)?;
         let tickets = info.manifest().on_demand.is_none().then_some((0, tickets));
         Ok(Self { info, secrets, description, model, tickets, _lock: held })
     }

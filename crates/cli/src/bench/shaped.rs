@@ -2,7 +2,7 @@
 //! between them: what the two sides say crosses real sockets, late and slowly.
 
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -77,6 +77,23 @@ fn forward(mut from: TcpStream, mut to: TcpStream, link: Link, counted: Arc<Atom
             }
         }
     });
+}
+
+/// Starts a relay to a server on this machine and returns its address; whoever connects to it has
+/// this link between.
+pub(super) fn relay(server: SocketAddr, link: Link) -> io::Result<SocketAddr> {
+    let front = TcpListener::bind("127.0.0.1:0")?;
+    let addr = front.local_addr()?;
+    thread::spawn(move || {
+        for near in front.incoming() {
+            let (Ok(near), Ok(far)) = (near, TcpStream::connect(server)) else { break };
+            let nodelay = near.set_nodelay(true).and_then(|()| far.set_nodelay(true));
+            let (Ok(()), Ok(from), Ok(to)) = (nodelay, near.try_clone(), far.try_clone()) else { break };
+            forward(from, to, link, Arc::default());
+            forward(far, near, link, Arc::default());
+        }
+    });
+    Ok(addr)
 }
 
 impl Shaped {

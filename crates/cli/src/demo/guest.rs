@@ -91,7 +91,7 @@ pub(super) fn run(args: &DemoArgs, backend: jali::Backend) -> anyhow::Result<()>
     let samples = network.dataset().bundled_test()?;
     let graph = network.graph()?;
     let typical = network.dataset().bundled_calibration()?;
-    let sealing = GuestSealing::of(&graph, &typical, Some((0.0, 1.0)), args.output.config())?;
+    let sealing = GuestSealing::of(&graph, &typical, Some((0.0, 1.0)), args.output.config())?.over(args.over.link);
     let plan = args.leak.plan_for_guests(&graph)?;
     let original = sealing.original(&plan)?;
     let (circuit, weights) = (original.circuit(), original.weights());

@@ -1,7 +1,7 @@
 //! What guests' inferences with a network take: counted from its shapes, and measured here.
 
 use jali::guests::{Backend, GuestSealing};
-use jali::{Graph, JaliError, Plan, Preprocess, Tensor};
+use jali::{Graph, JaliError, Link, Plan, Preprocess, Tensor};
 use jali_guest::Hidden;
 use jali_model::{ModelError, Offence};
 use serde::Serialize;
@@ -59,11 +59,11 @@ fn noise(graph: &Graph, preprocess: &Preprocess) -> Tensor {
     Tensor { shape: graph.input_shape().to_vec(), data }
 }
 
-fn forecast(graph: &Graph, preprocess: &Preprocess, plan: &Plan) -> anyhow::Result<Forecast> {
+fn forecast(graph: &Graph, preprocess: &Preprocess, plan: &Plan, link: Link) -> anyhow::Result<Forecast> {
     let image = noise(graph, preprocess);
     let range = Some(preprocess.input_range(graph.input_shape()));
     let sealing = GuestSealing::of(graph, std::slice::from_ref(&image), range, Default::default())?;
-    let original = sealing.original(plan)?;
+    let original = sealing.over(link).original(plan)?;
     let mut way = InProcess::start(&original, RUNS)?;
     let runs = (0..RUNS).map(|_| way.infer(&image)).collect::<anyhow::Result<Vec<_>>>()?;
     anyhow::ensure!(
@@ -100,9 +100,9 @@ pub(crate) fn of_plan(
     graph: &Graph,
     preprocess: &Preprocess,
     plan: &Plan,
-    json: bool,
+    (link, json): (Link, bool),
 ) -> anyhow::Result<()> {
-    Report::of(model, graph, preprocess, Some(plan))?.conclude(json)
+    Report::of(model, graph, preprocess, Some(plan), link)?.conclude(json)
 }
 
 impl Report {
@@ -113,8 +113,9 @@ impl Report {
         graph: &Graph,
         preprocess: &Preprocess,
         plan: Option<&Plan>,
+        link: Link,
     ) -> anyhow::Result<Self> {
-        let all = match forecast(graph, preprocess, &Plan::hide_all(graph)) {
+        let all = match forecast(graph, preprocess, &Plan::hide_all(graph), link) {
             Ok(all) => all,
             Err(e) => match e.downcast::<JaliError>() {
                 Ok(JaliError::Model(ModelError::Unsupported { offences })) => {
@@ -124,7 +125,7 @@ impl Report {
                 Err(other) => return Err(other),
             },
         };
-        let plan = plan.map(|plan| forecast(graph, preprocess, plan)).transpose()?;
+        let plan = plan.map(|plan| forecast(graph, preprocess, plan, link)).transpose()?;
         Ok(Self { model, supported: true, plan, everything_hidden: Some(all), offences: vec![] })
     }
 

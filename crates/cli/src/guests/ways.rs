@@ -3,6 +3,7 @@
 //! files.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use jali_net::guests::GuestService;
 use jali_net::server::Limits;
 use jali_net::{ClientConfig, Config, Running};
 use jali_tickets::audit::Replay;
+use jali_tickets::dealing::Dealt;
 use jali_tickets::{Auditor, Batch, Dealer, GuestIdentity, OwnerFile, ServerFile, Terms, write_sealed};
 use tempfile::TempDir;
 
@@ -48,7 +50,7 @@ pub(crate) trait Way {
 }
 
 /// A ticket with what a comparison needs.
-struct Dealt {
+struct InMemory {
     server: StreamKey,
     ticket: GuestTicket,
     masks: Masks,
@@ -59,7 +61,7 @@ pub(crate) struct InProcess {
     fixed: FixedNetwork,
     guest: GuestModel,
     owner: OwnerModel,
-    tickets: VecDeque<Dealt>,
+    tickets: VecDeque<InMemory>,
     deal: Duration,
     link: Channel,
     to_server: mpsc::Sender<StreamKey>,
@@ -78,7 +80,7 @@ impl InProcess {
             let start = Instant::now();
             let (shares, masks) = deal_traced(&owner, Backend::best(), &for_server, &for_guest);
             times.push(start.elapsed());
-            tickets.push_back(Dealt { server: for_server, ticket: GuestTicket::new(for_guest, shares), masks });
+            tickets.push_back(InMemory { server: for_server, ticket: GuestTicket::new(for_guest, shares), masks });
             bar.inc(1);
         }
         bar.finish_and_clear();
@@ -109,7 +111,7 @@ impl Way for InProcess {
     const NAME: &'static str = "in-process";
 
     fn infer(&mut self, image: &Tensor) -> anyhow::Result<Inferred> {
-        let Some(Dealt { server, ticket, masks }) = self.tickets.pop_front() else {
+        let Some(InMemory { server, ticket, masks }) = self.tickets.pop_front() else {
             anyhow::bail!("no ticket is left")
         };
         self.to_server.send(server)?;
@@ -139,50 +141,83 @@ impl Way for InProcess {
     }
 }
 
-/// A server behind a socket of this machine, and a guest with a wallet.
-pub(crate) struct Loopback {
-    auditor: Auditor,
-    client: GuestClient,
-    left: u32,
-    deal: Duration,
+/// A server behind a socket of this machine, and guests with wallets: everything in files.
+pub(crate) struct House {
+    /// Where the server listens.
+    pub(crate) addr: SocketAddr,
+    owner: OwnerFile,
+    identity: GuestIdentity,
+    batches: Vec<Dealt>,
+    /// What it took to deal a ticket, on all threads.
+    pub(crate) deal: Duration,
     _running: Running,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
-impl Loopback {
-    /// Seals and deals into files, and starts the server.
-    pub(crate) fn start(original: &Original, name: &str, images: usize) -> anyhow::Result<Self> {
+impl House {
+    /// Seals and deals into files, a batch for each guest, and starts the server.
+    pub(crate) fn start(original: &Original, name: &str, guests: usize, tickets: u32) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name);
         write_sealed(&at("sealed"), name, original, &Preprocess::default()).map_err(JaliError::from)?;
         let owner = OwnerFile::read(&at("sealed")).map_err(JaliError::from)?;
-        let (identity, left) = (GuestIdentity::generate(), images as u32);
-        let terms = Terms { guest: identity.recipient(), tickets: left, days: 1, on_demand: false };
-        let bar = progress(left as usize, "dealing");
+        let identity = GuestIdentity::generate();
+        let terms = Terms { guest: identity.recipient(), tickets, days: 1, on_demand: false };
+        let bar = progress(guests * tickets as usize, "dealing");
         let dealer = Dealer::new(owner, Backend::best());
         let begun = Instant::now();
-        let dealing = dealer.deal(&at("batch"), &terms, |done| bar.set_position(done.into()));
-        let dealt = dealing.map_err(JaliError::from)?;
-        let (deal, owner) = (begun.elapsed() / left.max(1), dealer.into_owner());
+        let batch = |i: usize| dealer.deal(&at(&format!("batch-{i}")), &terms, |_| bar.inc(1));
+        let batches = (0..guests).map(batch).collect::<Result<Vec<_>, _>>().map_err(JaliError::from)?;
+        let (deal, owner) = (begun.elapsed() / (guests as u32 * tickets).max(1), dealer.into_owner());
         bar.finish_and_clear();
         let file = ServerFile::read(&at("sealed")).map_err(JaliError::from)?;
-        let batches = vec![Arc::new(Batch::open(&dealt.server, &file).map_err(JaliError::from)?)];
-        let service = GuestService::new(Arc::new(file), batches, Backend::best());
+        let open = |dealt: &Dealt| Batch::open(&dealt.server, &file).map(Arc::new);
+        let opened = batches.iter().map(open).collect::<Result<_, _>>().map_err(JaliError::from)?;
+        let service = GuestService::new(Arc::new(file), opened, Backend::best());
         let listen = ([127, 0, 0, 1], 0).into();
         let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
         let running = Running::start(config).map_err(JaliError::from)?;
         running.serve_guests(vec![Arc::new(service)]);
+        Ok(Self { addr: running.addr(), owner, identity, batches, deal, _running: running, folder })
+    }
+
+    /// A guest whose server, or the relay to it, is at an address.
+    pub(crate) fn client(&self, guest: usize, addr: SocketAddr) -> anyhow::Result<GuestClient> {
         let config = ClientConfig {
-            url: format!("http://{}", running.addr()),
+            url: format!("http://{addr}"),
             ca_cert: None,
             token: None,
             timeout: Duration::from_secs(60),
             insecure: false,
         };
-        let client = GuestClient::open(&dealt.wallet, &identity, Some(&owner.public_key()), config)?;
-        let client = client.keeping(Kept::Everything);
-        let auditor = Auditor::new(owner, &dealt.server, Backend::best()).map_err(JaliError::from)?;
-        Ok(Self { auditor, client, left, deal, _running: running, _folder: folder })
+        let owner = self.owner.public_key();
+        Ok(GuestClient::open(&self.batches[guest].wallet, &self.identity, Some(&owner), config)?)
+    }
+}
+
+/// A house with one guest, whose inferences are compared with the reference.
+pub(crate) struct Loopback {
+    auditor: Auditor,
+    client: GuestClient,
+    left: u32,
+    house: House,
+}
+
+impl Loopback {
+    /// Seals and deals into files, and starts the server.
+    pub(crate) fn start(original: &Original, name: &str, images: usize) -> anyhow::Result<Self> {
+        let left = images as u32;
+        let house = House::start(original, name, 1, left)?;
+        Self::of(house, None)
+    }
+
+    /// Has the guest reach the server at an address, if one is given.
+    pub(crate) fn of(house: House, addr: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let client = house.client(0, addr.unwrap_or(house.addr))?.keeping(Kept::Everything);
+        let folder = house.batches[0].server.clone();
+        let owner = OwnerFile::read(&house.folder.path().join("sealed")).map_err(JaliError::from)?;
+        let auditor = Auditor::new(owner, &folder, Backend::best()).map_err(JaliError::from)?;
+        Ok(Self { auditor, left: client.left(), client, house })
     }
 }
 
@@ -220,6 +255,6 @@ impl Way for Loopback {
     }
 
     fn deal(&self) -> Duration {
-        self.deal
+        self.house.deal
     }
 }

@@ -61,7 +61,7 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
     let Subject { name, graph, images, preprocess } = subject(args)?;
     let range = Some(preprocess.input_range(graph.input_shape()));
     let plan = args.leak.plan_for_guests(&graph)?;
-    let sealing = GuestSealing::of(&graph, &images, range, args.output.config())?;
+    let sealing = GuestSealing::of(&graph, &images, range, args.output.config())?.over(args.over.link);
     let output_bits = sealing.network().output_bits();
     let (written, weights) = sealing.save(&plan, &name, &preprocess, &args.out)?;
     let owner = OwnerFile::read(&written.owner).map_err(JaliError::from)?;

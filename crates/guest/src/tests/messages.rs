@@ -8,7 +8,7 @@ fn sealed() -> (SealedForGuests, Vec<i32>) {
     let graph = residual();
     let images = images(&[3, 9, 11]);
     let network = FixedNetwork::calibrate(&graph, FixedConfig::default(), &images, None).unwrap();
-    let sealed = seal(&network, &graph, &Plan::hide_all(&graph), &key(1)).unwrap();
+    let sealed = crate::seal(&network, &graph, &Plan::hide_all(&graph), &key(1)).unwrap();
     let input = network.quantise(&images[0]).unwrap();
     (sealed, input)
 }

@@ -4,7 +4,7 @@ use jali_model::fixed::{Outputs, reference};
 use jali_model::{Activation, Arithmetic, Conv, Gemm, Op, Pool, Select, SelectKind};
 
 use super::*;
-use crate::Circuit;
+use crate::{Circuit, Tables};
 
 /// Made-up numbers from -1 to 1.
 fn numbers(n: usize, seed: u32) -> Vec<f32> {
@@ -107,6 +107,18 @@ fn every_wire_equals_the_reference() {
     assert!(sealed.guest.clear.iter().all(Option::is_none));
 }
 
+/// Direct tables take more bytes and fewer exchanges.
+#[test]
+fn direct_tables_save_exchanges() {
+    let graph = residual();
+    let network = FixedNetwork::calibrate(&graph, FixedConfig::default(), &images(&[3, 9, 11]), None).unwrap();
+    let original = Original::new(network, &graph, &Plan::hide_all(&graph), key(1)).unwrap();
+    let small = original.circuit().counts();
+    let direct = original.with_tables(Tables::Direct).circuit().counts();
+    assert!(direct.exchanges < small.exchanges && direct.ticket_bytes > small.ticket_bytes);
+    assert_eq!((direct.clamps, direct.maxima), (small.clamps, small.maxima));
+}
+
 #[test]
 fn open_beginnings_are_computed_by_the_guest() {
     let graph = residual();
@@ -158,7 +170,7 @@ fn the_largest_output_alone() {
     // Layers before the first hidden one may be open, the last one too.
     check(&graph, &Plan::open_all(&graph), &images, config);
     let read = FixedNetwork::from_bytes(&network.to_bytes().unwrap()).unwrap();
-    assert_eq!(Circuit::new(&read, &[]), Circuit::new(&network, &[]));
+    assert_eq!(Circuit::new(&read, &[], Tables::Small), Circuit::new(&network, &[], Tables::Small));
 }
 
 /// What a guest and a server read of a network gives them the owner's circuit.
@@ -167,7 +179,7 @@ fn networks_without_weights_have_the_same_circuit() {
     let graph = residual();
     let network = FixedNetwork::calibrate(&graph, FixedConfig::default(), &images(&[3, 9, 11]), None).unwrap();
     let read = FixedNetwork::from_bytes(&network.to_bytes().unwrap()).unwrap();
-    assert_eq!(Circuit::new(&read, &[true]), Circuit::new(&network, &[true]));
+    assert_eq!(Circuit::new(&read, &[true], Tables::Small), Circuit::new(&network, &[true], Tables::Small));
 }
 
 proptest::proptest! {
@@ -188,7 +200,7 @@ proptest::proptest! {
             bytes[at] = value;
         }
         if let Ok(network) = FixedNetwork::from_bytes(&bytes) {
-            Circuit::new(&network, &[]).counts();
+            Circuit::new(&network, &[], Tables::Small).counts();
         }
     }
 }

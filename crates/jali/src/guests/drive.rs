@@ -7,7 +7,7 @@ use jali_guest::{Backend, GuestError, GuestModel, GuestSession, GuestTicket, Out
 use crate::JaliError;
 
 /// A way to the other party, message by message, in order.
-pub trait Link {
+pub trait Line {
     /// Sends a message.
     ///
     /// # Errors
@@ -51,13 +51,13 @@ impl Meter {
         self.computing[step] += since.elapsed();
     }
 
-    fn send(&mut self, link: &mut impl Link, message: Vec<u8>) -> Result<(), JaliError> {
+    fn send(&mut self, line: &mut impl Line, message: Vec<u8>) -> Result<(), JaliError> {
         self.bytes_sent += message.len();
-        link.send(message)
+        line.send(message)
     }
 
-    fn receive(&mut self, link: &mut impl Link) -> Result<Vec<u8>, JaliError> {
-        let message = link.receive()?;
+    fn receive(&mut self, line: &mut impl Line) -> Result<Vec<u8>, JaliError> {
+        let message = line.receive()?;
         self.bytes_received += message.len();
         self.messages += 1;
         Ok(message)
@@ -69,14 +69,14 @@ impl Meter {
     }
 }
 
-/// Serves one inference over a link.
+/// Serves one inference over a line.
 ///
 /// # Errors
-/// [`JaliError::Guest`] for a message of another form; the link's errors.
-pub fn serve(session: ServerSession<'_>, link: &mut impl Link) -> Result<Run<Served>, JaliError> {
+/// [`JaliError::Guest`] for a message of another form; the line's errors.
+pub fn serve(session: ServerSession<'_>, line: &mut impl Line) -> Result<Run<Served>, JaliError> {
     let mut meter = Meter::default();
-    let mut served = exchanges(session, &mut meter, link, ServerSession::step, |s, m| s.receive(m))?;
-    meter.send(link, std::mem::take(&mut served.message))?;
+    let mut served = exchanges(session, &mut meter, line, ServerSession::step, |s, m| s.receive(m))?;
+    meter.send(line, std::mem::take(&mut served.message))?;
     Ok(meter.end(served))
 }
 
@@ -84,17 +84,17 @@ pub fn serve(session: ServerSession<'_>, link: &mut impl Link) -> Result<Run<Ser
 fn exchanges<S, D>(
     mut session: S,
     meter: &mut Meter,
-    link: &mut impl Link,
+    line: &mut impl Line,
     step: impl Fn(&S) -> usize,
     receive: impl Fn(S, &[u8]) -> Result<Turn<S, D>, GuestError>,
 ) -> Result<D, JaliError> {
     loop {
-        let message = meter.receive(link)?;
+        let message = meter.receive(line)?;
         let (last, start) = (step(&session), Instant::now());
         match receive(session, &message)? {
             Turn::Goes { message, session: next } => {
                 meter.computed(step(&next), start);
-                meter.send(link, message)?;
+                meter.send(line, message)?;
                 session = next;
             }
             Turn::Waits(next) => {
@@ -139,16 +139,16 @@ pub fn begin<'m>(
     Ok(Begun { messages, session, meter })
 }
 
-/// Infers over a link: the guest's side.
+/// Infers over a line: the guest's side.
 ///
 /// # Errors
-/// [`JaliError::Guest`] for another network's ticket or a message of another form; the link's
+/// [`JaliError::Guest`] for another network's ticket or a message of another form; the line's
 /// errors.
-pub fn infer(begun: Begun<'_>, link: &mut impl Link) -> Result<Run<Output>, JaliError> {
+pub fn infer(begun: Begun<'_>, line: &mut impl Line) -> Result<Run<Output>, JaliError> {
     let Begun { messages, session, mut meter } = begun;
     for message in messages {
-        meter.send(link, message)?;
+        meter.send(line, message)?;
     }
-    let output = exchanges(session, &mut meter, link, GuestSession::step, |s, m| s.receive(m))?;
+    let output = exchanges(session, &mut meter, line, GuestSession::step, |s, m| s.receive(m))?;
     Ok(meter.end(output))
 }

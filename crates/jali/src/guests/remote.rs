@@ -11,13 +11,13 @@ use jali_net::guests::MAX_TICKETS;
 use jali_net::guests::asking::{Ended, Exchange, GuestConnection, Tickets};
 use jali_tickets::{GuestIdentity, Manifest, Transcript, Wallet, WalletTicket};
 
-use super::drive::{self, Link, Run, begin};
+use super::drive::{self, Line, Run, begin};
 use crate::JaliError;
 
 /// Most bytes of tickets that are read ahead.
 const READ_AHEAD: u64 = 1 << 26;
 
-impl Link for Exchange<'_> {
+impl Line for Exchange<'_> {
     fn send(&mut self, message: Vec<u8>) -> Result<(), JaliError> {
         Ok(Exchange::send(self, message)?)
     }

@@ -1,4 +1,4 @@
-//! Which rows of a network are hidden, and how many weights that are.
+//! What is public about how a network is shared: which rows are hidden, and which tables are dealt.
 
 use jali_leak::Plan;
 use jali_model::fixed::{FixedLinear, FixedNetwork, FixedOp};
@@ -37,13 +37,28 @@ impl std::iter::Sum for Hidden {
     }
 }
 
-/// Which rows of a network's layers are hidden, by step; public.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct HiddenRows(Vec<Vec<bool>>);
+/// How maxima are compared: ticket bytes against exchanges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Tables {
+    /// By tables of three bits: about three bytes a comparison, and an exchange that opens what was
+    /// looked up in them.
+    #[default]
+    Small,
+    /// By one table, where differences have few enough bits: up to 64 bytes, and no such exchange.
+    Direct,
+}
 
-impl HiddenRows {
+/// What is public about how a network is shared.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Setup {
+    /// By step: whether each row is hidden.
+    rows: Vec<Vec<bool>>,
+    tables: Tables,
+}
+
+impl Setup {
     /// Of a network under a plan: rows of which it allows every weight to be open stay open.
-    pub(crate) fn of(network: &FixedNetwork, plan: &Plan) -> Self {
+    pub(crate) fn of(network: &FixedNetwork, plan: &Plan, tables: Tables) -> Self {
         let rows = network.steps.iter().map(|s| match &s.op {
             FixedOp::Linear(linear) => {
                 let (outputs, fan_in) = linear.size();
@@ -54,37 +69,48 @@ impl HiddenRows {
             }
             _ => vec![],
         });
-        Self(rows.collect())
+        Self { rows: rows.collect(), tables }
     }
 
     /// As they were stored, by step.
     ///
     /// # Errors
     /// [`GuestError::Weights`] if they are another network's.
-    pub fn from_stored(network: &FixedNetwork, rows: Vec<Vec<bool>>) -> Result<Self, GuestError> {
+    pub fn from_stored(network: &FixedNetwork, rows: Vec<Vec<bool>>, tables: Tables) -> Result<Self, GuestError> {
         for step in 0..network.steps.len() {
             let expected = network.layer(step).map_or(0, |linear| linear.size().0);
             if rows.get(step).map(Vec::len) != Some(expected) {
                 return Err(GuestError::Weights { step });
             }
         }
-        Ok(Self(rows))
+        Ok(Self { rows, tables })
     }
 
     /// By step: whether each row is hidden.
-    pub fn by_step(&self) -> &[Vec<bool>] {
-        &self.0
+    pub fn rows(&self) -> &[Vec<bool>] {
+        &self.rows
     }
 
-    /// The circuit of a network with these rows.
+    /// How maxima are compared.
+    pub fn tables(&self) -> Tables {
+        self.tables
+    }
+
+    /// Keeps the rows and changes the tables.
+    #[must_use]
+    pub(crate) fn with(self, tables: Tables) -> Self {
+        Self { tables, ..self }
+    }
+
+    /// The circuit of a network that is shared like this.
     pub fn circuit(&self, network: &FixedNetwork) -> Circuit {
         let mut open = vec![];
-        for (s, rows) in network.steps.iter().zip(&self.0) {
+        for (s, rows) in network.steps.iter().zip(&self.rows) {
             if let FixedOp::Linear(FixedLinear { layer: Some(layer), .. }) = &s.op {
                 open.resize(open.len().max(layer + 1), false);
                 open[*layer] = !rows.contains(&true);
             }
         }
-        Circuit::new(network, &open)
+        Circuit::new(network, &open, self.tables)
     }
 }
