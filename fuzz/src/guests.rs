@@ -5,7 +5,7 @@ use std::sync::{Mutex, OnceLock};
 
 use jali_bundle::Kind;
 use jali_guest::{
-    Backend, Circuit, GuestSession, GuestTicket, Original, SealedForGuests, ServerSession, StreamKey, Tables, Turn,
+    Backend, Circuit, GuestError, GuestSession, GuestTicket, Original, SealedForGuests, ServerSession, StreamKey, Tables, Turn,
     deal, seal,
 };
 use jali_leak::Plan;
@@ -45,7 +45,9 @@ pub fn small() -> &'static SmallGuest {
         let shares = deal(&sealed.owner, Backend::best(), &key(2), &key(3));
         let ticket = GuestTicket::new(key(3), shares.clone());
         let input = network.quantise(&image).unwrap();
-        let (messages, _) = GuestSession::begin(&sealed.guest, Backend::best(), ticket, &input).unwrap();
+        let (first, start) = GuestSession::begin(&sealed.guest, Backend::best(), ticket, &input).unwrap();
+        let Turn::Goes { message, .. } = start.run().unwrap() else { panic!("its layers are hidden") };
+        let messages = vec![first, message];
         SmallGuest { network, sealed, shares, messages }
     })
 }
@@ -122,6 +124,15 @@ pub fn block(data: &[u8]) {
     assert!(changed == *block || wallet.accept(identity, &mut changed.as_slice()).is_err());
 }
 
+/// A guest that has sent its first messages.
+fn after_first(ticket: GuestTicket, image: &[i32]) -> Result<GuestSession<'static>, GuestError> {
+    let (_, start) = GuestSession::begin(&small().sealed.guest, Backend::best(), ticket, image)?;
+    match start.run()? {
+        Turn::Goes { session, .. } | Turn::Waits(session) => Ok(session),
+        Turn::Done(_) => unreachable!("the server's last message is missing"),
+    }
+}
+
 /// A hello, a guest's first messages, a server's first message, and a ticket.
 pub fn messages(data: &[u8]) {
     let _ = Hello::decode(data);
@@ -133,11 +144,11 @@ pub fn messages(data: &[u8]) {
     }
     let image = vec![1; 6];
     let ticket = GuestTicket::new(key(3), small.shares.clone());
-    if let Ok((_, session)) = GuestSession::begin(&small.sealed.guest, Backend::best(), ticket, &image) {
+    if let Ok(session) = after_first(ticket, &image) {
         let _ = session.receive(data);
     }
     let ticket = GuestTicket::new(key(3), data.to_vec());
-    if let Ok((_, session)) = GuestSession::begin(&small.sealed.guest, Backend::best(), ticket, &image) {
+    if let Ok(session) = after_first(ticket, &image) {
         let _ = session.receive(&small.messages[1]);
     }
 }

@@ -45,7 +45,7 @@ pub use error::GuestError;
 pub use jali_leak::Plan;
 
 pub use sealing::{GuestModel, Original, OwnerModel, SealedForGuests, ServerModel, seal};
-pub use session::{GuestSession, Output, Served, ServerSession, Turn};
+pub use session::{GuestSession, GuestStart, Output, Served, ServerSession, Turn};
 pub use setup::{Hidden, Setup, Tables};
 pub use stream::StreamKey;
 pub use ticket::GuestTicket;

@@ -281,7 +281,12 @@ impl GuestModel {
             if weights.len() != outputs * fan_in || bias.len() != outputs {
                 return Err(GuestError::Weights { step });
             }
-            clear[step] = Some(ClearLayer { matrix: matrix_of(linear, &weights), bias });
+            let range = linear.input.checked_sub(1).map_or(network.input.range, |step| network.steps[step].range);
+            let matrix = match linear.op.linear() {
+                Some(of) => Matrix::in_the_clear(of, &linear.input_shape, &linear.output_shape, &weights, range),
+                None => matrix_of(linear, &weights),
+            };
+            clear[step] = Some(ClearLayer { matrix, bias });
         }
         for (step, s) in circuit.steps.iter().enumerate() {
             let Some(linear) = network.layer(step) else { continue };

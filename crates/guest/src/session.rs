@@ -44,7 +44,7 @@ pub struct Served {
 pub struct Output {
     /// The network's output as integers; [`jali_model::fixed::FixedNetwork::numbers`] scales them.
     pub integers: Vec<i64>,
-    /// What was kept, if [`GuestSession::traced`] asked for it.
+    /// What was kept, if [`GuestStart::traced`] asked for it.
     pub trace: Option<Trace>,
 }
 
@@ -153,9 +153,8 @@ impl std::fmt::Debug for GuestSession<'_> {
 }
 
 impl<'m> GuestSession<'m> {
-    /// Computes what is open before anything hidden, masks it, and gives the first messages: the
-    /// masked input, and the guest's share of the first exchange, if there is one. It uses the
-    /// ticket up.
+    /// Computes what is open before anything hidden, and masks it: gives the first message, the
+    /// masked input, and what goes on once it is sent. It uses the ticket up.
     ///
     /// # Errors
     /// [`GuestError::Input`] for another number of integers; [`GuestError::Ticket`] for a ticket of
@@ -165,7 +164,7 @@ impl<'m> GuestSession<'m> {
         backend: Backend,
         ticket: GuestTicket,
         input: &[i32],
-    ) -> Result<(Vec<Vec<u8>>, Self), GuestError> {
+    ) -> Result<(Vec<u8>, GuestStart<'m>), GuestError> {
         let circuit = &model.circuit;
         if input.len() != circuit.input_count {
             return Err(GuestError::Input { expected: circuit.input_count, got: input.len() });
@@ -182,14 +181,17 @@ impl<'m> GuestSession<'m> {
             entries.push(masked);
         }
         let party = Party::new(circuit, &model.matrices, backend, key, Role::Guest(shares), entries);
-        let mut session = Self { party, circuit, backend, at_end: false };
-        let first = session.party.run()?;
-        let mut messages = vec![message];
-        match first {
-            Next::Exchange(message) => messages.push(message),
-            Next::Finished => session.at_end = true,
+        Ok((message, GuestStart(Self { party, circuit, backend, at_end: false })))
+    }
+
+    fn turn(mut self, next: Next) -> Turn<Self, Output> {
+        match next {
+            Next::Exchange(message) => Turn::Goes { message, session: self },
+            Next::Finished => {
+                self.at_end = true;
+                Turn::Waits(self)
+            }
         }
-        Ok((messages, session))
     }
 
     /// Takes the server's message. At the end it gives the output's integers.
@@ -202,13 +204,8 @@ impl<'m> GuestSession<'m> {
         if self.at_end {
             return self.output(message).map(Turn::Done);
         }
-        Ok(match self.party.receive(message)? {
-            Next::Exchange(message) => Turn::Goes { message, session: self },
-            Next::Finished => {
-                self.at_end = true;
-                Turn::Waits(self)
-            }
-        })
+        let next = self.party.receive(message)?;
+        Ok(self.turn(next))
     }
 
     /// Adds the server's summand of the output to the guest's.
@@ -240,16 +237,37 @@ impl<'m> GuestSession<'m> {
         Ok(Output { integers, trace: self.party.take_trace() })
     }
 
-    /// Keeps all wires, to compare the inference with the reference.
-    #[must_use]
-    pub fn traced(mut self) -> Self {
-        self.party.keep_trace();
-        self
-    }
-
     /// The step of the circuit at which the session waits.
     pub fn step(&self) -> usize {
         self.party.step()
+    }
+}
+
+/// A guest whose first message is on its way: it computes up to the first exchange while the server
+/// does.
+#[derive(Debug)]
+pub struct GuestStart<'m>(GuestSession<'m>);
+
+impl<'m> GuestStart<'m> {
+    /// Keeps all wires, to compare the inference with the reference.
+    #[must_use]
+    pub fn traced(mut self) -> Self {
+        self.0.party.keep_trace();
+        self
+    }
+
+    /// Runs to the first exchange, if there is one.
+    ///
+    /// # Errors
+    /// [`GuestError::Ticket`] for a ticket of another network.
+    pub fn run(mut self) -> Result<Turn<GuestSession<'m>, Output>, GuestError> {
+        let next = self.0.party.run()?;
+        Ok(self.0.turn(next))
+    }
+
+    /// The step of the circuit that comes first.
+    pub fn step(&self) -> usize {
+        self.0.step()
     }
 }
 
@@ -270,9 +288,15 @@ fn in_the_clear(model: &GuestModel, backend: Backend, input: &[i32]) -> Vec<Vec<
                 sums.iter().map(|&s| ((s << sign) as i32 >> sign >> linear.drop) as u32).collect()
             }
             StepOp::Clamp { terms, low, gate } => {
-                let sum = |i: usize| terms.iter().map(|&t| i64::from(values[t][i] as i32)).sum::<i64>();
-                let clamp = |y: i64| y.max(*low).min(low + i64::from(gate.span));
-                (0..s.count).map(|i| clamp(sum(i)) as u32).collect()
+                // Modulo 2^32, as what is clamped has fewer bits by the bound of every clamp's input.
+                let low = *low as u32;
+                let mut sums = vec![low.wrapping_neg(); s.count];
+                for &term in terms {
+                    sums.iter_mut().zip(&values[term]).for_each(|(s, v)| *s = s.wrapping_add(*v));
+                }
+                let clamp = |y: u32| ((y as i32).max(0).min(gate.span as i32) as u32).wrapping_add(low);
+                sums.iter_mut().for_each(|y| *y = clamp(*y));
+                sums
             }
             StepOp::Max { input, tree, .. } => {
                 let mut now = values[*input].clone();

@@ -35,8 +35,17 @@ fn play(
     input: &[i32],
 ) -> Result<Played, GuestError> {
     let mut at_server = Some(ServerSession::new(&sealed.server, backend, server).traced());
-    let (mut to_server, guest) = GuestSession::begin(&sealed.guest, backend, ticket, input)?;
-    let mut at_guest = Some(guest.traced());
+    let (first, start) = GuestSession::begin(&sealed.guest, backend, ticket, input)?;
+    let mut to_server = vec![first];
+    let guest = match start.traced().run()? {
+        Turn::Goes { message, session } => {
+            to_server.push(message);
+            session
+        }
+        Turn::Waits(session) => session,
+        Turn::Done(_) => unreachable!("the server's last message is missing"),
+    };
+    let mut at_guest = Some(guest);
     let (mut messages, mut of_server) = ([vec![], vec![]], None);
     loop {
         let mut to_guest = vec![];

@@ -94,8 +94,16 @@ fn play(
     assert!(claim.key(&ticket.nonce).is_none());
     let mut digest = Digest::new();
     let mut at_server = Some(ServerSession::new(&server.model, Backend::best(), key));
-    let (mut to_server, guest) =
-        GuestSession::begin(wallet.model(), Backend::best(), ticket.ticket, &world.input).unwrap();
+    let (first, start) = GuestSession::begin(wallet.model(), Backend::best(), ticket.ticket, &world.input).unwrap();
+    let mut to_server = vec![first];
+    let guest = match start.run().unwrap() {
+        Turn::Goes { message, session } => {
+            to_server.push(message);
+            session
+        }
+        Turn::Waits(session) => session,
+        Turn::Done(_) => unreachable!("the server's last message is missing"),
+    };
     let (mut at_guest, mut up, mut down) = (Some(guest), vec![], vec![]);
     let output = 'run: loop {
         let mut to_guest = vec![];

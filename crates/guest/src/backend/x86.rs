@@ -48,9 +48,23 @@ fn store_256(value: __m256i, words: &mut [u32]) {
     unsafe { _mm256_storeu_si256(words.as_mut_ptr().cast(), value) }
 }
 
+/// Adds products of weights and inputs to sums: of words, or of pairs of 16-bit numbers in words.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn add_512<const PAIRS: bool>(sum: __m512i, w: __m512i, x: __m512i) -> __m512i {
+    _mm512_add_epi32(sum, if PAIRS { _mm512_madd_epi16(w, x) } else { _mm512_mullo_epi32(w, x) })
+}
+
+/// Does as [`add_512`] with half as many words.
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_256<const PAIRS: bool>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
+    _mm256_add_epi32(sum, if PAIRS { _mm256_madd_epi16(w, x) } else { _mm256_mullo_epi32(w, x) })
+}
+
 /// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, 32 outputs at a time.
-#[target_feature(enable = "avx512f")]
-pub(crate) fn eight_filters_512(taps: Taps<'_>, out: &mut [u32]) {
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) fn eight_filters_512<const PAIRS: bool>(taps: Taps<'_>, out: &mut [u32]) {
     let run = out.len() / 8;
     for at in (0..run).step_by(32) {
         let mut sums = [[_mm512_setzero_si512(); 2]; 8];
@@ -59,7 +73,7 @@ pub(crate) fn eight_filters_512(taps: Taps<'_>, out: &mut [u32]) {
             for f in 0..8 {
                 let w = _mm512_set1_epi32(weights[f] as i32);
                 for v in 0..2 {
-                    sums[f][v] = _mm512_add_epi32(sums[f][v], _mm512_mullo_epi32(w, x[v]));
+                    sums[f][v] = add_512::<PAIRS>(sums[f][v], w, x[v]);
                 }
             }
         }
@@ -74,7 +88,7 @@ pub(crate) fn eight_filters_512(taps: Taps<'_>, out: &mut [u32]) {
 /// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, 32 outputs and two filters
 /// at a time: what sixteen registers hold.
 #[target_feature(enable = "avx2")]
-pub(crate) fn eight_filters_256(taps: Taps<'_>, out: &mut [u32]) {
+pub(crate) fn eight_filters_256<const PAIRS: bool>(taps: Taps<'_>, out: &mut [u32]) {
     let run = out.len() / 8;
     for at in (0..run).step_by(32) {
         for pair in 0..4 {
@@ -87,7 +101,7 @@ pub(crate) fn eight_filters_256(taps: Taps<'_>, out: &mut [u32]) {
                 for f in 0..2 {
                     let w = _mm256_set1_epi32(weights[2 * pair + f] as i32);
                     for v in 0..4 {
-                        sums[f][v] = _mm256_add_epi32(sums[f][v], _mm256_mullo_epi32(w, x[v]));
+                        sums[f][v] = add_256::<PAIRS>(sums[f][v], w, x[v]);
                     }
                 }
             }
@@ -101,15 +115,15 @@ pub(crate) fn eight_filters_256(taps: Taps<'_>, out: &mut [u32]) {
 }
 
 /// Writes the sums of one filter, 32 outputs at a time.
-#[target_feature(enable = "avx512f")]
-pub(crate) fn one_filter_512(taps: Taps<'_>, out: &mut [u32]) {
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(crate) fn one_filter_512<const PAIRS: bool>(taps: Taps<'_>, out: &mut [u32]) {
     for at in (0..out.len()).step_by(32) {
         let mut sums = [_mm512_setzero_si512(); 2];
         for (&place, &weight) in taps.places.iter().zip(taps.weights) {
             let w = _mm512_set1_epi32(weight as i32);
             for v in 0..2 {
                 let x = load_512(taps.planes, place + at + 16 * v);
-                sums[v] = _mm512_add_epi32(sums[v], _mm512_mullo_epi32(w, x));
+                sums[v] = add_512::<PAIRS>(sums[v], w, x);
             }
         }
         for v in 0..2 {

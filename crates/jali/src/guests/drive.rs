@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use jali_guest::{Backend, GuestError, GuestModel, GuestSession, GuestTicket, Output, Served, ServerSession, Turn};
+use jali_guest::{
+    Backend, GuestError, GuestModel, GuestSession, GuestStart, GuestTicket, Output, Served, ServerSession, Turn,
+};
 
 use crate::JaliError;
 
@@ -63,6 +65,30 @@ impl Meter {
         Ok(message)
     }
 
+    /// Sends what a turn gives, and returns the session that goes on, or the end. `begun` says at
+    /// which step the turn began, and when.
+    fn turn<S, D>(
+        &mut self,
+        line: &mut impl Line,
+        turn: Turn<S, D>,
+        step: impl Fn(&S) -> usize,
+        begun: (usize, Instant),
+    ) -> Result<Result<S, D>, JaliError> {
+        let at = match &turn {
+            Turn::Goes { session, .. } | Turn::Waits(session) => step(session),
+            Turn::Done(_) => begun.0,
+        };
+        self.computed(at, begun.1);
+        Ok(match turn {
+            Turn::Goes { message, session } => {
+                self.send(line, message)?;
+                Ok(session)
+            }
+            Turn::Waits(session) => Ok(session),
+            Turn::Done(end) => Err(end),
+        })
+    }
+
     fn end<D>(self, done: D) -> Run<D> {
         let Self { computing, bytes_sent, bytes_received, messages } = self;
         Run { done, computing, bytes_sent, bytes_received, messages }
@@ -90,21 +116,10 @@ fn exchanges<S, D>(
 ) -> Result<D, JaliError> {
     loop {
         let message = meter.receive(line)?;
-        let (last, start) = (step(&session), Instant::now());
-        match receive(session, &message)? {
-            Turn::Goes { message, session: next } => {
-                meter.computed(step(&next), start);
-                meter.send(line, message)?;
-                session = next;
-            }
-            Turn::Waits(next) => {
-                meter.computed(step(&next), start);
-                session = next;
-            }
-            Turn::Done(end) => {
-                meter.computed(last, start);
-                return Ok(end);
-            }
+        let begun = (step(&session), Instant::now());
+        match meter.turn(line, receive(session, &message)?, &step, begun)? {
+            Ok(next) => session = next,
+            Err(end) => return Ok(end),
         }
     }
 }
@@ -112,8 +127,8 @@ fn exchanges<S, D>(
 /// An inference of a guest that has computed what comes before its first message.
 #[derive(Debug)]
 pub struct Begun<'m> {
-    messages: Vec<Vec<u8>>,
-    session: GuestSession<'m>,
+    message: Vec<u8>,
+    start: GuestStart<'m>,
     meter: Meter,
 }
 
@@ -131,12 +146,12 @@ pub fn begin<'m>(
 ) -> Result<Begun<'m>, JaliError> {
     let mut meter = Meter::default();
     let start = Instant::now();
-    let (messages, mut session) = GuestSession::begin(model, backend, ticket, input)?;
-    meter.computed(session.step(), start);
+    let (message, mut begun) = GuestSession::begin(model, backend, ticket, input)?;
+    meter.computed(begun.step(), start);
     if traced {
-        session = session.traced();
+        begun = begun.traced();
     }
-    Ok(Begun { messages, session, meter })
+    Ok(Begun { message, start: begun, meter })
 }
 
 /// Infers over a line: the guest's side.
@@ -145,10 +160,12 @@ pub fn begin<'m>(
 /// [`JaliError::Guest`] for another network's ticket or a message of another form; the line's
 /// errors.
 pub fn infer(begun: Begun<'_>, line: &mut impl Line) -> Result<Run<Output>, JaliError> {
-    let Begun { messages, session, mut meter } = begun;
-    for message in messages {
-        meter.send(line, message)?;
-    }
-    let output = exchanges(session, &mut meter, line, GuestSession::step, |s, m| s.receive(m))?;
+    let Begun { message, start, mut meter } = begun;
+    meter.send(line, message)?;
+    let (last, since) = (start.step(), Instant::now());
+    let output = match meter.turn(line, start.run()?, GuestSession::step, (last, since))? {
+        Ok(session) => exchanges(session, &mut meter, line, GuestSession::step, |s, m| s.receive(m))?,
+        Err(output) => output,
+    };
     Ok(meter.end(output))
 }
