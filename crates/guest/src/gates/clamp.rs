@@ -22,7 +22,7 @@
 //! `rho_g*s`, `s - rho_g*s`. `base` comes from both parties' keys, and so is not dealt.
 
 use super::comparison::Comparison;
-use super::shares::{BothKeys, GateShares, GateStep, append};
+use super::shares::{BothKeys, Drawn, GateShares, GateStep, append};
 use crate::backend::{Backend, wide};
 use crate::bits::{GATES, LANES, ONES, Plane, bit, low_mask, xor};
 
@@ -77,7 +77,19 @@ impl Clamp {
     ) -> Vec<u32> {
         let widths = self.widths();
         let gates = self.step(step, masks.len(), &widths);
-        let mut dealt = gates.deal(backend, keys, masks);
+        self.deal_drawn(backend, gates, gates.draw(keys), masks, ticket)
+    }
+
+    /// Deals the gates of a step from what was drawn for it.
+    pub(crate) fn deal_drawn(
+        &self,
+        backend: Backend,
+        gates: GateStep<'_>,
+        drawn: Drawn,
+        masks: &[u32],
+        ticket: &mut Vec<u8>,
+    ) -> Vec<u32> {
+        let mut dealt = gates.deal(backend, drawn, masks);
         // g is the xor of both signs, so its mask has the constants of both points; the own bits of
         // the second point mask e alone.
         let own = dealt.shares.own.chunks_exact(self.comparison.own_planes());
@@ -88,7 +100,7 @@ impl Clamp {
         }
         let shape = ClampShape::of(self);
         deal_values(backend, &shape, masks, &dealt.final_masks, &mut dealt.base, &mut dealt.shares.values);
-        append(backend, &dealt.shares, &widths, ticket);
+        append(backend, &dealt.shares, gates.widths, ticket);
         dealt.base.iter().map(|r| r & low_mask(self.result_bits)).collect()
     }
 

@@ -12,7 +12,7 @@
 //! `base` comes from both parties' keys and so defines `r_m`; `rho` and `other` are dealt.
 
 use super::comparison::Comparison;
-use super::shares::{BothKeys, GateShares, GateStep, append};
+use super::shares::{BothKeys, Drawn, GateShares, GateStep, append};
 use crate::backend::{Backend, wide};
 use crate::bits::{GATES, LANES, ONES, Plane, bit, low_mask, xor};
 
@@ -64,13 +64,25 @@ impl Maximum {
         masks: PairMasks<'_>,
         ticket: &mut Vec<u8>,
     ) -> Vec<u32> {
-        let difference: Vec<u32> = masks.first.iter().zip(masks.second).map(|(a, c)| a.wrapping_sub(*c)).collect();
         let widths = self.widths();
-        let gates = self.step(step, difference.len(), &widths);
-        let mut dealt = gates.deal(backend, keys, &difference);
+        let gates = self.step(step, masks.first.len(), &widths);
+        self.deal_drawn(backend, gates, gates.draw(keys), masks, ticket)
+    }
+
+    /// Deals the gates of a step from what was drawn for it.
+    pub(crate) fn deal_drawn(
+        &self,
+        backend: Backend,
+        gates: GateStep<'_>,
+        drawn: Drawn,
+        masks: PairMasks<'_>,
+        ticket: &mut Vec<u8>,
+    ) -> Vec<u32> {
+        let difference: Vec<u32> = masks.first.iter().zip(masks.second).map(|(a, c)| a.wrapping_sub(*c)).collect();
+        let mut dealt = gates.deal(backend, drawn, &difference);
         let bits = self.comparison.bits;
         deal_values(backend, bits, masks, &dealt.final_masks, &mut dealt.base, &mut dealt.shares.values);
-        append(backend, &dealt.shares, &widths, ticket);
+        append(backend, &dealt.shares, gates.widths, ticket);
         dealt.base.iter().map(|r| r & low_mask(self.value_bits)).collect()
     }
 

@@ -95,11 +95,24 @@ pub(crate) struct Dealt {
     pub(crate) base: Vec<u32>,
 }
 
+/// What both parties draw from their keys: all that dealing a step of gates depends on beside the
+/// masks.
+pub(crate) struct Drawn {
+    /// All shares of the server.
+    pub(crate) server: GateShares,
+    /// What the guest derives.
+    pub(crate) guest: GateShares,
+}
+
 impl GateStep<'_> {
+    /// Draws what dealing needs.
+    pub(crate) fn draw(&self, keys: &BothKeys<'_>) -> Drawn {
+        Drawn { server: self.of_server(keys.server), guest: self.derived(keys.guest) }
+    }
+
     /// Deals the comparison with these masks.
-    pub(crate) fn deal(&self, backend: Backend, keys: &BothKeys<'_>, masks: &[u32]) -> Dealt {
-        let mut shares = self.of_server(keys.server);
-        let guest = self.derived(keys.guest);
+    pub(crate) fn deal(&self, backend: Backend, drawn: Drawn, masks: &[u32]) -> Dealt {
+        let Drawn { server: mut shares, guest } = drawn;
         for (own, other) in shares.own.iter_mut().zip(&guest.own) {
             xor(own, other);
         }

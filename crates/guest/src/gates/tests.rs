@@ -9,6 +9,8 @@ use crate::backend::Backend;
 use crate::bits::{Plane, low_mask, packed_bytes, planes_of, unpack, xor};
 use crate::stream::{Purpose, StreamKey};
 
+mod views;
+
 const STEP: usize = 3;
 
 fn keys(seed: u8) -> [StreamKey; 2] {
@@ -20,8 +22,12 @@ fn words(seed: u8, n: usize) -> Vec<u32> {
 }
 
 /// Both parties' shares of a step: the server's from its key, the guest's from its key and ticket.
-fn both(step: GateStep<'_>, keys: &[StreamKey; 2], mut ticket: &[u8]) -> [GateShares; 2] {
-    let mut guest = step.derived(&keys[1]);
+fn both(step: GateStep<'_>, keys: &[StreamKey; 2], ticket: &[u8]) -> [GateShares; 2] {
+    [step.of_server(&keys[0]), with_ticket(step, step.derived(&keys[1]), ticket)]
+}
+
+/// A guest's shares: what it derived, and what is in its ticket.
+fn with_ticket(step: GateStep<'_>, mut guest: GateShares, mut ticket: &[u8]) -> GateShares {
     let (tables, rest) = ticket.split_at(step.table_planes() * size_of::<Plane>());
     guest.tables = planes_of(tables);
     ticket = rest;
@@ -35,7 +41,7 @@ fn both(step: GateStep<'_>, keys: &[StreamKey; 2], mut ticket: &[u8]) -> [GateSh
         ticket = rest;
     }
     assert!(ticket.is_empty());
-    [step.of_server(&keys[0]), guest]
+    guest
 }
 
 /// Opens what both parties have a share of.
@@ -45,14 +51,14 @@ fn open(shares: [Vec<Plane>; 2]) -> Vec<Plane> {
     out
 }
 
-/// The bits that a gate opens behind its comparison.
+/// The bits that a comparison opens, and those that the gate opens behind it.
 fn compare(
     backend: Backend,
     how: &Comparison,
     u: &[u32],
     shares: &[GateShares; 2],
     fold: impl Fn(bool, &[Plane], &mut [Plane]),
-) -> Vec<Plane> {
+) -> (Vec<Plane>, Vec<Plane>) {
     let mut looked = [true, false].map(|server| {
         look_up(backend, how, server, u, &shares[usize::from(!server)].tables, &shares[usize::from(!server)].own)
     });
@@ -63,7 +69,7 @@ fn compare(
         fold(i == 0, own, &mut looked.signs);
     }
     let [a, b] = looked;
-    open([a.signs, b.signs])
+    (opened, open([a.signs, b.signs]))
 }
 
 /// Clamps `y` under the masks `r`, both parties played.
@@ -76,7 +82,8 @@ fn clamped(backend: Backend, clamp: &Clamp, y: &[i64], r: &[u32]) -> Vec<u32> {
     let widths = clamp.widths();
     let shares = both(clamp.step(STEP, n, &widths), &keys, &ticket);
     assert_eq!(shares[0].values.len(), CLAMP_VALUES);
-    let opened = compare(backend, &clamp.comparison, &u, &shares, |server, own, signs| clamp.fold(server, own, signs));
+    let (_, opened) =
+        compare(backend, &clamp.comparison, &u, &shares, |server, own, signs| clamp.fold(server, own, signs));
     let [a, b] = [true, false].map(|s| clamp.value(backend, s, &u, &opened, &shares[usize::from(!s)]));
     let mask = low_mask(clamp.result_bits);
     (0..n).map(|i| a[i].wrapping_add(b[i]).wrapping_sub(result_masks[i]) & mask).collect()
@@ -168,7 +175,7 @@ fn every_maximum_of_few_bits_is_exact() {
             };
             let (a_hat, c_hat) = (add(&a, first), add(&c, second));
             let u: Vec<u32> = a_hat.iter().zip(&c_hat).map(|(a, c)| a.wrapping_sub(*c)).collect();
-            let opened =
+            let (_, opened) =
                 compare(backend, &gate.comparison, &u, &shares, |server, own, signs| gate.fold(server, own, signs));
             let [x, y] =
                 [true, false].map(|s| gate.value(backend, s, &a_hat, &c_hat, &opened, &shares[usize::from(!s)]));
