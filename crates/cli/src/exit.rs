@@ -4,6 +4,7 @@ use jali::JaliError;
 use jali::parts::net::NetError;
 use jali::parts::protocol::ProtocolError;
 use jali::parts::tickets::TicketError;
+use jali_guest::GuestError;
 
 /// Exit code when encrypted and plaintext results differ.
 pub(crate) const DIFFERENT: u8 = 5;
@@ -56,6 +57,7 @@ pub(crate) fn exit_code(error: &JaliError) -> u8 {
         JaliError::Tickets(TicketError::Dealing { .. }) => 2,
         JaliError::Tickets(TicketError::Broken { .. }) => 8,
         JaliError::Tickets(_) => 6,
+        JaliError::Guest(GuestError::Message { .. }) => 4,
         JaliError::Memory { .. } => 9,
         JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
         JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,

@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 #[path = "guests/dealing.rs"]
 mod dealing;
+#[path = "guests/lies.rs"]
+mod lies;
 
 /// A folder with a network sealed for guests, a guest's key, and batches.
 struct World(TempDir);

@@ -52,6 +52,7 @@ const COMMANDS: &[(&str, &str, i32)] = &[
 /// What `jali bench` prints.
 const BENCHMARKS: &[(&str, &str, i32)] = &[
     ("jali bench inference", "bench inference --network mnist --runs 1 --batches 1 --sweep curve.svg --json", 0),
+    ("jali bench guests", "bench guests --network mnist --runs 2 --guests 2 --link 0.3,1000 --json", 0),
     ("jali bench limits", "bench limits --json", 0),
     ("jali bench paper", "bench paper --json", 0),
     ("jali bench growth", "bench growth --json", 0),
@@ -67,6 +68,8 @@ const UNCHECKED: [&str; 4] = ["Evidence of a plan", "jali-audit run", "jali-audi
 const UNSEEN: &[(&str, &str)] = &[
     ("jali plan create", "evidence"),
     ("jali inspect BUNDLE", "client.plan.evidence"),
+    // With --fetch, from a dealing service.
+    ("jali tickets", "fetched"),
     // Of a network with several outputs.
     ("jali infer", "output"),
 ];
