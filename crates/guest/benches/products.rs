@@ -34,7 +34,7 @@ fn convolutions(c: &mut Criterion) {
                 };
                 let weights = words(filters * channels * 9);
                 let (input, output) = ([channels, size, size], [filters, size, size]);
-                let matrix = Matrix::new(Linear::Conv(&conv), &input, &output, &weights);
+                let matrix = Matrix::new(Linear::Conv(&conv), &input, &output, &weights, 28);
                 (matrix, words(channels * size * size), words(filters * size * size))
             })
             .collect();
@@ -56,7 +56,7 @@ fn convolutions(c: &mut Criterion) {
 fn dense(c: &mut Criterion) {
     let (inputs, outputs) = (9216, 4096);
     let gemm = Gemm { weight: vec![], bias: vec![], inputs, outputs };
-    let alone = Matrix::new(Linear::Gemm(&gemm), &[inputs], &[outputs], &words(inputs * outputs));
+    let alone = Matrix::new(Linear::Gemm(&gemm), &[inputs], &[outputs], &words(inputs * outputs), 28);
     let shared = alone.clone().shared();
     let (x, backend) = (words(inputs), Backend::best());
     let mut group = c.benchmark_group("fully connected, 9216 to 4096");

@@ -9,6 +9,7 @@
 //! | `bits` | planes of bits, and values packed side by side |
 //! | `stream` | a party's randomness, in streams separate by type |
 //! | `linear` | products of matrices and masked values, 32 bits |
+//! | `winograd` | convolutions of three by three taps with fewer products |
 //! | `gathering` | large products that several sessions ask for at a time |
 //! | `gates` | clamps and maxima |
 //! | `circuit` | what both parties compute, step by step; public |
@@ -36,6 +37,7 @@ mod setup;
 mod stream;
 mod ticket;
 mod trace;
+mod winograd;
 
 pub use backend::Backend;
 pub use circuit::Circuit;

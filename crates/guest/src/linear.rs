@@ -15,6 +15,7 @@ use jali_model::{Conv, Gemm, Linear};
 use crate::backend::Backend;
 use crate::backend::products::{TILE, TOGETHER, Taps, dot, eight_filters, four_by_four, one_filter};
 use crate::gathering::Gathering;
+use crate::winograd::Tiles;
 
 /// The weights of a linear layer, in the order in which they are multiplied.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,6 +54,7 @@ enum Shape {
         inputs: usize,
     },
     Conv(Planes),
+    Tiles(Tiles),
     /// Numbers of 16 bits: a word of a plane holds those of two channels.
     Pairs {
         planes: Planes,
@@ -234,16 +236,25 @@ fn pairs(numbers: &[u32], together: usize, size: usize) -> Vec<u32> {
 
 impl Matrix {
     /// A layer's weights in the order of the graph, modulo `2^32`, for inputs and outputs of these
-    /// shapes. The weights of `linear` itself are not read.
-    pub fn new(linear: Linear<'_>, input: &[usize], output: &[usize], weights: &[u32]) -> Self {
+    /// shapes, to give sums modulo `2^bits`. The weights of `linear` itself are not read.
+    pub fn new(linear: Linear<'_>, input: &[usize], output: &[usize], weights: &[u32], bits: u32) -> Self {
         match linear {
             Linear::Gemm(Gemm { inputs, .. }) => {
                 Self { shape: Shape::Dense { inputs: *inputs }, weights: weights.to_vec(), gathering: None }
             }
             Linear::Conv(conv) => {
-                let planes = Planes::of(conv, input, output);
-                let weights = planes.arrange(weights);
-                Self { shape: Shape::Conv(planes), weights, gathering: None }
+                let (shape, weights) = match Tiles::of(conv, input, output, bits) {
+                    Some(tiles) => {
+                        let weights = tiles.arrange(weights);
+                        (Shape::Tiles(tiles), weights)
+                    }
+                    None => {
+                        let planes = Planes::of(conv, input, output);
+                        let weights = planes.arrange(weights);
+                        (Shape::Conv(planes), weights)
+                    }
+                };
+                Self { shape, weights, gathering: None }
             }
         }
     }
@@ -255,13 +266,15 @@ impl Matrix {
         input: &[usize],
         output: &[usize],
         weights: &[u32],
-        range: [i64; 2],
+        (bits, range): (u32, [i64; 2]),
     ) -> Self {
         let is_short = |v: i64| i16::try_from(v).is_ok();
         let short = range.into_iter().all(is_short) && weights.iter().all(|&w| is_short(i64::from(w as i32)));
-        let (Linear::Conv(conv), true) = (linear, short) else { return Self::new(linear, input, output, weights) };
+        let (Linear::Conv(conv), true) = (linear, short) else {
+            return Self::new(linear, input, output, weights, bits);
+        };
         if conv.channels == 1 {
-            return Self::new(linear, input, output, weights);
+            return Self::new(linear, input, output, weights, bits);
         }
         let &Conv { channels, filters, kernel, stride, padding, dilation, groups, .. } = conv;
         let (weight, bias, channels) = (vec![], vec![], channels.div_ceil(2));
@@ -280,7 +293,7 @@ impl Matrix {
         self
     }
 
-    /// Adds the product with `x` to `y`, all modulo `2^32`.
+    /// Adds the product with `x` to `y`, modulo `2^bits`: higher bits of `y` are anything.
     pub fn add_product(&self, backend: Backend, x: &[u32], y: &mut [u32]) {
         match &self.shape {
             Shape::Dense { inputs } => match &self.gathering {
@@ -296,6 +309,7 @@ impl Matrix {
                 }
             },
             Shape::Conv(planes) => planes.add_product::<false>(backend, &self.weights, x, y),
+            Shape::Tiles(tiles) => tiles.add_product(backend, &self.weights, x, y),
             Shape::Pairs { planes, of_filter } => {
                 let x = pairs(x, *of_filter, planes.height * planes.width);
                 planes.add_product::<true>(backend, &self.weights, &x, y);
@@ -333,120 +347,4 @@ impl Matrix {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// The sums by the definition of a convolution.
-    fn oracle(conv: &Conv, weights: &[u32], input: &[usize], output: &[usize], x: &[u32]) -> Vec<u32> {
-        let (&[_, height, width], &[filters, out_height, out_width]) = (input, output) else { panic!("planes") };
-        let mut y = vec![0_u32; filters * out_height * out_width];
-        for (i, y) in y.iter_mut().enumerate() {
-            let (f, oy, ox) = (i / (out_height * out_width), i / out_width % out_height, i % out_width);
-            let group = f / (filters / conv.groups);
-            for c in 0..conv.channels {
-                for ky in 0..conv.kernel[0] {
-                    for kx in 0..conv.kernel[1] {
-                        let iy = (oy * conv.stride[0] + ky * conv.dilation[0]).wrapping_sub(conv.padding[0]);
-                        let ix = (ox * conv.stride[1] + kx * conv.dilation[1]).wrapping_sub(conv.padding[1]);
-                        if iy < height && ix < width {
-                            let w = weights[((f * conv.channels + c) * conv.kernel[0] + ky) * conv.kernel[1] + kx];
-                            let x = x[((group * conv.channels + c) * height + iy) * width + ix];
-                            *y = y.wrapping_add(w.wrapping_mul(x));
-                        }
-                    }
-                }
-            }
-        }
-        y
-    }
-
-    fn words(n: usize, seed: u32) -> Vec<u32> {
-        (0..n as u32).map(|i| (i ^ seed).wrapping_mul(0x9e37_79b9).rotate_left(11).wrapping_mul(0x85eb_ca6b)).collect()
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
-        #[test]
-        fn convolutions_are_sums_of_products(
-            (groups, of_group, channels) in (1..4_usize, 1..11_usize, 1..4_usize),
-            (height, width) in (1..12_usize, 1..40_usize),
-            kernel in prop::array::uniform2(1..4_usize),
-            stride in prop::array::uniform2(1..4_usize),
-            dilation in prop::array::uniform2(1..3_usize),
-            padding in prop::array::uniform4(0..3_usize),
-        ) {
-            let extent = |n: usize, axis: usize| {
-                let padded = n + padding[axis] + padding[axis + 2];
-                (padded.checked_sub((kernel[axis] - 1) * dilation[axis] + 1)).map(|rest| rest / stride[axis] + 1)
-            };
-            let (Some(out_height), Some(out_width)) = (extent(height, 0), extent(width, 1)) else { return Ok(()) };
-            let filters = groups * of_group;
-            let conv =
-                Conv { weight: vec![], bias: vec![], filters, channels, kernel, stride, padding, dilation, groups };
-            let (input, output) = ([groups * channels, height, width], [filters, out_height, out_width]);
-            let weights = words(filters * channels * kernel[0] * kernel[1], 1);
-            let x = words(input.iter().product(), 2);
-            let want = oracle(&conv, &weights, &input, &output, &x);
-            let matrix = Matrix::new(Linear::Conv(&conv), &input, &output, &weights);
-            let added = |matrix: &Matrix, backend: Backend, x: &[u32]| -> Vec<u32> {
-                let mut y = words(want.len(), 3);
-                matrix.add_product(backend, x, &mut y);
-                y.iter().zip(words(want.len(), 3)).map(|(y, b)| y.wrapping_sub(b)).collect()
-            };
-            for backend in Backend::all() {
-                prop_assert_eq!(&added(&matrix, backend, &x), &want);
-            }
-            // Numbers of 16 bits, in pairs.
-            let short = |words: &[u32]| words.iter().map(|w| *w as i32 >> 16).map(|v| v as u32).collect::<Vec<_>>();
-            let (weights, x) = (short(&weights), short(&x));
-            let want = oracle(&conv, &weights, &input, &output, &x);
-            let range = [i64::from(i16::MIN), i64::from(i16::MAX)];
-            let matrix = Matrix::in_the_clear(Linear::Conv(&conv), &input, &output, &weights, range);
-            prop_assert_eq!(matches!(matrix.shape, Shape::Pairs { .. }), channels > 1);
-            for backend in Backend::all() {
-                prop_assert_eq!(&added(&matrix, backend, &x), &want);
-            }
-        }
-
-        #[test]
-        fn dense_layers_are_sums_of_products(inputs in 1..300_usize, outputs in 1..20_usize) {
-            let (weights, x) = (words(inputs * outputs, 1), words(inputs, 2));
-            let gemm = Gemm { weight: vec![], bias: vec![], inputs, outputs };
-            let matrix = Matrix::new(Linear::Gemm(&gemm), &[inputs], &[outputs], &weights);
-            let sum = |row: &[u32]| row.iter().zip(&x).fold(0_u32, |s, (w, x)| s.wrapping_add(w.wrapping_mul(*x)));
-            let want: Vec<u32> = weights.chunks_exact(inputs).map(sum).collect();
-            for backend in Backend::all() {
-                let mut y = vec![0; outputs];
-                matrix.add_product(backend, &x, &mut y);
-                prop_assert_eq!(&y, &want);
-            }
-        }
-
-        /// Sessions that share a pass get the product of their own inputs each.
-        #[test]
-        fn shared_products_are_each_sessions_own(
-            (inputs, outputs, sessions) in (1..90_usize, 1..300_usize, 1..12_usize)
-        ) {
-            let weights = words(inputs * outputs, 1);
-            let gemm = Gemm { weight: vec![], bias: vec![], inputs, outputs };
-            let alone = Matrix::new(Linear::Gemm(&gemm), &[inputs], &[outputs], &weights);
-            for backend in Backend::all() {
-                let shared = Matrix { gathering: Some(Meeting::default()), ..alone.clone() };
-                std::thread::scope(|scope| {
-                    for session in 0..sessions {
-                        let (alone, shared) = (&alone, &shared);
-                        scope.spawn(move || {
-                            let x = words(inputs, session as u32);
-                            let (mut got, mut want) = (words(outputs, 7), words(outputs, 7));
-                            shared.add_product(backend, &x, &mut got);
-                            alone.add_product(backend, &x, &mut want);
-                            assert_eq!(got, want);
-                        });
-                    }
-                });
-            }
-        }
-    }
-}
+mod tests;

@@ -283,7 +283,9 @@ impl GuestModel {
             }
             let range = linear.input.checked_sub(1).map_or(network.input.range, |step| network.steps[step].range);
             let matrix = match linear.op.linear() {
-                Some(of) => Matrix::in_the_clear(of, &linear.input_shape, &linear.output_shape, &weights, range),
+                Some(of) => {
+                    Matrix::in_the_clear(of, &linear.input_shape, &linear.output_shape, &weights, (linear.bits, range))
+                }
                 None => matrix_of(linear, &weights),
             };
             clear[step] = Some(ClearLayer { matrix, bias });
@@ -321,7 +323,7 @@ pub fn seal(
 
 fn matrix_of(linear: &FixedLinear, weights: &[u32]) -> Matrix {
     match linear.op.linear() {
-        Some(of) => Matrix::new(of, &linear.input_shape, &linear.output_shape, weights),
+        Some(of) => Matrix::new(of, &linear.input_shape, &linear.output_shape, weights, linear.bits),
         None => unreachable!("a layer of a fixed-point network is linear"),
     }
 }

@@ -107,6 +107,38 @@ fn guests_of_odd_servers_end_with_a_sentence() {
     }
 }
 
+/// A guest that is stopped while it waits and goes on later loses nothing.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_guest_that_was_stopped_goes_on() {
+    let world = World::new();
+    world.deal("batch", 2);
+    let served = world.serve(&["batch"]);
+    // The relay holds back what the server says, so that the guest waits in a read.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (url, server) = (format!("http://{}", listener.local_addr().unwrap()), served.addr);
+    std::thread::spawn(move || {
+        let (near, far) = (listener.accept().unwrap().0, std::net::TcpStream::connect(server).unwrap());
+        let (mut from, mut to) = (near.try_clone().unwrap(), far.try_clone().unwrap());
+        std::thread::spawn(move || std::io::copy(&mut from, &mut to));
+        std::thread::sleep(Duration::from_secs(2));
+        let _ = std::io::copy(&mut { far }, &mut { near });
+    });
+    let guest = world.command(&refs(&world.infer("batch", &url, "2"))).spawn().unwrap();
+    let signal = |name: &str| {
+        let status = Command::new("kill").args([name, &guest.id().to_string()]).status();
+        assert!(status.unwrap().success());
+    };
+    std::thread::sleep(Duration::from_secs(1));
+    signal("-STOP");
+    std::thread::sleep(Duration::from_millis(200));
+    signal("-CONT");
+    let out = guest.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    assert_eq!(report["correct"], 2);
+}
+
 /// A guest that lacks a whole ticket connects to nobody.
 #[test]
 fn guests_connect_only_with_whole_tickets() {

@@ -62,11 +62,25 @@ fn add_256<const PAIRS: bool>(sum: __m256i, w: __m256i, x: __m256i) -> __m256i {
     _mm256_add_epi32(sum, if PAIRS { _mm256_madd_epi16(w, x) } else { _mm256_mullo_epi32(w, x) })
 }
 
-/// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, 32 outputs at a time.
+/// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, which is a multiple of 16.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(crate) fn eight_filters_512<const PAIRS: bool>(taps: Taps<'_>, out: &mut [u32]) {
     let run = out.len() / 8;
-    for at in (0..run).step_by(32) {
+    let whole = run / 32 * 32;
+    if whole < run {
+        // Half a tile is left.
+        let mut sums = [_mm512_setzero_si512(); 8];
+        for (&place, weights) in taps.places.iter().zip(taps.weights.chunks_exact(8)) {
+            let x = load_512(taps.planes, place + whole);
+            for f in 0..8 {
+                sums[f] = add_512::<PAIRS>(sums[f], _mm512_set1_epi32(weights[f] as i32), x);
+            }
+        }
+        for f in 0..8 {
+            store_512(sums[f], &mut out[f * run + whole..]);
+        }
+    }
+    for at in (0..whole).step_by(32) {
         let mut sums = [[_mm512_setzero_si512(); 2]; 8];
         for (&place, weights) in taps.places.iter().zip(taps.weights.chunks_exact(8)) {
             let x = [load_512(taps.planes, place + at), load_512(taps.planes, place + at + 16)];
@@ -85,29 +99,29 @@ pub(crate) fn eight_filters_512<const PAIRS: bool>(taps: Taps<'_>, out: &mut [u3
     }
 }
 
-/// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, 32 outputs and two filters
+/// Writes the sums of 8 filters, each a run of `out.len() / 8` outputs, 16 outputs and four filters
 /// at a time: what sixteen registers hold.
 #[target_feature(enable = "avx2")]
 pub(crate) fn eight_filters_256<const PAIRS: bool>(taps: Taps<'_>, out: &mut [u32]) {
     let run = out.len() / 8;
-    for at in (0..run).step_by(32) {
-        for pair in 0..4 {
-            let mut sums = [[_mm256_setzero_si256(); 4]; 2];
+    for at in (0..run).step_by(16) {
+        for half in 0..2 {
+            let mut sums = [[_mm256_setzero_si256(); 2]; 4];
             for (&place, weights) in taps.places.iter().zip(taps.weights.chunks_exact(8)) {
-                let mut x = [_mm256_setzero_si256(); 4];
+                let mut x = [_mm256_setzero_si256(); 2];
                 for (v, x) in x.iter_mut().enumerate() {
                     *x = load_256(taps.planes, place + at + 8 * v);
                 }
-                for f in 0..2 {
-                    let w = _mm256_set1_epi32(weights[2 * pair + f] as i32);
-                    for v in 0..4 {
+                for f in 0..4 {
+                    let w = _mm256_set1_epi32(weights[4 * half + f] as i32);
+                    for v in 0..2 {
                         sums[f][v] = add_256::<PAIRS>(sums[f][v], w, x[v]);
                     }
                 }
             }
-            for f in 0..2 {
-                for v in 0..4 {
-                    store_256(sums[f][v], &mut out[(2 * pair + f) * run + at + 8 * v..]);
+            for f in 0..4 {
+                for v in 0..2 {
+                    store_256(sums[f][v], &mut out[(4 * half + f) * run + at + 8 * v..]);
                 }
             }
         }

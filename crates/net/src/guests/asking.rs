@@ -20,6 +20,9 @@ use crate::{NetError, model_name};
 /// one, and to be woken up takes longer than many a step.
 const AWAKE: Duration = Duration::from_micros(100);
 
+/// Pauses between two looks: the other party may share this core.
+const PAUSE: usize = 64;
+
 /// A socket that is looked at for a while before a read blocks.
 struct Awake(TcpStream);
 
@@ -28,14 +31,16 @@ impl Read for Awake {
         self.0.set_nonblocking(true)?;
         let start = Instant::now();
         let found = loop {
-            match self.0.read(buffer) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock && start.elapsed() < AWAKE => std::hint::spin_loop(),
+            match uninterrupted(|| self.0.read(buffer)) {
+                Err(e) if e.kind() == ErrorKind::WouldBlock && start.elapsed() < AWAKE => {
+                    (0..PAUSE).for_each(|_| std::hint::spin_loop());
+                }
                 found => break found,
             }
         };
         self.0.set_nonblocking(false)?;
         match found {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => self.0.read(buffer),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => uninterrupted(|| self.0.read(buffer)),
             found => found,
         }
     }
@@ -43,11 +48,22 @@ impl Read for Awake {
 
 impl Write for Awake {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.write(bytes)
+        uninterrupted(|| self.0.write(bytes))
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
         self.0.flush()
+    }
+}
+
+/// Does it again when a signal has interrupted it: a process that was stopped and goes on must not
+/// lose its tickets.
+fn uninterrupted<T>(mut call: impl FnMut() -> std::io::Result<T>) -> std::io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
