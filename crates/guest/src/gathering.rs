@@ -1,9 +1,9 @@
 //! Large products that several sessions ask for at the same time.
 //!
 //! A fully connected layer reads each of its weights once for a product, so that a large one takes
-//! as long as memory takes to bring them. Whoever asks for a product while others are computed waits
-//! for the end of that pass over the weights, and helps with it; the next pass then computes the
-//! products of all who wait. Nobody waits for others to come.
+//! as long as memory takes to bring them. Whoever asks for a product while others are computed
+//! waits for the end of that pass over the weights, and helps with it; the next pass then computes
+//! the products of all who wait. Nobody waits for others to come.
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -288,7 +288,8 @@ fn in_the_clear(model: &GuestModel, backend: Backend, input: &[i32]) -> Vec<Vec<
                 sums.iter().map(|&s| ((s << sign) as i32 >> sign >> linear.drop) as u32).collect()
             }
             StepOp::Clamp { terms, low, gate } => {
-                // Modulo 2^32, as what is clamped has fewer bits by the bound of every clamp's input.
+                // Modulo 2^32, as what is clamped has fewer bits by the bound of every clamp's
+                // input.
                 let low = *low as u32;
                 let mut sums = vec![low.wrapping_neg(); s.count];
                 for &term in terms {

@@ -7,9 +7,9 @@
 //! Y = A' ((G g G') . (B' d B)) A        G has halves
 //! ```
 //!
-//! With `2 G` instead of `G` all is integer, and gives `4 Y`. That is an identity over the integers,
-//! so it holds modulo `2^32` too, for uniform words as well: `Y` comes out modulo `2^30`. No layer
-//! with sums of more bits is computed like this.
+//! With `2 G` instead of `G` all is integer, and gives `4 Y`. That is an identity over the
+//! integers, so it holds modulo `2^32` too, for uniform words as well: `Y` comes out modulo `2^30`.
+//! No layer with sums of more bits is computed like this.
 
 use jali_model::Conv;
 
@@ -75,8 +75,8 @@ impl Tiles {
         out
     }
 
-    /// Adds the product of arranged weights and inputs to `y`, modulo `2^30`: higher bits of `y` are
-    /// anything.
+    /// Adds the product of arranged weights and inputs to `y`, modulo `2^30`: higher bits of `y`
+    /// are anything.
     pub(crate) fn add_product(&self, backend: Backend, weights: &[u32], x: &[u32], y: &mut [u32]) {
         let (run, channels) = (self.run, self.channels);
         let inputs = of_inputs(backend, self, x);
@@ -199,8 +199,8 @@ wide! {
         }
     }
 
-    /// `A' m A / 4` of all tiles of a filter: its upper left outputs, upper right, lower left, lower
-    /// right.
+    /// `A' m A / 4` of all tiles of a filter: its upper left outputs, upper right, lower left,
+    /// lower right.
     fn of_products(m: [&[u32]; POINTS], out: &mut [u32]) {
         let run = m[0].len();
         let (upper, lower) = out.split_at_mut(2 * run);

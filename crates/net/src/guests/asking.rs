@@ -20,9 +20,6 @@ use crate::{NetError, model_name};
 /// one, and to be woken up takes longer than many a step.
 const AWAKE: Duration = Duration::from_micros(100);
 
-/// Pauses between two looks: the other party may share this core.
-const PAUSE: usize = 64;
-
 /// A socket that is looked at for a while before a read blocks.
 struct Awake(TcpStream);
 
@@ -32,9 +29,7 @@ impl Read for Awake {
         let start = Instant::now();
         let found = loop {
             match uninterrupted(|| self.0.read(buffer)) {
-                Err(e) if e.kind() == ErrorKind::WouldBlock && start.elapsed() < AWAKE => {
-                    (0..PAUSE).for_each(|_| std::hint::spin_loop());
-                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock && start.elapsed() < AWAKE => std::hint::spin_loop(),
                 found => break found,
             }
         };

@@ -1,5 +1,6 @@
-//! What a party sees, exhaustively: for fixed randomness of its own and a fixed secret, the map from
-//! all other randomness to its view is a bijection. So its view is uniform, whatever the secret is.
+//! What a party sees, exhaustively: for fixed randomness of its own and a fixed secret, the map
+//! from all other randomness to its view is a bijection. So its view is uniform, whatever the
+//! secret is.
 
 use super::*;
 use crate::bits::{GATES, LANES, ZERO, bit, blocks};
@@ -211,8 +212,8 @@ fn views_are_uniform_whatever_a_clamp_computes() {
             are_uniform(&gate, Viewer::Guest, 1, &format!("{y} into {clamp:?}"));
         }
     }
-    // More chunks, with derivatives that are dealt, and a lift: the server alone, as a ticket has too
-    // many bits to go through all of them.
+    // More chunks, with derivatives that are dealt, and a lift: the server alone, as a ticket has
+    // too many bits to go through all of them.
     for clamp in [Clamp::new(4, 1, 1, &[1, 1, 1]), Clamp::new(4, 3, 2, &[2, 1]), Clamp::new(3, 1, 4, &[1, 1])] {
         for y in [-2_i32, 0, 3] {
             are_uniform(&Gate::Clamp(&clamp, y as u32), Viewer::Server, 2, &format!("{y} into {clamp:?}"));
@@ -231,7 +232,8 @@ fn views_are_uniform_whatever_a_maximum_computes() {
     }
 }
 
-/// With one mask for two opened bits the views of some secrets differ: the tests above would see it.
+/// With one mask for two opened bits the views of some secrets differ: the tests above would see
+/// it.
 #[test]
 fn one_mask_for_two_bits_shows() {
     let clamp = Clamp::new(4, 3, 2, &[2, 1]);
