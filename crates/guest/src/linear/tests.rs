@@ -95,6 +95,8 @@ proptest! {
         let want = oracle(&conv, &weights, &input, &output, &x);
         let matrix = Matrix::new(Linear::Conv(&conv), &input, &output, &weights, 30);
         prop_assert!(matches!(matrix.shape, Shape::Tiles(_)));
+        let whole = Matrix::new(Linear::Conv(&conv), &input, &output, &weights, 31);
+        prop_assert!(matches!(whole.shape, Shape::Conv(_)), "tiles lose two bits");
         for backend in Backend::all() {
             let mut y = words(want.len(), 3);
             matrix.add_product(backend, &x, &mut y);

@@ -76,6 +76,13 @@ fn every_byte_of_a_block_counts() {
     for length in (0..block.len()).step_by(step) {
         assert!(wallet.accept(&world.identity, &mut &block[..length]).is_err(), "{length} bytes");
     }
+    // A half in another's place.
+    let half = 32 + 64 + wallet.manifest().ticket_bytes as usize;
+    let mut swapped = block.clone();
+    let first = block.len() - 3 * half;
+    swapped[first..].rotate_left(half);
+    let refused = wallet.accept(&world.identity, &mut swapped.as_slice());
+    assert!(matches!(refused, Err(TicketError::Signature { .. })), "{refused:?}");
     assert_eq!(std::fs::read(world.at("batch/wallet/key")).unwrap(), key);
     assert_eq!(wallet.left(), 0);
     assert_eq!(wallet.accept(&world.identity, &mut block.as_slice()).unwrap(), 3);
