@@ -10,7 +10,7 @@ use anyhow::Context;
 use crate::tidy;
 
 /// Examples of the library: each is run.
-const EXAMPLES: [&str; 5] = ["in_process", "two_machines", "own_model", "partial_leak", "own_transport"];
+const EXAMPLES: [&str; 6] = ["in_process", "two_machines", "guests", "own_model", "partial_leak", "own_transport"];
 
 /// Sets of the library's features that must build.
 const FEATURES: [&str; 4] = ["", "bundled", "images", "http"];
