@@ -41,7 +41,7 @@ pub struct Difference {
 /// difference.
 ///
 /// `server` is what [`crate::ServerSession::traced`] kept, `output` the guest's, with what
-/// [`crate::GuestSession::traced`] kept.
+/// [`crate::GuestStart::traced`] kept.
 pub fn difference(
     network: &FixedNetwork,
     circuit: &Circuit,
