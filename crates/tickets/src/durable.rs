@@ -19,13 +19,16 @@ pub enum Readers {
     Umask,
 }
 
+/// First characters of the names of files that are being written.
+pub(crate) const ASIDE: &str = ".writing-";
+
 /// A file beside the one that it will replace.
 ///
 /// # Errors
 /// What the system says.
 pub fn aside(path: &Path, readers: Readers) -> std::io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".writing-");
+    builder.prefix(ASIDE);
     #[cfg(unix)]
     if readers == Readers::Umask {
         use std::os::unix::fs::PermissionsExt;

@@ -183,6 +183,27 @@ impl Wallet {
         Ok(())
     }
 
+    /// Checks that something can be written beside the tickets: what is asked for and cannot be
+    /// kept is lost.
+    ///
+    /// # Errors
+    /// [`TicketError::Write`].
+    pub fn check_writable(&self) -> Result<(), TicketError> {
+        let path = self.info.folder.join(KEY);
+        durable::aside(&path, Readers::Owner).map(drop).map_err(|e| TicketError::write(&path, e))
+    }
+
+    /// Removes what a process that was killed had begun to write. Nobody else writes here: the
+    /// wallet is locked.
+    fn remove_unfinished(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.info.folder) else { return };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(durable::ASIDE) {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+
     /// Reads a block of tickets from the owner's dealing service and checks each of them; returns
     /// how many they are. When this returns, they are on disk.
     ///
@@ -192,6 +213,7 @@ impl Wallet {
     /// it was.
     pub fn accept(&mut self, identity: &GuestIdentity, source: &mut impl Read) -> Result<u32, TicketError> {
         self.check_room()?;
+        self.remove_unfinished();
         let (folder, m) = (self.info.folder.clone(), self.manifest().clone());
         let most = m.on_demand.map_or(0, |on_demand| on_demand.block.min(MAX_BLOCK));
         let other = |why: &str| TicketError::Broken { why: why.into() };

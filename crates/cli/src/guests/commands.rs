@@ -47,7 +47,7 @@ pub(crate) fn run(command: &GuestCommand) -> anyhow::Result<()> {
     after_help = "Examples:\n  jali tickets batch/wallet\n  jali tickets batch/wallet --key me.key\n  jali tickets batch/wallet --key me.key --fetch https://owner:8434 --count 100\n\nFetch tickets ahead, not when there is an image: the owner sees when you ask."
 )]
 pub(crate) struct TicketsArgs {
-    /// The wallet, or the server's part of a batch
+    /// The wallet
     #[arg(value_name = "WALLET")]
     wallet: PathBuf,
     /// The guest's key: only with it can be told how many are left
@@ -145,6 +145,9 @@ pub(crate) fn tickets(args: &TicketsArgs) -> anyhow::Result<()> {
             format!("tickets   {left} here; the owner deals {} in all, when they are fetched", report.tickets)
         }
         Some(left) => format!("tickets   {left} of {} left", report.tickets),
+        None if report.on_demand => {
+            format!("tickets   {} agreed on {}; --key FILE tells how many are here", report.tickets, report.dealt)
+        }
         None => format!("tickets   {} dealt on {}; --key FILE tells how many are left", report.tickets, report.dealt),
     })?;
     let over = if report.expired { ", which is over" } else { "" };
@@ -161,7 +164,7 @@ pub(crate) fn tickets(args: &TicketsArgs) -> anyhow::Result<()> {
 /// server has signed, and says one bit.
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  jali judge transcript --owner sealed/owner --batch batch/server\n\nExit codes: 0 the server was honest, 4 it lied, 1 nobody can tell (damaged, or not signed by the server)."
+    after_help = "Example:\n  jali judge transcript --owner sealed/owner --batch batch/server\n\nExit codes: 0 the server was honest, 4 it lied, 6 nobody can tell (damaged, another batch, or not signed by the server)."
 )]
 pub(crate) struct JudgeArgs {
     /// What `jali infer --transcript` wrote

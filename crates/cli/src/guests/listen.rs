@@ -21,7 +21,7 @@ pub(crate) struct Listening {
     #[arg(long, value_name = "ADDR", requires = "batches")]
     listen: Option<SocketAddr>,
     /// Batches to deal from, which `jali deal --on-demand` has made, or folders of them
-    #[arg(value_name = "BATCH", requires = "listen")]
+    #[arg(value_name = "BATCH", requires = "listen", conflicts_with = "to")]
     batches: Vec<PathBuf>,
     /// Most tickets a minute for a batch
     #[arg(long, value_name = "N", default_value_t = 1000, requires = "listen", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -133,6 +133,12 @@ impl Opened {
     /// As a guest of a server in another process.
     pub(super) fn guest(args: &InferArgs, wallet: &Path, url: &str) -> anyhow::Result<Self> {
         let key = args.key.as_deref().context("--key is missing")?;
+        if let Some(path) = &args.transcript {
+            // Before a ticket is used, and never over an older one: it is evidence.
+            let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+            anyhow::ensure!(folder.is_dir(), "--transcript {}: there is no such folder", path.display());
+            anyhow::ensure!(!path.exists(), "--transcript {}: it is there already: name another file", path.display());
+        }
         let identity = GuestIdentity::read(key).map_err(JaliError::from)?;
         let config = ClientConfig {
             url: url.to_owned(),

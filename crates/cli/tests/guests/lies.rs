@@ -38,6 +38,13 @@ fn a_transcript_convicts_a_server_that_lied() {
     let report = world.json(&refs(&args));
     assert!(report["images"].as_array().unwrap().iter().all(|i| i["signed"] == true));
     running.stop();
+    // Evidence is never overwritten, and no ticket is used for what cannot be kept.
+    for (path, says) in [("lie", "already"), ("nowhere/lie", "no such folder")] {
+        let mut args = world.infer("batch", &url, "1");
+        args.extend(["--transcript".into(), path.into()]);
+        world.fails(&refs(&args), 1, says);
+    }
+    assert_eq!(world.left("batch"), 2);
     world.fails(&["judge", "lie", "--owner", "sealed", "--batch", "batch/server"], 4, "LIED");
     // The honest server, with the tickets that are left.
     let served = world.serve(&["batch"]);

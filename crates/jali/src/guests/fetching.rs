@@ -27,6 +27,7 @@ pub fn fetch(
     mut progress: impl FnMut(u32),
 ) -> Result<u32, JaliError> {
     wallet.check_room()?;
+    wallet.check_writable()?;
     let (mut came, mut waited) = (0, Duration::ZERO);
     while came < tickets && (came == 0 || wallet.check_room().is_ok()) {
         let m = wallet.manifest();

@@ -29,6 +29,8 @@ fn blocks_serve_and_lost_ones_are_skipped() {
     assert!(dealt.wallet_bytes < 8 * dealt.manifest.ticket_bytes, "a wallet without tickets");
     let (stock, dealer) = (world.stock().unwrap(), world.dealer());
     let mut wallet = world.wallet("batch").unwrap();
+    // Of a process that was killed.
+    std::fs::write(world.at("batch/wallet/.writing-x"), "half a block").unwrap();
     assert!(matches!(wallet.take(1), Err(TicketError::Unfetched { left: 0, .. })));
     let first = world.block(&stock, &dealer);
     assert_eq!(wallet.accept(&world.identity, &mut first.as_slice()).unwrap(), 64);
