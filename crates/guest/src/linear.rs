@@ -18,25 +18,13 @@ use crate::gathering::Gathering;
 use crate::winograd::Tiles;
 
 /// The weights of a linear layer, in the order in which they are multiplied.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Matrix {
     shape: Shape,
     weights: Vec<u32>,
     /// Where sessions meet that share its products.
-    gathering: Option<Meeting>,
+    gathering: Option<Arc<Gathering>>,
 }
-
-/// Sessions that meet, the same for all copies of a matrix.
-#[derive(Clone, Default)]
-struct Meeting(Arc<Gathering>);
-
-impl PartialEq for Meeting {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Meeting {}
 
 /// Bytes of a fully connected layer from which on sessions share its products: more than caches
 /// hold.
@@ -289,7 +277,7 @@ impl Matrix {
     #[must_use]
     pub fn shared(mut self) -> Self {
         let is_large = self.bytes() >= SHARED && matches!(self.shape, Shape::Dense { .. });
-        self.gathering = is_large.then(Meeting::default);
+        self.gathering = is_large.then(Arc::default);
         self
     }
 
@@ -297,9 +285,9 @@ impl Matrix {
     pub fn add_product(&self, backend: Backend, x: &[u32], y: &mut [u32]) {
         match &self.shape {
             Shape::Dense { inputs } => match &self.gathering {
-                Some(meeting) => {
+                Some(gathering) => {
                     let compute = |rows, all: &[&[u32]]| self.dense(backend, *inputs, rows, all);
-                    let product = meeting.0.product(x, y.len(), compute);
+                    let product = gathering.product(x, y.len(), compute);
                     y.iter_mut().zip(product).for_each(|(y, p)| *y = y.wrapping_add(p));
                 }
                 None => {

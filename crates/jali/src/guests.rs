@@ -109,9 +109,13 @@ impl<'g> GuestSealing<'g> {
     /// [`JaliError::Guest`] for a plan of another network; [`JaliError::Random`].
     pub fn original(self, plan: &Plan) -> Result<Original, JaliError> {
         let original = Original::new(self.network, self.graph, plan, fresh_key()?)?;
-        let direct = original.clone().with_tables(Tables::Direct);
-        let (small_counts, direct_counts) = (original.circuit().counts(), direct.circuit().counts());
-        Ok(if pays(&small_counts, &direct_counts, self.link) { direct } else { original })
+        if self.link == Link::LOOPBACK {
+            return Ok(original);
+        }
+        let small = original.circuit().counts();
+        let original = original.with_tables(Tables::Direct);
+        let pays = pays(&small, &original.circuit().counts(), self.link);
+        Ok(if pays { original } else { original.with_tables(Tables::Small) })
     }
 
     /// Seals with fresh randomness, for three parties in this process. Rows that the plan allows to

@@ -74,11 +74,6 @@ impl Dealer {
         Self { model: owner.original.owner(), owner, backend }
     }
 
-    /// Returns the owner's file.
-    pub fn into_owner(self) -> OwnerFile {
-        self.owner
-    }
-
     /// The owner's file.
     pub fn owner(&self) -> &OwnerFile {
         &self.owner

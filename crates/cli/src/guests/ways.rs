@@ -145,7 +145,8 @@ impl Way for InProcess {
 pub(crate) struct House {
     /// Where the server listens.
     pub(crate) addr: SocketAddr,
-    owner: OwnerFile,
+    /// The owner's public key.
+    owner: [u8; 32],
     identity: GuestIdentity,
     batches: Vec<Dealt>,
     /// What it took to deal a ticket, on all threads.
@@ -168,7 +169,7 @@ impl House {
         let begun = Instant::now();
         let batch = |i: usize| dealer.deal(&at(&format!("batch-{i}")), &terms, |_| bar.inc(1));
         let batches = (0..guests).map(batch).collect::<Result<Vec<_>, _>>().map_err(JaliError::from)?;
-        let (deal, owner) = (begun.elapsed() / (guests as u32 * tickets).max(1), dealer.into_owner());
+        let (deal, owner) = (begun.elapsed() / (guests as u32 * tickets).max(1), dealer.owner().public_key());
         bar.finish_and_clear();
         let file = ServerFile::read(&at("sealed")).map_err(JaliError::from)?;
         let open = |dealt: &Dealt| Batch::open(&dealt.server, &file).map(Arc::new);
@@ -190,8 +191,7 @@ impl House {
             timeout: Duration::from_secs(60),
             insecure: false,
         };
-        let owner = self.owner.public_key();
-        Ok(GuestClient::open(&self.batches[guest].wallet, &self.identity, Some(&owner), config)?)
+        Ok(GuestClient::open(&self.batches[guest].wallet, &self.identity, Some(&self.owner), config)?)
     }
 }
 

@@ -18,7 +18,8 @@ pub(crate) struct Taps<'a> {
     pub(crate) weights: &'a [u32],
 }
 
-/// Outputs of a filter that are computed together: every run is a multiple of it.
+/// Outputs of a filter that are computed together: runs are multiples of it, or of half of it for
+/// [`eight_filters`].
 pub(crate) const TILE: usize = 32;
 /// Filters that are computed together.
 pub(crate) const TOGETHER: usize = 8;

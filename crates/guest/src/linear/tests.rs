@@ -129,7 +129,7 @@ proptest! {
         let gemm = Gemm { weight: vec![], bias: vec![], inputs, outputs };
         let alone = Matrix::new(Linear::Gemm(&gemm), &[inputs], &[outputs], &weights, 32);
         for backend in Backend::all() {
-            let shared = Matrix { gathering: Some(Meeting::default()), ..alone.clone() };
+            let shared = Matrix { gathering: Some(Arc::default()), ..alone.clone() };
             std::thread::scope(|scope| {
                 for session in 0..sessions {
                     let (alone, shared) = (&alone, &shared);
