@@ -75,7 +75,7 @@ pub fn files(data: &[u8]) {
         let _ = match kind {
             Kind::Manifest => SignedManifest::read(path, None).map(|_| ()),
             Kind::Transcript => Transcript::read(path, &[0; 32]).map(|_| ()),
-            Kind::GuestOwner => OwnerFile::read(path).map(|_| ()),
+            Kind::GuestOwner => OwnerFile::read(path, None).map(|_| ()),
             _ => ServerFile::read(path).map(|_| ()),
         };
     }
@@ -94,8 +94,8 @@ pub fn asking() -> &'static Mutex<Asking> {
     ONE.get_or_init(|| {
         let (graph, folder) = (graph(), tempfile::tempdir().unwrap());
         let original = Original::new(small().network.clone(), &graph, &Plan::hide_all(&graph), key(1)).unwrap();
-        write_sealed(&folder.path().join("sealed"), "fuzzed", &original, &Preprocess::default()).unwrap();
-        let owner = || OwnerFile::read(&folder.path().join("sealed")).unwrap();
+        write_sealed(&folder.path().join("sealed"), "fuzzed", &original, &Preprocess::default(), None).unwrap();
+        let owner = || OwnerFile::read(&folder.path().join("sealed"), None).unwrap();
         let (dealer, identity) = (Dealer::new(owner(), Backend::best()), GuestIdentity::generate());
         let terms = Terms { guest: identity.recipient(), tickets: 4, days: 1, on_demand: true };
         let dealt = dealer.deal(&folder.path().join("batch"), &terms, |_| {}).unwrap();

@@ -46,7 +46,7 @@ pub(crate) fn exit_code(error: &JaliError) -> u8 {
         JaliError::Net(NetError::File { .. }) => 10,
         JaliError::Net(_) => 8,
         JaliError::Tickets(TicketError::Read { .. } | TicketError::Write { .. }) => 10,
-        JaliError::Tickets(TicketError::Key { .. }) => 7,
+        JaliError::Tickets(TicketError::Key { .. } | TicketError::Passphrase { .. }) => 7,
         JaliError::Tickets(TicketError::Recipient { .. }) => 2,
         JaliError::Tickets(
             TicketError::UsedUp { .. }

@@ -1,5 +1,8 @@
 //! `jali inspect`: what is inside a bundle, or what will become of a model.
 
+mod said;
+
+use std::io::{Cursor, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use jali::bundle::{self, Pin};
@@ -12,7 +15,7 @@ use jali_tickets::sealed::OWNER;
 use serde::Serialize;
 
 use super::options::parse_bits;
-use super::text::{bytes, primes, progress, say, say_json, table};
+use super::text::{progress, say_json};
 use super::{Over, PinArgs, conclude, model_report};
 
 /// Say what is inside a bundle, and check it; or what will become of an ONNX model.
@@ -213,8 +216,10 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     for path in paths {
         match bundle::kind_of(&path)? {
             Some((Kind::Server, _)) => report.server = Some(inspect_server(&path, args)?),
-            Some((Kind::Client, locked)) => report.client = Some(inspect_client(&path, locked, args)?),
-            Some((kind, _)) => report.guests.push(inspect_for_guests(&path, kind, args)?),
+            Some((Kind::Client | Kind::GuestOwner, locked)) => inspect_secret(&path, locked, args, &mut report)?,
+            Some((kind, _)) => {
+                report.guests.push(inspect_for_guests(&path, bundle::open(&path, kind)?, kind, args)?);
+            }
             None => {
                 let source = BundleError::Format { expected: VERSION, got: "it starts with other bytes".into() };
                 return Err(JaliError::Bundle { path, fault: ProtocolError::from(source) }.into());
@@ -230,11 +235,11 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
             report.bytes_per_open_weight = per(sum(&|o| o.open_bytes), client.weights_open);
         }
     }
-    let printed = if args.json { say_json(&report) } else { print(&report) };
+    let printed = if args.json { say_json(&report) } else { said::print(&report) };
     conclude(printed, (report.match_each_other == Some(false)).then_some(FOREIGN))
 }
 
-fn head<R: std::io::Read + std::io::Seek>(path: &Path, bytes: u64, bundle: &Bundle<R>) -> Head {
+fn head<R: Read + Seek>(path: &Path, bytes: u64, bundle: &Bundle<R>) -> Head {
     Head {
         path: path.display().to_string(),
         bytes,
@@ -245,7 +250,7 @@ fn head<R: std::io::Read + std::io::Seek>(path: &Path, bytes: u64, bundle: &Bund
     }
 }
 
-fn verify<R: std::io::Read + std::io::Seek>(path: &Path, bundle: &mut Bundle<R>) -> Result<(), JaliError> {
+fn verify<R: Read + Seek>(path: &Path, bundle: &mut Bundle<R>) -> Result<(), JaliError> {
     let bar = progress(bundle.sections().len(), "checking");
     let result = bundle.verify(|_| bar.inc(1));
     bar.finish_and_clear();
@@ -271,8 +276,12 @@ fn inspect_server(path: &Path, args: &InspectArgs) -> anyhow::Result<ServerRepor
     Ok(ServerReport { head, operators: operators.into_iter().map(Into::into).collect() })
 }
 
-fn inspect_for_guests(path: &Path, kind: Kind, args: &InspectArgs) -> anyhow::Result<GuestFile> {
-    let mut opened = bundle::open(path, kind)?;
+fn inspect_for_guests<R: Read + Seek>(
+    path: &Path,
+    mut opened: Bundle<R>,
+    kind: Kind,
+    args: &InspectArgs,
+) -> anyhow::Result<GuestFile> {
     args.pin.pin().check(path, opened.model(), opened.content_hash())?;
     let head = head(path, length(path)?, &opened);
     if args.verify {
@@ -281,17 +290,29 @@ fn inspect_for_guests(path: &Path, kind: Kind, args: &InspectArgs) -> anyhow::Re
     Ok(GuestFile { kind: kind.to_string(), head })
 }
 
-fn inspect_client(path: &Path, locked: bool, args: &InspectArgs) -> anyhow::Result<ClientReport> {
+/// Looks at a file that may be locked: a client's bundle, or an owner's file.
+fn inspect_secret(path: &Path, locked: bool, args: &InspectArgs, report: &mut Report) -> anyhow::Result<()> {
     let passphrase = args.passphrase_file.as_deref().map(bundle::read_passphrase).transpose()?;
     let bytes = bundle::client_bytes(path, passphrase.as_ref())?;
+    if Kind::of(&bytes) == Some(Kind::GuestOwner) {
+        let fault = |e: BundleError| JaliError::Bundle { path: path.into(), fault: e.into() };
+        let opened = Bundle::open(Cursor::new(&bytes[..]), Kind::GuestOwner).map_err(fault)?;
+        report.guests.push(inspect_for_guests(path, opened, Kind::GuestOwner, args)?);
+    } else {
+        report.client = Some(inspect_client(path, &bytes, locked, args)?);
+    }
+    Ok(())
+}
+
+fn inspect_client(path: &Path, bytes: &[u8], locked: bool, args: &InspectArgs) -> anyhow::Result<ClientReport> {
     let fail = |fault: ProtocolError| JaliError::Bundle { path: path.into(), fault };
-    let mut opened = Bundle::open(std::io::Cursor::new(&bytes[..]), Kind::Client).map_err(|e| fail(e.into()))?;
+    let mut opened = Bundle::open(Cursor::new(bytes), Kind::Client).map_err(|e| fail(e.into()))?;
     args.pin.pin().check(path, opened.model(), opened.content_hash())?;
     let head = head(path, length(path)?, &opened);
     if args.verify {
         verify(path, &mut opened)?;
     }
-    let stored = StoredClient::read(std::io::Cursor::new(&bytes[..])).map_err(fail)?;
+    let stored = StoredClient::read(Cursor::new(bytes)).map_err(fail)?;
     let layers = stored.summaries();
     let outline = stored.outline();
     Ok(ClientReport {
@@ -305,92 +326,4 @@ fn inspect_client(path: &Path, locked: bool, args: &InspectArgs) -> anyhow::Resu
         plan: stored.origin().cloned(),
         layers: layers.into_iter().map(Into::into).collect(),
     })
-}
-
-fn print_head(what: &str, h: &Head) -> std::io::Result<()> {
-    say(format!(
-        "{what}  {} ({}, format version {}, {} sections)",
-        h.path,
-        bytes(h.bytes as usize),
-        h.format_version,
-        h.sections
-    ))?;
-    say(format!("        model {}, content {}", h.model_id, h.content_hash))
-}
-
-fn print(r: &Report) -> anyhow::Result<()> {
-    if let Some(s) = &r.server {
-        print_server(s)?;
-    }
-    if let Some(c) = &r.client {
-        print_client(c)?;
-    }
-    for file in &r.guests {
-        print_head(&file.kind, &file.head)?;
-    }
-    match r.match_each_other {
-        Some(true) => say("Both belong to the same sealing.")?,
-        Some(false) => say("They DO NOT belong together: they come from different sealings.")?,
-        None => {}
-    }
-    let per = [("hidden", r.bytes_per_hidden_weight), ("open", r.bytes_per_open_weight)];
-    for (what, bytes) in per.into_iter().filter_map(|(what, b)| Some((what, b?))) {
-        say(format!("Of the {what} weights, each takes {bytes:.2} bytes on the server."))?;
-    }
-    if r.verified {
-        say("Every checksum fits.")?;
-    }
-    Ok(())
-}
-
-fn print_server(s: &ServerReport) -> std::io::Result<()> {
-    print_head("server", &s.head)?;
-    say("        nothing in it is secret: sealed rows, open rows, shapes and public seeds\n")?;
-    let header = ["operator", "N", "primes", "tiles", "rows hidden", "open", "wanted", "hidden bytes", "open bytes"];
-    let rows = s.operators.iter().enumerate().map(|(i, o)| {
-        vec![
-            i.to_string(),
-            o.ring_degree.to_string(),
-            primes(&o.primes_bits),
-            o.tiles.to_string(),
-            o.hidden_rows.to_string(),
-            o.open_rows.to_string(),
-            o.wanted.to_string(),
-            bytes(o.hidden_bytes as usize),
-            bytes(o.open_bytes as usize),
-        ]
-    });
-    say(format!("{}\n", table(&header, 0, rows)))
-}
-
-fn print_client(c: &ClientReport) -> std::io::Result<()> {
-    print_head("client", &c.head)?;
-    let lock = if c.locked { "locked with a passphrase" } else { "not locked" };
-    say(format!("        secret ({lock}): whoever has it can recover the model"))?;
-    say(format!(
-        "        input {:?}, {} bit weights and {} bit activations, {} weights hidden and {} open\n",
-        c.input_shape, c.weight_bits, c.activation_bits, c.weights_hidden, c.weights_open
-    ))?;
-    if let Some(plan) = &c.plan {
-        say(format!("        plan made by {}", plan.made))?;
-        match &plan.evidence {
-            Some(e) => say(format!("        evidence: {}\n", e.claim))?,
-            None => say("        no evidence of what the open weights give away\n")?,
-        }
-    }
-    let header = ["layer", "kind", "layout", "N", "primes", "tiles", "rows", "weights hidden", "open"];
-    let rows = c.layers.iter().map(|l| {
-        vec![
-            l.name.clone(),
-            l.kind.clone(),
-            l.layout.clone(),
-            l.ring_degree.to_string(),
-            primes(&l.primes_bits),
-            l.tiles.to_string(),
-            l.rows.to_string(),
-            l.weights_hidden.to_string(),
-            l.weights_open.to_string(),
-        ]
-    });
-    say(format!("{}\n", table(&header, 3, rows)))
 }

@@ -53,7 +53,8 @@ pub(super) struct SealArgs {
     /// Folder for the bundles
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Lock the client's bundle with the passphrase in the first line of this file
+    /// Lock the client's bundle, or the owner's file, with the passphrase in the first line of this
+    /// file
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
     #[command(flatten)]

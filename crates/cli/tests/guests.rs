@@ -143,6 +143,31 @@ fn an_afternoon_of_a_vendor_and_a_clinic() {
     assert!(status == 200 && body.contains("jali_tickets_total 10"), "{body}");
 }
 
+/// Without its passphrase a locked owner's file deals nothing and judges nothing.
+#[test]
+fn an_owners_file_is_locked_with_a_passphrase() {
+    let world = World::new();
+    std::fs::write(world.at("secret"), "correct horse\n").unwrap();
+    std::fs::write(world.at("wrong"), "battery\n").unwrap();
+    let (unlock, wrong) = (["--passphrase-file", "secret"], ["--passphrase-file", "wrong"]);
+    let to = world.recipient();
+    let deal = ["deal", "sealed", "--to", &to, "--tickets", "2", "--out", "batch"];
+    world.fails(&[&deal[..], &unlock].concat(), 7, "not locked");
+    world.ok(&[&["seal", "--network", "mnist", "--for", "guests", "--out", "sealed"][..], &unlock].concat());
+    world.fails(&deal, 7, "--passphrase-file");
+    world.fails(&[&deal[..], &wrong].concat(), 7, "cannot be unlocked");
+    world.ok(&[&deal[..], &unlock].concat());
+    let served = world.serve(&["batch"]);
+    let mut args = world.infer("batch", &served.url, "2");
+    args.extend(["--transcript".into(), "transcript".into()]);
+    assert_eq!(world.json(&refs(&args))["correct"], 2);
+    let judge = ["judge", "transcript", "--owner", "sealed", "--batch", "batch"];
+    world.fails(&judge, 7, "--passphrase-file");
+    assert!(world.ok(&[&judge[..], &unlock].concat()).contains("honest"));
+    world.fails(&["inspect", "sealed/owner"], 7, "--passphrase-file");
+    assert!(world.ok(&[&["inspect", "sealed/owner", "--verify"][..], &unlock].concat()).contains("owner for guests"));
+}
+
 /// With top1 a ticket tells four bits of ten classes, and no probability.
 #[test]
 fn a_guest_may_get_the_class_alone() {
@@ -179,7 +204,7 @@ fn mistakes_are_told() {
     world.fails(&with(&["--key", "other.key"]), 7, "another guest");
     let owner = "00".repeat(32);
     let other: Vec<&str> = with(&["--key", "me.key"]).into_iter().chain(["--owner", &owner]).collect();
-    world.fails(&other, 6, "owner has not signed");
+    world.fails(&other, 6, "its owner's key is");
     world.fails(&wallet, 2, "--key");
     // Nothing of that has used a ticket.
     assert_eq!((world.left("batch"), world.used_at_server("batch")), (2, 0));

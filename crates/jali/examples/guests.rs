@@ -26,7 +26,7 @@ fn main() -> Result<(), JaliError> {
     let (graph, data) = (Network::Mnist.graph()?, Network::Mnist.dataset());
     let sealing = GuestSealing::of(&graph, &data.bundled_calibration()?, Some((0.0, 1.0)), Default::default())?;
     sealing.save(&Plan::hide_all(&graph), "digits", &Preprocess::default(), &folder)?;
-    let dealer = Dealer::new(OwnerFile::read(&folder)?, Backend::best());
+    let dealer = Dealer::new(OwnerFile::read(&folder, None)?, Backend::best());
     let terms = Terms { guest: identity.recipient(), tickets: 16, days: 1, on_demand: false };
     let dealt = dealer.deal(&folder.join("batch"), &terms, |_| {})?;
     println!("16 tickets: {} bytes for the clinic, {} for the server", dealt.wallet_bytes, dealt.server_bytes);

@@ -12,6 +12,7 @@ use jali_mask::SealEntropy;
 use jali_operator::OperatorError;
 use jali_protocol::{ClientModel, OperatorReport, Owner, ProtocolError, SealedTo, Server, StoredClient};
 use jali_ring::Backend;
+use jali_tickets::passphrase::{PassphraseFault, is_locked, lock, unlock};
 use tempfile::NamedTempFile;
 use zeroize::Zeroizing;
 
@@ -22,8 +23,6 @@ use crate::files::{read_bounded, without_mark};
 pub const SERVER: &str = "server";
 /// Name of the client's bundle in a folder.
 pub const CLIENT: &str = "client";
-/// First bytes of a file that age has locked.
-const LOCKED: &[u8] = b"age-encryption.org/v1";
 /// Largest client's bundle, in bytes.
 const MAX_CLIENT: u64 = 1 << 32;
 /// Largest passphrase file, in bytes.
@@ -138,14 +137,7 @@ impl Aside {
     ) -> Result<T, JaliError> {
         let fail = |e: &dyn std::fmt::Display| JaliError::Write { path: self.folder.join(CLIENT), why: e.to_string() };
         let sink = BufWriter::new(self.client.as_file());
-        let Some(passphrase) = passphrase else {
-            return write(Box::new(sink)).map_err(|e| fail(&e));
-        };
-        let encryptor = age::Encryptor::with_user_passphrase(passphrase.clone());
-        let mut sink = encryptor.wrap_output(sink).map_err(|e| fail(&e))?;
-        let result = write(Box::new(&mut sink)).map_err(|e| fail(&e))?;
-        sink.finish().and_then(|mut sink| sink.flush()).map_err(|e| fail(&e))?;
-        Ok(result)
+        lock(sink, passphrase, |e| fail(&e), |sink| write(Box::new(sink)).map_err(|e| fail(&e)))
     }
 
     /// Gives both files their names, once they are whole and on the disk. The two renames are not
@@ -204,7 +196,7 @@ pub fn kind_of(path: &Path) -> Result<Option<(Kind, bool)>, JaliError> {
     let fail = |e: std::io::Error| JaliError::Read { path: path.into(), why: e.to_string() };
     let mut head = Vec::new();
     File::open(path).map_err(fail)?.take(64).read_to_end(&mut head).map_err(fail)?;
-    if head.starts_with(LOCKED) {
+    if is_locked(&head) {
         return Ok(Some((Kind::Client, true)));
     }
     Ok(Kind::of(&head).map(|kind| (kind, false)))
@@ -239,27 +231,11 @@ pub fn load_server(path: &Path, backend: Backend, max_memory: usize) -> Result<S
 /// and for a passphrase with a file that is not locked.
 pub fn client_bytes(path: &Path, passphrase: Option<&SecretString>) -> Result<Zeroizing<Vec<u8>>, JaliError> {
     let bytes = Zeroizing::new(read_bounded(path, MAX_CLIENT)?);
-    let fail = |why: String| JaliError::Passphrase { path: path.into(), why };
-    if !bytes.starts_with(LOCKED) {
-        return match passphrase {
-            None => Ok(bytes),
-            Some(_) => Err(fail(
-                "it is not locked, and a passphrase was given: somebody may have put another bundle there. Leave \
-                 --passphrase-file out only if you know that it is yours (--content-hash says which one it must be)"
-                    .into(),
-            )),
-        };
-    }
-    let passphrase = passphrase.ok_or_else(|| fail("it is locked: give --passphrase-file".into()))?;
-    let identity = age::scrypt::Identity::new(passphrase.clone());
-    let unlock = |e: &dyn std::fmt::Display| fail(format!("it cannot be unlocked: {e}"));
-    let decryptor = age::Decryptor::new_buffered(&bytes[..]).map_err(|e| unlock(&e))?;
-    let mut reader = decryptor.decrypt(std::iter::once(&identity as &dyn age::Identity)).map_err(|e| unlock(&e))?;
-    // The content is shorter than the file: nothing moves, and nothing stays behind, while it is
-    // read.
-    let mut content = Zeroizing::new(Vec::with_capacity(bytes.len()));
-    reader.read_to_end(&mut content).map_err(|e| unlock(&e))?;
-    Ok(content)
+    let why = |fault: PassphraseFault| match fault {
+        PassphraseFault::NotLocked => format!("{fault} (--content-hash says which one it must be)"),
+        fault => fault.to_string(),
+    };
+    unlock(bytes, passphrase).map_err(|fault| JaliError::Passphrase { path: path.into(), why: why(fault) })
 }
 
 /// Which bundle a file must be: what `jali seal` printed.

@@ -30,6 +30,7 @@ mod remote;
 use std::path::Path;
 use std::sync::mpsc;
 
+use age::secrecy::SecretString;
 use jali_guest::{Counts, Hidden, Original, Tables, deal};
 use jali_leak::Plan;
 use jali_model::fixed::{FixedConfig, FixedNetwork};
@@ -41,7 +42,7 @@ use zeroize::Zeroize;
 use crate::{JaliError, Link};
 pub use drive::{Begun, Line, Run, begin, infer, serve};
 #[cfg(feature = "http")]
-pub use fetching::fetch;
+pub use fetching::{Fetching, fetch};
 pub use jali_guest::{Backend, GuestTicket, SealedForGuests, StreamKey};
 #[cfg(feature = "http")]
 pub use remote::{GuestAnswer, GuestClient, Kept};
@@ -52,6 +53,7 @@ pub struct GuestSealing<'g> {
     graph: &'g Graph,
     network: FixedNetwork,
     link: Link,
+    passphrase: Option<&'g SecretString>,
 }
 
 /// A network sealed for guests, all three parties in this process.
@@ -87,7 +89,7 @@ impl<'g> GuestSealing<'g> {
         config: FixedConfig,
     ) -> Result<Self, JaliError> {
         let network = FixedNetwork::calibrate(graph, config, images, range)?;
-        Ok(Self { graph, network, link: Link::LOOPBACK })
+        Ok(Self { graph, network, link: Link::LOOPBACK, passphrase: None })
     }
 
     /// Chooses between exchanges and ticket bytes for this link between guest and server; for
@@ -95,6 +97,12 @@ impl<'g> GuestSealing<'g> {
     #[must_use]
     pub fn over(self, link: Link) -> Self {
         Self { link, ..self }
+    }
+
+    /// Locks the owner's file with a passphrase when it is saved.
+    #[must_use]
+    pub fn passphrase(self, passphrase: Option<&'g SecretString>) -> Self {
+        Self { passphrase, ..self }
     }
 
     /// Returns the network in fixed-point numbers.
@@ -142,8 +150,9 @@ impl<'g> GuestSealing<'g> {
         preprocess: &Preprocess,
         folder: &Path,
     ) -> Result<(Written, Vec<Hidden>), JaliError> {
+        let passphrase = self.passphrase;
         let original = self.original(plan)?;
-        Ok((write_sealed(folder, name, &original, preprocess)?, original.weights()))
+        Ok((write_sealed(folder, name, &original, preprocess, passphrase)?, original.weights()))
     }
 }
 

@@ -192,7 +192,8 @@ fn live() -> Response {
 }
 
 async fn about(State(app): State<Arc<App>>) -> Response {
-    let about = json!({ "name": "jali", "version": env!("CARGO_PKG_VERSION"), "extensions": ["operators", "guests"] });
+    let extensions: &[&str] = if app.dealing().is_some() { &["tickets"] } else { &["operators", "guests"] };
+    let about = json!({ "name": "jali", "version": env!("CARGO_PKG_VERSION"), "extensions": extensions });
     counted(&app, "other", json_response(&about))
 }
 

@@ -19,9 +19,7 @@ pub enum NetError {
         why: String,
     },
     /// Without TLS, anybody on the way could read tokens and replace answers.
-    #[error(
-        "{addr} can be reached from other machines: give a TLS certificate and key, or say that it may be insecure"
-    )]
+    #[error("{addr} can be reached from other machines: give a TLS certificate and key")]
     Insecure {
         /// Which address.
         addr: SocketAddr,

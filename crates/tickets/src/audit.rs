@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::keys::server_key;
 use crate::manifest::{Manifest, same};
-use crate::sealed::OwnerFile;
+use crate::sealed::{OwnerFile, SERVER, of_path};
 use crate::transcript::Transcript;
 use crate::{TicketError, batch};
 
@@ -62,6 +62,7 @@ impl Auditor {
     /// # Errors
     /// [`TicketError`] for a batch that is damaged or another owner's.
     pub fn new(owner: OwnerFile, batch: &Path, backend: Backend) -> Result<Self, TicketError> {
+        let batch = &of_path(batch, SERVER);
         let (manifest, seed) = batch::read(batch, &owner.public_key())?;
         same(batch, "model id", &owner.id, &manifest.get().model)?;
         let SealedForGuests { server, owner: dealing, .. } = owner.original.seal()?;

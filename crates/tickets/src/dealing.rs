@@ -14,6 +14,7 @@ use crate::manifest::{Manifest, OnDemand, SignedManifest, now};
 use crate::mark::{DEALT, Mark};
 use crate::sealed::{Description, OwnerFile, layer_section};
 use crate::secrets::{Block, Secrets};
+use crate::wallet::WALLET;
 use crate::{TicketError, batch, wallet};
 
 /// Seconds of a day.
@@ -87,7 +88,7 @@ impl Dealer {
     /// folder holds a batch already; [`TicketError::Random`].
     pub fn deal(&self, folder: &Path, terms: &Terms, progress: impl FnMut(u32)) -> Result<Dealt, TicketError> {
         recipient_of(&terms.guest)?;
-        let (server, guest) = (folder.join("server"), folder.join("wallet"));
+        let (server, guest) = (folder.join("server"), folder.join(WALLET));
         if let Some(there) = [&server, &guest].into_iter().find(|path| path.exists()) {
             return Err(TicketError::write(there, "a batch is there already: name another folder"));
         }

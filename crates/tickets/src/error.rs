@@ -6,6 +6,8 @@ use jali_bundle::BundleError;
 use jali_guest::GuestError;
 use jali_model::ModelError;
 
+use crate::passphrase::PassphraseFault;
+
 /// Errors of files of the guests' mode.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -51,7 +53,7 @@ pub enum TicketError {
         what: &'static str,
     },
     /// A signature that is not that of the model's owner, or of the model's server.
-    #[error("{path}: {whose} has not signed this, or it was changed since: ask the owner for it again", path = path.display())]
+    #[error("{path}: {whose} has not signed this, or it was changed since: get it again from where it came", path = path.display())]
     Signature {
         /// Which file.
         path: PathBuf,
@@ -59,7 +61,7 @@ pub enum TicketError {
         whose: &'static str,
     },
     /// Two files that do not belong together.
-    #[error("{path}: its {what} is {got}, expected {expected}: the files do not belong together", path = path.display())]
+    #[error("{path}: its {what} is {got}, expected {expected}: they do not belong together", path = path.display())]
     Other {
         /// Which file.
         path: PathBuf,
@@ -77,6 +79,14 @@ pub enum TicketError {
         path: PathBuf,
         /// What is wrong.
         why: String,
+    },
+    /// A passphrase that is missing, wrong or for a file that is not locked.
+    #[error("{path}: {fault}", path = path.display())]
+    Passphrase {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong.
+        fault: PassphraseFault,
     },
     /// A recipient that is none.
     #[error("\"{got}\" is no recipient: `jali guest key` prints one, which begins with age1")]
@@ -103,6 +113,16 @@ pub enum TicketError {
         path: PathBuf,
         /// How many are left.
         left: u32,
+    },
+    /// Tickets that were fetched and whose file is gone or damaged.
+    #[error("{path}: {tickets} ticket(s) in it are lost ({why}); the next try takes later ones", path = path.display())]
+    Lost {
+        /// The file of the block.
+        path: PathBuf,
+        /// How many of them were not used.
+        tickets: u32,
+        /// What is wrong.
+        why: String,
     },
     /// A batch or wallet for the other way of dealing.
     #[error("{path}: {why}", path = path.display())]

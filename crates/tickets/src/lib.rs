@@ -11,6 +11,7 @@
 //! | [`on_demand`] | how the guest's part comes when it is asked for |
 //! | [`transcript`] | an inference as it went over the line |
 //! | [`audit`] | what an owner says of it: judging a server |
+//! | [`passphrase`] | files that a passphrase locks |
 //! | [`durable`] | files that are there after a crash, whole |
 //! | [`error`] | everything that can go wrong |
 #![forbid(unsafe_code)]
@@ -24,6 +25,7 @@ mod keys;
 pub mod manifest;
 mod mark;
 pub mod on_demand;
+pub mod passphrase;
 pub mod sealed;
 mod secrets;
 pub mod transcript;
@@ -38,7 +40,7 @@ pub use manifest::{Manifest, SignedManifest};
 pub use on_demand::Stock;
 pub use sealed::{OwnerFile, ServerFile, write_sealed};
 pub use transcript::Transcript;
-pub use wallet::{Wallet, WalletInfo, WalletTicket};
+pub use wallet::{Left, Wallet, WalletInfo, WalletTicket};
 
 #[cfg(test)]
 mod tests;

@@ -128,7 +128,7 @@ impl SignedManifest {
     ///
     /// # Errors
     /// [`TicketError::Part`] for other bytes; [`TicketError::Signature`] unless the owner that the
-    /// manifest names has signed it, and is `owner` if one is given.
+    /// manifest names has signed it; [`TicketError::Other`] if that is not `owner`.
     pub fn from_parts(
         path: &Path,
         bytes: Vec<u8>,
@@ -143,8 +143,8 @@ impl SignedManifest {
         }
         let signature: [u8; 64] = signature.try_into().map_err(|_| damaged())?;
         let foreign = || TicketError::Signature { path: path.into(), whose: "the model's owner" };
-        if owner.is_some_and(|owner| *owner != manifest.owner) {
-            return Err(foreign());
+        if let Some(owner) = owner {
+            same(path, "owner's key", owner, &manifest.owner)?;
         }
         let key = VerifyingKey::from_bytes(&manifest.owner).map_err(|_| foreign())?;
         key.verify(&message(&bytes), &Signature::from_bytes(&signature)).map_err(|_| foreign())?;

@@ -5,6 +5,7 @@
 //!          "keys" = mask seed [32] | owner's signing key [32] | server's public key [32]
 //!                   | server's content hash [32]
 //!          "layer S"* = weights i32*, biases i64*
+//!          the whole file may be locked with a passphrase
 //! server:  "network"
 //!          "keys" = owner's public key [32] | server's signing key [32]
 //!          "layer S"* = W~ u32*
@@ -14,8 +15,10 @@
 //! made for one server.
 
 use std::fs::File;
+use std::io::{Cursor, Write};
 use std::path::{Path, PathBuf};
 
+use age::secrecy::SecretString;
 use ed25519_dalek::SigningKey;
 use jali_bundle::{Bundle, BundleWriter, Kind};
 use jali_guest::{Circuit, Original, ServerModel, Setup, StreamKey, Tables};
@@ -27,6 +30,7 @@ use zeroize::Zeroizing;
 use crate::TicketError;
 use crate::durable::{self, Readers};
 use crate::keys::random;
+use crate::passphrase;
 
 /// Name of the owner's file in a folder.
 pub const OWNER: &str = "owner";
@@ -34,6 +38,8 @@ pub const OWNER: &str = "owner";
 pub const SERVER: &str = "server";
 /// Most bytes of what describes a network.
 pub(crate) const MAX_NETWORK: u64 = 1 << 28;
+/// Most bytes of an owner's file.
+const MAX_OWNER: u64 = 1 << 34;
 
 /// A network without its weights, and what people and images need to know of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -96,7 +102,8 @@ pub struct Written {
     pub server_bytes: u64,
 }
 
-/// Seals a network into two files in `folder`, which is made if it is missing.
+/// Seals a network into two files in `folder`, which is made if it is missing. The owner's file is
+/// locked if there is a passphrase.
 ///
 /// # Errors
 /// [`TicketError::Write`], [`TicketError::Random`].
@@ -105,6 +112,7 @@ pub fn write_sealed(
     name: &str,
     original: &Original,
     preprocess: &Preprocess,
+    passphrase: Option<&SecretString>,
 ) -> Result<Written, TicketError> {
     std::fs::create_dir_all(folder).map_err(|e| TicketError::write(folder, e))?;
     let (server, owner, id) = (folder.join(SERVER), folder.join(OWNER), *random::<16>()?);
@@ -120,7 +128,8 @@ pub fn write_sealed(
     let keys = Zeroizing::new([signs_manifests.verifying_key().to_bytes(), signs_transcripts.to_bytes()].concat());
     let masked = original.masked(&original.circuit());
     let layers = masked.iter().map(|(step, w)| (*step, w.iter().flat_map(|w| w.to_le_bytes()).collect()));
-    let server_hash = write_file(&server, Kind::GuestServer, id, &network, &keys, layers)?;
+    let parts = Parts { kind: Kind::GuestServer, id, network: &network, keys: &keys };
+    let server_hash = write_file(&server, None, &parts, layers)?;
     let (signs, verifies) = (Zeroizing::new(signs_manifests.to_bytes()), signs_transcripts.verifying_key().to_bytes());
     let keys = Zeroizing::new([original.mask().expose().as_slice(), &*signs, &verifies, &server_hash].concat());
     let layers = original.network().steps.iter().enumerate().filter_map(|(step, s)| match &s.op {
@@ -130,29 +139,39 @@ pub fn write_sealed(
         }
         _ => None,
     });
-    write_file(&owner, Kind::GuestOwner, id, &network, &keys, layers)?;
+    write_file(&owner, passphrase, &Parts { kind: Kind::GuestOwner, keys: &keys, ..parts }, layers)?;
     let server_bytes = std::fs::metadata(&server).map_err(|e| TicketError::read(&server, e))?.len();
     Ok(Written { server, owner, id, server_hash, server_bytes })
 }
 
-/// Writes a file that only its owner reads; returns its content hash.
-fn write_file(
-    path: &Path,
+/// What stands in a file before its layers.
+struct Parts<'a> {
     kind: Kind,
     id: [u8; 16],
-    network: &[u8],
-    keys: &[u8],
+    network: &'a [u8],
+    keys: &'a [u8],
+}
+
+/// Writes a file that only its owner reads, locked if there is a passphrase; returns its content
+/// hash.
+fn write_file(
+    path: &Path,
+    passphrase: Option<&SecretString>,
+    parts: &Parts<'_>,
     layers: impl Iterator<Item = (usize, Vec<u8>)>,
 ) -> Result<[u8; 32], TicketError> {
-    durable::write_with(path, Readers::Owner, |sink| {
+    let write = |sink: &mut dyn Write| {
         let fail = |e| TicketError::write(path, e);
-        let mut out = BundleWriter::new(sink, kind, id).map_err(fail)?;
-        out.section("network", network).map_err(fail)?;
-        out.section("keys", keys).map_err(fail)?;
+        let mut out = BundleWriter::new(sink, parts.kind, parts.id).map_err(fail)?;
+        out.section("network", parts.network).map_err(fail)?;
+        out.section("keys", parts.keys).map_err(fail)?;
         for (step, bytes) in layers {
             out.section(&layer_section(step), &Zeroizing::new(bytes)).map_err(fail)?;
         }
         out.finish().map_err(fail).map(|(_, hash)| hash)
+    };
+    durable::write_with(path, Readers::Owner, |sink| {
+        passphrase::lock(sink, passphrase, |e| TicketError::write(path, e), write)
     })
 }
 
@@ -264,13 +283,18 @@ impl std::fmt::Debug for OwnerFile {
 }
 
 impl OwnerFile {
-    /// Reads an owner's file; `path` may be the folder in which it stands.
+    /// Reads an owner's file, which the passphrase unlocks if there is one; `path` may be the
+    /// folder in which it stands.
     ///
     /// # Errors
-    /// [`TicketError`] with the section that is damaged or foreign.
-    pub fn read(path: &Path) -> Result<Self, TicketError> {
+    /// [`TicketError`] with the section that is damaged or foreign; [`TicketError::Passphrase`] if
+    /// passphrase and file do not fit together.
+    pub fn read(path: &Path, passphrase: Option<&SecretString>) -> Result<Self, TicketError> {
         let path = &of_path(path, OWNER);
-        let mut bundle = open(path, Kind::GuestOwner)?;
+        let bytes = passphrase::unlock(Zeroizing::new(durable::read(path, MAX_OWNER)?), passphrase)
+            .map_err(|fault| TicketError::Passphrase { path: path.into(), fault })?;
+        let mut bundle =
+            Bundle::open(Cursor::new(&bytes[..]), Kind::GuestOwner).map_err(|e| TicketError::bundle(path, e))?;
         let fail = |e| TicketError::bundle(path, e);
         let Description { name, mut network, setup, preprocess } =
             Description::from_bytes(path, &bundle.expect("network", MAX_NETWORK).map_err(fail)?)?;

@@ -14,6 +14,7 @@
 //! from which earlier keys cannot be had. Whoever restores an old copy of `key` makes tickets serve
 //! twice, and may lose an image: it does not belong into backups or snapshots.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,8 @@ use crate::manifest::{Manifest, SignedManifest, same};
 use crate::sealed::{Description, MAX_NETWORK, layer_section, open, words};
 use crate::secrets::Secrets;
 
+/// Name of a wallet in a batch's folder.
+pub(crate) const WALLET: &str = "wallet";
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const TICKETS: &str = "tickets";
 pub(crate) const KEY: &str = "key";
@@ -46,6 +49,15 @@ pub struct WalletInfo {
     manifest: SignedManifest,
 }
 
+/// Tickets of a wallet that are not used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Left {
+    /// Those that are in it.
+    pub here: u32,
+    /// Those that the owner still deals when they are fetched; fewer if some were lost on the way.
+    pub fetchable: u32,
+}
+
 /// A guest's wallet. While it is open, no other process opens it.
 pub struct Wallet {
     pub(crate) info: WalletInfo,
@@ -55,13 +67,18 @@ pub struct Wallet {
     /// The file from which tickets are read, and the first ticket of its block.
     tickets: Option<(u32, Bundle<File>)>,
     /// Held for the lock on it.
-    _lock: File,
+    lock: File,
 }
 
 impl std::fmt::Debug for Wallet {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wallet").field("folder", &self.info.folder).finish_non_exhaustive()
     }
+}
+
+/// Takes the lock of a wallet.
+fn lock_alone(held: &File, path: &Path) -> Result<(), TicketError> {
+    held.try_lock().map_err(|_| TicketError::read(path, "another process has this wallet open"))
 }
 
 /// A ticket that is used up on disk.
@@ -76,13 +93,16 @@ pub struct WalletTicket {
 }
 
 impl WalletInfo {
-    /// Reads a wallet's manifest. With `owner`, its signature must be that owner's.
+    /// Reads a wallet's manifest; `folder` is the wallet, or holds it under the name `wallet`. With
+    /// `owner`, its signature must be that owner's.
     ///
     /// # Errors
     /// [`TicketError`] for a file that is missing, damaged or not signed.
     pub fn read(folder: &Path, owner: Option<&[u8; 32]>) -> Result<Self, TicketError> {
+        let inside = folder.join(WALLET);
+        let folder = if inside.join(MANIFEST).exists() { inside } else { folder.into() };
         let manifest = SignedManifest::read(&folder.join(MANIFEST), owner)?;
-        Ok(Self { folder: folder.into(), manifest })
+        Ok(Self { folder, manifest })
     }
 
     /// What the owner has signed.
@@ -94,9 +114,11 @@ impl WalletInfo {
     ///
     /// # Errors
     /// [`TicketError::Key`] for another guest's key.
-    pub fn left(&self, identity: &GuestIdentity) -> Result<u32, TicketError> {
+    pub fn left(&self, identity: &GuestIdentity) -> Result<Left, TicketError> {
         let secrets = Secrets::read(&self.folder.join(KEY), identity)?;
-        Ok(secrets.left())
+        let m = self.manifest();
+        let fetchable = m.on_demand.map_or(0, |_| m.tickets.saturating_sub(secrets.dealt));
+        Ok(Left { here: secrets.left(), fetchable })
     }
 }
 
@@ -107,10 +129,10 @@ impl Wallet {
     /// [`TicketError`] with the file that is missing, damaged or another guest's.
     pub fn open(folder: &Path, identity: &GuestIdentity, owner: Option<&[u8; 32]>) -> Result<Self, TicketError> {
         let info = WalletInfo::read(folder, owner)?;
-        let (path, key) = (folder.join(TICKETS), folder.join(KEY));
+        let (path, key) = (info.folder.join(TICKETS), info.folder.join(KEY));
         let fail = |e| TicketError::bundle(&path, e);
         let held = File::open(&path).map_err(|e| TicketError::read(&path, e))?;
-        held.try_lock().map_err(|_| TicketError::read(&path, "another process has this wallet open"))?;
+        lock_alone(&held, &path)?;
         let secrets = Secrets::read(&key, identity)?;
         let mut tickets = open(&path, Kind::Wallet)?;
         same(&path, "content hash", &info.manifest().wallet, &tickets.content_hash())?;
@@ -127,7 +149,7 @@ impl Wallet {
         }
         let model = GuestModel::new(&description.network, &description.setup, &secrets.mask, clear)?;
         let tickets = info.manifest().on_demand.is_none().then_some((0, tickets));
-        Ok(Self { info, secrets, description, model, tickets, _lock: held })
+        Ok(Self { info, secrets, description, model, tickets, lock: held })
     }
 
     /// What the owner has signed.
@@ -171,7 +193,8 @@ impl Wallet {
     ///
     /// # Errors
     /// [`TicketError::UsedUp`], [`TicketError::Expired`], [`TicketError::Write`]: then none is used
-    /// up. [`TicketError::Bundle`] for a damaged ticket: then all of them are.
+    /// up. [`TicketError::Lost`] if the file of a block is gone or damaged: then its tickets are.
+    /// [`TicketError::Bundle`] for a damaged ticket: then all of them are.
     pub fn take(&mut self, count: u32) -> Result<Vec<WalletTicket>, TicketError> {
         let (folder, m) = (self.info.folder.clone(), self.info.manifest());
         if m.is_expired() {
@@ -185,11 +208,47 @@ impl Wallet {
             });
         }
         let (taken, later) = self.secrets.without(count);
-        later.write(&folder.join(KEY), &m.guest)?;
+        if m.on_demand.is_some() {
+            for block in taken.iter().map(|(_, block, _)| *block).collect::<BTreeSet<u32>>() {
+                self.check_block(block)?;
+            }
+        }
+        later.write(&folder.join(KEY), &self.manifest().guest)?;
         let before = std::mem::replace(&mut self.secrets, later);
         let tickets = taken.iter().map(|(index, block, link)| self.read_ticket(*index, *block, link)).collect();
         self.remove_used(&before);
         tickets
+    }
+
+    /// Checks that the file of a block is there, before any of its tickets is used up. If it is
+    /// gone or damaged, the wallet forgets the block.
+    fn check_block(&mut self, first: u32) -> Result<(), TicketError> {
+        let path = self.info.folder.join(block_file(first));
+        let why = match open(&path, Kind::Wallet) {
+            Ok(_) => return Ok(()),
+            Err(TicketError::Bundle { fault, .. }) => fault.to_string(),
+            Err(_) if path.try_exists().is_ok_and(|exists| !exists) => "it is gone".into(),
+            Err(e) => return Err(e),
+        };
+        let mut later = self.secrets.clone();
+        later.blocks.retain(|block| block.first != first);
+        later.write(&self.info.folder.join(KEY), &self.manifest().guest)?;
+        let tickets = self.left() - later.left();
+        self.secrets = later;
+        Err(TicketError::Lost { path, tickets, why })
+    }
+
+    /// Lets other processes open the wallet while `wait` runs.
+    ///
+    /// # Errors
+    /// [`TicketError::Read`] if another one has it open then; what reading it again brings.
+    pub fn free_while(&mut self, identity: &GuestIdentity, wait: impl FnOnce()) -> Result<(), TicketError> {
+        let path = self.info.folder.join(TICKETS);
+        self.lock.unlock().map_err(|e| TicketError::read(&path, e))?;
+        wait();
+        lock_alone(&self.lock, &path)?;
+        self.secrets = Secrets::read(&self.info.folder.join(KEY), identity)?;
+        Ok(())
     }
 
     fn read_ticket(&mut self, index: u32, block: u32, link: &Chain) -> Result<WalletTicket, TicketError> {

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use jali::JaliError;
-use jali::guests::{Backend, fetch};
+use jali::guests::{Backend, Fetching, fetch};
 use jali_bundle::hex;
 use jali_net::ClientConfig;
 use jali_tickets::manifest::date;
-use jali_tickets::{Auditor, GuestIdentity, OwnerFile, Transcript, Verdict, Wallet, WalletInfo};
+use jali_tickets::{Auditor, GuestIdentity, Transcript, Verdict, Wallet, WalletInfo};
 use serde::Serialize;
 
+use super::Unlock;
 use crate::exit::Exit;
 use crate::options::parse_hex;
-use crate::text::{bytes, progress, say, say_json};
+use crate::text::{bytes, note, progress, say, say_json};
 
 /// Exit code when a server lied.
 const LIED: u8 = 4;
@@ -83,6 +84,8 @@ struct TicketsReport {
     left: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     fetched: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetchable: Option<u32>,
     on_demand: bool,
     dealt: String,
     valid_until: String,
@@ -105,8 +108,19 @@ fn fetched(args: &TicketsArgs, url: &str) -> Result<u32, JaliError> {
         insecure: false,
     };
     let bar = progress(args.count as usize, "fetching");
-    let came = fetch(&mut wallet, &identity, &config, args.count, |came| bar.set_position(came.into()));
+    let mut kept = 0;
+    let came = fetch(&mut wallet, &identity, &config, args.count, |fetching| match fetching {
+        Fetching::Came(came) => {
+            kept = came;
+            bar.set_message("fetching");
+            bar.set_position(came.into());
+        }
+        Fetching::Waits(wait) => bar.set_message(format!("next block in {} s", wait.as_secs_f64().ceil())),
+    });
     bar.finish_and_clear();
+    if came.is_err() && kept > 0 {
+        let _ = note(format!("{kept} tickets came before this, and are in the wallet"));
+    }
     came
 }
 
@@ -123,8 +137,9 @@ pub(crate) fn tickets(args: &TicketsArgs) -> anyhow::Result<()> {
         owner_key: hex(&m.owner),
         guest: m.guest.clone(),
         tickets: m.tickets,
-        left,
+        left: left.map(|left| left.here),
         fetched,
+        fetchable: left.map(|left| left.fetchable),
         on_demand: m.on_demand.is_some(),
         dealt: date(m.dealt),
         valid_until: m.until(),
@@ -141,9 +156,11 @@ pub(crate) fn tickets(args: &TicketsArgs) -> anyhow::Result<()> {
         say(format!("fetched   {fetched} tickets"))?;
     }
     say(match report.left {
-        Some(left) if report.on_demand => {
-            format!("tickets   {left} here; the owner deals {} in all, when they are fetched", report.tickets)
-        }
+        Some(left) if report.on_demand => format!(
+            "tickets   {left} here, {} more can be fetched; the owner agreed on {}",
+            report.fetchable.unwrap_or(0),
+            report.tickets
+        ),
         Some(left) => format!("tickets   {left} of {} left", report.tickets),
         None if report.on_demand => {
             format!("tickets   {} agreed on {}; --key FILE tells how many are here", report.tickets, report.dealt)
@@ -173,7 +190,9 @@ pub(crate) struct JudgeArgs {
     /// The owner's file, or a folder that holds one named "owner"
     #[arg(long, value_name = "OWNER")]
     owner: PathBuf,
-    /// The owner's copy of the server's part of the batch
+    #[command(flatten)]
+    unlock: Unlock,
+    /// The owner's copy of the server's part of the batch, or a folder that holds it as "server"
     #[arg(long, value_name = "BATCH")]
     batch: PathBuf,
     /// Print one JSON object instead of text
@@ -187,8 +206,8 @@ struct Judged {
 }
 
 pub(crate) fn judge(args: &JudgeArgs) -> anyhow::Result<()> {
+    let owner = args.unlock.owner(&args.owner)?;
     let judged = || {
-        let owner = OwnerFile::read(&args.owner)?;
         let transcript = Transcript::read(&args.transcript, &owner.public_key())?;
         Auditor::new(owner, &args.batch, Backend::best())?.judge(&args.transcript, &transcript)
     };

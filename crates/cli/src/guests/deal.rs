@@ -6,9 +6,10 @@ use clap::Args;
 use jali::JaliError;
 use jali::guests::Backend;
 use jali_bundle::hex;
-use jali_tickets::{Dealer, OwnerFile, Terms};
+use jali_tickets::{Dealer, Terms};
 use serde::Serialize;
 
+use super::Unlock;
 use super::listen::Listening;
 use crate::text::{bytes, progress, say, say_json};
 
@@ -18,13 +19,15 @@ use crate::text::{bytes, progress, say, say_json};
 /// the model: their number times the bits of an output.
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  jali deal sealed/owner --to age1... --tickets 100 --out batch\n  jali deal sealed/owner --to age1... --tickets 5000 --on-demand --out batch\n  jali deal sealed/owner --listen 0.0.0.0:8434 --tls-cert cert.pem --tls-key key.pem batch\n\nWrites DIR/server (give it to the server, keep a copy to judge transcripts) and DIR/wallet (give it to the guest, then erase it:\nwhoever has it and the server's part can read the guest's images). With --on-demand the wallet holds no tickets: --listen\ndeals them, in blocks, when the guest runs `jali tickets WALLET --key FILE --fetch URL`. Run that on a machine of your own, never\nat the server: it has the weights. It keeps nothing of what it deals, and never sees an image."
+    after_help = "Examples:\n  jali deal sealed/owner --to age1... --tickets 100 --out batch\n  jali deal sealed/owner --to age1... --tickets 5000 --on-demand --out batch\n  jali deal sealed/owner --passphrase-file secret.txt --to age1... --tickets 100 --out batch\n  jali deal sealed/owner --listen 0.0.0.0:8434 --tls-cert cert.pem --tls-key key.pem batch\n\nWrites DIR/server (give it to the server, keep a copy to judge transcripts) and DIR/wallet (give it to the guest, then erase it:\nwhoever has it and the server's part can read the guest's images). With --on-demand the wallet holds no tickets: --listen\ndeals them, in blocks, when the guest runs `jali tickets WALLET --key FILE --fetch URL`. Run that on a machine of your own, never\nat the server: it has the weights. It keeps nothing of what it deals, and never sees an image."
 )]
 #[command(group(clap::ArgGroup::new("how").required(true).args(["to", "listen"])))]
 pub(crate) struct DealArgs {
     /// The owner's file, or a folder that holds one named "owner"
     #[arg(value_name = "OWNER")]
     owner: PathBuf,
+    #[command(flatten)]
+    unlock: Unlock,
     /// The guest's recipient, as `jali guest key` prints it
     #[arg(long, value_name = "RECIPIENT", requires = "tickets", requires = "out")]
     to: Option<String>,
@@ -63,7 +66,7 @@ struct DealReport {
 }
 
 pub(crate) fn deal(args: &DealArgs) -> anyhow::Result<()> {
-    let owner = OwnerFile::read(&args.owner).map_err(JaliError::from)?;
+    let owner = args.unlock.owner(&args.owner)?;
     let dealer = Dealer::new(owner, Backend::best());
     let (Some(to), Some(tickets), Some(out)) = (&args.to, args.tickets, &args.out) else {
         return args.listening.run(dealer);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
 use jali::JaliError;
 use jali_net::dealing::DealingService;
@@ -59,7 +60,9 @@ impl Listening {
         let scheme = if tls.is_some() { "https" } else { "http" };
         // Credentials and links to tickets go over this: there is no --insecure.
         let config = Config { listen, tls, tokens: None, insecure: false, limits };
-        let running = Running::start(config).map_err(JaliError::from)?;
+        let running = Running::start(config)
+            .map_err(JaliError::from)
+            .context("nothing is dealt (--tls-cert FILE --tls-key FILE)")?;
         running.deal(DealingService::new(dealer, stocks, self.rate));
         // A line of its own, so that scripts learn the port.
         say(format!("dealing on {scheme}://{}", running.addr()))?;

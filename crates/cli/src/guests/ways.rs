@@ -160,8 +160,8 @@ impl House {
     pub(crate) fn start(original: &Original, name: &str, guests: usize, tickets: u32) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
         let at = |name: &str| folder.path().join(name);
-        write_sealed(&at("sealed"), name, original, &Preprocess::default()).map_err(JaliError::from)?;
-        let owner = OwnerFile::read(&at("sealed")).map_err(JaliError::from)?;
+        write_sealed(&at("sealed"), name, original, &Preprocess::default(), None).map_err(JaliError::from)?;
+        let owner = OwnerFile::read(&at("sealed"), None).map_err(JaliError::from)?;
         let identity = GuestIdentity::generate();
         let terms = Terms { guest: identity.recipient(), tickets, days: 1, on_demand: false };
         let bar = progress(guests * tickets as usize, "dealing");
@@ -215,7 +215,7 @@ impl Loopback {
     pub(crate) fn of(house: House, addr: Option<SocketAddr>) -> anyhow::Result<Self> {
         let client = house.client(0, addr.unwrap_or(house.addr))?.keeping(Kept::Everything);
         let folder = house.batches[0].server.clone();
-        let owner = OwnerFile::read(&house.folder.path().join("sealed")).map_err(JaliError::from)?;
+        let owner = OwnerFile::read(&house.folder.path().join("sealed"), None).map_err(JaliError::from)?;
         let auditor = Auditor::new(owner, &folder, Backend::best()).map_err(JaliError::from)?;
         Ok(Self { auditor, left: client.left(), client, house })
     }

@@ -1,6 +1,7 @@
 //! `jali seal --for guests`: a network to the owner's file and the server's.
 
 use anyhow::Context;
+use jali::bundle::read_passphrase;
 use jali::guests::GuestSealing;
 use jali::{Graph, JaliError, Network, Preprocess, Tensor};
 use jali_bundle::hex;
@@ -25,6 +26,7 @@ struct Report {
     server: String,
     server_bytes: u64,
     owner: String,
+    locked: bool,
 }
 
 /// What is sealed.
@@ -54,17 +56,16 @@ fn subject(args: &SealArgs) -> anyhow::Result<Subject> {
 }
 
 pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        args.passphrase_file.is_none(),
-        "--passphrase-file locks a client's bundle, and there is none here: sealed/owner is yours alone, lock it with age"
-    );
     let Subject { name, graph, images, preprocess } = subject(args)?;
     let range = Some(preprocess.input_range(graph.input_shape()));
     let plan = args.leak.plan_for_guests(&graph)?;
-    let sealing = GuestSealing::of(&graph, &images, range, args.output.config())?.over(args.over.link);
+    let passphrase = args.passphrase_file.as_deref().map(read_passphrase).transpose()?;
+    let sealing = GuestSealing::of(&graph, &images, range, args.output.config())?
+        .over(args.over.link)
+        .passphrase(passphrase.as_ref());
     let output_bits = sealing.network().output_bits();
     let (written, weights) = sealing.save(&plan, &name, &preprocess, &args.out)?;
-    let owner = OwnerFile::read(&written.owner).map_err(JaliError::from)?;
+    let owner = OwnerFile::read(&written.owner, passphrase.as_ref()).map_err(JaliError::from)?;
     let counts = owner.original.circuit().counts();
     let all: Hidden = weights.into_iter().sum();
     let report = Report {
@@ -79,6 +80,7 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
         server: written.server.display().to_string(),
         server_bytes: written.server_bytes,
         owner: written.owner.display().to_string(),
+        locked: passphrase.is_some(),
     };
     if args.common.json {
         return say_json(&report);
@@ -95,7 +97,8 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
         report.server,
         bytes(report.server_bytes as usize)
     ))?;
-    say(format!("owner     {}: keep it secret; tickets are dealt from it (jali deal)", report.owner))?;
+    let lock = if report.locked { ", locked with the passphrase" } else { "" };
+    say(format!("owner     {}{lock}: keep it secret; tickets are dealt from it (jali deal)", report.owner))?;
     say(format!(
         "tickets   {} each, {} exchanges, {output_bits} bits of output",
         bytes(counts.ticket_bytes),

@@ -10,8 +10,18 @@ use crate::JaliError;
 /// Longest time that a service may keep a guest waiting for its next block.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// What happens while tickets are fetched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fetching {
+    /// So many tickets have come so far, and are in the wallet.
+    Came(u32),
+    /// The service gives the next block after this time.
+    Waits(Duration),
+}
+
 /// Fetches blocks of tickets into a wallet until `tickets` have come, or there are no more. Every
-/// half is checked, and on disk when this returns. `progress` is called with the number that came.
+/// half is checked, and on disk when this returns. `progress` hears what happens. While the service
+/// keeps the guest waiting, other processes may use the wallet.
 ///
 /// Fetch ahead: who deals sees when tickets are asked for, and should not learn from it when images
 /// are classified.
@@ -24,7 +34,7 @@ pub fn fetch(
     identity: &GuestIdentity,
     config: &ClientConfig,
     tickets: u32,
-    mut progress: impl FnMut(u32),
+    mut progress: impl FnMut(Fetching),
 ) -> Result<u32, JaliError> {
     wallet.check_room()?;
     wallet.check_writable()?;
@@ -33,16 +43,19 @@ pub fn fetch(
         let m = wallet.manifest();
         let most = on_demand::block_bytes(m, m.on_demand.map_or(0, |on_demand| on_demand.block));
         match dealing::fetch(config, &m.batch, wallet.credential(), most) {
-            Ok(mut answer) => came += wallet.accept(identity, &mut answer)?,
+            Ok(mut answer) => {
+                came += wallet.accept(identity, &mut answer)?;
+                progress(Fetching::Came(came));
+            }
             Err(NetError::Busy { retry_after, .. }) if waited + retry_after <= PATIENCE => {
-                std::thread::sleep(retry_after);
+                progress(Fetching::Waits(retry_after));
+                wallet.free_while(identity, || std::thread::sleep(retry_after))?;
                 waited += retry_after;
             }
             // The service may have dealt what was lost on the way: then there is no more.
             Err(NetError::Status { status: 410, .. }) if came > 0 => break,
             Err(e) => return Err(e.into()),
         }
-        progress(came);
     }
     Ok(came)
 }

@@ -1,10 +1,16 @@
 //! Tickets that are dealt when their guest asks for them.
 
 use super::*;
+use crate::Left;
+use crate::passphrase::PassphraseFault;
 
 impl World {
     fn stock(&self) -> Result<Stock, TicketError> {
         Stock::open(&self.at("batch/server"), &self.owner())
+    }
+
+    fn wallet_info(&self) -> WalletInfo {
+        WalletInfo::read(&self.at("batch"), None).unwrap()
     }
 
     /// The next block as bytes.
@@ -113,5 +119,64 @@ fn the_owner_counts_on_disk() {
     whole.deal("batch", 2);
     assert!(matches!(whole.stock(), Err(TicketError::Dealing { .. })));
     assert!(matches!(whole.wallet("batch").unwrap().check_room(), Err(TicketError::Dealing { .. })));
-    assert!(matches!(Stock::open(&world.at("batch/server"), &whole.owner()), Err(TicketError::Signature { .. })));
+    assert!(matches!(Stock::open(&world.at("batch/server"), &whole.owner()), Err(TicketError::Other { .. })));
+}
+
+/// A file that is gone costs its own tickets, once, and no others.
+#[test]
+fn a_lost_file_is_told_once() {
+    let world = World::new();
+    world.deal_as("batch", 192, true);
+    let (stock, dealer) = (world.stock().unwrap(), world.dealer());
+    let mut wallet = world.wallet("batch").unwrap();
+    for _ in 0..3 {
+        let block = world.block(&stock, &dealer);
+        wallet.accept(&world.identity, &mut block.as_slice()).unwrap();
+    }
+    wallet.take(4).unwrap();
+    std::fs::remove_file(world.at("batch/wallet/tickets.0")).unwrap();
+    // The first block's file is still open in this process.
+    drop(wallet);
+    let mut wallet = world.wallet("batch").unwrap();
+    assert!(matches!(wallet.take(1), Err(TicketError::Lost { tickets: 60, .. })));
+    assert_eq!((wallet.left(), wallet.take(1).unwrap()[0].index), (128, 64));
+    std::fs::write(world.at("batch/wallet/tickets.128"), "something else").unwrap();
+    wallet.take(63).unwrap();
+    assert!(matches!(wallet.take(1), Err(TicketError::Lost { tickets: 64, .. })));
+    assert_eq!(world.wallet_info().left(&world.identity).unwrap(), Left { here: 0, fetchable: 0 });
+}
+
+/// While one waits for a block, another uses tickets.
+#[test]
+fn who_waits_lets_others_in() {
+    let world = World::new();
+    world.deal_as("batch", 128, true);
+    let (stock, dealer) = (world.stock().unwrap(), world.dealer());
+    let mut wallet = world.wallet("batch").unwrap();
+    wallet.accept(&world.identity, &mut world.block(&stock, &dealer).as_slice()).unwrap();
+    assert!(world.wallet("batch").is_err());
+    wallet.free_while(&world.identity, || drop(world.wallet("batch").unwrap().take(3).unwrap())).unwrap();
+    assert!(world.wallet("batch").is_err());
+    assert_eq!((wallet.left(), wallet.take(1).unwrap()[0].index), (61, 3));
+    let mut other = None;
+    let kept = wallet.free_while(&world.identity, || other = world.wallet("batch").ok());
+    assert!(other.is_some() && matches!(kept, Err(TicketError::Read { .. })));
+}
+
+/// Only the passphrase opens an owner's file, and no unlocked file takes its place.
+#[test]
+fn an_owners_file_can_be_locked() {
+    let world = World::new();
+    let (folder, secret) = (world.at("locked"), age::secrecy::SecretString::from("correct horse".to_owned()));
+    let (original, wrong) = (world.owner().original, age::secrecy::SecretString::from("battery".to_owned()));
+    write_sealed(&folder, "two layers", &original, &Preprocess::default(), Some(&secret)).unwrap();
+    let read = |passphrase| OwnerFile::read(&folder, passphrase);
+    assert_eq!(read(Some(&secret)).unwrap().name, "two layers");
+    let fault = |read: Result<OwnerFile, TicketError>| match read {
+        Err(TicketError::Passphrase { fault, .. }) => fault,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(fault(read(None)), PassphraseFault::Missing);
+    assert!(matches!(fault(read(Some(&wrong))), PassphraseFault::Wrong(_)));
+    assert_eq!(fault(OwnerFile::read(&world.at("sealed"), Some(&secret))), PassphraseFault::NotLocked);
 }
