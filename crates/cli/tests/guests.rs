@@ -168,6 +168,19 @@ fn an_owners_file_is_locked_with_a_passphrase() {
     assert!(world.ok(&[&["inspect", "sealed/owner", "--verify"][..], &unlock].concat()).contains("owner for guests"));
 }
 
+/// Far from the server fewer exchanges are worth larger tickets; beside it they are not.
+#[test]
+fn a_link_chooses_the_tables() {
+    let world = World::new();
+    let seal = |link: &str, out: &str| {
+        world.json(&["seal", "--network", "mnist", "--for", "guests", "--link", link, "--out", out, "--json"])
+    };
+    let (near, far) = (seal("loopback", "near"), seal("wan", "far"));
+    let of = |report: &Value, field: &str| report[field].as_u64().unwrap();
+    assert!(of(&far, "exchanges") < of(&near, "exchanges"));
+    assert!(of(&far, "ticket_bytes") > of(&near, "ticket_bytes"));
+}
+
 /// With top1 a ticket tells four bits of ten classes, and no probability.
 #[test]
 fn a_guest_may_get_the_class_alone() {
