@@ -55,10 +55,17 @@ pub(crate) struct Connection {
     begun: Instant,
     /// Whether it has one of the places for health checks.
     pub(crate) is_reserve: bool,
+    shared: Arc<Shared>,
+    all: Arc<Connections>,
+}
+
+/// What others see of a connection. It has no end of its own: whoever looks at it, with all
+/// connections locked, may be the last who does.
+#[derive(Debug)]
+struct Shared {
     state: Mutex<State>,
     changed: Notify,
     displaced: AtomicBool,
-    all: Arc<Connections>,
 }
 
 /// All connections.
@@ -72,7 +79,7 @@ pub(crate) struct Connections {
 #[derive(Debug, Default)]
 struct Inside {
     next: u64,
-    connections: BTreeMap<u64, std::sync::Weak<Connection>>,
+    connections: BTreeMap<u64, Arc<Shared>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -103,24 +110,20 @@ impl Connections {
             return None;
         }
         if let Some(number) = displaced
-            && let Some(connection) = inside.connections.remove(&number).and_then(|c| c.upgrade())
+            && let Some(connection) = inside.connections.remove(&number)
         {
             connection.displaced.store(true, Ordering::Relaxed);
             connection.changed.notify_one();
         }
         let (now, number) = (Instant::now(), inside.next);
         inside.next += 1;
-        let connection = Arc::new(Connection {
-            number,
-            begun: now,
-            is_reserve,
+        let shared = Arc::new(Shared {
             state: Mutex::new(State { doing: Doing::Waiting, since: now, known: false }),
             changed: Notify::new(),
             displaced: AtomicBool::new(false),
-            all: self.clone(),
         });
-        inside.connections.insert(number, Arc::downgrade(&connection));
-        Some(connection)
+        inside.connections.insert(number, shared.clone());
+        Some(Arc::new(Connection { number, begun: now, is_reserve, shared, all: self.clone() }))
     }
 }
 
@@ -129,7 +132,6 @@ impl Inside {
     /// waits: unknown ones first, and among equals the one that has waited longest.
     fn longest_waiting(&self) -> Option<u64> {
         let waiting = self.connections.iter().filter_map(|(&number, connection)| {
-            let connection = connection.upgrade()?;
             let state = lock(&connection.state);
             (state.doing == Doing::Waiting).then_some((state.known, state.since, number))
         });
@@ -139,10 +141,10 @@ impl Inside {
 
 impl Connection {
     fn set(&self, doing: Doing) {
-        let mut state = lock(&self.state);
+        let mut state = lock(&self.shared.state);
         (state.doing, state.since) = (doing, Instant::now());
         drop(state);
-        self.changed.notify_one();
+        self.shared.changed.notify_one();
     }
 
     /// Notes that a request's head has come.
@@ -152,7 +154,7 @@ impl Connection {
 
     /// Notes that a request was allowed.
     pub(crate) fn is_known(&self) {
-        lock(&self.state).known = true;
+        lock(&self.shared.state).known = true;
     }
 
     /// Returns how long the connection has been open.
@@ -171,11 +173,11 @@ impl Connection {
     /// works without a look at the connection itself, which may be silent.
     pub(crate) async fn overdue(&self, times: Times) -> &'static str {
         loop {
-            if self.displaced.load(Ordering::Relaxed) {
+            if self.shared.displaced.load(Ordering::Relaxed) {
                 return "another connection needed its place";
             }
             let (doing, since) = {
-                let state = lock(&self.state);
+                let state = lock(&self.shared.state);
                 (state.doing, state.since)
             };
             let (limit, why) = match doing {
@@ -191,7 +193,7 @@ impl Connection {
             };
             tokio::select! {
                 () = end => return why,
-                () = self.changed.notified() => {}
+                () = self.shared.changed.notified() => {}
             }
         }
     }
@@ -248,10 +250,10 @@ mod tests {
         known.is_known();
         busy.asks();
         let second = all.try_enter().unwrap();
-        assert!(stranger.displaced.load(Ordering::Relaxed) && !second.is_reserve);
+        assert!(stranger.shared.displaced.load(Ordering::Relaxed) && !second.is_reserve);
         second.asks();
         let third = all.try_enter().unwrap();
-        assert!(known.displaced.load(Ordering::Relaxed) && !third.is_reserve);
+        assert!(known.shared.displaced.load(Ordering::Relaxed) && !third.is_reserve);
         third.asks();
         // All are at work: what comes now gets a place for health checks, and only so many do.
         let reserve: Vec<_> = (0..RESERVE).map(|_| all.try_enter().unwrap()).inspect(|c| c.asks()).collect();
@@ -272,5 +274,21 @@ mod tests {
         assert_eq!(connection.overdue(TIMES).await, "it did not take its answer");
         drop(body);
         assert_eq!(connection.overdue(TIMES).await, "it asked for nothing");
+    }
+
+    /// Connections come and go on several threads while others look for a place.
+    #[test]
+    fn nobody_waits_for_a_connection_that_ends() {
+        let (all, (done, ended)) = (Connections::new(2), std::sync::mpsc::channel());
+        for _ in 0..4 {
+            let (all, done) = (all.clone(), done.clone());
+            std::thread::spawn(move || {
+                (0..20_000).for_each(|_| drop(all.try_enter()));
+                done.send(()).unwrap();
+            });
+        }
+        for _ in 0..4 {
+            ended.recv_timeout(Duration::from_secs(60)).expect("a thread waits for ever");
+        }
     }
 }
