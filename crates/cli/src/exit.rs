@@ -1,10 +1,7 @@
 //! Exit codes, and how a subcommand ends.
 
 use jali::JaliError;
-use jali::parts::net::NetError;
-use jali::parts::protocol::ProtocolError;
-use jali::parts::tickets::TicketError;
-use jali_guest::GuestError;
+use jali::error_kind::{ErrorKind, ImageKind};
 
 /// Exit code when encrypted and plaintext results differ.
 pub(crate) const DIFFERENT: u8 = 5;
@@ -35,35 +32,22 @@ pub(crate) fn conclude(printed: anyhow::Result<()>, failure: Option<u8>) -> anyh
 
 /// Exit code of a library error.
 pub(crate) fn exit_code(error: &JaliError) -> u8 {
-    if error.is_out_of_memory() {
-        return 9;
-    }
-    match error {
-        JaliError::Image { fault, .. } => fault.exit_code(),
-        JaliError::Read { .. } | JaliError::TooLarge { .. } | JaliError::Data { .. } | JaliError::Write { .. } => 10,
-        JaliError::Bundle { .. } | JaliError::OtherBundle { .. } => 6,
-        JaliError::Passphrase { .. } => 7,
-        JaliError::Net(NetError::File { .. }) => 10,
-        JaliError::Net(_) => 8,
-        JaliError::Tickets(TicketError::Read { .. } | TicketError::Write { .. }) => 10,
-        JaliError::Tickets(TicketError::Key { .. } | TicketError::Passphrase { .. }) => 7,
-        JaliError::Tickets(TicketError::Recipient { .. }) => 2,
-        JaliError::Tickets(
-            TicketError::UsedUp { .. }
-            | TicketError::Unfetched { .. }
-            | TicketError::Expired { .. }
-            | TicketError::Replayed { .. },
-        ) => 17,
-        JaliError::Tickets(TicketError::Dealing { .. }) => 2,
-        JaliError::Tickets(TicketError::Broken { .. }) => 8,
-        JaliError::Tickets(_) => 6,
-        JaliError::Guest(GuestError::Message { .. }) => 4,
-        JaliError::Memory { .. } => 9,
-        JaliError::ModelFile { .. } | JaliError::Model(_) => 3,
-        JaliError::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => 3,
-        JaliError::Protocol(ProtocolError::Rejected { refusal: Some(_), .. }) => 8,
-        JaliError::Protocol(ProtocolError::Rejected { .. } | ProtocolError::Hints { .. }) => 4,
-        JaliError::Protocol(ProtocolError::Leak(_)) | JaliError::PlanFile { .. } => 2,
+    match error.kind() {
+        ErrorKind::Usage => 2,
+        ErrorKind::Model => UNSUPPORTED,
+        ErrorKind::WrongAnswer => 4,
+        ErrorKind::Damaged => 6,
+        ErrorKind::Locked => 7,
+        ErrorKind::Refused => 8,
+        ErrorKind::Memory => 9,
+        ErrorKind::File => 10,
+        ErrorKind::Image(ImageKind::None) => 11,
+        ErrorKind::Image(ImageKind::Damaged) => 12,
+        ErrorKind::Image(ImageKind::Size) => 13,
+        ErrorKind::Image(ImageKind::Channels) => 14,
+        ErrorKind::Image(ImageKind::Shape) => 15,
+        ErrorKind::Image(ImageKind::NotFinite) => 16,
+        ErrorKind::Tickets => 17,
         _ => 1,
     }
 }

@@ -1,4 +1,5 @@
-//! `jali`, the command: parses arguments, calls the library, prints.
+//! `jali`, the command: parses arguments, calls the library, prints. Its binary and the Python
+//! package's script call [`run`].
 #![forbid(unsafe_code)]
 
 mod bench;
@@ -22,7 +23,7 @@ mod serve;
 mod text;
 mod usual_preprocessings;
 
-use std::process::ExitCode;
+use std::ffi::OsString;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use jali::JaliError;
@@ -88,8 +89,18 @@ enum Command {
     },
 }
 
-fn main() -> ExitCode {
-    let command = Cli::parse().command.unwrap_or_else(|| {
+/// Runs the command with these arguments, the first of which is its own name, and returns its exit
+/// code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> u8 {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help goes to standard output, mistakes go to standard error.
+            let _ = e.print();
+            return e.exit_code() as u8;
+        }
+    };
+    let command = cli.command.unwrap_or_else(|| {
         let _ = text::note("No command given: this is `jali demo`. `jali --help` lists what else there is.");
         Command::Demo(demo::DemoArgs::parse_from(["demo"]))
     });
@@ -110,14 +121,18 @@ fn main() -> ExitCode {
         Command::Completions { shell } => manual::completions(shell, Cli::command()),
         Command::Man { out } => manual::pages(out.as_deref(), Cli::command()),
     };
-    let Err(error) = result else { return ExitCode::SUCCESS };
+    result.err().map_or(0, |error| tell(&error))
+}
+
+/// Says what went wrong, and returns the exit code.
+fn tell(error: &anyhow::Error) -> u8 {
     if let Some(Exit(code)) = error.downcast_ref() {
-        return ExitCode::from(*code);
+        return *code;
     }
     let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
     if error.downcast_ref::<std::io::Error>().is_some_and(closed) {
         // Whoever read our output has seen enough.
-        return ExitCode::SUCCESS;
+        return 0;
     }
     let _ = text::note(format!("error: {error:#}"));
     let ran_out = |e: &JaliError| e.is_out_of_memory() && !matches!(e, JaliError::Memory { .. });
@@ -126,5 +141,5 @@ fn main() -> ExitCode {
             "what helps: a larger machine or limit, server and client apart (jali seal, serve, infer --client), open weights, a smaller network or image",
         );
     }
-    ExitCode::from(error.downcast_ref::<JaliError>().map_or(1, exit_code))
+    error.downcast_ref::<JaliError>().map_or(1, exit_code)
 }

@@ -2,117 +2,17 @@
 
 use std::path::Path;
 
+use jali::JaliError;
 use jali::files::{Readers, write_aside};
+use jali::inspection::{InspectedNode, Inspection, Totals};
 use jali::model_file::{read_model_file, read_preprocess};
-use jali::{JaliError, Plan, QuantModel, memory};
-use jali_model::onnx::Imported;
-use jali_model::{Graph, ModelError, Offence};
-use jali_protocol::{Blueprint, OperatorForecast, ProtocolError, forecast as forecast_keyed};
-use serde::Serialize;
+use jali_model::{ModelError, Offence};
 
 use super::exit::UNSUPPORTED;
 use super::guests::forecast;
 use super::inspect::InspectArgs;
-use super::plan::shapes_of;
 use super::text::{bytes, primes, say, say_json, table};
 use super::{conclude, model_svg, start_threads};
-
-#[derive(Serialize)]
-struct Report {
-    model: String,
-    supported: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    opset: Option<i64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input: Option<Value>,
-    outputs: Vec<Value>,
-    nodes: Vec<Node>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    everything_hidden: Option<Totals>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    everything_open: Option<Totals>,
-    warnings: Vec<String>,
-    offences: Vec<Offence>,
-}
-
-#[derive(Serialize)]
-struct Value {
-    name: String,
-    shape: Vec<usize>,
-}
-
-#[derive(Serialize)]
-struct Node {
-    name: String,
-    operator: &'static str,
-    /// `server` or `client`.
-    side: &'static str,
-    output_shape: Vec<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    layer: Option<Layer>,
-}
-
-/// A node of the server with everything hidden.
-#[derive(Serialize)]
-struct Layer {
-    kind: String,
-    weights: usize,
-    ring_degree: usize,
-    primes_bits: Vec<u32>,
-    layout: String,
-    tiles: usize,
-    rows: usize,
-    sealed_bytes: usize,
-    bytes_up: usize,
-    bytes_down: usize,
-    predicted_client_ms: f64,
-    predicted_server_ms: f64,
-}
-
-#[derive(Serialize)]
-struct Totals {
-    weights: usize,
-    sealed_bytes: usize,
-    server_memory_bytes: usize,
-    client_memory_bytes: usize,
-    /// At the worst moment when owner, server and client are one process.
-    process_memory_bytes: usize,
-    /// At the worst moment of sealing it into files.
-    sealing_memory_bytes: usize,
-    bytes_up: usize,
-    bytes_down: usize,
-    round_trips: usize,
-    predicted_client_ms: f64,
-    predicted_server_ms: f64,
-    predicted_link_ms: f64,
-}
-
-impl Totals {
-    fn of(graph: &Graph, layers: &[OperatorForecast]) -> Self {
-        let needs = memory::Needs::of(graph, layers);
-        let sum = |f: &dyn Fn(&OperatorForecast) -> usize| layers.iter().map(f).sum::<usize>();
-        let ms = |f: &dyn Fn(&OperatorForecast) -> f64| layers.iter().map(f).sum::<f64>();
-        let sealed_bytes = sum(&|l| l.bytes);
-        Self {
-            weights: sum(&|l| l.weights),
-            sealed_bytes,
-            server_memory_bytes: sum(&|l| l.server_memory),
-            client_memory_bytes: sum(&|l| l.client_memory),
-            process_memory_bytes: needs.process,
-            sealing_memory_bytes: needs.sealing,
-            bytes_up: sum(&|l| l.counts.bytes_up()),
-            bytes_down: sum(&|l| l.counts.bytes_down()),
-            round_trips: layers.len(),
-            predicted_client_ms: ms(&|l| l.prediction.client_ms),
-            predicted_server_ms: ms(&|l| l.prediction.server_ms),
-            predicted_link_ms: ms(&|l| l.prediction.link_ms),
-        }
-    }
-
-    fn total_ms(&self) -> f64 {
-        self.predicted_client_ms + self.predicted_server_ms + self.predicted_link_ms
-    }
-}
 
 /// What becomes of a model with guests.
 fn run_for_guests(args: &InspectArgs) -> anyhow::Result<()> {
@@ -135,121 +35,22 @@ pub(super) fn run(args: &InspectArgs) -> anyhow::Result<()> {
     if args.guest {
         return run_for_guests(args);
     }
-    let mut report = Report {
-        model: args.path().display().to_string(),
-        supported: false,
-        opset: None,
-        input: None,
-        outputs: vec![],
-        nodes: vec![],
-        everything_hidden: None,
-        everything_open: None,
-        warnings: vec![],
-        offences: vec![],
-    };
-    match read_model_file(args.path()) {
-        Ok(imported) => describe(&mut report, imported, args, &args.over.costs(backend))?,
-        Err(JaliError::ModelFile { fault: ModelError::Unsupported { offences }, .. }) => report.offences = offences,
+    let name = args.path().display().to_string();
+    let report = match read_model_file(args.path()) {
+        Ok(imported) => {
+            if let Some(plot) = &args.plot {
+                write_aside(plot, model_svg::draw(&imported.graph, &name).as_bytes(), Readers::Umask)?;
+            }
+            Inspection::of(name, imported, args.bits, &args.over.costs(backend))?
+        }
+        Err(JaliError::ModelFile { fault: ModelError::Unsupported { offences }, .. }) => {
+            Inspection::refused(name, offences)
+        }
         Err(e) => return Err(e.into()),
-    }
-    report.supported = report.offences.is_empty();
+    };
     let failure = (!report.supported).then_some(UNSUPPORTED);
     let printed = if args.json { say_json(&report) } else { print(&report, args.plot.as_deref()) };
     conclude(printed, failure)
-}
-
-fn describe(report: &mut Report, imported: Imported, args: &InspectArgs, costs: &jali::Costs) -> anyhow::Result<()> {
-    let Imported { graph, input, outputs, opset, warnings } = imported;
-    report.opset = Some(opset);
-    report.warnings = warnings;
-    report.input = Some(Value { name: input, shape: graph.input_shape().to_vec() });
-    let output = |(name, &id): (String, &usize)| Value { name, shape: graph.shape(id).to_vec() };
-    report.outputs = outputs.into_iter().zip(graph.outputs()).map(output).collect();
-    if let Some(path) = &args.plot {
-        write_aside(path, model_svg::draw(&graph, &report.model).as_bytes(), Readers::Umask)?;
-    }
-    let node = |n: &jali_model::Node| Node {
-        name: n.name.clone(),
-        operator: n.op.name(),
-        side: if n.op.linear().is_some() { "server" } else { "client" },
-        output_shape: n.shape.clone(),
-        layer: None,
-    };
-    report.nodes = graph.nodes().iter().map(node).collect();
-    let model = shapes_of(graph, args.bits)?;
-    report.offences = cannot_be_lowered(&model, costs);
-    if !report.offences.is_empty() {
-        return Ok(());
-    }
-    let layers = |plan: &Plan| forecast_keyed(&model, plan, costs).map_err(JaliError::from);
-    let hidden = layers(&Plan::hide_all(model.graph()))?;
-    report.everything_open = Some(Totals::of(model.graph(), &layers(&Plan::open_all(model.graph()))?));
-    let totals = Totals::of(model.graph(), &hidden);
-    report.warnings.extend(warn(model.graph(), &totals, &hidden));
-    report.everything_hidden = Some(totals);
-    for l in hidden {
-        let counts = l.counts;
-        report.nodes[l.node].layer = Some(Layer {
-            kind: l.kind,
-            weights: l.weights,
-            ring_degree: counts.degree,
-            primes_bits: l.prime_bits,
-            layout: l.layout,
-            tiles: counts.row_tiles,
-            rows: l.rows,
-            sealed_bytes: l.bytes,
-            bytes_up: counts.bytes_up(),
-            bytes_down: counts.bytes_down(),
-            predicted_client_ms: l.prediction.client_ms,
-            predicted_server_ms: l.prediction.server_ms,
-        });
-    }
-    Ok(())
-}
-
-/// Linear layers that no ring has room for.
-fn cannot_be_lowered(model: &QuantModel, costs: &jali::Costs) -> Vec<Offence> {
-    let refused = |(node, linear): (usize, jali_model::Linear<'_>)| {
-        let reason = match Blueprint::choose(model, node, true, costs) {
-            Ok(_) => return None,
-            Err(ProtocolError::Layer { reason, .. }) => reason,
-            Err(e) => e.to_string(),
-        };
-        let n = &model.graph().nodes()[node];
-        Some(Offence {
-            node: n.name.clone(),
-            operator: n.op.name().into(),
-            reason: format!("{} cannot be lowered: {reason}", linear.kind()),
-            remedy: "use narrower images, smaller kernels or fewer inputs".into(),
-        })
-    };
-    model.graph().linear_nodes().filter_map(refused).collect()
-}
-
-/// What a user should know before sealing.
-fn warn(graph: &Graph, totals: &Totals, layers: &[OperatorForecast]) -> Vec<String> {
-    let mut warnings = vec![];
-    if let Some(free) = memory::available()
-        && totals.process_memory_bytes as u64 > free
-    {
-        warnings.push(format!(
-            "owner, server and client in one process need about {}, this machine has {} free",
-            bytes(totals.process_memory_bytes),
-            bytes(free as usize)
-        ));
-    }
-    let all = totals.predicted_client_ms + totals.predicted_server_ms;
-    if let Some(l) = layers.iter().max_by(|a, b| a.prediction.total_ms().total_cmp(&b.prediction.total_ms()))
-        && layers.len() > 2
-        && l.prediction.total_ms() > 0.4 * all
-    {
-        let part = 100.0 * l.prediction.total_ms() / all.max(f64::MIN_POSITIVE);
-        warnings.push(format!("node \"{}\" alone takes {part:.0} % of the time", l.name));
-    }
-    if graph.outputs().len() > 1 {
-        warnings.push(format!("it has {} outputs; classes are read from the first", graph.outputs().len()));
-    }
-    warnings
 }
 
 fn shape(shape: &[usize]) -> String {
@@ -271,7 +72,7 @@ fn by_reason(offences: &[Offence]) -> Vec<(&Offence, usize)> {
     kinds
 }
 
-fn print(r: &Report, plot: Option<&Path>) -> anyhow::Result<()> {
+fn print(r: &Inspection, plot: Option<&Path>) -> anyhow::Result<()> {
     if !r.supported {
         say(format!("{}: not supported; {} node(s) are in the way", r.model, r.offences.len()))?;
         for (o, more) in by_reason(&r.offences) {
@@ -300,8 +101,8 @@ fn print(r: &Report, plot: Option<&Path>) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print_nodes(nodes: &[Node]) -> std::io::Result<()> {
-    let row = |n: &Node| {
+fn print_nodes(nodes: &[InspectedNode]) -> std::io::Result<()> {
+    let row = |n: &InspectedNode| {
         let mut row = vec![n.name.clone(), n.operator.to_string(), n.side.to_string()];
         row.push(n.layer.as_ref().map(|l| l.layout.clone()).unwrap_or_default());
         row.push(shape(&n.output_shape));

@@ -1,18 +1,13 @@
 //! `jali serve`: the untrusted server.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::Instant;
+use std::path::PathBuf;
 
 use anyhow::Context;
-use jali::{Backend, JaliError, bundle, memory};
-use jali_bundle::{BundleError, Kind};
-use jali_net::guests::GuestService;
+use jali::JaliError;
+use jali::serving::{Loaded, load};
 use jali_net::server::Limits;
-use jali_net::{Config, Running, Signal, TlsFiles, Tokens, model_name, wait_for_signals};
-use jali_protocol::Server;
-use jali_tickets::{Batch, ServerFile};
+use jali_net::{Config, Running, Signal, TlsFiles, Tokens, wait_for_signals};
 
 /// Serve sealed networks over HTTP.
 ///
@@ -85,9 +80,6 @@ pub(crate) enum LogForm {
     None,
 }
 
-/// Most bytes that one model may take where the system does not tell what there is.
-const MAX_MODEL: u64 = 1 << 40;
-
 pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     log(args.log);
     let backend = super::start_threads(args.threads)?;
@@ -113,7 +105,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     // Certificates and port first: a mistake there is told before gigabytes are read.
     let running = Running::start(config).map_err(JaliError::from).context(remedy(args))?;
-    let Loaded { keyed, guests } = load(args, backend, &Loaded::default())?;
+    let Loaded { keyed, guests } = load(&args.bundles, &args.tickets, backend, &Loaded::default())?;
     if args.token_file.is_none() && !keyed.is_empty() {
         // Guests have tokens of their own.
         tracing::warn!("no --token-file: whoever reaches the port may ask");
@@ -128,7 +120,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
             let reload = || -> anyhow::Result<()> {
                 let tokens = args.token_file.as_deref().map(Tokens::read).transpose()?;
                 let old = Loaded { keyed: running.models(), guests: running.guest_services() };
-                let Loaded { keyed, guests } = load(args, backend, &old)?;
+                let Loaded { keyed, guests } = load(&args.bundles, &args.tickets, backend, &old)?;
                 running.reload(keyed, tokens)?;
                 running.serve_guests(guests);
                 Ok(())
@@ -152,119 +144,6 @@ fn remedy(args: &ServeArgs) -> &'static str {
     } else {
         "the server does not start (--tls-cert FILE --tls-key FILE, or --insecure)"
     }
-}
-
-/// What is served.
-#[derive(Default)]
-struct Loaded {
-    keyed: Vec<Arc<Server>>,
-    guests: Vec<Arc<GuestService>>,
-}
-
-/// Reads all bundles and batches; what has not changed stays in memory as it is.
-fn load(args: &ServeArgs, backend: Backend, old: &Loaded) -> anyhow::Result<Loaded> {
-    let mut loaded = Loaded::default();
-    let mut files = vec![];
-    for path in &args.bundles {
-        let path = bundle::of_path(path, bundle::SERVER);
-        let (begun, kind) = (Instant::now(), bundle::kind_of(&path)?.map(|(kind, _)| kind));
-        let (id, memory) = if kind == Some(Kind::GuestServer) {
-            let file = load_for_guests(&path, &old.guests)?;
-            files.push(file.clone());
-            (file.id, file.model.memory())
-        } else {
-            let model = load_keyed(&path, kind, backend, &old.keyed)?;
-            loaded.keyed.push(model.clone());
-            (model.model().id(), model.model().memory())
-        };
-        let ids = loaded.keyed.iter().map(|m| m.model().id()).chain(files.iter().map(|f| f.id));
-        if ids.filter(|other| *other == id).count() > 1 {
-            anyhow::bail!("{}: model {} is named twice", path.display(), model_name(id));
-        }
-        let ms = begun.elapsed().as_millis() as u64;
-        tracing::info!(model = model_name(id), memory, ms, "loaded {}", path.display());
-    }
-    loaded.guests = with_batches(args, files, &old.guests)?;
-    Ok(loaded)
-}
-
-fn load_keyed(path: &Path, kind: Option<Kind>, backend: Backend, old: &[Arc<Server>]) -> anyhow::Result<Arc<Server>> {
-    if let Some(got) = kind.filter(|kind| *kind != Kind::Server) {
-        let fault = BundleError::Kind { expected: Kind::Server, got }.into();
-        return Err(JaliError::Bundle { path: path.into(), fault }.into());
-    }
-    let hash = bundle::open(path, Kind::Server)?.content_hash();
-    if let Some(same) = old.iter().find(|m| m.model().content_hash() == hash) {
-        return Ok(same.clone());
-    }
-    let there_is = memory::available().unwrap_or(MAX_MODEL);
-    Ok(Arc::new(bundle::load_server(path, backend, usize::try_from(there_is).unwrap_or(usize::MAX))?))
-}
-
-fn load_for_guests(path: &Path, old: &[Arc<GuestService>]) -> anyhow::Result<Arc<ServerFile>> {
-    let hash = bundle::open(path, Kind::GuestServer)?.content_hash();
-    match old.iter().find(|service| service.file.hash == hash) {
-        Some(same) => Ok(same.file.clone()),
-        None => Ok(Arc::new(ServerFile::read(path).map_err(JaliError::from)?)),
-    }
-}
-
-/// The files of batches that paths name: a batch, the folder that `jali deal` wrote, or a folder of
-/// batches.
-pub(crate) fn batch_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, JaliError> {
-    let mut files = vec![];
-    for path in paths {
-        let one = bundle::of_path(path, bundle::SERVER);
-        if !path.is_dir() || one.exists() {
-            files.push(one);
-            continue;
-        }
-        let fail = |e: std::io::Error| JaliError::Read { path: path.clone(), why: e.to_string() };
-        for entry in std::fs::read_dir(path).map_err(fail)? {
-            let file = bundle::of_path(&entry.map_err(fail)?.path(), bundle::SERVER);
-            if file.is_file() && bundle::kind_of(&file)?.is_some_and(|(kind, _)| kind == Kind::Batch) {
-                files.push(file);
-            }
-        }
-    }
-    files.sort();
-    Ok(files)
-}
-
-/// Gives every network for guests its batches of tickets.
-fn with_batches(
-    args: &ServeArgs,
-    files: Vec<Arc<ServerFile>>,
-    old: &[Arc<GuestService>],
-) -> anyhow::Result<Vec<Arc<GuestService>>> {
-    let backend = jali::guests::Backend::best();
-    let mut services: Vec<(Arc<ServerFile>, Vec<Arc<Batch>>)> = files.into_iter().map(|file| (file, vec![])).collect();
-    for path in batch_files(&args.tickets)? {
-        let opened = bundle::open(&path, Kind::Batch)?;
-        let (model, hash) = (opened.model(), opened.content_hash());
-        let Some((file, batches)) = services.iter_mut().find(|(file, _)| file.id == model) else {
-            anyhow::bail!(
-                "{}: its tickets are for model {}, which is not served here: name that network, too",
-                path.display(),
-                model_name(model)
-            );
-        };
-        // A batch that is open stays open: what is used of it is in memory as well as on disk.
-        let open = old
-            .iter()
-            .flat_map(|service| &service.batches)
-            .find(|batch| batch.content_hash() == hash && batch.path() == path);
-        let batch = match open {
-            Some(batch) => batch.clone(),
-            None => Arc::new(Batch::open(&path, file).map_err(JaliError::from)?),
-        };
-        tracing::info!(model = model_name(model), left = batch.left(), "tickets of {}", path.display());
-        batches.push(batch);
-    }
-    for (file, _) in services.iter().filter(|(_, batches)| batches.is_empty()) {
-        tracing::warn!(model = model_name(file.id), "no --tickets: its guests will be refused");
-    }
-    Ok(services.into_iter().map(|(file, batches)| Arc::new(GuestService::new(file, batches, backend))).collect())
 }
 
 /// Lines go to standard error. No event holds a tile's content: requests are logged by path,

@@ -132,6 +132,14 @@ pub enum JaliError {
         /// What is wrong with it.
         fault: ImageFault,
     },
+    /// Files that a server cannot serve together.
+    #[error("{path}: {why}", path = path.display())]
+    Serving {
+        /// Which file.
+        path: PathBuf,
+        /// What does not fit, and what to do.
+        why: String,
+    },
     /// A file that should say how images become inputs.
     #[error("{path}: {why}; fields are input_scale, mean, std, layout, channels and resize", path = path.display())]
     Preprocess {
@@ -169,7 +177,7 @@ impl JaliError {
     }
 }
 
-/// Faults of an image. Each has its own exit code in the command.
+/// Faults of an image.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ImageFault {
     /// The bytes are of no kind that we read.
@@ -212,18 +220,4 @@ pub enum ImageFault {
         /// Position of the first such value.
         index: usize,
     },
-}
-
-impl ImageFault {
-    /// Returns the exit code of the command when this is the first fault.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::NotAnImage => 11,
-            Self::Damaged(_) => 12,
-            Self::Size { .. } => 13,
-            Self::Channels { .. } => 14,
-            Self::Shape { .. } => 15,
-            Self::NotFinite { .. } => 16,
-        }
-    }
 }

@@ -12,7 +12,7 @@ use image::metadata::Orientation;
 use image::{ColorType, ImageDecoder, ImageFormat, ImageReader};
 use jali_model::{ModelError, Preprocess, Resize, Tensor};
 
-pub use self::npy::npy_bytes;
+pub use self::npy::{Values, from_array, npy_bytes};
 use crate::error::{ImageFault, JaliError};
 use crate::files::read_bounded;
 
@@ -65,6 +65,11 @@ pub fn decode_image(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> R
     } else {
         decode_pixels(bytes, shape, preprocess)?
     };
+    tensor(shape, data)
+}
+
+/// Makes an input of its values.
+fn tensor(shape: &[usize], data: Vec<f32>) -> Result<Tensor, ImageFault> {
     Tensor::new("image", shape.to_vec(), data).map_err(|e| match e {
         ModelError::NotFinite { index, .. } => ImageFault::NotFinite { index },
         other => ImageFault::Damaged(other.to_string()),
@@ -188,7 +193,7 @@ mod tests {
             let text = dims.iter().map(|d| format!("{d},")).collect::<String>();
             let shape = ImageFault::Shape { expected: vec![3, 2, 2], got: dims };
             assert_eq!(decode(&npy(&text, "<f4", &nan), &[3, 2, 2]), Err(shape.clone()), "{text}");
-            assert_eq!(shape.exit_code(), 15);
+            assert_eq!(shape.kind(), crate::error_kind::ImageKind::Shape);
         }
         let shape = ImageFault::Shape { expected: vec![3, 2, 2], got: vec![7] };
         assert_eq!(decode(&npy("7,", "<f4", &nan), &[3, 2, 2]), Err(shape));

@@ -55,8 +55,10 @@
 //! | [`guests`] | the other mode: users who must not have the model |
 //! | [`bundle`] | sealed networks as files |
 //! | [`calibration`] | the cost model of this machine |
+//! | [`inspection`] | what will become of a model |
 //! | [`memory`] | memory that a network needs, and the check against what is free |
-//! | [`error`] | everything that can go wrong |
+//! | `serving` | what a server serves, from files (feature `http`) |
+//! | [`error`], [`error_kind`] | everything that can go wrong |
 //! | [`dataset`], [`image_file`], [`classes`] | samples, images as inputs, outputs as classes |
 //! | [`files`], [`terminal_text`] | bounded reads and atomic writes; control characters escaped |
 //! | [`parts`] | the crates below, for whoever builds something else of them |
@@ -70,18 +72,22 @@ pub mod client;
 #[cfg(feature = "bundled")]
 pub mod dataset;
 pub mod error;
+pub mod error_kind;
 pub mod files;
 pub mod guests;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "images")]
 pub mod image_file;
+pub mod inspection;
 pub mod memory;
 pub mod model;
 pub mod model_file;
 #[cfg(feature = "bundled")]
 pub mod network;
 pub mod sealing;
+#[cfg(feature = "http")]
+pub mod serving;
 pub mod terminal_text;
 pub mod transport;
 
@@ -91,6 +97,7 @@ pub use client::{Client, OpenedClient, Opening};
 #[cfg(feature = "bundled")]
 pub use dataset::{Dataset, Records, Sample};
 pub use error::JaliError;
+pub use error_kind::ErrorKind;
 #[cfg(feature = "http")]
 pub use http::Http;
 pub use jali_leak::{Origin, Plan, PlanFile, Policy};

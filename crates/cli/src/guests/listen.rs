@@ -7,12 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use jali::JaliError;
+use jali::serving::batch_files;
 use jali_net::dealing::DealingService;
 use jali_net::server::Limits;
 use jali_net::{Config, Running, Signal, TlsFiles, wait_for_signals};
 use jali_tickets::{Dealer, Stock};
 
-use crate::serve::{LogForm, batch_files, log};
+use crate::serve::{LogForm, log};
 use crate::text::say;
 
 /// How tickets are dealt on demand.

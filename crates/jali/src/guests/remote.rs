@@ -90,6 +90,11 @@ impl GuestClient {
         self
     }
 
+    /// Sets what is kept of the next inferences.
+    pub fn keep(&mut self, kept: Kept) {
+        self.kept = kept;
+    }
+
     /// Returns what the owner has signed.
     pub fn manifest(&self) -> &Manifest {
         self.wallet.manifest()

@@ -129,6 +129,12 @@ pub(super) fn decode(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> 
     if kind.is_float() {
         return Ok(values.into_iter().map(|v| v as f32).collect());
     }
+    pixels(&values, shape, preprocess)
+}
+
+/// Turns pixels, 0 to 255, in the order of the network's input into inputs.
+fn pixels(values: &[f64], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
+    let (damaged, count) = (ImageFault::Damaged, values.len());
     if let Some(index) = values.iter().position(|v| !(0.0..=255.0).contains(v)) {
         return Err(damaged(format!(
             "value number {index} is {}; integers are pixels from 0 to 255: save other values as floats",
@@ -142,6 +148,35 @@ pub(super) fn decode(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> 
         ImageLayout::Nhwc => i % channels,
     };
     Ok(values.iter().enumerate().map(|(i, &v)| preprocess.value(v as f32, channel(i))).collect())
+}
+
+/// Turns the values of an array, row by row, into an input. Integers are pixels from 0 to 255 and
+/// become inputs as `preprocess` says; floats are inputs already.
+///
+/// # Errors
+/// [`ImageFault`] with what is wrong, if `dims` are not those of an input of this shape in
+/// particular.
+pub fn from_array(
+    dims: &[usize],
+    values: Values<'_>,
+    shape: &[usize],
+    preprocess: &Preprocess,
+) -> Result<Tensor, ImageFault> {
+    fits(dims, shape)?;
+    let data = match values {
+        Values::Floats(floats) => floats.to_vec(),
+        Values::Pixels(values) => pixels(values, shape, preprocess)?,
+    };
+    super::tensor(shape, data)
+}
+
+/// The values of an array.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Values<'v> {
+    /// Inputs.
+    Floats(&'v [f32]),
+    /// Integers.
+    Pixels(&'v [f64]),
 }
 
 /// Returns values that stand column by column in the order row by row.

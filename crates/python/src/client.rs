@@ -1,0 +1,236 @@
+//! The client of the keyed mode: keys, and a way to the server.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use age::secrecy::SecretString;
+use jali::bundle::Pin;
+use jali::parts::net::model_name;
+use jali::{Delivery, InProcess, JaliError, Opening, Preprocess, Request, Tensor, Transport};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::arrays::{Floats, Images, Labels};
+use crate::errors::{bad_input, error};
+use crate::outputs::Outputs;
+use crate::pending::{Asked, ByHand, Event, Pending};
+use crate::running;
+use crate::ways::Reach;
+
+/// Most images of a batch: more make nothing faster, and take memory.
+const BATCH: usize = 64;
+
+/// The way to the server, which can be stopped, and which lets others carry requests.
+struct Way {
+    inner: Box<dyn Transport>,
+    model: String,
+    shared: Shared,
+}
+
+fn stopped() -> JaliError {
+    JaliError::Transport(std::io::Error::other("it was stopped"))
+}
+
+impl Transport for Way {
+    fn open(&mut self, model: [u8; 16]) -> Result<(), JaliError> {
+        self.model = model_name(model);
+        self.inner.open(model)
+    }
+
+    fn hints(&mut self, operator: usize, most: usize) -> Result<Vec<u8>, JaliError> {
+        self.inner.hints(operator, most)
+    }
+
+    fn begin(&mut self) {
+        self.inner.begin();
+    }
+
+    fn send(&mut self, request: Request<'_>) -> Result<Delivery, JaliError> {
+        if self.shared.stop.load(Ordering::Relaxed) {
+            return Err(stopped());
+        }
+        match &*self.shared.by_hand.lock().unwrap_or_else(PoisonError::into_inner) {
+            None => self.inner.send(request),
+            Some(ByHand { events, answers }) => {
+                let path = format!("/v2/models/{}/operators/{}", self.model, request.operator);
+                let asked = Asked { path, body: request.bytes.to_vec() };
+                events.send(Event::Asked(asked)).map_err(|_| stopped())?;
+                answers.recv().map(Delivery::Answer).map_err(|_| stopped())
+            }
+        }
+    }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
+    }
+
+    fn retries(&self) -> usize {
+        self.inner.retries()
+    }
+}
+
+/// What a client and its way to the server share.
+#[derive(Clone, Default)]
+struct Shared {
+    stop: Arc<AtomicBool>,
+    by_hand: Arc<Mutex<Option<ByHand>>>,
+}
+
+impl Shared {
+    fn way(&self, inner: Box<dyn Transport>) -> Way {
+        Way { inner, model: String::new(), shared: self.clone() }
+    }
+
+    fn carry_by_hand(&self, by_hand: Option<ByHand>) {
+        *self.by_hand.lock().unwrap_or_else(PoisonError::into_inner) = by_hand;
+    }
+}
+
+/// A client with its keys.
+#[pyclass(frozen, module = "jali._jali")]
+pub(crate) struct Client {
+    client: Arc<Mutex<jali::Client<Way>>>,
+    shared: Shared,
+    shape: Vec<usize>,
+    preprocess: Preprocess,
+    outputs: Outputs,
+}
+
+fn bytes<const N: usize>(py: Python<'_>, name: &str, digits: Option<&str>) -> PyResult<Option<[u8; N]>> {
+    let parse = |text: &str| {
+        let byte = |i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok();
+        let all = (0..N).map(byte).collect::<Option<Vec<u8>>>().filter(|_| text.len() == 2 * N);
+        all.and_then(|all| all.try_into().ok())
+            .ok_or_else(|| bad_input(py, format!("{name} must have {} hexadecimal digits", 2 * N)))
+    };
+    digits.map(parse).transpose()
+}
+
+/// The owner's public key of 64 hexadecimal digits.
+pub(crate) fn owner_key(py: Python<'_>, digits: Option<&str>) -> PyResult<Option<[u8; 32]>> {
+    bytes(py, "owner", digits)
+}
+
+impl Client {
+    /// A client of a server in this process.
+    pub(crate) fn in_process(client: jali::Client<InProcess>) -> Result<Self, JaliError> {
+        let (shared, inner) = (Shared::default(), Box::new(client.transport().clone()));
+        let client = client.over(shared.way(inner))?;
+        Ok(Self::of(client, shared))
+    }
+
+    fn of(client: jali::Client<Way>, shared: Shared) -> Self {
+        let outline = client.outline();
+        let (shape, preprocess) = (outline.graph().input_shape().to_vec(), outline.preprocess().clone());
+        let outputs = Outputs::of(outline.graph(), false);
+        Self { client: Arc::new(Mutex::new(client)), shared, shape, preprocess, outputs }
+    }
+
+    /// The outputs of images.
+    fn infer(&self, py: Python<'_>, images: &Images<'_>) -> PyResult<Vec<Vec<Tensor>>> {
+        let images = images.tensors(py, &self.shape, &self.preprocess)?;
+        let (client, stop, to_stop) = (self.client.clone(), self.shared.stop.clone(), self.shared.stop.clone());
+        let infer = move || {
+            let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+            stop.store(false, Ordering::Relaxed);
+            let most = client.max_images().clamp(1, BATCH);
+            let mut outputs = vec![];
+            for batch in images.chunks(most) {
+                outputs.extend(client.infer_batch(batch)?.outputs);
+            }
+            Ok(outputs)
+        };
+        running::run(py, infer, move || to_stop.store(true, Ordering::Relaxed))
+    }
+}
+
+#[pymethods]
+impl Client {
+    /// Opens a client's bundle and gets its hints.
+    #[new]
+    #[pyo3(signature = (path, server, passphrase=None, model_id=None, content_hash=None))]
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        server: Reach,
+        passphrase: Option<String>,
+        model_id: Option<&str>,
+        content_hash: Option<&str>,
+    ) -> PyResult<Self> {
+        let pin =
+            Pin { model_id: bytes(py, "model_id", model_id)?, content_hash: bytes(py, "content_hash", content_hash)? };
+        let opening = Opening { passphrase: passphrase.map(SecretString::from), pin, keep_hints: true };
+        let open = move || {
+            let shared = Shared::default();
+            let client = jali::Client::open_with(path, &opening)?.connect(shared.way(server.transport()?))?;
+            Ok(Self::of(client, shared))
+        };
+        running::run(py, open, || {})
+    }
+
+    #[getter]
+    fn input_shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    #[getter]
+    fn output_shapes(&self) -> Vec<Vec<usize>> {
+        self.outputs.shapes().to_vec()
+    }
+
+    #[getter]
+    fn classes(&self) -> Option<usize> {
+        self.outputs.count()
+    }
+
+    /// All outputs, each (n, ...).
+    fn run<'py>(&self, py: Python<'py>, images: Images<'py>) -> PyResult<Vec<Floats<'py>>> {
+        let outputs = self.infer(py, &images)?;
+        self.outputs.all(py, outputs)
+    }
+
+    /// Classes, (n,).
+    fn predict<'py>(&self, py: Python<'py>, images: Images<'py>) -> PyResult<Labels<'py>> {
+        let outputs = self.infer(py, &images)?;
+        self.outputs.labels(py, &outputs)
+    }
+
+    /// Probabilities, (n, classes).
+    fn predict_proba<'py>(&self, py: Python<'py>, images: Images<'py>) -> PyResult<Floats<'py>> {
+        let outputs = self.infer(py, &images)?;
+        self.outputs.probabilities(py, &outputs)
+    }
+
+    /// Masks images and returns the first request, and what takes its answer.
+    fn request<'py>(&self, py: Python<'py>, images: Images<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Pending)> {
+        running::begin(py)?;
+        let images = images.tensors(py, &self.shape, &self.preprocess)?;
+        let ((events, from_client), (answer, answers)) = (channel(), channel());
+        let (client, shared, done) = (self.client.clone(), self.shared.clone(), events.clone());
+        let carry = move || {
+            let Ok(mut client) = client.try_lock() else {
+                let why = "this client is in use: finish what it is doing first, or open another one";
+                return Err(JaliError::Transport(std::io::Error::other(why)));
+            };
+            shared.stop.store(false, Ordering::Relaxed);
+            shared.carry_by_hand(Some(ByHand { events, answers }));
+            let answer = client.infer_batch(&images);
+            shared.carry_by_hand(None);
+            answer.map(|answer| answer.outputs)
+        };
+        let started = std::thread::Builder::new().name("jali".into()).spawn(move || {
+            // Whoever was to take it may be gone.
+            let _ = done.send(Event::Done(carry()));
+        });
+        started.map_err(|e| error(py, format!("cannot start a thread: {e}")))?;
+        let pending = Pending::new(from_client, answer, self.outputs.clone());
+        let body = pending.next(py)?;
+        Ok((body, pending))
+    }
+
+    fn __repr__(&self) -> String {
+        format!("Client(input {:?}; its keys are not shown)", self.shape)
+    }
+}

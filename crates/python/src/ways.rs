@@ -1,0 +1,100 @@
+//! Where a client's server is: at a URL, behind a function of Python's, or nowhere.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jali::parts::net::{ClientConfig, model_name};
+use jali::{Delivery, Http, JaliError, Request, Transport};
+use pyo3::prelude::*;
+use pyo3::pybacked::PyBackedBytes;
+use pyo3::types::PyBytes;
+
+use crate::errors::Raised;
+
+/// A server that a function of Python's asks.
+struct Function(Py<PyAny>, String);
+
+impl Function {
+    fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, JaliError> {
+        Python::attach(|py| {
+            let answer = self.0.call1(py, (method, path, PyBytes::new(py, body)))?;
+            Ok(answer.extract::<PyBackedBytes>(py)?.to_vec())
+        })
+        .map_err(|e| Raised(e).into())
+    }
+}
+
+impl Transport for Function {
+    fn open(&mut self, model: [u8; 16]) -> Result<(), JaliError> {
+        self.1 = model_name(model);
+        Ok(())
+    }
+
+    fn hints(&mut self, operator: usize, _: usize) -> Result<Vec<u8>, JaliError> {
+        self.call("GET", &format!("/v2/models/{}/operators/{operator}/hints", self.1), &[])
+    }
+
+    fn send(&mut self, request: Request<'_>) -> Result<Delivery, JaliError> {
+        let path = format!("/v2/models/{}/operators/{}", self.1, request.operator);
+        self.call("POST", &path, request.bytes).map(Delivery::Answer)
+    }
+}
+
+/// No server: hints must be there already, and requests are carried by hand.
+struct Nobody;
+
+impl Nobody {
+    fn error() -> JaliError {
+        let why = "this client has no server: give url or send, or carry its requests (request, finish); for these \
+                   the hints must be beside the bundle, where a client with a server leaves them";
+        JaliError::Transport(std::io::Error::other(why))
+    }
+}
+
+impl Transport for Nobody {
+    fn hints(&mut self, _: usize, _: usize) -> Result<Vec<u8>, JaliError> {
+        Err(Self::error())
+    }
+
+    fn send(&mut self, _: Request<'_>) -> Result<Delivery, JaliError> {
+        Err(Self::error())
+    }
+}
+
+fn seconds(deadline: f64) -> Duration {
+    Duration::try_from_secs_f64(deadline).unwrap_or(Duration::from_secs(60))
+}
+
+/// Where the server is, and who may be believed.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Reach {
+    url: Option<String>,
+    send: Option<Py<PyAny>>,
+    ca_cert: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    deadline: f64,
+    insecure: bool,
+}
+
+impl Reach {
+    pub(crate) fn config(self) -> ClientConfig {
+        let Self { url, ca_cert, deadline, insecure, .. } = self;
+        let timeout = seconds(deadline);
+        ClientConfig { url: url.unwrap_or_default(), ca_cert, token: None, timeout, insecure }
+    }
+
+    pub(crate) fn transport(self) -> Result<Box<dyn Transport>, JaliError> {
+        let Self { url, send, ca_cert, token_file, deadline, insecure } = self;
+        if let Some(send) = send {
+            return Ok(Box::new(Function(send, String::new())));
+        }
+        let Some(url) = url else { return Ok(Box::new(Nobody)) };
+        let mut http = Http::new(&url).ca_cert(ca_cert).insecure(insecure);
+        http = http.deadline(seconds(deadline));
+        if let Some(path) = token_file {
+            http = http.token_file(path)?;
+        }
+        Ok(Box::new(http))
+    }
+}
