@@ -61,9 +61,8 @@ class Left(NamedTuple):
 class GuestKey:
     """A guest's key, in a file: owners lock tickets for its ``recipient``.
 
-    >>> import jali, tempfile, pathlib
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> key = jali.GuestKey.generate(pathlib.Path(folder.name) / "me.key")
+    >>> import jali
+    >>> key = jali.GuestKey.generate("me.key")
     >>> key.recipient.startswith("age1")
     True
     """
@@ -167,12 +166,11 @@ class Guest:
     ca_cert, deadline
         As for ``Client``.
 
-    >>> import jali, tempfile, pathlib
-    >>> at = pathlib.Path(tempfile.mkdtemp())
+    >>> import jali
     >>> net, (images, labels) = jali.samples.network("mnist"), jali.samples.images("mnist", 20)
-    >>> sealed = net.seal_for_guests(images, at / "sealed")         # the owner
-    >>> key = jali.GuestKey.generate(at / "me.key")                 # the guest
-    >>> batch = jali.Owner(sealed.owner).deal(key.recipient, 3, at / "batch", progress=False)
+    >>> sealed = net.seal_for_guests(images, "for-guests")          # the owner
+    >>> key = jali.GuestKey.generate("mine.key")                    # the guest
+    >>> batch = jali.Owner(sealed.owner).deal(key.recipient, 3, "batch", progress=False)
     >>> with jali.Server(sealed.server, tickets=batch.server) as server:
     ...     guest = jali.Guest(batch.wallet, key, server.url)
     ...     guest.predict(images[:2]).shape, guest.left

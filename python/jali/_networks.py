@@ -9,19 +9,16 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
-import numpy as np
 import numpy.typing as npt
 
 from . import _jali
 from ._arrays import as_images
 from ._errors import BadInput, FileFailure
 from ._progress import bar
-from ._roles import Client, Labels, Floats
+from ._roles import Client, Floats, Labels, PathLike
 
 if TYPE_CHECKING:
     from ._guests import SealedForGuests
-
-PathLike = Union[str, "os.PathLike[str]"]
 
 
 class Network:
@@ -30,7 +27,7 @@ class Network:
     >>> import jali
     >>> net = jali.samples.network("mnist")
     >>> net
-    Network('mnist', input (1, 28, 28), 38282 weights)
+    Network('mnist', input (1, 28, 28), 421408 weights)
     """
 
     def __init__(self, native: _jali.Network, name: Optional[str] = None) -> None:
@@ -178,7 +175,7 @@ class Plan:
     >>> import jali
     >>> net = jali.samples.network("mnist")
     >>> jali.Plan.hide_last(net, 1)
-    Plan(layers /conv1/Conv, /conv2/Conv, /fc1/Gemm: 98.3 % may be open)
+    Plan(layers /convs.0/Conv, /convs.1/Conv, /fc1/Gemm: 99.7 % may be open)
     """
 
     def __init__(self, native: _jali.Plan) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,15 +29,18 @@ def _reach(
     deadline: float = 60.0,
     insecure: bool = False,
 ) -> dict[str, Any]:
-    path = lambda p: None if p is None else Path(p)  # noqa: E731
     return {
         "url": url,
         "send": send,
-        "ca_cert": path(ca_cert),
-        "token_file": path(token_file),
+        "ca_cert": _maybe(ca_cert),
+        "token_file": _maybe(token_file),
         "deadline": float(deadline),
         "insecure": insecure,
     }
+
+
+def _maybe(path: Optional[PathLike]) -> Optional[Path]:
+    return None if path is None else Path(path)
 
 
 class Server:
@@ -54,12 +58,11 @@ class Server:
 
     It computes on threads of this process, until ``stop`` or the end of the ``with``:
 
-    >>> import jali, tempfile
+    >>> import jali
     >>> net, (images, labels) = jali.samples.network("mnist"), jali.samples.images("mnist", 4)
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> _ = net.seal(images).save(folder.name)
-    >>> with jali.Server(folder.name) as server:
-    ...     client = jali.Client(folder.name, server.url)
+    >>> _ = net.seal(images).save("sealed")
+    >>> with jali.Server("sealed/server") as server:
+    ...     client = jali.Client("sealed/client", server.url)
     ...     client.predict(images).shape
     (4,)
     """
@@ -76,12 +79,15 @@ class Server:
         token_file: Optional[PathLike] = None,
         insecure: bool = False,
     ) -> None:
-        self._start = (
+        self._start = functools.partial(
+            _jali.Server.start,
             _paths(bundles),
             _paths([] if tickets is None else tickets),
             host,
             port,
-            *(None if p is None else Path(p) for p in (tls_cert, tls_key, token_file)),
+            _maybe(tls_cert),
+            _maybe(tls_key),
+            _maybe(token_file),
             insecure,
         )
         self._native: Optional[_jali.Server] = None
@@ -92,7 +98,7 @@ class Server:
         Raises ``DamagedFile``, ``FileFailure``, ``Refused`` if it cannot listen.
         """
         if self._native is None:
-            self._native = _jali.Server.start(*self._start)
+            self._native = self._start()
         return self
 
     @property
@@ -222,12 +228,11 @@ class Client:
 
         A network has a request for every linear layer:
 
-        >>> import jali, tempfile, urllib.request
+        >>> import jali, urllib.request
         >>> net, (images, labels) = jali.samples.network("mnist"), jali.samples.images("mnist", 4)
-        >>> folder = tempfile.TemporaryDirectory()
-        >>> _ = net.seal(images).save(folder.name)
-        >>> with jali.Server(folder.name) as server:
-        ...     client = jali.Client(folder.name, server.url)
+        >>> _ = net.seal(images).save("sealed")
+        >>> with jali.Server("sealed/server") as server:
+        ...     client = jali.Client("sealed/client", server.url)
         ...     body, pending = client.request(images)
         ...     while body is not None:
         ...         with urllib.request.urlopen(server.url + pending.path, data=body) as answer:

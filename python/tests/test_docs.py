@@ -1,0 +1,55 @@
+"""What the documentation says is true, and the stubs are those of the extension."""
+
+import doctest
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jali
+
+PACKAGE = Path(jali.__file__).parent
+MODULES = ["jali", "jali._networks", "jali._roles", "jali._guests", "jali.samples", "jali._errors"]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_run(name):
+    module = importlib.import_module(name)
+    for test in doctest.DocTestFinder().find(module, name):
+        # Each in a state of its own: examples write into the current folder.
+        runner = doctest.DocTestRunner()
+        folder = Path(test.name.replace(".", "-"))
+        folder.mkdir()
+        code = f"import os; os.chdir({str(folder.resolve())!r})"
+        exec(code)
+        try:
+            runner.run(test)
+        finally:
+            exec(f"import os; os.chdir({str(folder.resolve().parent)!r})")
+        assert runner.summarize().failed == 0
+
+
+def test_everything_has_a_page():
+    for name in jali.__all__:
+        thing = getattr(jali, name)
+        if name.startswith("__"):
+            continue
+        assert (thing.__doc__ or "").strip(), name
+        public = [n for n in vars(thing) if not n.startswith("_")] if isinstance(thing, type) else []
+        for member in public:
+            if isinstance(thing, type) and issubclass(thing, tuple):
+                continue
+            documented = getattr(thing, member)
+            assert (getattr(documented, "__doc__", "") or "").strip(), f"{name}.{member}"
+
+
+def test_stubs():
+    pytest.importorskip("mypy")
+    if not (PACKAGE / "_jali.pyi").exists():
+        pytest.skip("the stubs are not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy.stubtest", "jali._jali"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
