@@ -385,12 +385,13 @@ def from_torch(
     example
         One input with a batch of any size, such as ``torch.zeros(1, 3, 32, 32)``.
 
-    Raises ``UnsupportedModel`` for operators that jali does not run, ``ImportError`` without torch.
+    Raises ``UnsupportedModel`` for operators that jali does not run, ``ImportError`` without torch or onnx.
     """
     try:
+        import onnx  # noqa: F401
         import torch
     except ImportError as e:
-        raise ImportError("jali.from_torch needs PyTorch: pip install 'jali[torch]'") from e
+        raise ImportError(f"jali.from_torch needs torch and onnx ({e}): pip install 'jali[torch]'") from e
     example = torch.as_tensor(example)[:1]
     training = module.training
     with tempfile.TemporaryDirectory(prefix="jali-") as folder:

@@ -204,6 +204,11 @@ class Client:
         """How many classes the output names, if it names any."""
         return self._native.classes
 
+    @property
+    def latency_ms(self) -> float:
+        """Time that the library and the server took for the last images, in ms; 0 before."""
+        return self._native.latency_ms
+
     def predict(self, images: Any) -> Labels:
         """Classes of images, (n,) int64.
 

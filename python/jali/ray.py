@@ -100,7 +100,8 @@ def _assigned_cpus() -> Optional[int]:
     """The number of processors that Ray gave this worker, at least 1."""
     import ray
 
-    resources = ray.get_runtime_context().get_assigned_resources()
+    context: Any = ray.get_runtime_context()
+    resources = context.get_assigned_resources()
     cpus = resources.get("CPU")
     return None if cpus is None else max(1, int(cpus))
 

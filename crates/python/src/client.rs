@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use age::secrecy::SecretString;
 use jali::bundle::Pin;
@@ -16,7 +17,7 @@ use crate::arrays::{Floats, Images, Labels};
 use crate::errors::{bad_input, error};
 use crate::outputs::Outputs;
 use crate::pending::{Asked, ByHand, Event, Pending};
-use crate::running;
+use crate::running::{self, Worker};
 use crate::ways::Reach;
 
 /// Most images of a batch: more make nothing faster, and take memory.
@@ -93,6 +94,9 @@ impl Shared {
 pub(crate) struct Client {
     client: Arc<Mutex<jali::Client<Way>>>,
     shared: Shared,
+    worker: Worker,
+    /// What the library took for the last images.
+    latency: Arc<Mutex<Duration>>,
     shape: Vec<usize>,
     preprocess: Preprocess,
     outputs: Outputs,
@@ -115,34 +119,39 @@ pub(crate) fn owner_key(py: Python<'_>, digits: Option<&str>) -> PyResult<Option
 
 impl Client {
     /// A client of a server in this process.
-    pub(crate) fn in_process(client: jali::Client<InProcess>) -> Result<Self, JaliError> {
+    pub(crate) fn in_process(client: jali::Client<InProcess>, worker: Worker) -> Result<Self, JaliError> {
         let (shared, inner) = (Shared::default(), Box::new(client.transport().clone()));
         let client = client.over(shared.way(inner))?;
-        Ok(Self::of(client, shared))
+        Ok(Self::of(client, shared, worker))
     }
 
-    fn of(client: jali::Client<Way>, shared: Shared) -> Self {
+    fn of(client: jali::Client<Way>, shared: Shared, worker: Worker) -> Self {
         let outline = client.outline();
         let (shape, preprocess) = (outline.graph().input_shape().to_vec(), outline.preprocess().clone());
         let outputs = Outputs::of(outline.graph(), false);
-        Self { client: Arc::new(Mutex::new(client)), shared, shape, preprocess, outputs }
+        let latency = Arc::default();
+        Self { client: Arc::new(Mutex::new(client)), shared, worker, latency, shape, preprocess, outputs }
     }
 
     /// The outputs of images.
     fn infer(&self, py: Python<'_>, images: &Images<'_>) -> PyResult<Vec<Vec<Tensor>>> {
         let images = images.tensors(py, &self.shape, &self.preprocess)?;
-        let (client, stop, to_stop) = (self.client.clone(), self.shared.stop.clone(), self.shared.stop.clone());
+        let (client, latency) = (self.client.clone(), self.latency.clone());
+        let (stop, to_stop) = (self.shared.stop.clone(), self.shared.stop.clone());
         let infer = move || {
             let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
             stop.store(false, Ordering::Relaxed);
             let most = client.max_images().clamp(1, BATCH);
-            let mut outputs = vec![];
+            let (mut outputs, mut took) = (vec![], Duration::ZERO);
             for batch in images.chunks(most) {
-                outputs.extend(client.infer_batch(batch)?.outputs);
+                let answer = client.infer_batch(batch)?;
+                took += answer.latency;
+                outputs.extend(answer.outputs);
             }
+            *latency.lock().unwrap_or_else(PoisonError::into_inner) = took;
             Ok(outputs)
         };
-        running::run(py, infer, move || to_stop.store(true, Ordering::Relaxed))
+        self.worker.run(py, infer, move || to_stop.store(true, Ordering::Relaxed))
     }
 }
 
@@ -162,12 +171,14 @@ impl Client {
         let pin =
             Pin { model_id: bytes(py, "model_id", model_id)?, content_hash: bytes(py, "content_hash", content_hash)? };
         let opening = Opening { passphrase: passphrase.map(SecretString::from), pin, keep_hints: true };
+        let worker = Worker::start(py)?;
+        let own = worker.clone();
         let open = move || {
             let shared = Shared::default();
             let client = jali::Client::open_with(path, &opening)?.connect(shared.way(server.transport()?))?;
-            Ok(Self::of(client, shared))
+            Ok(Self::of(client, shared, own))
         };
-        running::run(py, open, || {})
+        worker.run(py, open, || {})
     }
 
     #[getter]
@@ -183,6 +194,12 @@ impl Client {
     #[getter]
     fn classes(&self) -> Option<usize> {
         self.outputs.count()
+    }
+
+    /// What the library took for the last images, in ms.
+    #[getter]
+    fn latency_ms(&self) -> f64 {
+        1e3 * self.latency.lock().unwrap_or_else(PoisonError::into_inner).as_secs_f64()
     }
 
     /// All outputs, each (n, ...).

@@ -16,7 +16,7 @@ use crate::client::owner_key;
 use crate::errors::raise;
 use crate::network::tell;
 use crate::outputs::Outputs;
-use crate::running;
+use crate::running::{self, Worker};
 use crate::ways::Reach;
 
 /// Makes a guest's key in a file, and returns its recipient.
@@ -119,6 +119,7 @@ impl Owner {
 pub(crate) struct Guest {
     guest: Arc<Mutex<GuestClient>>,
     stop: Arc<AtomicBool>,
+    worker: Worker,
     shape: Vec<usize>,
     preprocess: Preprocess,
     outputs: Outputs,
@@ -145,7 +146,7 @@ impl Guest {
             }
             Ok(outputs)
         };
-        running::run(py, infer, move || to_stop.store(true, Ordering::Relaxed))
+        self.worker.run(py, infer, move || to_stop.store(true, Ordering::Relaxed))
     }
 }
 
@@ -162,7 +163,8 @@ impl Guest {
         let network = &description.network;
         let (shape, preprocess) = (network.head.input_shape().to_vec(), description.preprocess.clone());
         let outputs = Outputs::of(&network.tail, network.output.classes.is_some());
-        Ok(Self { guest: Arc::new(Mutex::new(guest)), stop: Arc::default(), shape, preprocess, outputs })
+        let (guest, worker) = (Arc::new(Mutex::new(guest)), Worker::start(py)?);
+        Ok(Self { guest, stop: Arc::default(), worker, shape, preprocess, outputs })
     }
 
     #[getter]

@@ -2,7 +2,7 @@
 //! Ctrl-C, and refused in a process that was forked.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -44,14 +44,52 @@ pub(crate) fn run<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JaliError> + Send + 'static,
     stop: impl FnOnce(),
 ) -> PyResult<T> {
-    begin(py)?;
-    let (sender, receiver) = sync_channel(1);
-    let started = std::thread::Builder::new().name("jali".into()).spawn(move || {
+    Worker::start(py)?.run(py, work, stop)
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A thread for work that comes often: starting one takes a tenth of a millisecond. It ends when
+/// this is dropped.
+#[derive(Clone)]
+pub(crate) struct Worker(Sender<Job>);
+
+impl Worker {
+    pub(crate) fn start(py: Python<'_>) -> PyResult<Self> {
+        begin(py)?;
+        let (jobs, to_do) = channel::<Job>();
+        let work = move || to_do.into_iter().for_each(|job| job());
+        let started = std::thread::Builder::new().name("jali".into()).spawn(work);
+        started.map_err(|e| error(py, format!("cannot start a thread: {e}")))?;
+        Ok(Self(jobs))
+    }
+
+    /// Runs `work` as [`run`] does.
+    ///
+    /// # Errors
+    /// Those of [`run`].
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        py: Python<'_>,
+        work: impl FnOnce() -> Result<T, JaliError> + Send + 'static,
+        stop: impl FnOnce(),
+    ) -> PyResult<T> {
+        begin(py)?;
+        let (sender, receiver) = sync_channel(1);
         // Whoever was to take it may be gone.
-        let _ = sender.send(work());
-    });
-    started.map_err(|e| error(py, format!("cannot start a thread: {e}")))?;
-    match next(py, &Mutex::new(receiver)) {
+        let job = move || drop(sender.send(work()));
+        // If the thread has ended, so has the sender, which is noticed below.
+        let _ = self.0.send(Box::new(job));
+        taken(py, &Mutex::new(receiver), stop)
+    }
+}
+
+fn taken<T: Send>(
+    py: Python<'_>,
+    receiver: &Mutex<Receiver<Result<T, JaliError>>>,
+    stop: impl FnOnce(),
+) -> PyResult<T> {
+    match next(py, receiver) {
         Ok(result) => result.map_err(|e| raise(py, e)),
         Err(raised) => {
             stop();

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::client::Client;
 use crate::errors::error;
-use crate::running;
+use crate::running::{self, Worker};
 
 /// A sealed network that is in memory: what the server gets and what the client gets.
 #[pyclass(frozen, module = "jali._jali")]
@@ -62,7 +62,9 @@ impl Sealed {
     /// Both sides in this process. The sealed network is gone then.
     fn in_process(&self, py: Python<'_>) -> PyResult<Client> {
         let sealed = self.take(py)?;
-        running::run(py, move || Client::in_process(sealed.in_process()?), || {})
+        let worker = Worker::start(py)?;
+        let own = worker.clone();
+        worker.run(py, move || Client::in_process(sealed.in_process()?, own), || {})
     }
 
     fn __repr__(&self) -> String {
