@@ -23,6 +23,8 @@ use pyo3::prelude::*;
 /// Runs the command `jali` and returns its exit code.
 #[pyfunction]
 fn command(py: Python<'_>, args: Vec<OsString>) -> u8 {
+    // It says what it has to say itself.
+    log::set_max_level(log::LevelFilter::Off);
     py.detach(|| jali_cli::run(args))
 }
 
