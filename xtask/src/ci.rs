@@ -1,6 +1,8 @@
 //! Every step of CI, in the order in which they are likely to fail. Nothing here needs more than
-//! cargo, rustup's components and a C compiler; what cannot be done on a machine says so and is
-//! skipped.
+//! cargo, rustup's components and a C compiler; what cannot be done on a machine, such as the
+//! Python package without Python, says so and is skipped.
+
+mod python;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -73,6 +75,10 @@ pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
             ci.cargo_with(&[&demo[..], mode, &["--images", "4"]].concat(), &[("JALI_BACKEND", "portable")])?;
         }
     }
+    if package.is_none_or(|package| package == "jali-python") {
+        step("the Python package");
+        python::run(root)?;
+    }
     if package.is_none() {
         step("fuzz targets, which stand apart, compile");
         let manifest = ["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"];
@@ -86,6 +92,8 @@ pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
             "xtask",
             "--exclude",
             "jali-testing",
+            "--exclude",
+            "jali-python",
             "--locked",
             "--no-verify",
             "--allow-dirty",
