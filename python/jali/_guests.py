@@ -122,7 +122,7 @@ class Owner:
         self,
         to: str,
         count: int,
-        out: PathLike,
+        out: PathLike = "batch",
         *,
         days: int = 90,
         on_demand: bool = False,
