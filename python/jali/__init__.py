@@ -42,6 +42,8 @@ used is refused: use the start method "spawn". Messages go to the logger ``jali`
 SECURITY.md in the repository says who learns what.
 """
 
+import logging
+
 from ._errors import (
     BadInput,
     DamagedFile,
@@ -59,6 +61,9 @@ from ._jali import __version__, set_threads, threads
 from ._networks import Inspection, Network, Plan, Sealed, from_torch, load
 from ._roles import Client, Pending, Server
 from . import samples
+
+# Whoever wants to hear of it says so; nothing is printed unasked.
+logging.getLogger("jali").addHandler(logging.NullHandler())
 
 __all__ = [
     "BadInput",

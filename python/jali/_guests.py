@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 from . import _jali
 from ._arrays import as_images
+from ._checks import PathLike, path, text, whole
+from ._checks import path as _path
+from ._errors import FileFailure
 from ._progress import bar
-from ._roles import Floats, Labels, PathLike, _reach
+from ._roles import Floats, Labels, _reach
 
 
 class SealedForGuests(NamedTuple):
@@ -68,19 +71,19 @@ class GuestKey:
     """
 
     def __init__(self, path: PathLike) -> None:
-        self.path = Path(path)
+        self.path = _path("path", path)
         #: What owners are told.
         self.recipient: str = _jali.recipient_of(self.path)
 
     @classmethod
     def generate(cls, path: PathLike) -> GuestKey:
         """Makes a key in a file that is not there yet."""
-        _jali.generate_key(Path(path))
+        _jali.generate_key(_path("path", path))
         return cls(path)
 
     def left(self, wallet: PathLike) -> Left:
         """How many tickets a wallet has, and until when they are valid."""
-        return Left(*_jali.tickets_left(Path(wallet), self.path))
+        return Left(*_jali.tickets_left(path("wallet", wallet), self.path))
 
     def fetch(
         self,
@@ -96,9 +99,10 @@ class GuestKey:
 
         Returns how many came: they come in blocks. Fetch ahead, not when there is an image: the owner sees when.
         """
+        count = whole("count", count, 1, 1_000_000)
         with bar(count, "fetching", progress) as at:
-            server = _reach(url, ca_cert=ca_cert)
-            return _jali.fetch_tickets(Path(wallet), self.path, server, count, owner, at)
+            server = _reach(text("url", url), ca_cert=ca_cert)
+            return _jali.fetch_tickets(path("wallet", wallet), self.path, server, count, owner, at)
 
     def __repr__(self) -> str:
         return f"GuestKey({self.recipient})"
@@ -111,7 +115,7 @@ class Owner:
     """
 
     def __init__(self, path: PathLike, *, passphrase: Optional[str] = None) -> None:
-        self._native = _jali.Owner(Path(path), passphrase)
+        self._native = _jali.Owner(_path("path", path), passphrase)
 
     @property
     def key(self) -> str:
@@ -120,7 +124,7 @@ class Owner:
 
     def deal(
         self,
-        to: str,
+        to: Union[str, GuestKey],
         count: int,
         out: PathLike = "batch",
         *,
@@ -135,15 +139,17 @@ class Owner:
 
         Raises ``BadInput`` for a recipient that is none, ``FileFailure`` for a folder with a batch in it.
         """
+        recipient = to.recipient if isinstance(to, GuestKey) else text("to", to)
+        count, days = whole("count", count, 1, 1_000_000), whole("days", days, 1, 36_500)
         with bar(count, "dealing", progress) as at:
-            return Batch(*self._native.deal(to, count, Path(out), days, on_demand, at))
+            return Batch(*self._native.deal(recipient, count, path("out", out), days, bool(on_demand), at))
 
     def judge(self, transcript: PathLike, batch: PathLike) -> bool:
         """Whether the server was honest, by a transcript that it signed (``Guest.predict(..., transcripts=...)``).
 
         ``batch`` is the owner's copy of the server's part. Raises ``DamagedFile`` where nobody can tell.
         """
-        return self._native.judge(Path(transcript), Path(batch))
+        return self._native.judge(path("transcript", transcript), path("batch", batch))
 
     def __reduce__(self) -> Any:
         raise TypeError("an owner holds the network and cannot be pickled: open its file where it is needed")
@@ -154,6 +160,9 @@ class Owner:
 
 class Guest:
     """A guest: it uses a network that it does not have. Each image uses up a ticket, whatever happens.
+
+    Where a batch of images fails on the way, the exception's ``done`` has what came before it. Tickets that were shown to
+    a server whose connection breaks are used, those of the images behind it too.
 
     wallet
         The folder that the owner dealt. Only one process opens it at a time.
@@ -188,9 +197,9 @@ class Guest:
         deadline: float = 60.0,
         insecure: bool = False,
     ) -> None:
-        path = key.path if isinstance(key, GuestKey) else Path(key)
-        server = _reach(url, ca_cert=ca_cert, deadline=deadline, insecure=insecure)
-        self._native = _jali.Guest(Path(wallet), path, server, owner)
+        file = key.path if isinstance(key, GuestKey) else path("key", key)
+        server = _reach(text("url", url), ca_cert=ca_cert, deadline=deadline, insecure=insecure)
+        self._native = _jali.Guest(path("wallet", wallet), file, server, owner)
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -236,6 +245,9 @@ class Guest:
 def _folder(path: Optional[PathLike]) -> Optional[Path]:
     if path is None:
         return None
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _path("transcripts", path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise FileFailure(f"transcripts: cannot make {folder}: {e.strerror}") from None
     return folder

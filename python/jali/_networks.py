@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from . import _jali
 from ._arrays import as_images
+from ._checks import PathLike, whole
+from ._checks import path as _path
 from ._errors import BadInput, FileFailure
 from ._progress import bar
-from ._roles import Client, Floats, Labels, PathLike
+from ._roles import Client, Floats, Labels
 
 if TYPE_CHECKING:
     from ._guests import SealedForGuests
@@ -78,9 +80,10 @@ class Network:
 
         Raises ``BadInput`` for an image of another size, ``FileFailure`` for a file that cannot be read.
         """
+        limit = whole("limit", limit, 1, 10_000_000)
         if isinstance(path, list):
-            files = [Path(file) for file in path]
-        elif Path(path).is_dir():
+            files = [_path("path", file) for file in path]
+        elif _path("path", path).is_dir():
             inside = sorted(file for file in Path(path).rglob("*") if file.is_file())
             files = [Path(file) for file in _jali.images_among(inside)][:limit]
             if not files:
@@ -156,7 +159,7 @@ class Network:
             raise BadInput(f"output is {output!r}: \"logits\" or \"top1\"")
         images = self._calibration(calibration)
         bits, hidden = self._native.seal_for_guests(
-            images, Path(folder), _native(plan), output == "top1", passphrase, link
+            images, _path("folder", folder), _native(plan), output == "top1", passphrase, link
         )
         return SealedForGuests(Path(folder), bits, hidden)
 
@@ -184,27 +187,27 @@ class Plan:
     @classmethod
     def hide_all(cls, net: Network) -> Plan:
         """Nothing may be open."""
-        return cls(_jali.Plan.hide_all(net._native))
+        return cls(_jali.Plan.hide_all(_of(net)))
 
     @classmethod
     def open_all(cls, net: Network) -> Plan:
         """Everything may be open."""
-        return cls(_jali.Plan.open_all(net._native))
+        return cls(_jali.Plan.open_all(_of(net)))
 
     @classmethod
     def random_rows(cls, net: Network, fraction: float, seed: int = 0) -> Plan:
         """Random rows that hold this fraction of the weights may be open: what costs least per weight."""
-        return cls(_jali.Plan.random_rows(net._native, fraction, seed))
+        return cls(_jali.Plan.random_rows(_of(net), fraction, whole("seed", seed, 0, 2**64 - 1)))
 
     @classmethod
     def hide_last(cls, net: Network, layers: int) -> Plan:
         """The last linear layers are hidden, the others may be open."""
-        return cls._open(net, net.layers[: _count(net, layers, "hide_last")])
+        return cls._open(net, _of(net).layers[: _count(net, layers, "hide_last")])
 
     @classmethod
     def hide_first(cls, net: Network, layers: int) -> Plan:
         """The first linear layers are hidden, the others may be open."""
-        return cls._open(net, net.layers[len(net.layers) - _count(net, layers, "hide_first") :])
+        return cls._open(net, _of(net).layers[len(net.layers) - _count(net, layers, "hide_first") :])
 
     @classmethod
     def open_layers(cls, net: Network, names: list[str]) -> Plan:
@@ -213,7 +216,7 @@ class Plan:
 
     @classmethod
     def _open(cls, net: Network, names: list[str]) -> Plan:
-        return cls(_jali.Plan.open_layers(net._native, names))
+        return cls(_jali.Plan.open_layers(_of(net), names))
 
     @classmethod
     def load(cls, path: PathLike, net: Network) -> Plan:
@@ -221,11 +224,11 @@ class Plan:
 
         Raises ``BadInput`` for a plan of another network.
         """
-        return cls(_jali.Plan.load(Path(path), net._native))
+        return cls(_jali.Plan.load(_path("path", path), _of(net)))
 
     def save(self, path: PathLike) -> None:
         """Writes it as JSON."""
-        self._native.save(Path(path))
+        self._native.save(_path("path", path))
 
     @property
     def fraction_open(self) -> float:
@@ -238,13 +241,19 @@ class Plan:
 
 def _count(net: Network, hidden: int, name: str) -> int:
     """How many layers are open."""
-    if not 0 <= hidden <= len(net.layers):
-        raise BadInput(f"{name}: {hidden} layers, the network has {len(net.layers)}")
-    return len(net.layers) - hidden
+    return len(net.layers) - whole(f"{name}: layers", hidden, 0, len(net.layers))
 
 
 def _native(plan: Optional[Plan]) -> Optional[_jali.Plan]:
+    if plan is not None and not isinstance(plan, Plan):
+        raise TypeError(f"plan must be a jali.Plan, not {type(plan).__name__}: Plan.load reads one from a file")
     return None if plan is None else plan._native
+
+
+def _of(net: Network) -> _jali.Network:
+    if not isinstance(net, Network):
+        raise TypeError(f"net must be a jali.Network, not {type(net).__name__}: jali.load reads one from a file")
+    return net._native
 
 
 class Sealed:
@@ -271,7 +280,7 @@ class Sealed:
 
         Returns the client's content hash: with ``Client(..., content_hash=...)`` no other file takes its place.
         """
-        return self._native.save(Path(folder))
+        return self._native.save(_path("folder", folder))
 
     def in_process(self) -> Client:
         """Starts both sides in this process, and returns the client. The sealed network is gone then."""
@@ -367,8 +376,14 @@ def load(path: PathLike, *, preprocess: Optional[dict[str, Any]] = None) -> Netw
 
     Raises ``FileFailure``, and ``UnsupportedModel`` with every node that is in the way and what to do about it.
     """
-    text = None if preprocess is None else json.dumps(preprocess)
-    return Network(_jali.Network.open(Path(path), text))
+    return Network(_jali.Network.open(_path("path", path), _json(preprocess)))
+
+
+def _json(preprocess: Optional[dict[str, Any]]) -> Optional[str]:
+    try:
+        return None if preprocess is None else json.dumps(preprocess)
+    except (TypeError, ValueError) as e:
+        raise BadInput(f"preprocess: {e}: numbers, text and lists of them are taken") from None
 
 
 def from_torch(
@@ -392,17 +407,19 @@ def from_torch(
         import torch
     except ImportError as e:
         raise ImportError(f"jali.from_torch needs torch and onnx ({e}): pip install 'jali[torch]'") from e
+    if not isinstance(module, torch.nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, not {type(module).__name__}")
     example = torch.as_tensor(example)[:1]
     training = module.training
     with tempfile.TemporaryDirectory(prefix="jali-") as folder:
-        path = Path(folder) / f"{name}.onnx"
+        path = Path(folder) / "network.onnx"
         try:
             module.eval()
             with torch.no_grad():
                 _export(torch, module, example, path)
         finally:
             module.train(training)
-        return Network(_jali.Network.open(path, None if preprocess is None else json.dumps(preprocess)), name)
+        return Network(_jali.Network.open(path, _json(preprocess)), name)
 
 
 def _export(torch: Any, module: Any, example: Any, path: Path) -> None:

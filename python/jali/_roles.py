@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 from . import _jali
 from ._arrays import as_images
+from ._checks import PathLike, maybe_path, path, seconds, text, whole
 
-PathLike = Union[str, "os.PathLike[str]"]
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 #: Carries a request: method, path and body, to the answer's body.
@@ -29,18 +29,16 @@ def _reach(
     deadline: float = 60.0,
     insecure: bool = False,
 ) -> dict[str, Any]:
+    if send is not None and not callable(send):
+        raise TypeError("send must be a function: send(method, path, body) -> answer")
     return {
-        "url": url,
+        "url": None if url is None else text("url", url),
         "send": send,
-        "ca_cert": _maybe(ca_cert),
-        "token_file": _maybe(token_file),
-        "deadline": float(deadline),
-        "insecure": insecure,
+        "ca_cert": maybe_path("ca_cert", ca_cert),
+        "token_file": maybe_path("token_file", token_file),
+        "deadline": seconds("deadline", deadline),
+        "insecure": bool(insecure),
     }
-
-
-def _maybe(path: Optional[PathLike]) -> Optional[Path]:
-    return None if path is None else Path(path)
 
 
 class Server:
@@ -81,15 +79,16 @@ class Server:
     ) -> None:
         self._start = functools.partial(
             _jali.Server.start,
-            _paths(bundles),
-            _paths([] if tickets is None else tickets),
-            host,
-            port,
-            _maybe(tls_cert),
-            _maybe(tls_key),
-            _maybe(token_file),
-            insecure,
+            _paths("bundles", bundles),
+            _paths("tickets", [] if tickets is None else tickets),
+            text("host", host),
+            whole("port", port, 0, 65535),
+            maybe_path("tls_cert", tls_cert),
+            maybe_path("tls_key", tls_key),
+            maybe_path("token_file", token_file),
+            bool(insecure),
         )
+        self._starting = threading.Lock()
         self._native: Optional[_jali.Server] = None
 
     def start(self) -> Server:
@@ -97,8 +96,9 @@ class Server:
 
         Raises ``DamagedFile``, ``FileFailure``, ``Refused`` if it cannot listen.
         """
-        if self._native is None:
-            self._native = self._start()
+        with self._starting:
+            if self._native is None:
+                self._native = self._start()
         return self
 
     @property
@@ -136,8 +136,8 @@ def _jali_error(message: str) -> Exception:
     return Error(message)
 
 
-def _paths(paths: Union[PathLike, list[PathLike]]) -> list[Path]:
-    return [Path(path) for path in paths] if isinstance(paths, (list, tuple)) else [Path(paths)]
+def _paths(name: str, paths: Union[PathLike, list[PathLike]]) -> list[Path]:
+    return [path(name, one) for one in paths] if isinstance(paths, (list, tuple)) else [path(name, paths)]
 
 
 class Client:
@@ -160,7 +160,7 @@ class Client:
     token_file
         A file with the bearer token that the server asks for.
     deadline
-        Longest time for a batch, in seconds; a lost connection is tried again until then.
+        Longest time for a batch, in seconds; a server that is gone is tried again until then. ``send`` has its own.
 
     Raises ``Locked``, ``DamagedFile``, ``FileFailure``, ``Refused``; ``WrongAnswer`` if the server lies.
     One client serves one thread at a time: others wait. It cannot be pickled.
@@ -181,7 +181,7 @@ class Client:
         insecure: bool = False,
     ) -> None:
         server = _reach(url, send, ca_cert, token_file, deadline, insecure)
-        self._native = _jali.Client(Path(bundle), server, passphrase, model_id, content_hash)
+        self._native = _jali.Client(path("bundle", bundle), server, passphrase, model_id, content_hash)
 
     @classmethod
     def _of(cls, native: _jali.Client) -> Client:
@@ -231,7 +231,7 @@ class Client:
     def request(self, images: Any) -> tuple[Optional[bytes], Pending]:
         """Masks images, for a transport of your own; returns the first request and what takes its answer.
 
-        A network has a request for every linear layer:
+        At least one image, and at most 4096. A network has a request for every linear layer:
 
         >>> import jali, urllib.request
         >>> net, (images, labels) = jali.samples.network("mnist"), jali.samples.images("mnist", 4)
@@ -271,7 +271,11 @@ class Pending:
 
         Raises ``WrongAnswer`` if it is not what the server had to send: then nothing follows.
         """
-        return self._native.finish(bytes(answer))
+        try:
+            whole_answer = bytes(memoryview(answer))
+        except TypeError:
+            raise TypeError(f"an answer is bytes, not {type(answer).__name__}") from None
+        return self._native.finish(whole_answer)
 
     def predict(self) -> Labels:
         """Classes, (n,) int64, once there is no further request."""

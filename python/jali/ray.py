@@ -26,7 +26,8 @@ import numpy.typing as npt
 
 from . import _jali
 from ._errors import BadInput, Error, FileFailure
-from ._roles import Client, PathLike
+from ._checks import PathLike
+from ._roles import Client
 
 __all__ = ["Predictor", "audit"]
 
@@ -86,6 +87,14 @@ class Predictor:
         return done
 
 
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as e:
+        raise ImportError(f"jali.ray needs Ray ({e}): pip install 'jali[ray]'") from e
+    return ray
+
+
 def _first_line(path: Path) -> str:
     try:
         lines = path.read_text().splitlines()
@@ -98,8 +107,7 @@ def _first_line(path: Path) -> str:
 
 def _assigned_cpus() -> Optional[int]:
     """The number of processors that Ray gave this worker, at least 1."""
-    import ray
-
+    ray = _ray()
     context: Any = ray.get_runtime_context()
     resources = context.get_assigned_resources()
     cpus = resources.get("CPU")
@@ -119,11 +127,10 @@ def audit(folder: PathLike, *, command: str = "jali-audit", num_cpus: float = 1)
     A cell that has a result is never computed again, so a run that was interrupted goes on. ``jali-audit report`` makes
     table and page afterwards. Raises ``Error`` with what the command says if a cell fails.
     """
-    import ray
-
+    ray = _ray()
     path, threads = str(Path(folder).resolve()), str(max(1, int(num_cpus)))
 
-    @ray.remote(num_cpus=num_cpus)
+    @ray.remote(num_cpus=num_cpus)  # type: ignore[untyped-decorator]
     def cell(name: str) -> str:
         done = subprocess.run([command, "cell", name, "--out", path, "--threads", threads], capture_output=True, text=True)
         if done.returncode != 0:

@@ -1,6 +1,11 @@
 """Guests: users who may use a network and must not have it."""
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -109,3 +114,60 @@ def test_networks_that_guests_cannot_run_are_refused(tmp_path):
     net = jali.from_torch(torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Sigmoid(), torch.nn.Linear(4, 2)), torch.zeros(1, 4))
     with pytest.raises(jali.UnsupportedModel, match="Sigmoid"):
         net.seal_for_guests(np.zeros((2, 4), np.float32), "sealed")
+
+
+def test_tickets_are_not_wasted(dealt, images, tmp_path):
+    """Too many images use none; a server that is not there uses one, and no more of those read ahead."""
+    sealed, key, owner, batch = dealt
+    with pytest.raises(jali.Refused, match="https"):
+        jali.Guest(batch.wallet, key, "http://192.0.2.1:8433")
+    with pytest.raises(jali.Refused):
+        jali.Guest(batch.wallet, key, "")
+    guest = jali.Guest(batch.wallet, key, "http://127.0.0.1:1", deadline=2)
+    with pytest.raises(jali.OutOfTickets, match="7 ticket"):
+        guest.predict(images[0][:7])
+    assert guest.left == 6
+    with pytest.raises(jali.Refused) as raised:
+        guest.predict(images[0][:4])
+    assert guest.left == 5 and not hasattr(raised.value, "done")
+
+
+def test_what_came_before_a_failure(dealt, images, tmp_path):
+    """A transcript that cannot be written ends a call; what came before it is in the exception."""
+    sealed, key, owner, batch = dealt
+    (tmp_path / "kept" / "2.transcript").mkdir(parents=True)
+    with jali.Server(sealed.server, tickets=batch.server) as server:
+        guest = jali.Guest(batch.wallet, key, server.url)
+        with pytest.raises(jali.FileFailure) as raised:
+            guest.predict(images[0][:5], transcripts="kept")
+        np.testing.assert_array_equal(raised.value.done, images[1][:3])
+
+
+def test_an_owner_is_not_overwritten(dealt, mnist, images):
+    with pytest.raises(jali.FileFailure, match="already"):
+        mnist.seal_for_guests(images[0], "sealed")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_leaves_no_batch(dealt, tmp_path):
+    code = """
+import jali
+owner = jali.Owner("sealed/owner")
+print("ready", flush=True)
+try:
+    owner.deal(jali.GuestKey("me.key"), 50_000, "large", progress=False)
+except KeyboardInterrupt:
+    import os, time
+    for _ in range(100):
+        if not os.path.exists("large"):
+            break
+        time.sleep(0.1)
+    print(os.path.exists("large"), flush=True)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    assert process.stdout.readline() == "False\n"
+    assert process.wait(30) == 0
+    process.stdout.close()

@@ -70,7 +70,7 @@ def test_plans(mnist, images, tmp_path):
     sealed = mnist.seal(images[0], plan=half)
     assert abs(sealed.fraction_hidden + half.fraction_open - 1) < 1e-6
     assert (sealed.in_process().predict(images[0]) == images[1]).mean() > 0.95
-    with pytest.raises(jali.BadInput, match="hide_last: 9"):
+    with pytest.raises(jali.BadInput, match="hide_last: layers is 9"):
         jali.Plan.hide_last(mnist, 9)
     with pytest.raises(jali.BadInput):
         jali.Plan.random_rows(mnist, 1.5)
@@ -366,3 +366,134 @@ def test_a_server_for_guests_and_keys_from_the_command(sealed, images):
         assert jali.Client(sealed, server.url).predict(images[0][:1]).shape == (1,)
     finally:
         server.stop()
+
+
+def test_wrong_types_are_named(mnist, client, sealed):
+    for call, words in [
+        (lambda: jali.load(3), "path must be a path"),
+        (lambda: jali.Plan.hide_all("net.onnx"), "net must be a jali.Network"),
+        (lambda: mnist.seal(np.zeros((1, 1, 28, 28), np.float32), plan="plan.json"), "plan must be a jali.Plan"),
+        (lambda: jali.Client(sealed, 3), "url must be text"),
+        (lambda: jali.Client(sealed, send=3), "send must be a function"),
+        (lambda: jali.Client(sealed, "http://127.0.0.1:1", deadline="soon"), "deadline must be a number"),
+        (lambda: jali.Server(sealed, port="8433"), "port must be a whole number"),
+        (lambda: jali.Plan.random_rows(mnist, 0.5, seed=0.5), "seed must be a whole number"),
+        (lambda: client.request(np.zeros((1, 1, 28, 28), np.float32))[1].finish(3), "an answer is bytes"),
+    ]:
+        with pytest.raises(TypeError, match=words):
+            call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, sealed: jali.Client(sealed, "http://127.0.0.1:1", deadline=float("nan")),
+        lambda net, sealed: jali.Client(sealed, "http://127.0.0.1:1", deadline=-1),
+        lambda net, sealed: jali.Client(sealed, "http://127.0.0.1:1", model_id="+f" * 16),
+        lambda net, sealed: jali.Server(sealed, port=65536),
+        lambda net, sealed: jali.Plan.random_rows(net, 0.5, seed=-1),
+        lambda net, sealed: net.read_images(sealed, limit=-1),
+        lambda net, sealed: jali.set_threads(10**9),
+        lambda net, sealed: jali.set_threads(0),
+        lambda net, sealed: jali.load(""),
+        lambda net, sealed: net.seal([]),
+        lambda net, sealed: net.seal(np.zeros((1, 1, 28, 28), np.float32), plan=jali.Plan.hide_all(jali.samples.network("vgg3"))),
+        lambda net, sealed: net.seal_for_guests(
+            np.zeros((1, 1, 28, 28), np.float32), "x", plan=jali.Plan.hide_all(jali.samples.network("vgg3"))
+        ),
+        lambda net, sealed: jali.load(sealed, preprocess={"mean": b"0"}),
+    ],
+)
+def test_values_that_make_no_sense(mnist, sealed, call):
+    with pytest.raises(jali.BadInput):
+        call(mnist, sealed)
+
+
+def test_who_carries_a_request_cannot_ask_its_client(sealed, served, images):
+    inside = []
+
+    def send(method, path, body):
+        if method == "POST" and not inside:
+            with pytest.raises(jali.Error, match="in use") as raised:
+                client.predict(images[0][:1])
+            inside.append(raised.value)
+        with urllib.request.urlopen(served.url + path, data=body if method == "POST" else None) as answer:
+            return answer.read()
+
+    client = jali.Client(sealed, send=send)
+    assert client.predict(images[0][:1]).shape == (1,) and inside
+
+
+CARRIED = """
+import signal, threading, time, urllib.request, jali
+images = jali.samples.images("mnist", 1)[0]
+
+def send(method, path, body):
+    if method == "POST":
+        while True:
+            time.sleep(0.01)
+    with urllib.request.urlopen({url!r} + path) as answer:
+        return answer.read()
+
+client = jali.Client({sealed!r}, send=send)
+threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    client.predict(images)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_in_ones_own_transport(sealed, served):
+    """The interpreter ends in order although a request was under way."""
+    for _ in range(3):
+        done = run_python(CARRIED.format(sealed=str(sealed), url=served.url))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "interrupted\n", "")
+
+
+def test_ctrl_c_ends_one_call_only(sealed, served):
+    """Who waits for a client and is interrupted asks nothing afterwards, and ends nobody else."""
+    done = run_python(
+        f"""
+import signal, threading, numpy, jali
+images = numpy.zeros((2000, 1, 28, 28), numpy.float32)
+client = jali.Client({str(sealed)!r}, {served.url!r})
+got = []
+first = threading.Thread(target=lambda: got.append(client.predict(images).shape))
+first.start()
+threading.Timer(0.3, signal.raise_signal, [signal.SIGINT]).start()
+try:
+    while True:
+        client.predict(images)
+except KeyboardInterrupt:
+    print("interrupted")
+first.join()
+print(got)
+"""
+    )
+    assert done.stdout == "interrupted\n[(2000,)]\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_forks_with_a_server_end_in_order(sealed):
+    done = run_python(
+        f"""
+import os, sys, warnings, jali
+server = jali.Server({str(sealed)!r}).start()
+warnings.simplefilter("ignore")
+for how in range(2):
+    child = os.fork()
+    if child == 0:
+        if how == 0:
+            try:
+                server.stop()
+            except jali.Error as e:
+                os._exit(0 if "spawn" in str(e) else 1)
+            os._exit(2)
+        sys.exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+server.stop()
+"""
+    )
+    assert (done.stdout, done.stderr) == ("0\n0\n", ""), done.stdout + done.stderr

@@ -135,8 +135,10 @@ fn an_afternoon_of_a_vendor_and_a_clinic() {
     let text = world.ok(&["tickets", "batch/wallet"]);
     assert!(text.contains("mnist") && text.contains("--key FILE"), "{text}");
     assert!(world.ok(&["inspect", "sealed", "--verify"]).contains("owner for guests"));
-    // Another guest of the same server, and more images than tickets.
+    // More images than tickets: none is used.
     world.fails(&refs(&world.infer("batch", &served.url, "6")), 17, "ask the owner for more");
+    assert_eq!(world.left("batch"), 4);
+    assert_eq!(world.json(&refs(&world.infer("batch", &served.url, "4")))["correct"].as_u64(), Some(4));
     assert_eq!(world.left("batch"), 0);
     let (status, _, body) = support::http(served.addr, "GET /metrics HTTP/1.1", b"");
     let body = String::from_utf8(body).unwrap();
@@ -153,7 +155,10 @@ fn an_owners_file_is_locked_with_a_passphrase() {
     let to = world.recipient();
     let deal = ["deal", "sealed", "--to", &to, "--tickets", "2", "--out", "batch"];
     world.fails(&[&deal[..], &unlock].concat(), 7, "not locked");
-    world.ok(&[&["seal", "--network", "mnist", "--for", "guests", "--out", "sealed"][..], &unlock].concat());
+    let seal = [&["seal", "--network", "mnist", "--for", "guests", "--out", "sealed"][..], &unlock].concat();
+    world.fails(&seal, 10, "an owner's file is there already");
+    std::fs::remove_dir_all(world.at("sealed")).unwrap();
+    world.ok(&seal);
     world.fails(&deal, 7, "--passphrase-file");
     world.fails(&[&deal[..], &wrong].concat(), 7, "cannot be unlocked");
     world.ok(&[&deal[..], &unlock].concat());
@@ -185,6 +190,7 @@ fn a_link_chooses_the_tables() {
 #[test]
 fn a_guest_may_get_the_class_alone() {
     let world = World::new();
+    std::fs::remove_dir_all(world.at("sealed")).unwrap();
     world.ok(&["seal", "--network", "mnist", "--for", "guests", "--output", "top1", "--out", "sealed"]);
     let dealt = world.deal("batch", 10);
     assert_eq!(dealt["output_bits"].as_u64(), Some(40));
@@ -380,7 +386,8 @@ fn connect(world: &World, url: &str, token: Token, first: u32, count: u32) -> Re
     let config =
         ClientConfig { url: url.into(), ca_cert: None, token: None, timeout: Duration::from_secs(10), insecure: false };
     let tickets = Tickets { manifest: info.manifest(), token: &token, first, count };
-    GuestConnection::open(&config, &tickets).map_err(|e| e.to_string())
+    let mut connection = GuestConnection::open(&config, tickets.manifest.model).map_err(|e| e.to_string())?;
+    connection.show(&tickets).map_err(|e| e.to_string()).map(|()| connection)
 }
 
 #[test]

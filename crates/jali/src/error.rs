@@ -186,6 +186,14 @@ pub enum ImageFault {
     /// It starts like an image but cannot be decoded to its end.
     #[error("is damaged or truncated: {0}")]
     Damaged(String),
+    /// An integer that is no pixel.
+    #[error("holds {got} (value number {index}): integers are pixels from 0 to 255, save other values as floats")]
+    NotAPixel {
+        /// Position of the first such value.
+        index: usize,
+        /// The value.
+        got: f64,
+    },
     /// Height or width differ from the model's input.
     #[error("has {got_width}x{got_height} pixels, the model needs {width}x{height}; resize it first")]
     Size {

@@ -1,6 +1,7 @@
 //! Errors by what a program does about them: exit codes of the command, exceptions of Python.
 
 use jali_guest::GuestError;
+use jali_model::ModelError;
 #[cfg(feature = "http")]
 use jali_net::NetError;
 use jali_protocol::ProtocolError;
@@ -60,7 +61,7 @@ impl ImageFault {
     pub fn kind(&self) -> ImageKind {
         match self {
             Self::NotAnImage => ImageKind::None,
-            Self::Damaged(_) => ImageKind::Damaged,
+            Self::Damaged(_) | Self::NotAPixel { .. } => ImageKind::Damaged,
             Self::Size { .. } => ImageKind::Size,
             Self::Channels { .. } => ImageKind::Channels,
             Self::Shape { .. } => ImageKind::Shape,
@@ -86,11 +87,14 @@ impl JaliError {
             Self::Net(_) => ErrorKind::Refused,
             Self::Tickets(fault) => of_tickets(fault),
             Self::Guest(GuestError::Message { .. }) => ErrorKind::WrongAnswer,
+            Self::Guest(GuestError::Plan { .. }) | Self::Model(ModelError::NoCalibration) => ErrorKind::Usage,
+            Self::ModelFile { fault: ModelError::NoCalibration, .. } => ErrorKind::Usage,
             Self::ModelFile { .. } | Self::Model(_) => ErrorKind::Model,
             Self::Protocol(ProtocolError::Layer { .. } | ProtocolError::Noise { .. }) => ErrorKind::Model,
             Self::Protocol(ProtocolError::Rejected { refusal: Some(_), .. }) => ErrorKind::Refused,
             Self::Protocol(ProtocolError::Rejected { .. } | ProtocolError::Hints { .. }) => ErrorKind::WrongAnswer,
-            Self::Protocol(ProtocolError::Leak(_)) | Self::PlanFile { .. } | Self::Serving { .. } => ErrorKind::Usage,
+            Self::Protocol(ProtocolError::Leak(_) | ProtocolError::BatchSize { .. }) => ErrorKind::Usage,
+            Self::PlanFile { .. } | Self::Serving { .. } => ErrorKind::Usage,
             _ => ErrorKind::Other,
         }
     }

@@ -204,7 +204,8 @@ mod tests {
             assert!(damaged(&good[..len]), "cut to {len}");
         }
         assert!(damaged(&npy("1, 1, 2", "<c8", &[0; 16])));
-        assert!(damaged(&npy("1, 1, 2", "<i8", &[0xff; 16])), "integers are pixels");
+        let no_pixel = ImageFault::NotAPixel { index: 0, got: -1.0 };
+        assert_eq!(decode(&npy("1, 1, 2", "<i8", &[0xff; 16]), &[1, 1, 2]), Err(no_pixel));
         for hostile in ["99999999999999999999", "-1", "x"] {
             assert!(damaged(&npy(hostile, "<f4", &[])));
         }

@@ -109,3 +109,12 @@ impl Target {
         Ok(builder.with_root_certificates(roots).with_no_client_auth())
     }
 }
+impl ClientConfig {
+    /// Checks the URL, without a connection.
+    ///
+    /// # Errors
+    /// [`NetError::Url`] for one that can never be used.
+    pub fn check(&self) -> Result<(), NetError> {
+        Target::of(self).map(drop)
+    }
+}

@@ -1,9 +1,9 @@
 //! The client of the keyed mode: keys, and a way to the server.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use age::secrecy::SecretString;
@@ -17,7 +17,7 @@ use crate::arrays::{Floats, Images, Labels};
 use crate::errors::{bad_input, error};
 use crate::outputs::Outputs;
 use crate::pending::{Asked, ByHand, Event, Pending};
-use crate::running::{self, Worker};
+use crate::running::{self, Caller, Worker, stopped};
 use crate::ways::Reach;
 
 /// Most images of a batch: more make nothing faster, and take memory.
@@ -28,10 +28,6 @@ struct Way {
     inner: Box<dyn Transport>,
     model: String,
     shared: Shared,
-}
-
-fn stopped() -> JaliError {
-    JaliError::Transport(std::io::Error::other("it was stopped"))
 }
 
 impl Transport for Way {
@@ -49,9 +45,7 @@ impl Transport for Way {
     }
 
     fn send(&mut self, request: Request<'_>) -> Result<Delivery, JaliError> {
-        if self.shared.stop.load(Ordering::Relaxed) {
-            return Err(stopped());
-        }
+        self.shared.caller().map_or(Ok(()), |caller| caller.check())?;
         match &*self.shared.by_hand.lock().unwrap_or_else(PoisonError::into_inner) {
             None => self.inner.send(request),
             Some(ByHand { events, answers }) => {
@@ -74,12 +68,56 @@ impl Transport for Way {
 
 /// What a client and its way to the server share.
 #[derive(Clone, Default)]
-struct Shared {
-    stop: Arc<AtomicBool>,
+pub(crate) struct Shared {
     by_hand: Arc<Mutex<Option<ByHand>>>,
+    /// Who waits for what is done now.
+    caller: Arc<Mutex<Option<Caller>>>,
+    /// The thread on which a function of Python's carries a request.
+    carrying: Arc<Mutex<Option<ThreadId>>>,
 }
 
 impl Shared {
+    fn caller(&self) -> Option<Caller> {
+        self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Does work for somebody who waits.
+    fn doing<R>(&self, caller: &Caller, work: impl FnOnce() -> R) -> R {
+        let set = |caller| *self.caller.lock().unwrap_or_else(PoisonError::into_inner) = caller;
+        set(Some(caller.clone()));
+        let done = work();
+        set(None);
+        done
+    }
+
+    /// Calls a function of Python's where somebody waits for what is done now.
+    ///
+    /// # Errors
+    /// [`stopped`] if nobody does.
+    pub(crate) fn call<R: Send + 'static>(
+        &self,
+        call: impl FnOnce(Python<'_>) -> R + Send + 'static,
+    ) -> Result<R, JaliError> {
+        let carrying = self.carrying.clone();
+        let set = move |thread| *carrying.lock().unwrap_or_else(PoisonError::into_inner) = thread;
+        let call = move |py: Python<'_>| {
+            set(Some(std::thread::current().id()));
+            let done = call(py);
+            set(None);
+            done
+        };
+        self.caller().and_then(|caller| caller.call(call)).ok_or_else(stopped)
+    }
+
+    /// Fails on the thread that carries a request: what it waits for would wait for it.
+    fn check_free(&self, py: Python<'_>) -> PyResult<()> {
+        let carrying = *self.carrying.lock().unwrap_or_else(PoisonError::into_inner);
+        match carrying == Some(std::thread::current().id()) {
+            true => Err(error(py, "this client is in use: a function that carries its requests cannot ask it")),
+            false => Ok(()),
+        }
+    }
+
     fn way(&self, inner: Box<dyn Transport>) -> Way {
         Way { inner, model: String::new(), shared: self.clone() }
     }
@@ -104,7 +142,8 @@ pub(crate) struct Client {
 
 fn bytes<const N: usize>(py: Python<'_>, name: &str, digits: Option<&str>) -> PyResult<Option<[u8; N]>> {
     let parse = |text: &str| {
-        let byte = |i| u8::from_str_radix(text.get(2 * i..2 * i + 2)?, 16).ok();
+        let digits = |i| text.get(2 * i..2 * i + 2).filter(|two| two.bytes().all(|b| b.is_ascii_hexdigit()));
+        let byte = |i| u8::from_str_radix(digits(i)?, 16).ok();
         let all = (0..N).map(byte).collect::<Option<Vec<u8>>>().filter(|_| text.len() == 2 * N);
         all.and_then(|all| all.try_into().ok())
             .ok_or_else(|| bad_input(py, format!("{name} must have {} hexadecimal digits", 2 * N)))
@@ -136,22 +175,20 @@ impl Client {
     /// The outputs of images.
     fn infer(&self, py: Python<'_>, images: &Images<'_>) -> PyResult<Vec<Vec<Tensor>>> {
         let images = images.tensors(py, &self.shape, &self.preprocess)?;
-        let (client, latency) = (self.client.clone(), self.latency.clone());
-        let (stop, to_stop) = (self.shared.stop.clone(), self.shared.stop.clone());
-        let infer = move || {
+        self.shared.check_free(py)?;
+        let (client, latency, shared) = (self.client.clone(), self.latency.clone(), self.shared.clone());
+        self.worker.run(py, move |caller| {
             let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
-            stop.store(false, Ordering::Relaxed);
             let most = client.max_images().clamp(1, BATCH);
             let (mut outputs, mut took) = (vec![], Duration::ZERO);
             for batch in images.chunks(most) {
-                let answer = client.infer_batch(batch)?;
+                let answer = shared.doing(caller, || client.infer_batch(batch))?;
                 took += answer.latency;
                 outputs.extend(answer.outputs);
             }
             *latency.lock().unwrap_or_else(PoisonError::into_inner) = took;
             Ok(outputs)
-        };
-        self.worker.run(py, infer, move || to_stop.store(true, Ordering::Relaxed))
+        })
     }
 }
 
@@ -173,12 +210,13 @@ impl Client {
         let opening = Opening { passphrase: passphrase.map(SecretString::from), pin, keep_hints: true };
         let worker = Worker::start(py)?;
         let own = worker.clone();
-        let open = move || {
+        worker.run(py, move |caller| {
             let shared = Shared::default();
-            let client = jali::Client::open_with(path, &opening)?.connect(shared.way(server.transport()?))?;
+            let way = shared.way(server.transport(&shared)?);
+            let opened = jali::Client::open_with(path, &opening)?;
+            let client = shared.doing(caller, || opened.connect(way))?;
             Ok(Self::of(client, shared, own))
-        };
-        worker.run(py, open, || {})
+        })
     }
 
     #[getter]
@@ -223,6 +261,7 @@ impl Client {
     /// Masks images and returns the first request, and what takes its answer.
     fn request<'py>(&self, py: Python<'py>, images: Images<'py>) -> PyResult<(Option<Bound<'py, PyBytes>>, Pending)> {
         running::begin(py)?;
+        self.shared.check_free(py)?;
         let images = images.tensors(py, &self.shape, &self.preprocess)?;
         let ((events, from_client), (answer, answers)) = (channel(), channel());
         let (client, shared, done) = (self.client.clone(), self.shared.clone(), events.clone());
@@ -231,7 +270,6 @@ impl Client {
                 let why = "this client is in use: finish what it is doing first, or open another one";
                 return Err(JaliError::Transport(std::io::Error::other(why)));
             };
-            shared.stop.store(false, Ordering::Relaxed);
             shared.carry_by_hand(Some(ByHand { events, answers }));
             let answer = client.infer_batch(&images);
             shared.carry_by_hand(None);

@@ -37,8 +37,19 @@ pub(crate) fn raise(py: Python<'_>, error: impl Into<JaliError>) -> PyErr {
     {
         return raised.0.clone_ref(py);
     }
-    exception(py, name(error.kind()), error.to_string())
+    let words = WORDS.iter().fold(error.to_string(), |text, (command, here)| text.replace(command, here));
+    exception(py, name(error.kind()), words)
 }
+
+/// What options of the command are called here.
+const WORDS: [(&str, &str); 6] = [
+    ("--passphrase-file", "passphrase"),
+    ("--insecure", "insecure=True"),
+    ("--content-hash", "content_hash"),
+    ("jali guest key --out FILE", "jali.GuestKey.generate(FILE)"),
+    ("(jali serve --tickets)", "(tickets=...)"),
+    ("--key names", "key must be"),
+];
 
 /// Raises `BadInput`.
 pub(crate) fn bad_input(py: Python<'_>, message: impl Into<String>) -> PyErr {

@@ -1,7 +1,8 @@
 //! The guests' mode: owners who deal, guests who infer.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use age::secrecy::SecretString;
@@ -14,9 +15,8 @@ use pyo3::prelude::*;
 use crate::arrays::{Floats, Images, Labels};
 use crate::client::owner_key;
 use crate::errors::raise;
-use crate::network::tell;
 use crate::outputs::Outputs;
-use crate::running::{self, Worker};
+use crate::running::{self, Caller, Worker};
 use crate::ways::Reach;
 
 /// Makes a guest's key in a file, and returns its recipient.
@@ -60,8 +60,8 @@ impl Owner {
     fn open(py: Python<'_>, path: PathBuf, passphrase: Option<String>) -> PyResult<Self> {
         let passphrase = passphrase.map(SecretString::from);
         let (from, secret) = (path.clone(), passphrase.clone());
-        let open = move || Ok(Dealer::new(OwnerFile::read(&from, secret.as_ref())?, Backend::best()));
-        let dealer = Arc::new(running::run(py, open, || {})?);
+        let open = move |_: &Caller| Ok(Dealer::new(OwnerFile::read(&from, secret.as_ref())?, Backend::best()));
+        let dealer = Arc::new(running::run(py, open)?);
         Ok(Self { path, passphrase, dealer })
     }
 
@@ -90,8 +90,14 @@ impl Owner {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<(PathBuf, PathBuf, u64, u64, u64)> {
         let (dealer, terms) = (self.dealer.clone(), Terms { guest: to, tickets: count, days, on_demand });
-        let deal = move || Ok(dealer.deal(&out, &terms, |done| tell(progress.as_ref(), done as usize))?);
-        let dealt = running::run(py, deal, || {})?;
+        let progress = progress.map(Arc::new);
+        let deal = move |caller: &Caller| {
+            Ok(dealer.deal_while(&out, &terms, |done| {
+                caller.tell(progress.as_ref(), done as usize);
+                if caller.is_gone() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })?)
+        };
+        let dealt = running::run(py, deal)?;
         let m = &dealt.manifest;
         let bits = u64::from(m.output_bits) * u64::from(m.tickets);
         Ok((dealt.server, dealt.wallet, bits, m.model_bits, dealt.wallet_bytes))
@@ -100,13 +106,13 @@ impl Owner {
     /// Whether the server was honest, by a transcript that it has signed.
     fn judge(&self, py: Python<'_>, transcript: PathBuf, batch: PathBuf) -> PyResult<bool> {
         let (path, passphrase) = (self.path.clone(), self.passphrase.clone());
-        let judge = move || {
+        let judge = move |_: &Caller| {
             let owner = OwnerFile::read(&path, passphrase.as_ref())?;
             let read = Transcript::read(&transcript, &owner.public_key())?;
             let verdict = Auditor::new(owner, &batch, Backend::best())?.judge(&transcript, &read)?;
             Ok(verdict == Verdict::Honest)
         };
-        running::run(py, judge, || {})
+        running::run(py, judge)
     }
 
     fn __repr__(&self) -> String {
@@ -118,7 +124,7 @@ impl Owner {
 #[pyclass(frozen, module = "jali._jali")]
 pub(crate) struct Guest {
     guest: Arc<Mutex<GuestClient>>,
-    stop: Arc<AtomicBool>,
+    left: Arc<AtomicU32>,
     worker: Worker,
     shape: Vec<usize>,
     preprocess: Preprocess,
@@ -126,27 +132,42 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    fn infer(&self, py: Python<'_>, images: &Images<'_>, transcripts: Option<PathBuf>) -> PyResult<Vec<Vec<Tensor>>> {
+    /// Infers, and reads what came by `read`. What a failure leaves of the images before it is in
+    /// the exception, as `done`.
+    fn infer<'py, R: IntoPyObject<'py>>(
+        &self,
+        py: Python<'py>,
+        images: &Images<'_>,
+        transcripts: Option<PathBuf>,
+        read: impl Fn(&Outputs, Vec<Vec<Tensor>>) -> PyResult<R>,
+    ) -> PyResult<R> {
         let images = images.tensors(py, &self.shape, &self.preprocess)?;
-        let (guest, stop, to_stop) = (self.guest.clone(), self.stop.clone(), self.stop.clone());
-        let infer = move || {
+        let (guest, left) = (self.guest.clone(), self.left.clone());
+        let (outputs, failure) = self.worker.run(py, move |caller| {
             let mut guest = guest.lock().unwrap_or_else(PoisonError::into_inner);
-            stop.store(false, Ordering::Relaxed);
+            guest.check_left(images.len() as u32)?;
             guest.keep(if transcripts.is_some() { Kept::Transcript } else { Kept::Nothing });
             let mut outputs = vec![];
             for (i, image) in images.iter().enumerate() {
-                if stop.load(Ordering::Relaxed) {
-                    return Err(JaliError::Transport(std::io::Error::other("it was stopped")));
-                }
-                let answer = guest.infer(image, (images.len() - i - 1) as u32)?;
-                outputs.push(vec![answer.output]);
-                if let (Some(folder), Some(transcript)) = (&transcripts, answer.transcript) {
-                    transcript.write(&folder.join(format!("{i}.transcript")))?;
+                let one = caller.check().and_then(|()| guest.infer(image, (images.len() - i - 1) as u32));
+                left.store(guest.left(), Ordering::Relaxed);
+                let kept = one.and_then(|answer| {
+                    outputs.push(vec![answer.output]);
+                    let to = transcripts.as_ref().map(|folder| folder.join(format!("{i}.transcript")));
+                    to.zip(answer.transcript).map_or(Ok(()), |(path, transcript)| Ok(transcript.write(&path)?))
+                });
+                if let Err(failure) = kept {
+                    return Ok((outputs, Some(failure)));
                 }
             }
-            Ok(outputs)
-        };
-        self.worker.run(py, infer, move || to_stop.store(true, Ordering::Relaxed))
+            Ok((outputs, None))
+        })?;
+        let Some(failure) = failure else { return read(&self.outputs, outputs) };
+        let raised = raise(py, failure);
+        if !outputs.is_empty() {
+            raised.value(py).setattr("done", read(&self.outputs, outputs)?)?;
+        }
+        Err(raised)
     }
 }
 
@@ -157,14 +178,15 @@ impl Guest {
     #[pyo3(signature = (wallet, key, server, owner=None))]
     fn open(py: Python<'_>, wallet: PathBuf, key: PathBuf, server: Reach, owner: Option<&str>) -> PyResult<Self> {
         let (owner, config) = (owner_key(py, owner)?, server.config());
-        let open = move || GuestClient::open(&wallet, &GuestIdentity::read(&key)?, owner.as_ref(), config);
-        let guest = running::run(py, open, || {})?;
+        let open = move |_: &Caller| GuestClient::open(&wallet, &GuestIdentity::read(&key)?, owner.as_ref(), config);
+        let guest = running::run(py, open)?;
         let description = guest.description();
         let network = &description.network;
         let (shape, preprocess) = (network.head.input_shape().to_vec(), description.preprocess.clone());
         let outputs = Outputs::of(&network.tail, network.output.classes.is_some());
+        let left = Arc::new(AtomicU32::new(guest.left()));
         let (guest, worker) = (Arc::new(Mutex::new(guest)), Worker::start(py)?);
-        Ok(Self { guest, stop: Arc::default(), worker, shape, preprocess, outputs })
+        Ok(Self { guest, left, worker, shape, preprocess, outputs })
     }
 
     #[getter]
@@ -179,8 +201,8 @@ impl Guest {
 
     /// Tickets that are left.
     #[getter]
-    fn left(&self, py: Python<'_>) -> u32 {
-        py.detach(|| self.guest.lock().unwrap_or_else(PoisonError::into_inner).left())
+    fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
     }
 
     /// Its output, (n, ...).
@@ -191,8 +213,7 @@ impl Guest {
         images: Images<'py>,
         transcripts: Option<PathBuf>,
     ) -> PyResult<Vec<Floats<'py>>> {
-        let outputs = self.infer(py, &images, transcripts)?;
-        self.outputs.all(py, outputs)
+        self.infer(py, &images, transcripts, |outputs, done| outputs.all(py, done))
     }
 
     /// Classes, (n,).
@@ -203,8 +224,7 @@ impl Guest {
         images: Images<'py>,
         transcripts: Option<PathBuf>,
     ) -> PyResult<Labels<'py>> {
-        let outputs = self.infer(py, &images, transcripts)?;
-        self.outputs.labels(py, &outputs)
+        self.infer(py, &images, transcripts, |outputs, done| outputs.labels(py, &done))
     }
 
     /// Probabilities, (n, classes).
@@ -215,8 +235,8 @@ impl Guest {
         images: Images<'py>,
         transcripts: Option<PathBuf>,
     ) -> PyResult<Floats<'py>> {
-        let outputs = self.infer(py, &images, transcripts)?;
-        self.outputs.probabilities(py, &outputs)
+        self.outputs.check_probabilities(py)?;
+        self.infer(py, &images, transcripts, |outputs, done| outputs.probabilities(py, &done))
     }
 
     fn __repr__(&self) -> String {
@@ -237,14 +257,15 @@ pub(crate) fn fetch_tickets(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<u32> {
     let (owner, config) = (owner_key(py, owner)?, server.config());
-    let bring = move || {
+    let progress = progress.map(Arc::new);
+    let bring = move |caller: &Caller| {
         let identity = GuestIdentity::read(&key)?;
         let mut wallet = Wallet::open(&wallet, &identity, owner.as_ref())?;
         fetch(&mut wallet, &identity, &config, count, |fetching| {
             if let Fetching::Came(came) = fetching {
-                tell(progress.as_ref(), came as usize);
+                caller.tell(progress.as_ref(), came as usize);
             }
         })
     };
-    running::run(py, bring, || {})
+    running::run(py, bring)
 }

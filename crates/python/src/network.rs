@@ -23,7 +23,7 @@ use pyo3::prelude::*;
 use crate::arrays::{Floats, Images, Labels, stacked};
 use crate::errors::{bad_input, error, raise};
 use crate::outputs::Outputs;
-use crate::running;
+use crate::running::{self, Caller};
 use crate::sealed::Sealed;
 
 /// A trained network.
@@ -55,16 +55,6 @@ fn link_of(py: Python<'_>, link: Option<&str>) -> PyResult<Link> {
     link.map_or(Ok(Link::LOOPBACK), parse)
 }
 
-fn no_calls() {}
-
-/// Calls a function of Python's with the number of steps that are done. What it raises is lost: a
-/// picture of progress is not worth the work.
-pub(crate) fn tell(progress: Option<&Py<PyAny>>, done: usize) {
-    if let Some(progress) = progress {
-        Python::attach(|py| progress.call1(py, (done,)).map(drop).unwrap_or_default());
-    }
-}
-
 #[pymethods]
 impl Network {
     /// Reads an ONNX file. `preprocess` is JSON; without it, the file beside the model counts.
@@ -77,14 +67,14 @@ impl Network {
             bad_input(py, format!("preprocess: {e}; its fields are {fields}"))
         })?;
         let from = path.clone();
-        let read = move || {
+        let read = move |_: &Caller| {
             let imported = read_model_file(&from)?;
             let beside = || Ok::<_, JaliError>(read_preprocess(&from)?.map(|(_, found)| found).unwrap_or_default());
             let preprocess = given.map_or_else(beside, Ok)?;
             preprocess.check(imported.graph.input_shape())?;
             Ok((imported, preprocess))
         };
-        let (imported, preprocess) = running::run(py, read, no_calls)?;
+        let (imported, preprocess) = running::run(py, read)?;
         let outputs = Outputs::of(&imported.graph, false);
         Ok(Self { path, imported: Arc::new(imported), preprocess, outputs })
     }
@@ -133,20 +123,21 @@ impl Network {
     #[pyo3(signature = (link=None))]
     fn inspect(&self, py: Python<'_>, link: Option<&str>) -> PyResult<String> {
         let (link, name, imported) = (link_of(py, link)?, self.path.display().to_string(), self.imported.clone());
-        let inspect = move || {
+        let inspect = move |_: &Caller| {
             let costs = calibration::kept_or_default(Backend::fastest()).over(link);
             Inspection::of(name, Imported::clone(&imported), QuantConfig::default(), &costs)
         };
-        let inspection = running::run(py, inspect, no_calls)?;
+        let inspection = running::run(py, inspect)?;
         serde_json::to_string(&inspection).map_err(|e| error(py, e.to_string()))
     }
 
     /// The images of files, (n, ...) float32.
     fn read_images<'py>(&self, py: Python<'py>, files: Vec<PathBuf>) -> PyResult<Floats<'py>> {
         let (shape, preprocess) = (self.input_shape(), self.preprocess.clone());
-        let read =
-            move || files.iter().map(|file| read_image(file, &shape, &preprocess)).collect::<Result<Vec<_>, _>>();
-        let images = running::run(py, read, no_calls)?;
+        let read = move |_: &Caller| {
+            files.iter().map(|file| read_image(file, &shape, &preprocess)).collect::<Result<Vec<_>, _>>()
+        };
+        let images = running::run(py, read)?;
         stacked(py, &images, self.graph().input_shape())
     }
 
@@ -174,18 +165,18 @@ impl Network {
         progress: Option<Py<PyAny>>,
     ) -> PyResult<Sealed> {
         let (images, link, model) = (self.tensors(py, &images)?, link_of(py, link)?, self.model());
-        let name = self.name();
+        let (name, progress) = (self.name(), progress.map(Arc::new));
         let origin = |plan: &Plan| Origin { made: plan.made.clone(), network: Some(name.clone()), evidence: None };
         let (plan, origin) = plan.map(|plan| (plan.plan.clone(), origin(plan))).unzip();
-        let seal = move || {
+        let seal = move |caller: &Caller| {
             let costs = calibration::kept_or_default(Backend::fastest()).over(link);
             let model = model.calibrate(&images)?;
             let passphrase = passphrase.map(SecretString::from);
             let plan = plan.unwrap_or_else(|| jali::Plan::hide_all(model.graph()));
             let sealing = Sealing::of(&model).plan(&plan).origin(origin).costs(costs).passphrase(passphrase.as_ref());
-            sealing.progress(|done| tell(progress.as_ref(), done)).seal()
+            sealing.progress(|done| caller.tell(progress.as_ref(), done)).seal()
         };
-        Ok(Sealed::new(running::run(py, seal, no_calls)?))
+        Ok(Sealed::new(running::run(py, seal)?))
     }
 
     /// Seals it for guests into a folder; returns the bits of an output, and how many weights are
@@ -205,7 +196,7 @@ impl Network {
         let (images, link, name) = (self.tensors(py, &images)?, link_of(py, link)?, self.name());
         let (imported, preprocess) = (self.imported.clone(), self.preprocess.clone());
         let plan = plan.map_or_else(|| jali::Plan::hide_all(self.graph()), |plan| plan.plan.clone());
-        let seal = move || {
+        let seal = move |_: &Caller| {
             let outputs = if class_only { FixedOutputs::Largest } else { FixedOutputs::All };
             let config = FixedConfig { outputs, ..FixedConfig::default() };
             let range = Some(preprocess.input_range(imported.graph.input_shape()));
@@ -216,7 +207,7 @@ impl Network {
             let (_, weights) = sealing.save(&plan, &name, &preprocess, &folder)?;
             Ok((bits, weights.iter().map(|hidden| hidden.hidden).sum()))
         };
-        running::run(py, seal, no_calls)
+        running::run(py, seal)
     }
 
     fn __repr__(&self) -> String {
@@ -227,11 +218,11 @@ impl Network {
 impl Network {
     fn run_clear(&self, py: Python<'_>, images: &Images<'_>) -> PyResult<Vec<Vec<Tensor>>> {
         let (images, imported) = (self.tensors(py, images)?, self.imported.clone());
-        let run = move || {
+        let run = move |_: &Caller| {
             let one = |image| float::run_all(&imported.graph, image).map_err(JaliError::from);
             images.into_iter().map(one).collect::<Result<Vec<_>, _>>()
         };
-        running::run(py, run, no_calls)
+        running::run(py, run)
     }
 }
 
@@ -261,12 +252,12 @@ impl Plan {
     #[staticmethod]
     fn random_rows(py: Python<'_>, network: &Network, fraction: f64, seed: u64) -> PyResult<Self> {
         let imported = network.imported.clone();
-        let draw = move || {
+        let draw = move |_: &Caller| {
             let model = QuantModel::uncalibrated(imported.graph.clone(), QuantConfig::default())?;
             let rows = Blueprint::rows_of_all(&model, &calibration::kept_or_default(Backend::fastest()))?;
             Ok(random_rows(model.graph(), &rows, fraction, seed).map_err(ProtocolError::from)?)
         };
-        let plan = running::run(py, draw, no_calls)?;
+        let plan = running::run(py, draw)?;
         Ok(Self::new(plan, format!("random-rows, fraction {fraction}, seed {seed}"), network))
     }
 

@@ -72,12 +72,19 @@ impl Outputs {
         Ok(outputs.into_iter().map(class).collect::<Vec<i64>>().into_pyarray(py))
     }
 
+    /// Fails, before anything is computed, if there are no probabilities.
+    pub(crate) fn check_probabilities(&self, py: Python<'_>) -> PyResult<()> {
+        let (reading, _) = self.read(py, &[])?;
+        match self.class_alone || reading == Reading::Class {
+            true => Err(bad_input(py, "this network gives the class alone, and not how likely it is: use predict")),
+            false => Ok(()),
+        }
+    }
+
     /// Probabilities, (n, classes).
     pub(crate) fn probabilities<'py>(&self, py: Python<'py>, images: &[Vec<Tensor>]) -> PyResult<Floats<'py>> {
+        self.check_probabilities(py)?;
         let (reading, outputs) = self.read(py, images)?;
-        if self.class_alone || reading == Reading::Class {
-            return Err(bad_input(py, "this network gives the class alone, and not how likely it is: use predict"));
-        }
         let row = |output: &Tensor| reading.probabilities(output).unwrap_or_default();
         let rows: Vec<Vec<f32>> = outputs.into_iter().map(row).collect();
         let classes = self.count().unwrap_or(0);

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use crate::client::Client;
 use crate::errors::error;
-use crate::running::{self, Worker};
+use crate::running::{self, Caller, Worker};
 
 /// A sealed network that is in memory: what the server gets and what the client gets.
 #[pyclass(frozen, module = "jali._jali")]
@@ -49,11 +49,11 @@ impl Sealed {
     /// Writes `server` and `client` into a folder; returns the client's content hash.
     fn save(&self, py: Python<'_>, folder: PathBuf) -> PyResult<String> {
         let mut sealed = self.take(py)?;
-        let save = move || {
+        let save = move |_: &Caller| {
             let saved = sealed.save(&folder);
             Ok((saved, sealed))
         };
-        let (saved, sealed) = running::run(py, save, || {})?;
+        let (saved, sealed) = running::run(py, save)?;
         *self.sealed.lock().unwrap_or_else(PoisonError::into_inner) = Some(sealed);
         let files = saved.map_err(|e| crate::errors::raise(py, e))?;
         Ok(hex(&files.client.content_hash))
@@ -64,7 +64,7 @@ impl Sealed {
         let sealed = self.take(py)?;
         let worker = Worker::start(py)?;
         let own = worker.clone();
-        worker.run(py, move || Client::in_process(sealed.in_process()?, own), || {})
+        worker.run(py, move |_| Client::in_process(sealed.in_process()?, own))
     }
 
     fn __repr__(&self) -> String {

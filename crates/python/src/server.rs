@@ -11,7 +11,7 @@ use jali::{Backend, JaliError};
 use pyo3::prelude::*;
 
 use crate::errors::{bad_input, error};
-use crate::running;
+use crate::running::{self, Caller};
 
 /// A server that runs until it is stopped.
 #[pyclass(frozen, module = "jali._jali")]
@@ -47,7 +47,7 @@ impl Server {
         let tls = tls_cert.zip(tls_key).map(|(certificate, key)| TlsFiles { certificate, key });
         let scheme = if tls.is_some() { "https" } else { "http" };
         let (named, dealt, tokens) = (bundles.clone(), tickets.clone(), token_file.clone());
-        let start = move || {
+        let start = move |_: &Caller| {
             let tokens = tokens.as_deref().map(Tokens::read).transpose()?;
             let running = Running::start(Config { listen, tls, tokens, insecure, limits: Limits::default() })?;
             let Loaded { keyed, guests } = load(&named, &dealt, Backend::fastest(), &Loaded::default())?;
@@ -55,7 +55,7 @@ impl Server {
             running.serve(keyed);
             Ok::<_, JaliError>(running)
         };
-        let running = running::run(py, start, || {})?;
+        let running = running::run(py, start)?;
         let url = format!("{scheme}://{}", running.addr());
         Ok(Self { running: Arc::new(Mutex::new(Some(running))), url, bundles, tickets, token_file })
     }
@@ -69,7 +69,7 @@ impl Server {
     fn reload(&self, py: Python<'_>) -> PyResult<()> {
         let (running, bundles, tickets) = (self.running.clone(), self.bundles.clone(), self.tickets.clone());
         let token_file = self.token_file.clone();
-        let reload = move || {
+        let reload = move |_: &Caller| {
             let running = running.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(running) = &*running else { return Ok(false) };
             let tokens = token_file.as_deref().map(Tokens::read).transpose()?;
@@ -79,23 +79,34 @@ impl Server {
             running.serve_guests(guests);
             Ok(true)
         };
-        match running::run(py, reload, || {})? {
+        match running::run(py, reload)? {
             true => Ok(()),
             false => Err(error(py, "this server was stopped: start another one")),
         }
     }
 
     /// Finishes what runs and ends.
-    fn stop(&self, py: Python<'_>) {
+    fn stop(&self, py: Python<'_>) -> PyResult<()> {
+        running::begin(py)?;
         let running = self.running.clone();
         py.detach(move || {
             let taken = running.lock().unwrap_or_else(PoisonError::into_inner).take();
             taken.into_iter().for_each(Running::stop);
         });
+        Ok(())
     }
 
     fn __repr__(&self) -> String {
         format!("Server({})", self.url)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if running::is_forked() {
+            // Its threads are another process's, and cannot be waited for here.
+            std::mem::forget(self.running.clone());
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Where a client's server is: at a URL, behind a function of Python's, or nowhere.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jali::parts::net::{ClientConfig, model_name};
@@ -9,34 +10,40 @@ use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
 use pyo3::types::PyBytes;
 
+use crate::client::Shared;
 use crate::errors::Raised;
 
 /// A server that a function of Python's asks.
-struct Function(Py<PyAny>, String);
+struct Function {
+    send: Arc<Py<PyAny>>,
+    model: String,
+    shared: Shared,
+}
 
 impl Function {
-    fn call(&self, method: &str, path: &str, body: &[u8]) -> Result<Vec<u8>, JaliError> {
-        Python::attach(|py| {
-            let answer = self.0.call1(py, (method, path, PyBytes::new(py, body)))?;
-            Ok(answer.extract::<PyBackedBytes>(py)?.to_vec())
-        })
-        .map_err(|e| Raised(e).into())
+    fn call(&self, method: &'static str, path: String, body: Vec<u8>) -> Result<Vec<u8>, JaliError> {
+        let send = self.send.clone();
+        let answer = self.shared.call(move |py| {
+            let answer = send.call1(py, (method, path, PyBytes::new(py, &body)))?;
+            Ok::<_, PyErr>(answer.extract::<PyBackedBytes>(py)?.to_vec())
+        })?;
+        answer.map_err(|e| Raised(e).into())
     }
 }
 
 impl Transport for Function {
     fn open(&mut self, model: [u8; 16]) -> Result<(), JaliError> {
-        self.1 = model_name(model);
+        self.model = model_name(model);
         Ok(())
     }
 
     fn hints(&mut self, operator: usize, _: usize) -> Result<Vec<u8>, JaliError> {
-        self.call("GET", &format!("/v2/models/{}/operators/{operator}/hints", self.1), &[])
+        self.call("GET", format!("/v2/models/{}/operators/{operator}/hints", self.model), vec![])
     }
 
     fn send(&mut self, request: Request<'_>) -> Result<Delivery, JaliError> {
-        let path = format!("/v2/models/{}/operators/{}", self.1, request.operator);
-        self.call("POST", &path, request.bytes).map(Delivery::Answer)
+        let path = format!("/v2/models/{}/operators/{}", self.model, request.operator);
+        self.call("POST", path, request.bytes.to_vec()).map(Delivery::Answer)
     }
 }
 
@@ -84,10 +91,11 @@ impl Reach {
         ClientConfig { url: url.unwrap_or_default(), ca_cert, token: None, timeout, insecure }
     }
 
-    pub(crate) fn transport(self) -> Result<Box<dyn Transport>, JaliError> {
+    pub(crate) fn transport(self, shared: &Shared) -> Result<Box<dyn Transport>, JaliError> {
         let Self { url, send, ca_cert, token_file, deadline, insecure } = self;
         if let Some(send) = send {
-            return Ok(Box::new(Function(send, String::new())));
+            let (send, shared) = (Arc::new(send), shared.clone());
+            return Ok(Box::new(Function { send, model: String::new(), shared }));
         }
         let Some(url) = url else { return Ok(Box::new(Nobody)) };
         let mut http = Http::new(&url).ca_cert(ca_cert).insecure(insecure);

@@ -1,6 +1,6 @@
 //! How an owner deals a batch of tickets.
 
-use std::ops::Range;
+use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 
@@ -86,7 +86,23 @@ impl Dealer {
     /// # Errors
     /// [`TicketError::Recipient`] before anything is written; [`TicketError::Write`], also if the
     /// folder holds a batch already; [`TicketError::Random`].
-    pub fn deal(&self, folder: &Path, terms: &Terms, progress: impl FnMut(u32)) -> Result<Dealt, TicketError> {
+    pub fn deal(&self, folder: &Path, terms: &Terms, mut progress: impl FnMut(u32)) -> Result<Dealt, TicketError> {
+        self.deal_while(folder, terms, |dealt| {
+            progress(dealt);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Deals as [`Dealer::deal`] does, until `progress` breaks it off.
+    ///
+    /// # Errors
+    /// Those of [`Dealer::deal`]; [`TicketError::Stopped`], and then nothing is left of the batch.
+    pub fn deal_while(
+        &self,
+        folder: &Path,
+        terms: &Terms,
+        progress: impl FnMut(u32) -> ControlFlow<()>,
+    ) -> Result<Dealt, TicketError> {
         recipient_of(&terms.guest)?;
         let (server, guest) = (folder.join("server"), folder.join(WALLET));
         if let Some(there) = [&server, &guest].into_iter().find(|path| path.exists()) {
@@ -98,7 +114,11 @@ impl Dealer {
         let credential = Credential::from_bytes(*random()?);
         let dealt = if terms.on_demand { 0 } else { terms.tickets };
         let tickets = guest.join(wallet::TICKETS);
-        let hash = self.write_tickets(&tickets, dealt, (&seed, &id), first.clone(), progress)?;
+        let written = self.write_tickets(&tickets, dealt, (&seed, &id), first.clone(), progress);
+        let hash = written.inspect_err(|_| {
+            // Folders that hold something stay.
+            let _ = std::fs::remove_dir(&guest).and_then(|()| std::fs::remove_dir(folder));
+        })?;
         let manifest = self.manifest(terms, id, hash, (&token, &credential))?;
         let block = Block { first: 0, next: 0, end: dealt, chain: first };
         let blocks = if terms.on_demand { vec![] } else { vec![block] };
@@ -205,7 +225,7 @@ impl Dealer {
         tickets: u32,
         (seed, id): (&[u8; 32], &[u8; 16]),
         first: Chain,
-        mut progress: impl FnMut(u32),
+        mut progress: impl FnMut(u32) -> ControlFlow<()>,
     ) -> Result<[u8; 32], TicketError> {
         let owner = &self.owner;
         let description = Description {
@@ -224,8 +244,10 @@ impl Dealer {
             }
             self.halves((seed, id), 0..tickets, first, |Half { index, nonce, shares }| {
                 out.section(&wallet::ticket_section(index), &[nonce.as_slice(), &shares].concat()).map_err(fail)?;
-                progress(index + 1);
-                Ok(())
+                match progress(index + 1) {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(()) => Err(TicketError::Stopped),
+                }
             })?;
             out.finish().map_err(fail).map(|(_, hash)| hash)
         })

@@ -138,6 +138,9 @@ pub enum TicketError {
         /// What happened.
         why: String,
     },
+    /// Dealing was broken off.
+    #[error("dealing was stopped: nothing was dealt")]
+    Stopped,
     /// Tickets that were claimed before.
     #[error("ticket {index} of batch {batch} is used: each serves once")]
     Replayed {

@@ -106,7 +106,7 @@ pub struct Written {
 /// locked if there is a passphrase.
 ///
 /// # Errors
-/// [`TicketError::Write`], [`TicketError::Random`].
+/// [`TicketError::Write`], also if an owner's file is there already; [`TicketError::Random`].
 pub fn write_sealed(
     folder: &Path,
     name: &str,
@@ -116,6 +116,10 @@ pub fn write_sealed(
 ) -> Result<Written, TicketError> {
     std::fs::create_dir_all(folder).map_err(|e| TicketError::write(folder, e))?;
     let (server, owner, id) = (folder.join(SERVER), folder.join(OWNER), *random::<16>()?);
+    if owner.exists() {
+        // Tickets that were dealt from it would be for nothing, and nobody could judge any more.
+        return Err(TicketError::write(&owner, "an owner's file is there already: name another folder"));
+    }
     let (signs_manifests, signs_transcripts) =
         (SigningKey::from_bytes(&*random()?), SigningKey::from_bytes(&*random()?));
     let description = Description {

@@ -187,26 +187,35 @@ impl Wallet {
         self.secrets.left()
     }
 
+    /// Checks that so many tickets are left, and that their time is not over.
+    ///
+    /// # Errors
+    /// [`TicketError::UsedUp`], [`TicketError::Unfetched`], [`TicketError::Expired`].
+    pub fn check_left(&self, count: u32) -> Result<(), TicketError> {
+        let (path, m) = (self.info.folder.clone(), self.info.manifest());
+        if m.is_expired() {
+            return Err(TicketError::Expired { path, until: m.until() });
+        }
+        if self.left() >= count {
+            return Ok(());
+        }
+        let (left, of) = (self.left(), m.tickets);
+        Err(match m.on_demand {
+            Some(_) if self.secrets.dealt < of => TicketError::Unfetched { path, left },
+            _ => TicketError::UsedUp { path, wanted: count, left, of },
+        })
+    }
+
     /// Uses up the next `count` tickets and returns them, fewer where some between were lost. When
     /// this returns, that is on disk, and their keys are nowhere else. Each is read and checked
     /// before anything is sent.
     ///
     /// # Errors
-    /// [`TicketError::UsedUp`], [`TicketError::Expired`], [`TicketError::Write`]: then none is used
-    /// up. [`TicketError::Lost`] if the file of a block is gone or damaged: then its tickets are.
+    /// Those of [`Wallet::check_left`], [`TicketError::Write`]: then none is used up. [`TicketError::Lost`] if the file of a block is gone or damaged: then its tickets are.
     /// [`TicketError::Bundle`] for a damaged ticket: then all of them are.
     pub fn take(&mut self, count: u32) -> Result<Vec<WalletTicket>, TicketError> {
+        self.check_left(count)?;
         let (folder, m) = (self.info.folder.clone(), self.info.manifest());
-        if m.is_expired() {
-            return Err(TicketError::Expired { path: folder, until: m.until() });
-        }
-        if self.left() < count {
-            let (left, of, path) = (self.left(), m.tickets, folder);
-            return Err(match m.on_demand {
-                Some(_) if self.secrets.dealt < of => TicketError::Unfetched { path, left },
-                _ => TicketError::UsedUp { path, wanted: count, left, of },
-            });
-        }
         let (taken, later) = self.secrets.without(count);
         if m.on_demand.is_some() {
             for block in taken.iter().map(|(_, block, _)| *block).collect::<BTreeSet<u32>>() {

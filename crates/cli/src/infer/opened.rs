@@ -152,6 +152,7 @@ impl Opened {
         let network = client.description();
         let inputs = Inputs::read(args, network.network.head.input_shape(), &network.preprocess)?;
         let (left, name) = (inputs.good().len(), wallet.display().to_string());
+        client.check_left(u32::try_from(left).unwrap_or(u32::MAX))?;
         let with = With::Guest { client: Box::new(client), left, transcript: args.transcript.clone() };
         Ok(Self { name, inputs, with: Some(with), calibration: None, weights_hidden: None })
     }

@@ -71,13 +71,15 @@ impl GuestClient {
     /// must be signed by that owner.
     ///
     /// # Errors
-    /// [`JaliError::Tickets`] with the file that is missing, damaged or another guest's.
+    /// [`JaliError::Net`] for a URL that can never be used; [`JaliError::Tickets`] with the file that
+    /// is missing, damaged or another guest's.
     pub fn open(
         folder: &Path,
         identity: &GuestIdentity,
         owner: Option<&[u8; 32]>,
         config: ClientConfig,
     ) -> Result<Self, JaliError> {
+        config.check()?;
         let wallet = Wallet::open(folder, identity, owner)?;
         let (backend, kept) = (Backend::best(), Kept::default());
         Ok(Self { wallet, config, backend, kept, ready: VecDeque::new(), connection: None })
@@ -108,6 +110,14 @@ impl GuestClient {
     /// Returns how many tickets are left.
     pub fn left(&self) -> u32 {
         self.wallet.left() + self.ready.len() as u32
+    }
+
+    /// Checks that there are tickets for so many images.
+    ///
+    /// # Errors
+    /// [`JaliError::Tickets`] if they are too few, or their time is over.
+    pub fn check_left(&self, images: u32) -> Result<(), JaliError> {
+        Ok(self.wallet.check_left(images.saturating_sub(self.ready.len() as u32))?)
     }
 
     /// Uses up tickets for the next `images` images, reads and checks them. Fewer are read at a
@@ -142,9 +152,11 @@ impl GuestClient {
         let key = everything.then(|| ticket.key());
         let answered = self.run(index, nonce, ticket, &input);
         let (run, ended) = answered.inspect_err(|_| {
-            // What the server took with this connection is used up.
-            self.connection = None;
-            self.ready.clear();
+            // What the server took with this connection is used up. Without one it took nothing,
+            // and what was read ahead serves the next images.
+            if self.connection.take().is_some() {
+                self.ready.clear();
+            }
         })?;
         let output = self.wallet.description().network.numbers(&run.done.integers)?;
         let latency = begun_at.elapsed();
@@ -172,7 +184,9 @@ impl GuestClient {
             None => {
                 let count = 1 + ready.len() as u32;
                 let tickets = Tickets { manifest: wallet.manifest(), token: wallet.token(), first: index, count };
-                connection.insert(GuestConnection::open(config, &tickets)?)
+                let connection = connection.insert(GuestConnection::open(config, wallet.manifest().model)?);
+                connection.show(&tickets)?;
+                connection
             }
         };
         let messages = wallet.model().circuit().counts().exchanges + 1;

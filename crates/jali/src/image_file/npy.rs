@@ -134,12 +134,9 @@ pub(super) fn decode(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> 
 
 /// Turns pixels, 0 to 255, in the order of the network's input into inputs.
 fn pixels(values: &[f64], shape: &[usize], preprocess: &Preprocess) -> Result<Vec<f32>, ImageFault> {
-    let (damaged, count) = (ImageFault::Damaged, values.len());
+    let count = values.len();
     if let Some(index) = values.iter().position(|v| !(0.0..=255.0).contains(v)) {
-        return Err(damaged(format!(
-            "value number {index} is {}; integers are pixels from 0 to 255: save other values as floats",
-            values[index]
-        )));
+        return Err(ImageFault::NotAPixel { index, got: values[index] });
     }
     // Pixels in the order of the network's input.
     let [channels, height, width] = preprocess.image_size(shape).unwrap_or([1, 1, count]);

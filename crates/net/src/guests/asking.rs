@@ -119,11 +119,11 @@ pub struct Tickets<'a> {
 }
 
 impl GuestConnection {
-    /// Connects and has the server take tickets, which are used up by it.
+    /// Connects to the server of a model. No ticket is shown yet.
     ///
     /// # Errors
-    /// [`NetError`]; [`NetError::Guest`] if the server takes none of these tickets.
-    pub fn open(config: &ClientConfig, tickets: &Tickets<'_>) -> Result<Self, NetError> {
+    /// [`NetError`].
+    pub fn open(config: &ClientConfig, model: [u8; 16]) -> Result<Self, NetError> {
         let target = Target::of(config)?;
         let url = target.url.clone();
         let unreachable = |e: &dyn std::fmt::Display| NetError::Unreachable { url: url.clone(), why: e.to_string() };
@@ -138,7 +138,7 @@ impl GuestConnection {
             }
         };
         let scheme = if target.is_tls { "wss" } else { "ws" };
-        let path = format!("{scheme}://{}/v2/models/{}/guests", target.authority, model_name(tickets.manifest.model));
+        let path = format!("{scheme}://{}/v2/models/{}/guests", target.authority, model_name(model));
         let limits = WebSocketConfig::default()
             .max_message_size(Some(MOST))
             .max_frame_size(Some(MOST))
@@ -146,22 +146,29 @@ impl GuestConnection {
             .read_buffer_size(READ_AHEAD);
         let shaken = tungstenite::client::client_with_config(path, stream, Some(limits));
         let (socket, _) = shaken.map_err(|e| refused(&url, e))?;
-        let mut connection = Self { socket, url };
+        Ok(Self { socket, url })
+    }
+
+    /// Has the server take tickets, which are used up by it.
+    ///
+    /// # Errors
+    /// [`NetError`]; [`NetError::Guest`] if the server takes none of these tickets.
+    pub fn show(&mut self, tickets: &Tickets<'_>) -> Result<(), NetError> {
         let hello = Hello {
             batch: tickets.manifest.batch,
             token: tickets.token.clone(),
             first: tickets.first,
             tickets: tickets.count,
         };
-        connection.send(hello.encode())?;
-        let answer = connection.receive()?;
+        self.send(hello.encode())?;
+        let answer = self.receive()?;
         match answer.as_slice() {
-            [0] => Ok(connection),
+            [0] => Ok(()),
             [byte] if GuestRefusal::of(*byte).is_some() => {
                 let why = GuestRefusal::of(*byte).unwrap_or(GuestRefusal::Failed);
-                Err(NetError::Guest { url: connection.url, why })
+                Err(NetError::Guest { url: self.url.clone(), why })
             }
-            _ => Err(connection.foreign("it answered a guest's greeting with something else")),
+            _ => Err(self.foreign("it answered a guest's greeting with something else")),
         }
     }
 

@@ -1,0 +1,5 @@
+"""``python -m jali`` is the command ``jali``."""
+
+from ._cli import main
+
+main()
