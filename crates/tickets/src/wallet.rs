@@ -211,7 +211,8 @@ impl Wallet {
     /// before anything is sent.
     ///
     /// # Errors
-    /// Those of [`Wallet::check_left`], [`TicketError::Write`]: then none is used up. [`TicketError::Lost`] if the file of a block is gone or damaged: then its tickets are.
+    /// Those of [`Wallet::check_left`], [`TicketError::Write`]: then none is used up.
+    /// [`TicketError::Lost`] if the file of a block is gone or damaged: then its tickets are.
     /// [`TicketError::Bundle`] for a damaged ticket: then all of them are.
     pub fn take(&mut self, count: u32) -> Result<Vec<WalletTicket>, TicketError> {
         self.check_left(count)?;
