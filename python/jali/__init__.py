@@ -96,3 +96,10 @@ __all__ = [
     "set_threads",
     "threads",
 ]
+
+# Pages and messages call everything by the name under which people have it.
+for _name in __all__:
+    _thing = globals()[_name]
+    if isinstance(_thing, type):
+        _thing.__module__ = __name__
+del _name, _thing

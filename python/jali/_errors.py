@@ -39,9 +39,3 @@ class FileFailure(Error, OSError):
 
 class OutOfMemory(Error, MemoryError):
     """Memory does not suffice, or would not."""
-
-
-for _class in list(globals().values()):
-    if isinstance(_class, type) and issubclass(_class, Error):
-        _class.__module__ = "jali"
-del _class
