@@ -21,10 +21,10 @@ const FEATURES: [&str; 4] = ["", "bundled", "images", "http"];
 const PORTABLE: [(&str, &[&str], &[&str]); 3] = [
     ("aarch64-unknown-linux-gnu", &BELOW_THE_FACADE, &["--features", "blake3/pure"]),
     ("x86_64-pc-windows-gnu", &BELOW_THE_FACADE, &[]),
-    // Those above need randomness, which a page gives in a way of its own.
+    // Where these need randomness, `jali-web` says that a page gives it.
     (
         "wasm32-unknown-unknown",
-        &["jali-ring", "jali-bundle", "jali-model", "jali-pack", "jali-leak", "jali-guest"],
+        &["jali-ring", "jali-bundle", "jali-model", "jali-pack", "jali-leak", "jali-guest", "jali-web"],
         &[],
     ),
 ];
@@ -94,6 +94,8 @@ pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
             "jali-testing",
             "--exclude",
             "jali-python",
+            "--exclude",
+            "jali-web",
             "--locked",
             "--no-verify",
             "--allow-dirty",

@@ -28,6 +28,8 @@ static UNDER_WAY: AtomicUsize = AtomicUsize::new(0);
 /// further up has kept threads awake, or `work` is one of many jobs that run at once.
 pub fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     match rayon::current_thread_index() {
+        // There are no threads in a browser's worker, and no clock that this crate may ask.
+        _ if cfg!(target_family = "wasm") => work(),
         Some(_) => work(),
         None => rayon::scope(|_| keep_awake(work)),
     }

@@ -4,16 +4,47 @@
 
 use std::ops::{Deref, DerefMut};
 
-use memmap2::MmapMut;
+#[cfg(not(target_family = "wasm"))]
+use memmap2::MmapMut as Memory;
 use zeroize::Zeroize;
 
 /// Bytes of a large page, which begins at a multiple of its size.
 const LARGE: usize = 2 << 20;
 
+/// Where nothing can be mapped, memory is the allocator's.
+#[cfg(target_family = "wasm")]
+struct Memory(Vec<u64>);
+
+#[cfg(target_family = "wasm")]
+impl Memory {
+    fn map_anon(len: usize) -> Result<Self, std::collections::TryReserveError> {
+        let mut words = vec![];
+        words.try_reserve_exact(len.div_ceil(8))?;
+        words.resize(len.div_ceil(8), 0);
+        Ok(Self(words))
+    }
+}
+
+#[cfg(target_family = "wasm")]
+impl Deref for Memory {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+#[cfg(target_family = "wasm")]
+impl DerefMut for Memory {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        bytemuck::cast_slice_mut(&mut self.0)
+    }
+}
+
 /// A fixed number of bytes, zero at first. Two MiB or more lie in large pages where the system has
 /// some to give.
 pub(crate) struct Pages {
-    map: MmapMut,
+    map: Memory,
     start: usize,
     len: usize,
 }
@@ -24,7 +55,7 @@ impl Pages {
         // Where a mapping begins is the system's choice. What lies before the first large page is
         // never touched and so takes no memory.
         let spare = if len < LARGE { 0 } else { LARGE };
-        let map = MmapMut::map_anon(len.checked_add(spare)?).ok()?;
+        let map = Memory::map_anon(len.checked_add(spare)?).ok()?;
         let start = if len < LARGE { 0 } else { map.as_ptr().align_offset(LARGE).min(spare) };
         // Only speed depends on it.
         #[cfg(target_os = "linux")]

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it uses, development aside: no more and no
 /// less.
-const USES: [(&str, &[&str]); 17] = [
+const USES: [(&str, &[&str]); 18] = [
     ("jali-testing", &[]),
     ("jali-ring", &[]),
     ("jali-textbook", &["jali-ring"]),
@@ -55,6 +55,7 @@ const USES: [(&str, &[&str]); 17] = [
             "jali-tickets",
         ],
     ),
+    ("jali-web", &["jali-mask", "jali-model", "jali-protocol"]),
     ("jali-python", &["jali", "jali-cli"]),
     // Never the other way round: servers link no training framework.
     ("jali-audit", &["jali", "jali-model", "jali-leak", "jali-protocol"]),
