@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::thread::ThreadId;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use age::secrecy::SecretString;
 use jali::bundle::Pin;
@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::arrays::{Floats, Images, Labels};
-use crate::errors::{bad_input, error};
+use crate::errors::{bad_input, error, raise};
 use crate::outputs::Outputs;
 use crate::pending::{Asked, ByHand, Event, Pending};
 use crate::running::{self, Caller, Worker, stopped};
@@ -45,7 +45,7 @@ impl Transport for Way {
     }
 
     fn send(&mut self, request: Request<'_>) -> Result<Delivery, JaliError> {
-        self.shared.caller().map_or(Ok(()), |caller| caller.check())?;
+        self.shared.check()?;
         match &*self.shared.by_hand.lock().unwrap_or_else(PoisonError::into_inner) {
             None => self.inner.send(request),
             Some(ByHand { events, answers }) => {
@@ -79,6 +79,11 @@ pub(crate) struct Shared {
 impl Shared {
     fn caller(&self) -> Option<Caller> {
         self.caller.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Fails if nobody waits any more.
+    fn check(&self) -> Result<(), JaliError> {
+        self.caller().map_or(Ok(()), |caller| caller.check())
     }
 
     /// Does work for somebody who waits.
@@ -133,6 +138,8 @@ pub(crate) struct Client {
     client: Arc<Mutex<jali::Client<Way>>>,
     shared: Shared,
     worker: Worker,
+    /// Whether the server is in this process.
+    is_local: bool,
     /// What the library took for the last images.
     latency: Arc<Mutex<Duration>>,
     shape: Vec<usize>,
@@ -168,28 +175,59 @@ impl Client {
         let outline = client.outline();
         let (shape, preprocess) = (outline.graph().input_shape().to_vec(), outline.preprocess().clone());
         let outputs = Outputs::of(outline.graph(), false);
-        let latency = Arc::default();
-        Self { client: Arc::new(Mutex::new(client)), shared, worker, latency, shape, preprocess, outputs }
+        let (latency, is_local) = (Arc::default(), client.transport().is_local());
+        Self { client: Arc::new(Mutex::new(client)), shared, worker, is_local, latency, shape, preprocess, outputs }
     }
 
     /// The outputs of images.
     fn infer(&self, py: Python<'_>, images: &Images<'_>) -> PyResult<Vec<Vec<Tensor>>> {
         let images = images.tensors(py, &self.shape, &self.preprocess)?;
         self.shared.check_free(py)?;
+        if self.is_local && images.len() == 1 {
+            return self.infer_here(py, &images);
+        }
         let (client, latency, shared) = (self.client.clone(), self.latency.clone(), self.shared.clone());
         self.worker.run(py, move |caller| {
             let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
-            let most = client.max_images().clamp(1, BATCH);
-            let (mut outputs, mut took) = (vec![], Duration::ZERO);
-            for batch in images.chunks(most) {
-                let answer = shared.doing(caller, || client.infer_batch(batch))?;
-                took += answer.latency;
-                outputs.extend(answer.outputs);
-            }
-            *latency.lock().unwrap_or_else(PoisonError::into_inner) = took;
-            Ok(outputs)
+            shared.doing(caller, || in_batches(&mut client, &images, &latency))
         })
     }
+
+    /// The outputs of one image by a server in this process, computed on this thread: it waits for
+    /// nobody, and handing it over takes longer than the rest of what Python adds.
+    fn infer_here(&self, py: Python<'_>, images: &[Tensor]) -> PyResult<Vec<Vec<Tensor>>> {
+        running::begin(py)?;
+        let mut client = loop {
+            match self.client.try_lock() {
+                Ok(client) => break client,
+                Err(TryLockError::Poisoned(client)) => break client.into_inner(),
+                Err(TryLockError::WouldBlock) => py.detach(|| std::thread::sleep(Duration::from_millis(1))),
+            }
+            py.check_signals()?;
+        };
+        let (client, latency): (&mut jali::Client<Way>, _) = (&mut client, &self.latency);
+        let done = py.detach(|| in_batches(client, images, latency));
+        py.check_signals()?;
+        done.map_err(|e| raise(py, e))
+    }
+}
+
+/// The outputs of any number of images, and how long the library took.
+fn in_batches(
+    client: &mut jali::Client<Way>,
+    images: &[Tensor],
+    latency: &Mutex<Duration>,
+) -> Result<Vec<Vec<Tensor>>, JaliError> {
+    let most = client.max_images().clamp(1, BATCH);
+    let (mut outputs, mut took) = (vec![], Duration::ZERO);
+    for batch in images.chunks(most) {
+        // What a call of the library takes, its entry into the pool of threads included.
+        let begun = Instant::now();
+        outputs.extend(client.infer_batch(batch)?.outputs);
+        took += begun.elapsed();
+    }
+    *latency.lock().unwrap_or_else(PoisonError::into_inner) = took;
+    Ok(outputs)
 }
 
 #[pymethods]
