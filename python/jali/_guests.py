@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Optional, Union
 
 from . import _jali
 from ._arrays import as_images
-from ._checks import PathLike, path, text, whole
+from ._checks import PathLike, text, whole
 from ._checks import path as _path
 from ._errors import FileFailure
 from ._progress import bar
@@ -83,7 +83,7 @@ class GuestKey:
 
     def left(self, wallet: PathLike) -> Left:
         """How many tickets a wallet has, and until when they are valid."""
-        return Left(*_jali.tickets_left(path("wallet", wallet), self.path))
+        return Left(*_jali.tickets_left(_path("wallet", wallet), self.path))
 
     def fetch(
         self,
@@ -102,7 +102,7 @@ class GuestKey:
         count = whole("count", count, 1, 1_000_000)
         with bar(count, "fetching", progress) as at:
             server = _reach(text("url", url), ca_cert=ca_cert)
-            return _jali.fetch_tickets(path("wallet", wallet), self.path, server, count, owner, at)
+            return _jali.fetch_tickets(_path("wallet", wallet), self.path, server, count, owner, at)
 
     def __repr__(self) -> str:
         return f"GuestKey({self.recipient})"
@@ -142,14 +142,14 @@ class Owner:
         recipient = to.recipient if isinstance(to, GuestKey) else text("to", to)
         count, days = whole("count", count, 1, 1_000_000), whole("days", days, 1, 36_500)
         with bar(count, "dealing", progress) as at:
-            return Batch(*self._native.deal(recipient, count, path("out", out), days, bool(on_demand), at))
+            return Batch(*self._native.deal(recipient, count, _path("out", out), days, bool(on_demand), at))
 
     def judge(self, transcript: PathLike, batch: PathLike) -> bool:
         """Whether the server was honest, by a transcript that it signed (``Guest.predict(..., transcripts=...)``).
 
         ``batch`` is the owner's copy of the server's part. Raises ``DamagedFile`` where nobody can tell.
         """
-        return self._native.judge(path("transcript", transcript), path("batch", batch))
+        return self._native.judge(_path("transcript", transcript), _path("batch", batch))
 
     def __reduce__(self) -> Any:
         raise TypeError("an owner holds the network and cannot be pickled: open its file where it is needed")
@@ -197,9 +197,9 @@ class Guest:
         deadline: float = 60.0,
         insecure: bool = False,
     ) -> None:
-        file = key.path if isinstance(key, GuestKey) else path("key", key)
+        file = key.path if isinstance(key, GuestKey) else _path("key", key)
         server = _reach(text("url", url), ca_cert=ca_cert, deadline=deadline, insecure=insecure)
-        self._native = _jali.Guest(path("wallet", wallet), file, server, owner)
+        self._native = _jali.Guest(_path("wallet", wallet), file, server, owner)
 
     @property
     def input_shape(self) -> tuple[int, ...]:

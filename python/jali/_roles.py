@@ -14,6 +14,7 @@ import numpy.typing as npt
 from . import _jali
 from ._arrays import as_images
 from ._checks import PathLike, maybe_path, path, seconds, text, whole
+from ._errors import Error
 
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
@@ -105,13 +106,13 @@ class Server:
     def url(self) -> str:
         """Where clients reach it."""
         if self._native is None:
-            raise _jali_error("this server does not run: start() starts it")
+            raise Error("this server does not run: start() starts it")
         return self._native.url
 
     def reload(self) -> None:
         """Reads all files again, without dropping a request: new batches of tickets, say."""
         if self._native is None:
-            raise _jali_error("this server does not run: start() starts it")
+            raise Error("this server does not run: start() starts it")
         self._native.reload()
 
     def stop(self) -> None:
@@ -128,12 +129,6 @@ class Server:
 
     def __repr__(self) -> str:
         return "Server(not started)" if self._native is None else repr(self._native)
-
-
-def _jali_error(message: str) -> Exception:
-    from ._errors import Error
-
-    return Error(message)
 
 
 def _paths(name: str, paths: Union[PathLike, list[PathLike]]) -> list[Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,7 +87,3 @@ def run_python(code: str, **more: str) -> subprocess.CompletedProcess[str]:
         timeout=300,
         env={**os.environ, **more},
     )
-
-
-def has(command: str) -> bool:
-    return shutil.which(command) is not None

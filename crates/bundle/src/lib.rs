@@ -20,3 +20,12 @@ pub use error::BundleError;
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
+
+/// Returns the bytes of exactly `2 N` hexadecimal digits, or `None` for anything else.
+pub fn unhex<const N: usize>(digits: &[u8]) -> Option<[u8; N]> {
+    let (pairs, []) = digits.as_chunks::<2>() else { return None };
+    let digit = |d: u8| char::from(d).to_digit(16).map(|d| d as u8);
+    let bytes: Vec<u8> =
+        pairs.iter().map(|&[high, low]| Some(digit(high)? << 4 | digit(low)?)).collect::<Option<_>>()?;
+    bytes.try_into().ok()
+}

@@ -157,16 +157,8 @@ impl PinArgs {
 }
 
 pub(crate) fn parse_hex<const BYTES: usize>(text: &str) -> Result<[u8; BYTES], String> {
-    let digits = text.trim();
-    let fail = || format!("{} hexadecimal digits are needed", 2 * BYTES);
-    if digits.len() != 2 * BYTES || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
-        return Err(fail());
-    }
-    let mut out = [0; BYTES];
-    for (i, byte) in out.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(&digits[2 * i..2 * i + 2], 16).map_err(|_| fail())?;
-    }
-    Ok(out)
+    let none = || format!("{} hexadecimal digits are needed", 2 * BYTES);
+    jali_bundle::unhex(text.trim().as_bytes()).ok_or_else(none)
 }
 
 /// A pool that fills the machine, each thread on a core of its own. Left to themselves, a virtual

@@ -56,6 +56,17 @@ pub struct GuestSealing<'g> {
     passphrase: Option<&'g SecretString>,
 }
 
+/// A network sealed for guests, as files.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SavedForGuests {
+    /// The files.
+    pub files: Written,
+    /// By linear layer: how many weights are hidden.
+    pub weights: Vec<Hidden>,
+    /// What an inference and a ticket take.
+    pub counts: Counts,
+}
+
 /// A network sealed for guests, all three parties in this process.
 #[derive(Debug, Clone)]
 pub struct Parties {
@@ -149,10 +160,11 @@ impl<'g> GuestSealing<'g> {
         name: &str,
         preprocess: &Preprocess,
         folder: &Path,
-    ) -> Result<(Written, Vec<Hidden>), JaliError> {
+    ) -> Result<SavedForGuests, JaliError> {
         let passphrase = self.passphrase;
         let original = self.original(plan)?;
-        Ok((write_sealed(folder, name, &original, preprocess, passphrase)?, original.weights()))
+        let files = write_sealed(folder, name, &original, preprocess, passphrase)?;
+        Ok(SavedForGuests { files, weights: original.weights(), counts: original.circuit().counts() })
     }
 }
 

@@ -10,8 +10,8 @@ use ureq::http::Response;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, Proxy};
 
-use crate::NetError;
 use crate::target::Target;
+use crate::{NetError, operator_path};
 
 /// Most bytes of a response that is no operator's answer: metadata, refusals, pages of some other
 /// server.
@@ -94,7 +94,7 @@ impl Client {
         most: usize,
         time: Duration,
     ) -> Result<Vec<u8>, NetError> {
-        let call = self.agent.post(format!("{}/v2/models/{model}/operators/{operator}", self.url));
+        let call = self.agent.post(format!("{}{}", self.url, operator_path(model, operator)));
         let mut call = call.config().timeout_global(Some(time.min(self.timeout))).build();
         if let Some(value) = &self.authorization {
             call = call.header("authorization", value);
@@ -107,7 +107,7 @@ impl Client {
     /// # Errors
     /// [`NetError`] as for [`Client::apply`].
     pub fn hints(&self, model: &str, operator: usize, most: usize) -> Result<Vec<u8>, NetError> {
-        self.get_bounded(&format!("/v2/models/{model}/operators/{operator}/hints"), most as u64)
+        self.get_bounded(&format!("{}/hints", operator_path(model, operator)), most as u64)
     }
 
     /// Fetches what the server has at a path, at most 64 KiB.

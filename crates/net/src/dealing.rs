@@ -12,7 +12,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use jali_bundle::hex;
+use jali_bundle::{hex, unhex};
 use jali_tickets::{Credential, Dealer, Stock, TicketError};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, mpsc};
 use tokio::task::spawn_blocking;
@@ -65,10 +65,7 @@ impl DealingService {
 /// The credential that a request shows.
 fn credential(headers: &HeaderMap) -> Option<Credential> {
     let digits = headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Bearer ")?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    let bytes = pairs.iter().map(byte).collect::<Option<Vec<u8>>>()?;
-    bytes.try_into().ok().map(Credential::from_bytes)
+    unhex(digits).map(Credential::from_bytes)
 }
 
 /// What a block needs until it is sent.

@@ -57,3 +57,8 @@ pub use server::{Config, Running, Signal, TlsFiles, wait_for_signals};
 pub fn model_name(id: [u8; 16]) -> String {
     jali_bundle::hex(&id)
 }
+
+/// Returns the path of a model's operator; its hints are at `/hints` behind that.
+pub fn operator_path(model: &str, operator: usize) -> String {
+    format!("/v2/models/{model}/operators/{operator}")
+}

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use age::secrecy::SecretString;
 use jali::bundle::Pin;
-use jali::parts::net::model_name;
+use jali::parts::bundle::unhex;
+use jali::parts::net::{model_name, operator_path};
 use jali::{Delivery, InProcess, JaliError, Opening, Preprocess, Request, Tensor, Transport};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -49,7 +50,7 @@ impl Transport for Way {
         match &*self.shared.by_hand.lock().unwrap_or_else(PoisonError::into_inner) {
             None => self.inner.send(request),
             Some(ByHand { events, answers }) => {
-                let path = format!("/v2/models/{}/operators/{}", self.model, request.operator);
+                let path = operator_path(&self.model, request.operator);
                 let asked = Asked { path, body: request.bytes.to_vec() };
                 events.send(Event::Asked(asked)).map_err(|_| stopped())?;
                 answers.recv().map(Delivery::Answer).map_err(|_| stopped())
@@ -148,13 +149,8 @@ pub(crate) struct Client {
 }
 
 fn bytes<const N: usize>(py: Python<'_>, name: &str, digits: Option<&str>) -> PyResult<Option<[u8; N]>> {
-    let parse = |text: &str| {
-        let digits = |i| text.get(2 * i..2 * i + 2).filter(|two| two.bytes().all(|b| b.is_ascii_hexdigit()));
-        let byte = |i| u8::from_str_radix(digits(i)?, 16).ok();
-        let all = (0..N).map(byte).collect::<Option<Vec<u8>>>().filter(|_| text.len() == 2 * N);
-        all.and_then(|all| all.try_into().ok())
-            .ok_or_else(|| bad_input(py, format!("{name} must have {} hexadecimal digits", 2 * N)))
-    };
+    let wrong = || bad_input(py, format!("{name} must have {} hexadecimal digits", 2 * N));
+    let parse = |text: &str| unhex(text.as_bytes()).ok_or_else(wrong);
     digits.map(parse).transpose()
 }
 
@@ -313,11 +309,10 @@ impl Client {
             shared.carry_by_hand(None);
             answer.map(|answer| answer.outputs)
         };
-        let started = std::thread::Builder::new().name("jali".into()).spawn(move || {
+        running::thread(py, move || {
             // Whoever was to take it may be gone.
             let _ = done.send(Event::Done(carry()));
-        });
-        started.map_err(|e| error(py, format!("cannot start a thread: {e}")))?;
+        })?;
         let pending = Pending::new(from_client, answer, self.outputs.clone());
         let body = pending.next(py)?;
         Ok((body, pending))

@@ -204,8 +204,8 @@ impl Network {
             let sealing = GuestSealing::of(&imported.graph, &images, range, config)?.over(link);
             let sealing = sealing.passphrase(passphrase.as_ref());
             let bits = sealing.network().output_bits();
-            let (_, weights) = sealing.save(&plan, &name, &preprocess, &folder)?;
-            Ok((bits, weights.iter().map(|hidden| hidden.hidden).sum()))
+            let saved = sealing.save(&plan, &name, &preprocess, &folder)?;
+            Ok((bits, saved.weights.iter().map(|hidden| hidden.hidden).sum()))
         };
         running::run(py, seal)
     }

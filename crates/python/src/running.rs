@@ -97,6 +97,12 @@ pub(crate) fn stopped() -> JaliError {
     JaliError::Transport(std::io::Error::other("it was stopped"))
 }
 
+/// Starts a thread of ours.
+pub(crate) fn thread(py: Python<'_>, work: impl FnOnce() + Send + 'static) -> PyResult<()> {
+    let started = std::thread::Builder::new().name("jali".into()).spawn(work);
+    started.map(drop).map_err(|e| error(py, format!("cannot start a thread: {e}")))
+}
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// A thread for work that comes often: starting one takes a tenth of a millisecond. It ends when
@@ -108,9 +114,7 @@ impl Worker {
     pub(crate) fn start(py: Python<'_>) -> PyResult<Self> {
         begin(py)?;
         let (jobs, to_do) = channel::<Job>();
-        let work = move || to_do.into_iter().for_each(|job| job());
-        let started = std::thread::Builder::new().name("jali".into()).spawn(work);
-        started.map_err(|e| error(py, format!("cannot start a thread: {e}")))?;
+        thread(py, move || to_do.into_iter().for_each(|job| job()))?;
         Ok(Self(jobs))
     }
 

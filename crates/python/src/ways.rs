@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jali::parts::net::{ClientConfig, model_name};
+use jali::parts::net::{ClientConfig, model_name, operator_path};
 use jali::{Delivery, Http, JaliError, Request, Transport};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
@@ -38,11 +38,11 @@ impl Transport for Function {
     }
 
     fn hints(&mut self, operator: usize, _: usize) -> Result<Vec<u8>, JaliError> {
-        self.call("GET", format!("/v2/models/{}/operators/{operator}/hints", self.model), vec![])
+        self.call("GET", format!("{}/hints", operator_path(&self.model, operator)), vec![])
     }
 
     fn send(&mut self, request: Request<'_>) -> Result<Delivery, JaliError> {
-        let path = format!("/v2/models/{}/operators/{}", self.model, request.operator);
+        let path = operator_path(&self.model, request.operator);
         self.call("POST", path, request.bytes.to_vec()).map(Delivery::Answer)
     }
 }

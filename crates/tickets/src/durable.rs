@@ -93,7 +93,8 @@ pub fn read(path: &Path, most: u64) -> Result<Vec<u8>, TicketError> {
     let file = File::open(path).map_err(|e| TicketError::read(path, e))?;
     let len = file.metadata().map_err(|e| TicketError::read(path, e))?.len();
     // With room for all, nothing moves, and no copy of a secret stays behind.
-    let mut bytes = Vec::with_capacity(len.min(most) as usize + 1);
+    let mut bytes = vec![];
+    bytes.try_reserve_exact(len.min(most) as usize + 1).map_err(|e| TicketError::read(path, e))?;
     file.take(most + 1).read_to_end(&mut bytes).map_err(|e| TicketError::read(path, e))?;
     match bytes.len() as u64 > most {
         true => Err(TicketError::read(path, format!("it has more than the {most} bytes that make sense"))),

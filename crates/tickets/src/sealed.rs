@@ -96,6 +96,8 @@ pub struct Written {
     pub owner: PathBuf,
     /// Public id of the sealed network.
     pub id: [u8; 16],
+    /// The owner's public key, by which guests know tickets.
+    pub owner_key: [u8; 32],
     /// Content hash of the server's file.
     pub server_hash: [u8; 32],
     /// Bytes of the server's file.
@@ -145,7 +147,8 @@ pub fn write_sealed(
     });
     write_file(&owner, passphrase, &Parts { kind: Kind::GuestOwner, keys: &keys, ..parts }, layers)?;
     let server_bytes = std::fs::metadata(&server).map_err(|e| TicketError::read(&server, e))?.len();
-    Ok(Written { server, owner, id, server_hash, server_bytes })
+    let owner_key = signs_manifests.verifying_key().to_bytes();
+    Ok(Written { server, owner, id, owner_key, server_hash, server_bytes })
 }
 
 /// What stands in a file before its layers.

@@ -2,11 +2,10 @@
 
 use anyhow::Context;
 use jali::bundle::read_passphrase;
-use jali::guests::GuestSealing;
-use jali::{Graph, JaliError, Network, Preprocess, Tensor};
+use jali::guests::{GuestSealing, SavedForGuests};
+use jali::{Graph, Network, Preprocess, Tensor};
 use jali_bundle::hex;
 use jali_guest::Hidden;
-use jali_tickets::OwnerFile;
 use serde::Serialize;
 
 use super::SealArgs;
@@ -64,16 +63,14 @@ pub(super) fn run(args: &SealArgs) -> anyhow::Result<()> {
         .over(args.over.link)
         .passphrase(passphrase.as_ref());
     let output_bits = sealing.network().output_bits();
-    let (written, weights) = sealing.save(&plan, &name, &preprocess, &args.out)?;
-    let owner = OwnerFile::read(&written.owner, passphrase.as_ref()).map_err(JaliError::from)?;
-    let counts = owner.original.circuit().counts();
+    let SavedForGuests { files: written, weights, counts } = sealing.save(&plan, &name, &preprocess, &args.out)?;
     let all: Hidden = weights.into_iter().sum();
     let report = Report {
         model: name,
         model_id: hex(&written.id),
         weights: all.of,
         weights_hidden: all.fraction(),
-        owner_key: hex(&owner.public_key()),
+        owner_key: hex(&written.owner_key),
         output_bits,
         ticket_bytes: counts.ticket_bytes,
         exchanges: counts.exchanges,
