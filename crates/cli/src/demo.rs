@@ -9,7 +9,6 @@ use jali::{
     Answer, Client, Dataset, Http, InProcess, JaliError, Network, OperatorRun, QuantModel, Sample, Server, Transport,
 };
 use jali_model::float;
-use jali_net::server::Limits;
 use jali_net::{Config, Running};
 use serde::Serialize;
 
@@ -176,8 +175,7 @@ fn classify<T: Transport>(
 
 /// Puts a server behind a socket of this machine. It ends with the second value.
 fn loopback(server: Arc<Server>) -> anyhow::Result<(Http, Running)> {
-    let listen = ([127, 0, 0, 1], 0).into();
-    let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
+    let config = Config::loopback();
     let running = Running::start(config).map_err(JaliError::from)?;
     running.serve(vec![server]);
     Ok((Http::new(&format!("http://{}", running.addr())), running))

@@ -7,7 +7,7 @@ use anyhow::Context;
 use jali::JaliError;
 use jali::serving::{Loaded, load};
 use jali_net::server::Limits;
-use jali_net::{Config, Running, Signal, TlsFiles, Tokens, wait_for_signals};
+use jali_net::{Config, PageOrigin, Pages, Running, Signal, TlsFiles, Tokens, wait_for_signals};
 
 /// Serve sealed networks over HTTP.
 ///
@@ -16,7 +16,7 @@ use jali_net::{Config, Running, Signal, TlsFiles, Tokens, wait_for_signals};
 /// files again without dropping a request, SIGTERM finishes what runs and ends.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali serve sealed/server\n  jali serve sealed/server --tickets batch/server\n  jali serve a/server b/server --listen 0.0.0.0:8433 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt\n\nPaths: /v2/health/live, /v2/health/ready, /v2/models/MODEL, /v2/models/MODEL/operators/INDEX, /metrics; MODEL is the id\nthat `jali seal` and `jali inspect` show."
+    after_help = "Examples:\n  jali serve sealed/server\n  jali serve sealed/server --tickets batch/server\n  jali serve sealed/server --pages web/dist\n  jali serve a/server b/server --listen 0.0.0.0:8433 --tls-cert cert.pem --tls-key key.pem --token-file tokens.txt\n\nPaths: /v2/health/live, /v2/health/ready, /v2/models/MODEL, /v2/models/MODEL/operators/INDEX, /metrics; MODEL is the id\nthat `jali seal` and `jali inspect` show."
 )]
 pub(super) struct ServeArgs {
     /// Server's bundles, or folders that hold one named "server"
@@ -44,6 +44,14 @@ pub(super) struct ServeArgs {
     /// Allow plain HTTP on an address that other machines reach
     #[arg(long)]
     insecure: bool,
+    /// Serve the files of this folder beside the networks, its index.html as the page, to everybody:
+    /// scripts/build-web makes web/dist, Jali's own
+    #[arg(long, value_name = "DIR")]
+    pages: Option<PathBuf>,
+    /// Let pages of another origin call this server, such as https://clinic.example (may be given
+    /// several times) [default: none]
+    #[arg(long = "allow-origin", value_name = "ORIGIN")]
+    allow_origins: Vec<PageOrigin>,
     /// Requests computed at a time [default: number of cores, at least 2]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     max_concurrent: Option<u16>,
@@ -101,6 +109,7 @@ pub(super) fn run(args: &ServeArgs) -> anyhow::Result<()> {
         tokens: args.token_file.as_deref().map(Tokens::read).transpose().map_err(JaliError::from)?,
         insecure: args.insecure,
         limits,
+        pages: Pages { folder: args.pages.clone(), origins: args.allow_origins.clone() },
     };
     let scheme = if config.tls.is_some() { "https" } else { "http" };
     // Certificates and port first: a mistake there is told before gigabytes are read.

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use jali::guests::{Backend, GuestClient, GuestSealing};
 use jali::parts::net::guests::GuestService;
-use jali::parts::net::server::Limits;
 use jali::parts::net::{ClientConfig, Config, Running};
 use jali::parts::tickets::{Batch, Dealer, GuestIdentity, OwnerFile, ServerFile, Terms};
 use jali::{JaliError, Network, Plan, Preprocess};
@@ -35,8 +34,7 @@ fn main() -> Result<(), JaliError> {
     let file = ServerFile::read(&folder)?;
     let batch = Batch::open(&dealt.server, &file)?;
     let service = GuestService::new(Arc::new(file), vec![Arc::new(batch)], Backend::best());
-    let listen = ([127, 0, 0, 1], 0).into();
-    let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
+    let config = Config::loopback();
     let running = Running::start(config)?;
     running.serve_guests(vec![Arc::new(service)]);
 

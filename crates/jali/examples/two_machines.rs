@@ -6,7 +6,6 @@
 //! ```
 #![allow(clippy::print_stdout)]
 
-use jali::parts::net::server::Limits;
 use jali::parts::net::{Config, Running};
 use jali::{Backend, Client, Http, InProcess, JaliError, Network, Sealing};
 
@@ -21,8 +20,7 @@ fn main() -> Result<(), JaliError> {
 
     // The server: it has its file and no key. (`jali serve sealed/server` does the same.)
     let server = InProcess::load(&files.server.path, Backend::fastest())?.server();
-    let listen = ([127, 0, 0, 1], 0).into();
-    let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
+    let config = Config::loopback();
     let running = Running::start(config)?;
     running.serve(vec![server]);
 

@@ -8,7 +8,8 @@ use jali_protocol::ProtocolError;
 use jali_tickets::TicketError;
 
 use crate::JaliError;
-use crate::error::ImageFault;
+#[cfg(feature = "images")]
+pub use jali_image::ImageKind;
 
 /// What kind of failure an error is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -36,38 +37,8 @@ pub enum ErrorKind {
     /// Tickets that are used up or whose time is over.
     Tickets,
     /// An image that cannot be used.
+    #[cfg(feature = "images")]
     Image(ImageKind),
-}
-
-/// What is wrong with an image.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ImageKind {
-    /// It is none.
-    None,
-    /// It is damaged.
-    Damaged,
-    /// It has another size.
-    Size,
-    /// It has another number of channels.
-    Channels,
-    /// The array has another shape.
-    Shape,
-    /// It holds NaN or infinity.
-    NotFinite,
-}
-
-impl ImageFault {
-    /// Returns what kind of fault it is.
-    pub fn kind(&self) -> ImageKind {
-        match self {
-            Self::NotAnImage => ImageKind::None,
-            Self::Damaged(_) | Self::NotAPixel { .. } => ImageKind::Damaged,
-            Self::Size { .. } => ImageKind::Size,
-            Self::Channels { .. } => ImageKind::Channels,
-            Self::Shape { .. } => ImageKind::Shape,
-            Self::NotFinite { .. } => ImageKind::NotFinite,
-        }
-    }
 }
 
 impl JaliError {
@@ -77,6 +48,7 @@ impl JaliError {
             return ErrorKind::Memory;
         }
         match self {
+            #[cfg(feature = "images")]
             Self::Image { fault, .. } => ErrorKind::Image(fault.kind()),
             Self::Read { .. } | Self::TooLarge { .. } | Self::Data { .. } | Self::Write { .. } => ErrorKind::File,
             Self::Bundle { .. } | Self::OtherBundle { .. } => ErrorKind::Damaged,

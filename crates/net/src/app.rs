@@ -29,6 +29,7 @@ use crate::dealing::{self, DealingService};
 use crate::guests::{self, GuestService};
 use crate::metrics::Metrics;
 use crate::model_name;
+use crate::pages::Pages;
 
 /// Bounds of one server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,6 +85,7 @@ pub(crate) struct App {
     pub(crate) guests: Arc<Semaphore>,
     tokens: RwLock<Option<Tokens>>,
     pub(crate) limits: Limits,
+    pub(crate) pages: Pages,
     budget: Budget,
     /// Places for requests that wait or run.
     pub(crate) places: Arc<Semaphore>,
@@ -93,7 +95,7 @@ pub(crate) struct App {
 }
 
 impl App {
-    pub(crate) fn new(limits: Limits, tokens: Option<Tokens>) -> Self {
+    pub(crate) fn new(limits: Limits, tokens: Option<Tokens>, pages: Pages) -> Self {
         Self {
             models: RwLock::default(),
             guest_services: RwLock::default(),
@@ -104,6 +106,7 @@ impl App {
             places: Arc::new(Semaphore::new(limits.max_concurrent.saturating_add(limits.max_queue).min(1 << 20))),
             running: Arc::new(Semaphore::new(limits.max_concurrent.clamp(1, 1 << 20))),
             limits,
+            pages,
             stopping: AtomicBool::new(false),
             metrics: Metrics::default(),
         }
@@ -170,7 +173,7 @@ impl App {
 }
 
 pub(crate) fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let api = Router::new()
         .route("/v2", get(about))
         .route("/v2/health/live", get(|State(app): State<Arc<App>>| async move { counted(&app, "health", live()) }))
         .route("/v2/health/ready", get(ready))
@@ -181,10 +184,14 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/v2/models/{model}/guests", get(guests::serving::guests))
         .route("/v2/batches/{batch}/tickets", post(dealing::tickets))
         .route("/metrics", get(metrics))
-        .fallback(|State(app): State<Arc<App>>| async move {
+        .with_state(app.clone());
+    let api = app.pages.allow(api);
+    match app.pages.router(app.clone()) {
+        Some(pages) => api.fallback_service(pages),
+        None => api.fallback(move || async move {
             counted(&app, "other", (StatusCode::NOT_FOUND, "no such path\n").into_response())
-        })
-        .with_state(app)
+        }),
+    }
 }
 
 fn live() -> Response {

@@ -12,6 +12,7 @@
 //! | `GET /v2/models/{model}/guests` | a WebSocket: [`guests`] |
 //! | `POST /v2/batches/{batch}/tickets` | a block of tickets, from an owner: [`dealing`] |
 //! | `GET /metrics` | counters for Prometheus |
+//! | `GET` anything else | a file of [`pages`], if there are any |
 //!
 //! `{model}` is the sealed model's public id in hexadecimal digits. The server keeps nothing
 //! between requests, but for which tickets of guests are used.
@@ -28,6 +29,7 @@
 //! | [`guests`] | inferences of guests |
 //! | [`dealing`] | tickets for guests, from their owner |
 //! | [`metrics`] | counters |
+//! | [`pages`] | static files for browsers, and other origins' pages |
 //! | `pem` | certificates and keys as files |
 //! | `target` | which server a URL names |
 //! | [`client`] | requests to a server |
@@ -44,6 +46,7 @@ pub mod dealing;
 pub mod error;
 pub mod guests;
 pub mod metrics;
+pub mod pages;
 mod pem;
 pub mod server;
 mod target;
@@ -51,6 +54,7 @@ mod target;
 pub use auth::Tokens;
 pub use client::{Client, ClientConfig};
 pub use error::NetError;
+pub use pages::{PageOrigin, Pages};
 pub use server::{Config, Running, Signal, TlsFiles, wait_for_signals};
 
 /// Returns the name of a model in paths: its public id in hexadecimal digits.

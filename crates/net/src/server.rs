@@ -32,6 +32,7 @@ use crate::auth::Tokens;
 use crate::connections::{Connection, Connections, Times};
 use crate::dealing::DealingService;
 use crate::guests::GuestService;
+use crate::pages::Pages;
 use crate::{NetError, pem};
 
 /// Most bytes of a request's head.
@@ -64,6 +65,22 @@ pub struct Config {
     pub insecure: bool,
     /// Bounds of the server.
     pub limits: Limits,
+    /// What it does for browsers.
+    pub pages: Pages,
+}
+
+impl Config {
+    /// A server for this machine alone: plain HTTP on a free port of loopback, for everybody on it.
+    pub fn loopback() -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tls: None,
+            tokens: None,
+            insecure: false,
+            limits: Limits::default(),
+            pages: Pages::default(),
+        }
+    }
 }
 
 /// A running server.
@@ -89,10 +106,11 @@ impl Running {
     /// [`NetError::Insecure`], [`NetError::Listen`], [`NetError::File`] for TLS files,
     /// [`NetError::Start`].
     pub fn start(config: Config) -> Result<Self, NetError> {
-        let Config { listen, tls, tokens, insecure, limits } = config;
+        let Config { listen, tls, tokens, insecure, limits, pages } = config;
         if tls.is_none() && !listen.ip().is_loopback() && !insecure {
             return Err(NetError::Insecure { addr: listen });
         }
+        pages.check()?;
         let tls = match tls {
             Some(files) => {
                 let (sender, receiver) = watch::channel(acceptor(&files)?);
@@ -111,7 +129,7 @@ impl Running {
             .enable_all()
             .build()
             .map_err(start)?;
-        let app = Arc::new(App::new(limits, tokens));
+        let app = Arc::new(App::new(limits, tokens, pages));
         let (stop, stopped) = watch::channel(false);
         let (receiver, tls) = tls.map(|(files, sender, receiver)| (receiver, (files, sender))).unzip();
         let accepting = accept(socket, app.clone(), receiver, stopped);

@@ -48,7 +48,7 @@ fn each<T>(
     py: Python<'_>,
     dims: &[usize],
     values: &[T],
-    one: impl Fn(&[T], &[usize]) -> Result<Tensor, jali::error::ImageFault>,
+    one: impl Fn(&[T], &[usize]) -> Result<Tensor, jali::image_file::ImageFault>,
 ) -> PyResult<Vec<Tensor>> {
     let Some((&count, dims)) = dims.split_first() else {
         return Err(bad_input(py, "one number is no image"));

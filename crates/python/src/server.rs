@@ -4,7 +4,6 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use jali::parts::net::server::Limits;
 use jali::parts::net::{Config, Running, TlsFiles, Tokens};
 use jali::serving::{Loaded, load};
 use jali::{Backend, JaliError};
@@ -49,7 +48,7 @@ impl Server {
         let (named, dealt, tokens) = (bundles.clone(), tickets.clone(), token_file.clone());
         let start = move |_: &Caller| {
             let tokens = tokens.as_deref().map(Tokens::read).transpose()?;
-            let running = Running::start(Config { listen, tls, tokens, insecure, limits: Limits::default() })?;
+            let running = Running::start(Config { listen, tls, tokens, insecure, ..Config::loopback() })?;
             let Loaded { keyed, guests } = load(&named, &dealt, Backend::fastest(), &Loaded::default())?;
             running.serve_guests(guests);
             running.serve(keyed);

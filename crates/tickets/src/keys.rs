@@ -175,7 +175,14 @@ impl GuestIdentity {
     /// [`TicketError::Read`], [`TicketError::Key`].
     pub fn read(path: &Path) -> Result<Self, TicketError> {
         let bytes = Zeroizing::new(durable::read(path, MAX_KEY)?);
-        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        Self::from_text(path, std::str::from_utf8(&bytes).unwrap_or_default())
+    }
+
+    /// Reads the text of the file at `path`.
+    ///
+    /// # Errors
+    /// [`TicketError::Key`].
+    pub fn from_text(path: &Path, text: &str) -> Result<Self, TicketError> {
         let identity = text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#'));
         let parsed = identity.and_then(|line| age::x25519::Identity::from_str(line).ok());
         let none = || TicketError::Key {

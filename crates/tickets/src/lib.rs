@@ -7,6 +7,8 @@
 //! | [`manifest`] | what the owner says of a batch of tickets, signed |
 //! | [`batch`] | the server's part of a batch, and which tickets are used |
 //! | [`wallet`] | the guest's part of a batch, and which tickets are used |
+//! | [`held`] | a wallet in memory, for guests without files: browsers |
+//! | [`greeting`], [`envelope`] | what guest and server say to each other, as bytes |
 //! | [`dealing`] | how an owner makes both |
 //! | [`on_demand`] | how the guest's part comes when it is asked for |
 //! | [`transcript`] | an inference as it went over the line |
@@ -20,7 +22,10 @@ pub mod audit;
 pub mod batch;
 pub mod dealing;
 pub mod durable;
+pub mod envelope;
 pub mod error;
+pub mod greeting;
+pub mod held;
 mod keys;
 pub mod manifest;
 mod mark;
@@ -35,6 +40,7 @@ pub use audit::{Auditor, Verdict};
 pub use batch::{Batch, Claim};
 pub use dealing::{Dealer, Terms};
 pub use error::TicketError;
+pub use held::HeldWallet;
 pub use keys::{Credential, GuestIdentity, Token};
 pub use manifest::{Manifest, SignedManifest};
 pub use on_demand::Stock;

@@ -1,5 +1,6 @@
 //! What the owner says of a batch of tickets, signed.
 
+use std::io::{Read, Seek};
 use std::path::Path;
 
 use ed25519_dalek::{Signature, Signer, SigningKey, Verifier, VerifyingKey};
@@ -84,7 +85,12 @@ impl Manifest {
 
     /// Whether its time is over.
     pub fn is_expired(&self) -> bool {
-        now() > self.expires
+        self.is_expired_at(now())
+    }
+
+    /// Whether its time is over at a time in seconds since 1970.
+    pub fn is_expired_at(&self, now: u64) -> bool {
+        now > self.expires
     }
 
     /// The last day on which it is valid, in UTC.
@@ -171,8 +177,20 @@ impl SignedManifest {
     /// [`TicketError`] as for [`SignedManifest::from_parts`], and for a file that cannot be read.
     pub fn read(path: &Path, owner: Option<&[u8; 32]>) -> Result<Self, TicketError> {
         let file = std::fs::File::open(path).map_err(|e| TicketError::read(path, e))?;
+        Self::from_file(path, file, owner)
+    }
+
+    /// Reads the content of the file at `path`.
+    ///
+    /// # Errors
+    /// As [`SignedManifest::read`].
+    pub(crate) fn from_file(
+        path: &Path,
+        source: impl Read + Seek,
+        owner: Option<&[u8; 32]>,
+    ) -> Result<Self, TicketError> {
         let fail = |e| TicketError::bundle(path, e);
-        let mut bundle = Bundle::open(file, Kind::Manifest).map_err(fail)?;
+        let mut bundle = Bundle::open(source, Kind::Manifest).map_err(fail)?;
         let bytes = bundle.expect("manifest", MAX_MANIFEST).map_err(fail)?;
         let signature = bundle.expect("signature", 64).map_err(fail)?;
         Self::from_parts(path, bytes, &signature, owner)

@@ -12,6 +12,8 @@ use crate::sealed::split_keys;
 
 /// Most blocks of tickets in a wallet at a time.
 pub(crate) const MAX_BLOCKS: usize = 256;
+/// Most bytes of the file.
+const MAX_LOCKED: u64 = 1 << 14;
 /// Bytes of a block in the file.
 const BLOCK: usize = 3 * 4 + 32;
 /// Bytes before the blocks.
@@ -43,7 +45,13 @@ pub(crate) struct Secrets {
 }
 
 impl Secrets {
+    /// Writes them, locked for the guest.
     pub(crate) fn write(&self, path: &Path, guest: &str) -> Result<(), TicketError> {
+        durable::write(path, Readers::Owner, &self.locked(guest)?)
+    }
+
+    /// Locks them for the guest.
+    pub(crate) fn locked(&self, guest: &str) -> Result<Vec<u8>, TicketError> {
         let mut bytes = Zeroizing::new(Vec::with_capacity(HEAD + BLOCK * self.blocks.len()));
         for key in [self.mask.expose(), self.token.bytes(), self.credential.bytes()] {
             bytes.extend_from_slice(key);
@@ -55,11 +63,17 @@ impl Secrets {
             }
             bytes.extend_from_slice(block.chain.bytes());
         }
-        durable::write(path, Readers::Owner, &lock(guest, &bytes)?)
+        lock(guest, &bytes)
     }
 
+    /// Reads and unlocks them.
     pub(crate) fn read(path: &Path, identity: &GuestIdentity) -> Result<Self, TicketError> {
-        let bytes = identity.unlock(path, &durable::read(path, 1 << 14)?)?;
+        Self::unlocked(path, &durable::read(path, MAX_LOCKED)?, identity)
+    }
+
+    /// Unlocks them; `path` names the file in which they stand.
+    pub(crate) fn unlocked(path: &Path, locked: &[u8], identity: &GuestIdentity) -> Result<Self, TicketError> {
+        let bytes = identity.unlock(path, locked)?;
         let damaged = || TicketError::part(path, "what is locked in it");
         let (keys, rest) = bytes.split_at_checked(HEAD - 4).ok_or_else(damaged)?;
         let (dealt, rest) = rest.split_first_chunk().ok_or_else(damaged)?;

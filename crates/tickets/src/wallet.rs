@@ -16,6 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 
 use jali_bundle::{Bundle, Kind};
@@ -130,24 +131,11 @@ impl Wallet {
     pub fn open(folder: &Path, identity: &GuestIdentity, owner: Option<&[u8; 32]>) -> Result<Self, TicketError> {
         let info = WalletInfo::read(folder, owner)?;
         let (path, key) = (info.folder.join(TICKETS), info.folder.join(KEY));
-        let fail = |e| TicketError::bundle(&path, e);
         let held = File::open(&path).map_err(|e| TicketError::read(&path, e))?;
         lock_alone(&held, &path)?;
         let secrets = Secrets::read(&key, identity)?;
         let mut tickets = open(&path, Kind::Wallet)?;
-        same(&path, "content hash", &info.manifest().wallet, &tickets.content_hash())?;
-        let description = Description::from_bytes(&path, &tickets.named("network", MAX_NETWORK).map_err(fail)?)?;
-        let mut clear = vec![];
-        for step in 0..description.network.steps.len() {
-            let Some((rows, fan_in)) = description.network.layer(step).map(FixedLinear::size) else { continue };
-            let weights = rows * fan_in;
-            if tickets.peek().is_some_and(|section| section.name == layer_section(step)) {
-                let mut all = words(&tickets.next(4 * (weights + rows) as u64).map_err(fail)?);
-                let biases = all.split_off(all.len().min(weights));
-                clear.push((step, all, biases));
-            }
-        }
-        let model = GuestModel::new(&description.network, &description.setup, &secrets.mask, clear)?;
+        let (description, model) = read_network(&path, info.manifest(), &mut tickets, &secrets)?;
         let tickets = info.manifest().on_demand.is_none().then_some((0, tickets));
         Ok(Self { info, secrets, description, model, tickets, lock: held })
     }
@@ -264,16 +252,12 @@ impl Wallet {
     fn read_ticket(&mut self, index: u32, block: u32, link: &Chain) -> Result<WalletTicket, TicketError> {
         let m = self.info.manifest();
         let name = if m.on_demand.is_some() { block_file(block) } else { TICKETS.into() };
-        let (path, most) = (self.info.folder.join(name), m.ticket_bytes.saturating_add(32));
+        let (path, most) = (self.info.folder.join(name), m.ticket_bytes);
         let file = match &mut self.tickets {
             Some((first, file)) if *first == block => file,
             other => &mut other.insert((block, open(&path, Kind::Wallet)?)).1,
         };
-        let bytes = file.named(&ticket_section(index), most).map_err(|e| TicketError::bundle(&path, e))?;
-        let nonce = bytes.first_chunk().copied().ok_or_else(|| TicketError::part(&path, "a ticket"))?;
-        let mut shares = bytes[32..].to_vec();
-        link.apply(&mut shares);
-        Ok(WalletTicket { index, nonce, ticket: GuestTicket::new(link.key(), shares) })
+        ticket_of(&path, file, (index, link), most)
     }
 
     /// Removes the files of blocks that are used up.
@@ -285,4 +269,44 @@ impl Wallet {
             let _ = std::fs::remove_file(self.info.folder.join(block_file(block.first)));
         }
     }
+}
+
+/// Reads what stands before the tickets: the network, and the layers that the guest computes in the
+/// clear. The file must be the one that the owner has signed.
+pub(crate) fn read_network<R: Read + Seek>(
+    path: &Path,
+    manifest: &Manifest,
+    tickets: &mut Bundle<R>,
+    secrets: &Secrets,
+) -> Result<(Description, GuestModel), TicketError> {
+    let fail = |e| TicketError::bundle(path, e);
+    same(path, "content hash", &manifest.wallet, &tickets.content_hash())?;
+    let description = Description::from_bytes(path, &tickets.named("network", MAX_NETWORK).map_err(fail)?)?;
+    let mut clear = vec![];
+    for step in 0..description.network.steps.len() {
+        let Some((rows, fan_in)) = description.network.layer(step).map(FixedLinear::size) else { continue };
+        let weights = rows * fan_in;
+        if tickets.peek().is_some_and(|section| section.name == layer_section(step)) {
+            let mut all = words(&tickets.next(4 * (weights + rows) as u64).map_err(fail)?);
+            let biases = all.split_off(all.len().min(weights));
+            clear.push((step, all, biases));
+        }
+    }
+    let model = GuestModel::new(&description.network, &description.setup, &secrets.mask, clear)?;
+    Ok((description, model))
+}
+
+/// Reads a ticket, whose shares have at most `most` bytes, and unlocks it with its link.
+pub(crate) fn ticket_of<R: Read + Seek>(
+    path: &Path,
+    tickets: &mut Bundle<R>,
+    (index, link): (u32, &Chain),
+    most: u64,
+) -> Result<WalletTicket, TicketError> {
+    let bytes = tickets.named(&ticket_section(index), most.saturating_add(32));
+    let bytes = bytes.map_err(|e| TicketError::bundle(path, e))?;
+    let nonce = bytes.first_chunk().copied().ok_or_else(|| TicketError::part(path, "a ticket"))?;
+    let mut shares = bytes[32..].to_vec();
+    link.apply(&mut shares);
+    Ok(WalletTicket { index, nonce, ticket: GuestTicket::new(link.key(), shares) })
 }

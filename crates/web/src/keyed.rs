@@ -4,12 +4,18 @@ use std::cell::{Cell, RefCell};
 use std::io::Cursor;
 use std::rc::Rc;
 
+use jali_bundle::hex;
 use jali_mask::{RequestContext, RequestEntropy};
 use jali_model::{Outline, Tensor};
 use jali_protocol::{Action, ClientModel, Inference, ProtocolError, StoredClient};
-use js_sys::{Float32Array, Function, Promise, Uint8Array};
+use jali_tickets::passphrase;
+use js_sys::{Array, Float32Array, Function, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
+use zeroize::Zeroizing;
+
+use crate::failure::{Kind, failure, of_protocol};
+use crate::input::{self, Description};
 
 /// What a client has of its network.
 enum Stage {
@@ -35,12 +41,8 @@ impl std::fmt::Debug for KeyedClient {
     }
 }
 
-fn error(e: impl std::fmt::Display) -> JsError {
-    JsError::new(&e.to_string())
-}
-
 impl KeyedClient {
-    fn with_outline<R>(&self, read: impl FnOnce(&Outline) -> R) -> Result<R, JsError> {
+    fn with_outline<R>(&self, read: impl FnOnce(&Outline) -> R) -> Result<R, JsValue> {
         match &*self.stage.borrow() {
             Stage::Opened(stored) => Ok(read(stored.outline())),
             Stage::Ready(model) => Ok(read(model.outline())),
@@ -48,29 +50,37 @@ impl KeyedClient {
         }
     }
 
-    fn opened<R>(&self, act: impl FnOnce(&mut StoredClient) -> Result<R, ProtocolError>) -> Result<R, JsError> {
+    fn opened<R>(&self, act: impl FnOnce(&mut StoredClient) -> Result<R, ProtocolError>) -> Result<R, JsValue> {
         match &mut *self.stage.borrow_mut() {
-            Stage::Opened(stored) => act(stored).map_err(error),
-            Stage::Ready(_) => Err(error("its hints are there already")),
+            Stage::Opened(stored) => act(stored).map_err(of_protocol),
+            Stage::Ready(_) => Err(failure(Kind::Usage, "its hints are there already")),
             Stage::Failed => Err(failed()),
         }
     }
 }
 
-fn failed() -> JsError {
-    error("this client has failed: open its bundle again")
+fn described(outline: &Outline) -> Description<'_> {
+    Description { shape: outline.graph().input_shape(), preprocess: outline.preprocess() }
+}
+
+fn failed() -> JsValue {
+    failure(Kind::Usage, "this client has failed: open its bundle again")
 }
 
 #[wasm_bindgen]
 impl KeyedClient {
-    /// Reads a client's bundle that is not locked. Its hints come from the server, one message for
-    /// each operator, before it can infer.
+    /// Reads a client's bundle, which the passphrase unlocks if there is one. Its hints come from
+    /// the server, one message for each operator, before it can infer.
     ///
     /// # Errors
-    /// `Error` for bytes that are damaged or another file.
+    /// `Error` of the kind `damaged` for bytes that are damaged or another file, `locked` if
+    /// passphrase and file do not fit together.
     #[wasm_bindgen(constructor)]
-    pub fn open(bundle: &[u8]) -> Result<Self, JsError> {
-        let stored = StoredClient::read(Cursor::new(bundle)).map_err(error)?;
+    pub fn open(bundle: Vec<u8>, passphrase: Option<String>) -> Result<Self, JsValue> {
+        let passphrase = passphrase.map(Into::into);
+        let bundle = passphrase::unlock(Zeroizing::new(bundle), passphrase.as_ref());
+        let bundle = bundle.map_err(|e| failure(Kind::Locked, e))?;
+        let stored = StoredClient::read(Cursor::new(&bundle[..])).map_err(of_protocol)?;
         Ok(Self { stage: RefCell::new(Stage::Opened(Box::new(stored))), counter: Cell::new(0) })
     }
 
@@ -79,13 +89,13 @@ impl KeyedClient {
     /// # Errors
     /// `Error` if the client has failed.
     #[wasm_bindgen(getter, js_name = modelId)]
-    pub fn model_id(&self) -> Result<String, JsError> {
+    pub fn model_id(&self) -> Result<String, JsValue> {
         let id = match &*self.stage.borrow() {
             Stage::Opened(stored) => stored.id(),
             Stage::Ready(model) => model.id(),
             Stage::Failed => return Err(failed()),
         };
-        Ok(id.iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(hex(&id))
     }
 
     /// Shape of an image: usually channels, height and width.
@@ -93,8 +103,38 @@ impl KeyedClient {
     /// # Errors
     /// `Error` if the client has failed.
     #[wasm_bindgen(getter, js_name = inputShape)]
-    pub fn input_shape(&self) -> Result<Vec<u32>, JsError> {
+    pub fn input_shape(&self) -> Result<Vec<u32>, JsValue> {
         self.with_outline(|outline| outline.graph().input_shape().iter().map(|&d| d as u32).collect())
+    }
+
+    /// Channels, height and width of the network's images.
+    ///
+    /// # Errors
+    /// `Error` of the kind `usage` if it takes no images, or has failed.
+    #[wasm_bindgen(getter, js_name = imageSize)]
+    pub fn image_size(&self) -> Result<Vec<u32>, JsValue> {
+        self.with_outline(|outline| described(outline).image_size())?
+    }
+
+    /// The layers that the server computes, in order.
+    ///
+    /// # Errors
+    /// `Error` if the client has failed.
+    #[wasm_bindgen(getter, unchecked_return_type = "{ name: string, kind: string }[]")]
+    pub fn layers(&self) -> Result<Array, JsValue> {
+        let layer = |outline: &Outline, node: usize, kind: &str| {
+            let name = outline.graph().nodes().get(node).map_or("", |node| &node.name);
+            input::layer(name, kind, None)
+        };
+        self.with_outline(|o| o.graph().linear_nodes().map(|(at, linear)| layer(o, at, &linear.kind())).collect())
+    }
+
+    /// Decodes the bytes of a PNG, JPEG or .npy file into the network's input, as the owner said.
+    ///
+    /// # Errors
+    /// `Error` of the kind `image` with what is wrong.
+    pub fn read(&self, file: &[u8]) -> Result<Vec<f32>, JsValue> {
+        self.with_outline(|outline| described(outline).read(file))?
     }
 
     /// Number of operators, whose hints are asked for at
@@ -103,7 +143,7 @@ impl KeyedClient {
     /// # Errors
     /// `Error` if they are there already.
     #[wasm_bindgen(getter)]
-    pub fn operators(&self) -> Result<usize, JsError> {
+    pub fn operators(&self) -> Result<usize, JsValue> {
         self.opened(|stored| Ok(stored.operators()))
     }
 
@@ -112,7 +152,7 @@ impl KeyedClient {
     /// # Errors
     /// `Error` if they are wrong: then the server is not what it should be.
     #[wasm_bindgen(js_name = acceptHints)]
-    pub fn accept_hints(&self, operator: usize, message: &[u8]) -> Result<(), JsError> {
+    pub fn accept_hints(&self, operator: usize, message: &[u8]) -> Result<(), JsValue> {
         self.opened(|stored| stored.accept_hints(operator, message))
     }
 
@@ -120,10 +160,10 @@ impl KeyedClient {
     ///
     /// # Errors
     /// `Error` if some are missing.
-    pub fn ready(&self) -> Result<(), JsError> {
+    pub fn ready(&self) -> Result<(), JsValue> {
         let stage = self.stage.replace(Stage::Failed);
         let stage = match stage {
-            Stage::Opened(stored) => Stage::Ready(Rc::new(stored.finish().map_err(error)?)),
+            Stage::Opened(stored) => Stage::Ready(Rc::new(stored.finish().map_err(of_protocol)?)),
             other => other,
         };
         self.stage.replace(stage);
@@ -138,13 +178,13 @@ impl KeyedClient {
     pub async fn infer(&self, image: Vec<f32>, send: Function) -> Result<Float32Array, JsValue> {
         let model = match &*self.stage.borrow() {
             Stage::Ready(model) => model.clone(),
-            _ => return Err(error("hints are missing: acceptHints takes them, then ready").into()),
+            _ => return Err(failure(Kind::Usage, "hints are missing: acceptHints takes them, then ready")),
         };
         let shape = model.outline().graph().input_shape().to_vec();
-        let image = Tensor::new("image", shape, image).map_err(|e| JsValue::from(error(e)))?;
+        let image = Tensor::new("image", shape, image).map_err(|e| failure(Kind::Image, e))?;
         let context = RequestContext { counter: self.counter.replace(self.counter.get() + 1), image: 0 };
-        let fail = |e: ProtocolError| JsValue::from(error(e));
-        let entropy = || RequestEntropy::from_os().map_err(|e| JsValue::from(error(e)));
+        let fail = of_protocol;
+        let entropy = || RequestEntropy::from_os().map_err(|e| failure(Kind::Usage, e));
         let mut inference = Inference::new(&model, vec![image], context).map_err(fail)?;
         loop {
             match inference.next(entropy()?).map_err(fail)? {

@@ -1,7 +1,21 @@
-//! The client of the keyed mode for browsers, in WebAssembly. It does no input or output: whoever
-//! has it brings the bundle, carries requests (`fetch`), and draws what comes of it.
+//! Client and guest for browsers, in WebAssembly. They do no input or output: whoever has them
+//! brings files, carries messages (`fetch`, WebSockets), stores what must outlast a crash, and draws
+//! what comes of it.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`keyed`] | a client of the keyed mode |
+//! | [`guest`] | a guest |
+//! | [`input`] | image files as inputs |
+//! | [`file`] | a page's file, read piece by piece |
+//! | [`failure`] | errors |
 #![forbid(unsafe_code)]
 
+mod failure;
+mod file;
+mod guest;
+mod input;
 mod keyed;
 
+pub use guest::Guest;
 pub use keyed::KeyedClient;

@@ -6,7 +6,7 @@ use anyhow::Context;
 
 /// Every crate of ours with the crates of ours that it uses, development aside: no more and no
 /// less.
-const USES: [(&str, &[&str]); 18] = [
+const USES: [(&str, &[&str]); 19] = [
     ("jali-testing", &[]),
     ("jali-ring", &[]),
     ("jali-textbook", &["jali-ring"]),
@@ -14,6 +14,7 @@ const USES: [(&str, &[&str]); 18] = [
     ("jali-bundle", &["jali-ring"]),
     ("jali-operator", &["jali-ring", "jali-mask", "jali-bundle"]),
     ("jali-model", &[]),
+    ("jali-image", &["jali-model"]),
     ("jali-pack", &["jali-ring", "jali-model"]),
     ("jali-leak", &["jali-model"]),
     ("jali-guest", &["jali-model", "jali-leak"]),
@@ -35,6 +36,7 @@ const USES: [(&str, &[&str]); 18] = [
             "jali-pack",
             "jali-leak",
             "jali-guest",
+            "jali-image",
             "jali-protocol",
             "jali-tickets",
         ],
@@ -55,7 +57,10 @@ const USES: [(&str, &[&str]); 18] = [
             "jali-tickets",
         ],
     ),
-    ("jali-web", &["jali-mask", "jali-model", "jali-protocol"]),
+    (
+        "jali-web",
+        &["jali-bundle", "jali-guest", "jali-image", "jali-mask", "jali-model", "jali-protocol", "jali-tickets"],
+    ),
     ("jali-python", &["jali", "jali-cli"]),
     // Never the other way round: servers link no training framework.
     ("jali-audit", &["jali", "jali-model", "jali-leak", "jali-protocol"]),

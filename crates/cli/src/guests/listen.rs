@@ -60,7 +60,7 @@ impl Listening {
         let tls = tls.map(|(certificate, key)| TlsFiles { certificate, key });
         let scheme = if tls.is_some() { "https" } else { "http" };
         // Credentials and links to tickets go over this: there is no --insecure.
-        let config = Config { listen, tls, tokens: None, insecure: false, limits };
+        let config = Config { listen, tls, limits, ..Config::loopback() };
         let running = Running::start(config)
             .map_err(JaliError::from)
             .context("nothing is dealt (--tls-cert FILE --tls-key FILE)")?;

@@ -15,7 +15,6 @@ use jali_guest::{
 };
 use jali_model::fixed::FixedNetwork;
 use jali_net::guests::GuestService;
-use jali_net::server::Limits;
 use jali_net::{ClientConfig, Config, Running};
 use jali_tickets::audit::Replay;
 use jali_tickets::dealing::Dealt;
@@ -175,8 +174,7 @@ impl House {
         let open = |dealt: &Dealt| Batch::open(&dealt.server, &file).map(Arc::new);
         let opened = batches.iter().map(open).collect::<Result<_, _>>().map_err(JaliError::from)?;
         let service = GuestService::new(Arc::new(file), opened, Backend::best());
-        let listen = ([127, 0, 0, 1], 0).into();
-        let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
+        let config = Config::loopback();
         let running = Running::start(config).map_err(JaliError::from)?;
         running.serve_guests(vec![Arc::new(service)]);
         Ok(Self { addr: running.addr(), owner, identity, batches, deal, _running: running, folder })

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jali_guest::Backend;
 use jali_net::guests::GuestService;
-use jali_net::server::Limits;
 use jali_net::{Config, Running};
 use jali_tickets::{Batch, ServerFile};
 use tungstenite::Message;
@@ -19,8 +18,7 @@ fn lying(world: &World) -> Running {
     let mut file = ServerFile::read(&world.at("sealed")).unwrap();
     let batch = Batch::open(&world.at("batch/server"), &file).unwrap();
     file.model = ServerFile::read(&world.at("other")).unwrap().model;
-    let listen = ([127, 0, 0, 1], 0).into();
-    let config = Config { listen, tls: None, tokens: None, insecure: false, limits: Limits::default() };
+    let config = Config::loopback();
     let running = Running::start(config).unwrap();
     running.serve_guests(vec![Arc::new(GuestService::new(Arc::new(file), vec![Arc::new(batch)], Backend::best()))]);
     running

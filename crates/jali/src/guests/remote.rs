@@ -8,7 +8,8 @@ use jali_guest::{Backend, Output, StreamKey};
 use jali_model::Tensor;
 use jali_net::ClientConfig;
 use jali_net::guests::MAX_TICKETS;
-use jali_net::guests::asking::{Ended, Exchange, GuestConnection, Tickets};
+use jali_net::guests::asking::{Exchange, GuestConnection, Tickets};
+use jali_tickets::envelope::Ended;
 use jali_tickets::{GuestIdentity, Manifest, Transcript, Wallet, WalletTicket};
 
 use super::drive::{self, Line, Run, begin};
@@ -197,16 +198,13 @@ impl GuestClient {
 
     /// The transcript, if it was asked for; its signature is checked in any case.
     fn transcript(&self, index: u32, nonce: [u8; 32], ended: Ended) -> Result<Option<Transcript>, JaliError> {
-        let m = self.manifest();
-        let Ended { digest, signature, kept } = ended;
-        let signature = signature.filter(|s| digest.is_signed(&m.server, &m.batch, index, &nonce, s));
-        let signature = signature.ok_or_else(|| {
+        let signature = ended.signed(self.manifest(), index, &nonce).ok_or_else(|| {
             JaliError::Net(jali_net::NetError::Foreign {
                 url: self.config.url.clone(),
                 why: "its signature does not fit: it is not the server that the owner named, or it lied".into(),
             })
         })?;
         let manifest = self.wallet.signed().clone();
-        Ok(kept.map(|[up, down]| Transcript { manifest, index, nonce, up, down, signature }))
+        Ok(ended.kept.map(|[up, down]| Transcript { manifest, index, nonce, up, down, signature }))
     }
 }

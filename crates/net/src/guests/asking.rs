@@ -5,13 +5,14 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use jali_tickets::transcript::Digest;
+use jali_tickets::envelope::{Ended, Envelope};
+use jali_tickets::greeting::NONCE;
 use jali_tickets::{Manifest, Token};
 use tokio_rustls::rustls::{self, ClientConnection, StreamOwned};
 use tungstenite::protocol::WebSocketConfig;
 use tungstenite::{Message, WebSocket};
 
-use super::{GuestRefusal, Hello, NONCE, SIGNATURE};
+use super::{GuestRefusal, Hello};
 use crate::client::ClientConfig;
 use crate::target::Target;
 use crate::{NetError, model_name};
@@ -223,42 +224,18 @@ impl GuestConnection {
     }
 }
 
-/// One inference on a connection: adds the nonce to the first message, takes the signature off the
-/// last one, and keeps what a transcript needs.
+/// One inference on a connection.
 #[derive(Debug)]
 pub struct Exchange<'c> {
     connection: &'c mut GuestConnection,
-    nonce: Option<[u8; NONCE]>,
-    digest: Digest,
-    /// Messages of the guest and of the server, if they are kept.
-    kept: Option<[Vec<Vec<u8>>; 2]>,
-    last: usize,
-    signature: Option<[u8; SIGNATURE]>,
-}
-
-/// What is left of an inference.
-#[derive(Debug)]
-pub struct Ended {
-    /// The digest of all messages.
-    pub digest: Digest,
-    /// The server's signature, if it came to that.
-    pub signature: Option<[u8; SIGNATURE]>,
-    /// Messages of the guest and of the server, if they were kept.
-    pub kept: Option<[Vec<Vec<u8>>; 2]>,
+    envelope: Envelope,
 }
 
 impl<'c> Exchange<'c> {
     /// Begins an inference with a ticket's nonce; the server sends `messages` messages. With
     /// `keeps` all messages are kept.
     pub fn begin(connection: &'c mut GuestConnection, nonce: [u8; NONCE], messages: usize, keeps: bool) -> Self {
-        Self {
-            connection,
-            nonce: Some(nonce),
-            digest: Digest::new(),
-            kept: keeps.then(Default::default),
-            last: messages,
-            signature: None,
-        }
+        Self { connection, envelope: Envelope::new(nonce, messages, keeps) }
     }
 
     /// Sends a message.
@@ -266,14 +243,7 @@ impl<'c> Exchange<'c> {
     /// # Errors
     /// As [`GuestConnection::send`].
     pub fn send(&mut self, message: Vec<u8>) -> Result<(), NetError> {
-        self.digest.up(&message);
-        if let Some([up, _]) = &mut self.kept {
-            up.push(message.clone());
-        }
-        match self.nonce.take() {
-            Some(nonce) => self.connection.send([nonce.as_slice(), &message].concat()),
-            None => self.connection.send(message),
-        }
+        self.connection.send(self.envelope.outgoing(message))
     }
 
     /// Waits for the server's next message.
@@ -282,23 +252,13 @@ impl<'c> Exchange<'c> {
     /// As [`GuestConnection::receive`]; [`NetError::Foreign`] for a last message without a
     /// signature.
     pub fn receive(&mut self) -> Result<Vec<u8>, NetError> {
-        let mut message = self.connection.receive()?;
-        self.last = self.last.saturating_sub(1);
-        if self.last == 0 {
-            let cut = message.len().checked_sub(SIGNATURE);
-            let signature = cut.and_then(|at| message.split_off(at).try_into().ok());
-            self.signature = Some(signature.ok_or_else(|| self.connection.foreign("its last message is not signed"))?);
-        }
-        self.digest.down(&message);
-        if let Some([_, down]) = &mut self.kept {
-            down.push(message.clone());
-        }
-        Ok(message)
+        let message = self.connection.receive()?;
+        self.envelope.incoming(message).map_err(|e| self.connection.foreign(&e.to_string()))
     }
 
     /// What is left.
     pub fn end(self) -> Ended {
-        Ended { digest: self.digest, signature: self.signature, kept: self.kept }
+        self.envelope.end()
     }
 }
 

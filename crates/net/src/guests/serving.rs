@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{SplitSink, SplitStream};
 use futures_util::{SinkExt, StreamExt};
@@ -16,10 +16,11 @@ use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::{GuestRefusal, Hello, NONCE};
+use super::{GuestRefusal, Hello};
 use crate::answers::{busy, counted};
 use crate::app::App;
 use crate::model_name;
+use jali_tickets::greeting::NONCE;
 
 /// A network sealed for guests, with the batches of tickets that this server has.
 #[derive(Debug)]
@@ -123,9 +124,13 @@ impl Peer<'_> {
 pub(crate) async fn guests(
     State(app): State<Arc<App>>,
     Path(model): Path<String>,
+    headers: HeaderMap,
     upgrade: WebSocketUpgrade,
 ) -> Response {
     let response = match app.guest_service(&model) {
+        _ if !app.pages.may_connect(&headers) => {
+            (StatusCode::FORBIDDEN, "pages of this origin may not ask: see --allow-origin\n").into_response()
+        }
         None => (StatusCode::NOT_FOUND, "no network for guests has this id here\n").into_response(),
         Some(_) if app.is_stopping() => busy("stopping\n"),
         Some(service) => match app.guests.clone().try_acquire_owned() {

@@ -1,6 +1,6 @@
 //! Checks that the file of a picture is there to its end: decoders fill what is missing with grey.
 
-use crate::error::ImageFault;
+use crate::ImageFault;
 
 fn damaged(why: &str) -> ImageFault {
     ImageFault::Damaged(why.into())

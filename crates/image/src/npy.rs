@@ -4,7 +4,7 @@
 
 use jali_model::{ImageLayout, Preprocess, Tensor};
 
-use crate::error::ImageFault;
+use crate::ImageFault;
 
 /// Longest header: NumPy writes 128 bytes.
 const MAX_HEADER: usize = 4096;
