@@ -1,5 +1,6 @@
 //! `jali demo`: the main job on bundled images.
 
+mod browser;
 mod guest;
 
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use super::{Common, DIFFERENT, Leak, NetworkName, Over, conclude};
 /// plaintext run.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali demo\n  jali demo --network mnist --images 100\n  jali demo --leak 0.8 --seed 7 --json\n  jali demo --guest                       owner, server and guest: nobody sees the model but its owner"
+    after_help = "Examples:\n  jali demo\n  jali demo --network mnist --images 100\n  jali demo --leak 0.8 --seed 7 --json\n  jali demo --guest                       owner, server and guest: nobody sees the model but its owner\n  jali demo --browser                     a page on which you drop a picture"
 )]
 pub(super) struct DemoArgs {
     /// Which bundled network
@@ -43,6 +44,16 @@ pub(super) struct DemoArgs {
     /// What the guest learns of an output
     #[arg(long, value_enum, default_value = "logits", requires = "guest")]
     output: GuestOutput,
+    /// Serve a page on this machine, on which a person drops a picture, and open it in a browser; the
+    /// first --images test images are its samples
+    #[arg(long, conflicts_with_all = ["guest", "in_process"])]
+    browser: bool,
+    /// Folder of the page [default: web/dist, which scripts/build-web makes, here or above]
+    #[arg(long, value_name = "DIR", requires = "browser")]
+    pages: Option<std::path::PathBuf>,
+    /// Print the page's address and start no browser
+    #[arg(long, requires = "browser")]
+    no_open: bool,
     /// Hand messages over inside the process instead of over HTTP on loopback
     #[arg(long)]
     in_process: bool,
@@ -96,6 +107,9 @@ struct Layer {
 
 pub(super) fn run(args: &DemoArgs) -> anyhow::Result<()> {
     let backend = args.common.start()?;
+    if args.browser {
+        return browser::run(args, backend);
+    }
     if args.guest {
         return guest::run(args, backend);
     }

@@ -1,4 +1,4 @@
-//! Turns PNG, JPEG and .npy files into the tensor that a model needs. The kind is told by the
+//! Turns PNG, JPEG and .npy files into the tensor that a model needs, and back. The kind is told by the
 //! content. It does no input or output: whoever has it brings the bytes.
 #![forbid(unsafe_code)]
 
@@ -10,7 +10,7 @@ use std::io::Cursor;
 
 use image::imageops::FilterType;
 use image::metadata::Orientation;
-use image::{ColorType, ImageDecoder, ImageFormat, ImageReader};
+use image::{ColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 use jali_model::{ModelError, Preprocess, Resize, Tensor};
 
 pub use self::fault::{ImageFault, ImageKind};
@@ -50,6 +50,24 @@ pub fn decode_image(bytes: &[u8], shape: &[usize], preprocess: &Preprocess) -> R
         decode_pixels(bytes, shape, preprocess)?
     };
     tensor(shape, data)
+}
+
+/// Returns a PNG of an image `[channels, height, width]` of one or three channels, whose values are
+/// 0 to 1, or `None` if it is another tensor.
+pub fn png_bytes(image: &Tensor) -> Option<Vec<u8>> {
+    let &[channels, height, width] = &image.shape[..] else { return None };
+    let colour = match channels {
+        1 => ColorType::L8,
+        3 => ColorType::Rgb8,
+        _ => return None,
+    };
+    let places = height * width;
+    let pixel = |at: usize, channel: usize| (image.data[channel * places + at] * 255.0).round() as u8;
+    let pixels: Vec<u8> = (0..places).flat_map(|at| (0..channels).map(move |c| pixel(at, c))).collect();
+    let mut bytes = vec![];
+    let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+    encoder.write_image(&pixels, width as u32, height as u32, colour.into()).ok()?;
+    Some(bytes)
 }
 
 /// Makes an input of its values.

@@ -143,3 +143,16 @@ fn cameras_say_how_pictures_are_turned() {
     // The upper left corner has become the upper right one.
     assert_eq!(turned.data[15], upright.data[0]);
 }
+
+#[test]
+fn pngs_of_images_come_back() {
+    for shape in [[1, 2, 3], [3, 2, 3]] {
+        let data = (0..shape.iter().product::<usize>()).map(|i| (i * 13) as f32 / 255.0).collect();
+        let image = Tensor::new("image", shape.to_vec(), data).unwrap();
+        assert_eq!(decode(&png_bytes(&image).unwrap(), &shape).unwrap(), image);
+    }
+    for shape in [vec![2, 2, 2], vec![4]] {
+        let n = shape.iter().product();
+        assert_eq!(png_bytes(&Tensor::new("image", shape, vec![0.0; n]).unwrap()), None);
+    }
+}

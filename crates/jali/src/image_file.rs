@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::path::Path;
 
-pub use jali_image::{ImageFault, ImageKind, Kind, Values, decode_image, from_array, npy_bytes};
+pub use jali_image::{ImageFault, ImageKind, Kind, Values, decode_image, from_array, npy_bytes, png_bytes};
 use jali_model::{Preprocess, Tensor};
 
 use crate::error::JaliError;

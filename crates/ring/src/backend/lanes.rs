@@ -5,12 +5,12 @@
 //! Values in lanes are *lazy*: congruent to the residue, not reduced. The bounds, with `b` the bit
 //! length of `p`:
 //!
-//! | after | `u64` lanes (IFMA, portable) | `f64` lanes (AVX-512, AVX2) |
+//! | after | `u64` lanes (IFMA, portable, estimated) | `f64` lanes (AVX-512, AVX2) |
 //! |---|---|---|
 //! | `enter` | `[0, p)` | `[0, p)` |
 //! | `mul_constant`, `settle` | `[0, 2p)` | `[-p, p]` |
 //! | `mul` | `[0, 4p)` | `[-p, p]` |
-//! | `close`, `t` products | `[0, p + t*2^(2b - 52)]` | `[-p, p]` |
+//! | `close`, `t` products | `[0, p + t*2^(2b - 52)]`, estimated `[0, 2p)` | `[-p, p]` |
 //! | `sub(y, bias)` | `x - y + bias`, `bias` a multiple of `p` not below `y` | `x - y` |
 //!
 //! Every value must stay below `2^CAPACITY` in absolute value.

@@ -9,6 +9,8 @@
 mod bits;
 #[cfg(test)]
 mod emulated;
+#[cfg(any(test, target_arch = "wasm32"))]
+mod estimated;
 mod inputs;
 pub(crate) mod lanes;
 pub(crate) mod masking;
@@ -57,6 +59,8 @@ enum Kind {
     Avx512,
     Avx2,
     Portable,
+    #[cfg(any(test, target_arch = "wasm32"))]
+    Estimated,
     /// IFMA in plain integers, every bound asserted.
     #[cfg(test)]
     Emulated,
@@ -70,7 +74,7 @@ fn available(kind: Kind) -> bool {
         Kind::Avx2 => x86::avx2_available(),
         Kind::Portable => true,
         #[cfg(test)]
-        Kind::Emulated => true,
+        Kind::Emulated | Kind::Estimated => true,
     }
 }
 
@@ -105,7 +109,11 @@ impl Backend {
             Kind::Ifma,
             Kind::Avx512,
             Kind::Avx2,
+            #[cfg(target_arch = "wasm32")]
+            Kind::Estimated,
             Kind::Portable,
+            #[cfg(all(test, not(target_arch = "wasm32")))]
+            Kind::Estimated,
             #[cfg(test)]
             Kind::Emulated,
         ];
@@ -135,6 +143,8 @@ impl Backend {
             Kind::Avx512 => "avx512",
             Kind::Avx2 => "avx2",
             Kind::Portable => "portable",
+            #[cfg(any(test, target_arch = "wasm32"))]
+            Kind::Estimated => "estimated",
             #[cfg(test)]
             Kind::Emulated => "emulated",
         }
@@ -202,6 +212,8 @@ impl Backend {
             Kind::Avx2 => unsafe { x86::run_avx2(job) },
             Kind::Portable => job.run::<word::Word>(),
             #[cfg(test)]
+            Kind::Estimated => job.run::<estimated::Estimated>(),
+            #[cfg(test)]
             Kind::Emulated => job.run::<emulated::Emulated>(),
         }
     }
@@ -210,6 +222,8 @@ impl Backend {
     #[cfg(not(target_arch = "x86_64"))]
     pub(crate) fn run<J: Job>(self, job: J) -> J::Out {
         match self.0 {
+            #[cfg(any(test, target_arch = "wasm32"))]
+            Kind::Estimated => job.run::<estimated::Estimated>(),
             #[cfg(test)]
             Kind::Emulated => job.run::<emulated::Emulated>(),
             _ => job.run::<word::Word>(),

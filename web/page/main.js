@@ -1,0 +1,308 @@
+// The page: what is chosen, and what is shown. Keys, wallets and all computing are in worker.js.
+
+import { drawBytes, drawFilters, drawPicture, entropy, readable } from "./pictures.js";
+
+const $ = (id) => document.getElementById(id);
+const worker = new Worker("worker.js", { type: "module" });
+const calls = new Map();
+
+/** Has the worker do something; `hear` hears what it says meanwhile. */
+function ask(act, message = {}, hear = () => {}) {
+  const id = calls.size ? Math.max(...calls.keys()) + 1 : 1;
+  return new Promise((resolve, reject) => {
+    calls.set(id, { resolve, reject, hear });
+    worker.postMessage({ id, act, ...message });
+  });
+}
+
+worker.onmessage = ({ data: { id, result, error, event } }) => {
+  const call = calls.get(id);
+  if (event) {
+    call?.hear(event);
+    return;
+  }
+  calls.delete(id);
+  if (error) call?.reject(Object.assign(new Error(error.message), error));
+  else call?.resolve(result);
+};
+worker.onerror = () => problem({ kind: "other", message: "this browser could not start the page's worker" });
+
+// What a person reads when something goes wrong; the library's words follow.
+const WORDS = {
+  damaged: "A file is damaged, or is another one than it should be.",
+  locked: "The key or the passphrase does not open the file.",
+  "used-up": "No ticket is left: ask the owner for more.",
+  expired: "The tickets' time is over: ask the owner for new ones.",
+  refused: "The server refuses.",
+  "wrong-answer": "The server's answer is not what it has to be. It was not used.",
+  unreachable: "The server cannot be reached, or went away.",
+  storage: "This browser cannot keep what must outlast a crash, so no ticket was used.",
+  image: "The picture cannot be used.",
+};
+
+function problem(error) {
+  const words = WORDS[error.kind] ?? "That did not work.";
+  $("problem").textContent = `${words} (${error.message})`;
+}
+
+const state = { demo: null, open: null, classes: null, picture: null, busy: false, source: null };
+const size = (bytes) =>
+  bytes < 1e3 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+const chosenKind = () => document.querySelector("input[name=kind]:checked").value;
+const chosenPlan = () => state.demo?.plans[document.querySelector("input[name=plan]:checked")?.value ?? 0];
+
+/** Opens files, the demonstration's or a person's own. */
+async function open(source) {
+  state.open = null;
+  state.source = source;
+  $("problem").textContent = "";
+  $("status").textContent = "Opening …";
+  const hear = ({ done, of }) => {
+    $("status").textContent = `Taking and checking the server's hints: ${done} of ${of} …`;
+  };
+  try {
+    const facts = await ask("open", source, hear);
+    state.open = facts;
+    const [channels, height, width] = facts.imageSize;
+    const layers = `${facts.layers.length} layers, pictures of ${width} × ${height}${channels === 1 ? ", grey" : ""}`;
+    $("status").textContent =
+      facts.kind === "guest"
+        ? `“${facts.name}”: ${layers}. ${facts.left} tickets left, until ${facts.until}; an answer tells ${facts.outputBits} bits at most.`
+        : `${layers}. The keys are in this page's memory.`;
+    document.body.dataset.open = facts.kind;
+    showOwner();
+  } catch (error) {
+    $("status").textContent = "Nothing is open.";
+    problem(error);
+  }
+}
+
+function openDemo() {
+  const [kind, plan] = [chosenKind(), chosenPlan()];
+  if (!plan) return undefined;
+  state.classes = state.demo.classes;
+  return open({ kind, files: plan[kind], options: { server: location.origin } });
+}
+
+function openOwn() {
+  const kind = chosenKind();
+  const file = (id) => $(id).files[0];
+  const server = location.origin;
+  const value = (id) => $(id).value.trim() || undefined;
+  let source;
+  if (kind === "keyed") {
+    source = { kind, files: { bundle: file("bundle") }, options: { server, passphrase: $("passphrase").value || undefined, token: value("token") } };
+  } else {
+    const files = Object.fromEntries([...$("wallet").files].map((chosen) => [chosen.name, chosen]));
+    source = { kind, files: { ...files, identity: file("identity") }, options: { server, owner: value("owner") } };
+  }
+  const names = kind === "keyed" ? ["bundle"] : ["manifest", "tickets", "key", "identity"];
+  const missing = names.filter((name) => !source.files[name]);
+  if (missing.length) {
+    problem({ kind: "usage", message: `choose ${missing.map((name) => `“${name}”`).join(", ")} too` });
+    return undefined;
+  }
+  state.classes = null;
+  return open({ ...source, remember: $("remember").checked });
+}
+
+/** What the server received of one picture. */
+class Received {
+  constructor() {
+    this.up = 0;
+    this.down = 0;
+    this.messages = 0;
+    this.bytes = new Uint8Array(0);
+  }
+
+  hear({ isUp, length, bytes, layer }) {
+    if (!isUp) {
+      this.down += length;
+      return;
+    }
+    this.up += length;
+    this.messages += 1;
+    if (layer !== undefined && this.bytes.length < 1 << 15) {
+      const both = new Uint8Array(this.bytes.length + bytes.length);
+      both.set(this.bytes);
+      both.set(bytes, this.bytes.length);
+      this.bytes = both;
+    }
+  }
+
+  show() {
+    if (!this.bytes.length) return;
+    drawBytes($("received"), this.bytes, 128);
+    $("received-text").textContent =
+      `${size(this.up)} in ${this.messages} messages. Their bytes tell nothing: ${entropy(this.bytes).toFixed(3)} of 8 bits of entropy in each.`;
+  }
+}
+
+/** Classifies a picture. */
+async function classify(file) {
+  if (state.busy) return;
+  if (!state.open) {
+    problem({ kind: "usage", message: "open a wallet or a client's bundle first" });
+    return;
+  }
+  state.busy = true;
+  $("problem").textContent = "";
+  $("progress").hidden = false;
+  $("progress").removeAttribute("value");
+  $("answer").innerHTML = "";
+  document.body.dataset.answer = "";
+  const received = new Received();
+  try {
+    const picture = await readable(file);
+    await drawPicture($("seen"), picture);
+    const answer = await ask("infer", { file: picture }, (event) => received.hear(event));
+    received.show();
+    showAnswer(answer);
+    showCosts(answer, received);
+  } catch (error) {
+    received.show();
+    problem(error);
+    document.body.dataset.answer = "problem";
+  } finally {
+    state.busy = false;
+    $("progress").hidden = true;
+  }
+}
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function showAnswer({ output, probabilities, left }) {
+  const name = (index) => state.classes?.[index] ?? `class ${index}`;
+  if (!probabilities) {
+    $("answer").replaceChildren(element("p", { className: "best", textContent: name(output[0]) }));
+  } else {
+    const order = probabilities.map((share, index) => ({ share, index })).sort((a, b) => b.share - a.share).slice(0, 3);
+    const bars = order.map(({ share, index }) =>
+      element("div", { className: "bar" }, name(index), element("meter", { min: 0, max: 1, value: share }), percent(share)),
+    );
+    $("answer").replaceChildren(element("p", { className: "best", textContent: name(order[0].index) }), ...bars);
+  }
+  document.body.dataset.answer = $("answer").querySelector(".best").textContent;
+  document.body.dataset.output = JSON.stringify([...output]);
+  if (left !== undefined) {
+    $("status").textContent = `“${state.open.name}”: ${left} tickets left, until ${state.open.until}.`;
+  }
+}
+
+function showCosts({ ms, readMs, layers }, { up, down, messages }) {
+  document.body.dataset.ms = ms.toFixed(1);
+  $("summary").textContent =
+    `${ms.toFixed(0)} ms, and ${readMs.toFixed(0)} ms to read the picture; ${size(up)} sent in ${messages} messages, ${size(down)} received.`;
+  const rows = layers.map((layer) => {
+    const where = state.open.kind === "keyed" ? "server, masked" : layer.isOpen ? "you alone, in the clear" : "both, masked";
+    const cells = [where, size(layer.bytesUp), size(layer.bytesDown), `${layer.waitedMs.toFixed(1)} ms`];
+    const title = element("th", { scope: "row", textContent: `${layer.name} (${layer.kind})` });
+    return element("tr", {}, title, ...cells.map((textContent) => element("td", { textContent })));
+  });
+  $("layers").tBodies[0].replaceChildren(...rows);
+  $("layers").hidden = false;
+}
+
+/** What owner and server hold of the network: the demonstration knows. */
+async function showOwner() {
+  const plan = chosenPlan();
+  const isDemo = plan && state.source.files === plan[state.source.kind];
+  $("held").hidden = !isDemo;
+  if (!isDemo) return;
+  const { owner } = state.demo;
+  const served = plan[state.source.kind].served;
+  const [weights, held] = await Promise.all(
+    [owner.weights, served.part].map(async (path) => new Uint8Array(await (await fetch(path)).arrayBuffer())),
+  );
+  drawFilters($("filters"), new Float32Array(weights.buffer), owner.shape);
+  $("owner-text").textContent =
+    `The first layer's ${owner.shape[0]} filters, of ${owner.count.toLocaleString("en")} weights. No message of yours reaches the owner.`;
+  drawBytes($("held-picture"), held, 64);
+  $("held-text").textContent =
+    `The network as the server has it: ${size(served.bytes)}, ${percent(plan.hidden)} of the weights hidden.`;
+}
+
+function showDemo() {
+  const { plans, samples } = state.demo;
+  const options = plans.map(({ name, about }, index) => {
+    const input = element("input", { type: "radio", name: "plan", value: index, checked: index === 0 });
+    return element("label", {}, input, element("span", {}, element("b", { textContent: name }), about));
+  });
+  $("plans").append(...options);
+  $("plans").hidden = false;
+  const buttons = samples.map(({ file, label }) => {
+    const image = element("img", { src: file, alt: `Sample: ${label}` });
+    const button = element("button", { type: "button" }, image);
+    button.setAttribute("aria-pressed", "false");
+    button.onclick = async () => {
+      if (state.busy) return;
+      $("samples").querySelectorAll("button").forEach((other) => other.setAttribute("aria-pressed", other === button));
+      classify(await (await fetch(file)).blob());
+    };
+    return button;
+  });
+  $("samples").append(...buttons);
+}
+
+function showKind() {
+  const isKeyed = chosenKind() === "keyed";
+  $("keyed-files").hidden = !isKeyed;
+  $("guest-files").hidden = isKeyed;
+}
+
+$("kinds").onchange = () => {
+  showKind();
+  if (state.demo && !$("own").open) openDemo();
+};
+$("plans").onchange = openDemo;
+$("setup").onsubmit = (event) => {
+  event.preventDefault();
+  openOwn();
+};
+$("forget").onclick = async () => {
+  await ask("forget");
+  $("forget").hidden = true;
+};
+for (const id of ["picture", "camera"]) {
+  $(id).onchange = ({ target }) => {
+    if (target.files[0]) classify(target.files[0]);
+    target.value = "";
+  };
+}
+for (const name of ["dragenter", "dragover", "dragleave", "drop"]) {
+  document.addEventListener(name, (event) => {
+    event.preventDefault();
+    $("drop").classList.toggle("over", name === "dragenter" || name === "dragover");
+    if (name === "drop" && event.dataTransfer.files[0]) classify(event.dataTransfer.files[0]);
+  });
+}
+
+async function start() {
+  $("status").textContent = "Loading …";
+  showKind();
+  await ask("load");
+  const response = await fetch("demo/demo.json", { cache: "no-store" });
+  const isDemo = response.ok && response.headers.get("content-type")?.includes("json");
+  const kept = await ask("kept").catch(() => null);
+  $("forget").hidden = !kept;
+  if (isDemo) {
+    state.demo = await response.json();
+    showDemo();
+    await openDemo();
+  } else if (kept) {
+    document.querySelector(`input[name=kind][value=${kept.kind}]`).checked = true;
+    showKind();
+    await open(kept);
+  } else {
+    $("own").open = true;
+    $("status").textContent = "Choose the files that the owner gave you.";
+  }
+}
+
+start().catch(problem);

@@ -1,0 +1,71 @@
+// Everything that takes time or holds a key: the page itself only shows.
+//
+// Messages in: { id, act, ... }; out: { id, result } or { id, error } or { id, event }.
+
+import { Guest, KeyedClient, load, softmax } from "./jali.js";
+import { forget, keep, kept } from "./store.js";
+
+/** Most bytes of a message that the page draws. */
+const SHOWN = 1 << 16;
+
+let party = null;
+
+async function bytesAt(path) {
+  const response = await fetch(path, { cache: "no-store" });
+  if (!response.ok) throw Object.assign(new Error(`${path}: ${response.status}`), { kind: "unreachable" });
+  return response.blob();
+}
+
+/** A file that was chosen, or one of the demonstration's by its path. */
+const fileOf = (file) => (typeof file === "string" ? bytesAt(file) : file);
+
+function described(kind) {
+  const facts = { kind, modelId: party.modelId, imageSize: party.imageSize, layers: party.layers };
+  if (kind === "keyed") return facts;
+  const { name, left, until, outputBits, ticketBytes, owner } = party;
+  return { ...facts, name, left, until, outputBits, ticketBytes, owner };
+}
+
+const acts = {
+  load: () => load().then(() => true),
+
+  kept: async () => (await kept()) ?? null,
+
+  forget,
+
+  async open({ kind, files, options, remember }, event) {
+    party?.close();
+    party = null;
+    const names = kind === "keyed" ? ["bundle"] : ["manifest", "tickets", "key", "identity"];
+    const blobs = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await fileOf(files[name])])));
+    const onProgress = (done, of) => event({ done, of });
+    party =
+      kind === "keyed"
+        ? await KeyedClient.open(blobs.bundle, { ...options, onProgress })
+        : await Guest.open(blobs, options);
+    if (remember) await keep({ kind, files: blobs, options: { ...options, passphrase: undefined } });
+    return described(kind);
+  },
+
+  /** Classifies an image file. Events: every message, with some of its bytes. */
+  async infer({ file }, event) {
+    if (!party) throw Object.assign(new Error("nothing is open yet"), { kind: "usage" });
+    const begun = performance.now();
+    const input = party.read(new Uint8Array(await file.arrayBuffer()));
+    const readMs = performance.now() - begun;
+    const onMessage = ({ isUp, bytes, layer }) =>
+      event({ isUp, layer, length: bytes.length, bytes: bytes.slice(0, SHOWN) });
+    const { output, ms, layers } = await party.infer(input, { onMessage });
+    const isClass = output.length === 1;
+    return { output, probabilities: isClass ? null : softmax(output), ms, readMs, layers, left: party.left };
+  },
+};
+
+self.onmessage = async ({ data: { id, act, ...rest } }) => {
+  try {
+    const result = await acts[act](rest, (event) => self.postMessage({ id, event }));
+    self.postMessage({ id, result });
+  } catch (error) {
+    self.postMessage({ id, error: { kind: error?.kind ?? "other", message: String(error?.message ?? error) } });
+  }
+};
