@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::transcript::Digest;
 use crate::*;
 
+mod held;
 mod on_demand;
 
 /// A network of two dense layers, and an input.

@@ -92,7 +92,12 @@ struct Started {
 
 pub(super) fn run(args: &DemoArgs, backend: Backend) -> anyhow::Result<()> {
     let dist = match &args.pages {
-        Some(folder) => folder.clone(),
+        Some(folder) => {
+            // Before anything is sealed.
+            let no_page = || format!("{}: it holds no index.html; scripts/build-web makes web/dist", folder.display());
+            anyhow::ensure!(folder.join("index.html").is_file(), no_page());
+            folder.clone()
+        }
         None => find_dist().context(
             "the page is not built: scripts/build-web, in a clone of the repository, makes web/dist; or name its folder with --pages",
         )?,
@@ -111,7 +116,8 @@ pub(super) fn run(args: &DemoArgs, backend: Backend) -> anyhow::Result<()> {
         say_json(&Started { url: url.clone(), network: house.network.name() })?;
     } else {
         say(format!("The page is at {url}"))?;
-        say("Owner, server and page are on this machine; Ctrl-C ends them and removes their files.")?;
+        // Whoever reads the address may stop reading there.
+        let _ = say("Owner, server and page are on this machine; Ctrl-C ends them and removes their files.");
     }
     if !args.no_open && open::that_detached(&url).is_err() {
         crate::text::note("No browser could be started: open the address yourself.")?;

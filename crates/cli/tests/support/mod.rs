@@ -71,16 +71,17 @@ impl Served {
 
     /// A command that listens, once it has said so.
     pub fn of(args: &[&str], says: &str) -> Self {
-        let mut child = Command::new(assert_cmd::cargo::cargo_bin!("jali"))
-            .args(args)
-            .args(["--log", "none"])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
+        Self::of_plain(&[args, &["--log", "none"]].concat(), says)
+    }
+
+    /// A command that listens and logs nothing in any case.
+    pub fn of_plain(args: &[&str], says: &str) -> Self {
+        let mut child =
+            Command::new(assert_cmd::cargo::cargo_bin!("jali")).args(args).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let url = line.trim().strip_prefix(says).unwrap_or_else(|| panic!("{line:?}")).to_owned();
-        let addr = url.split("://").nth(1).unwrap().parse().unwrap();
+        let addr = url.split("://").nth(1).unwrap().trim_end_matches('/').parse().unwrap();
         Self { child, addr, url }
     }
 
