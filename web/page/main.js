@@ -1,6 +1,6 @@
 // The page: what is chosen, and what is shown. Keys, wallets and all computing are in worker.js.
 
-import { drawBytes, drawFilters, drawPicture, entropy, readable } from "./pictures.js";
+import { clear, drawBytes, drawFilters, drawPicture, entropy, readable } from "./pictures.js";
 
 const $ = (id) => document.getElementById(id);
 const worker = new Worker("worker.js", { type: "module" });
@@ -42,9 +42,12 @@ const WORDS = {
 
 function problem(error) {
   const words = WORDS[error.kind] ?? "That did not work.";
-  $("problem").textContent = `${words} (${error.message})`;
+  const isDemo = error.kind === "refused" && state.demo && !$("own").open;
+  const hint = isDemo ? " A demonstration's tickets belong to the browser that used them first: start it again." : "";
+  $("problem").textContent = `${words} (${error.message})${hint}`;
 }
 
+/** What is known and under way. */
 const state = { demo: null, open: null, classes: null, picture: null, busy: false, source: null };
 const size = (bytes) =>
   bytes < 1e3 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
@@ -57,13 +60,16 @@ const chosenPlan = () => state.demo?.plans[document.querySelector("input[name=pl
 async function open(source) {
   state.open = null;
   state.source = source;
+  // Whoever chooses something else meanwhile wants that.
+  const isCurrent = () => state.source === source;
   $("problem").textContent = "";
   $("status").textContent = "Opening …";
   const hear = ({ done, of }) => {
-    $("status").textContent = `Taking and checking the server's hints: ${done} of ${of} …`;
+    if (isCurrent()) $("status").textContent = `Taking and checking the server's hints: ${done} of ${of} …`;
   };
   try {
     const facts = await ask("open", source, hear);
+    if (!isCurrent()) return;
     state.open = facts;
     const [channels, height, width] = facts.imageSize;
     const layers = `${facts.layers.length} layers, pictures of ${width} × ${height}${channels === 1 ? ", grey" : ""}`;
@@ -74,6 +80,7 @@ async function open(source) {
     document.body.dataset.open = facts.kind;
     showOwner();
   } catch (error) {
+    if (!isCurrent()) return;
     $("status").textContent = "Nothing is open.";
     problem(error);
   }
@@ -136,7 +143,7 @@ class Received {
     if (!this.bytes.length) return;
     drawBytes($("received"), this.bytes, 128);
     $("received-text").textContent =
-      `${size(this.up)} in ${this.messages} messages. Their bytes tell nothing: ${entropy(this.bytes).toFixed(3)} of 8 bits of entropy in each.`;
+      `${size(this.up)} in ${this.messages} messages. Noise to it, whatever the picture: each byte has ${entropy(this.bytes).toFixed(3)} of 8 bits of entropy.`;
   }
 }
 
@@ -156,7 +163,8 @@ async function classify(file) {
   const received = new Received();
   try {
     const picture = await readable(file);
-    await drawPicture($("seen"), picture);
+    // What the browser cannot draw, the library may read, or says what is wrong with it.
+    await drawPicture($("seen"), picture).catch(() => clear($("seen")));
     const answer = await ask("infer", { file: picture }, (event) => received.hear(event));
     received.show();
     showAnswer(answer);

@@ -38,7 +38,8 @@ export function entropy(bytes) {
 export function drawFilters(canvas, weights, [filters, channels, height, width]) {
   const across = Math.ceil(Math.sqrt(filters));
   const [w, h] = [across * (width + 1) + 1, Math.ceil(filters / across) * (height + 1) + 1];
-  const most = weights.reduce((m, value) => Math.max(m, Math.abs(value)), 1e-12);
+  // A few weights are much larger than the others: these are drawn as the largest.
+  const most = 2.5 * Math.sqrt(weights.reduce((sum, value) => sum + value * value, 1e-12) / weights.length);
   pixels(canvas, w, h, (at) => {
     const [x, y] = [(at % w) - 1, Math.floor(at / w) - 1];
     const [column, row] = [Math.floor(x / (width + 1)), Math.floor(y / (height + 1))];
@@ -47,13 +48,17 @@ export function drawFilters(canvas, weights, [filters, channels, height, width])
     if (x < 0 || y < 0 || dx === width || dy === height || filter >= filters) return [30, 32, 48];
     const value = (channel) => {
       const place = ((filter * channels + Math.min(channel, channels - 1)) * height + dy) * width + dx;
-      return 128 + 127 * (weights[place] / most);
+      return 128 + 127 * Math.max(-1, Math.min(1, weights[place] / most));
     };
     return [value(0), value(1), value(2)];
   });
 }
 
-/** Draws a picture as large as fits, and returns whether the browser could read it. */
+export function clear(canvas) {
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
+}
+
+/** Draws a picture as large as fits. Rejects if the browser cannot read it. */
 export async function drawPicture(canvas, blob) {
   const bitmap = await createImageBitmap(blob);
   const [width, height] = [bitmap.width, bitmap.height];
@@ -68,11 +73,11 @@ export async function drawPicture(canvas, blob) {
   bitmap.close();
 }
 
-/** A file that the library reads: PNG and JPEG as they are, whatever else the browser reads as PNG. */
+/** A file that the library reads: PNG, JPEG and .npy as they are, whatever else the browser reads as PNG. */
 export async function readable(file) {
   const head = new Uint8Array(await file.slice(0, 8).arrayBuffer());
   const begins = (...bytes) => bytes.every((byte, at) => head[at] === byte);
-  if (begins(0x89, 0x50, 0x4e, 0x47) || begins(0xff, 0xd8, 0xff)) return file;
+  if (begins(0x89, 0x50, 0x4e, 0x47) || begins(0xff, 0xd8, 0xff) || begins(0x93, 0x4e, 0x55, 0x4d)) return file;
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);

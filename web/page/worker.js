@@ -61,11 +61,17 @@ const acts = {
   },
 };
 
-self.onmessage = async ({ data: { id, act, ...rest } }) => {
+async function answer({ id, act, ...rest }) {
   try {
     const result = await acts[act](rest, (event) => self.postMessage({ id, event }));
     self.postMessage({ id, result });
   } catch (error) {
     self.postMessage({ id, error: { kind: error?.kind ?? "other", message: String(error?.message ?? error) } });
   }
+}
+
+// One after the other: what is opened while something else is being opened would not be closed.
+let last = Promise.resolve();
+self.onmessage = ({ data }) => {
+  last = last.then(() => answer(data));
 };

@@ -21,7 +21,6 @@ class Line {
   #messages = [];
   #waiting = null;
   #ended = null;
-  #layer = undefined;
 
   constructor(socket, observe) {
     this.#socket = socket;
@@ -48,15 +47,14 @@ class Line {
 
   send(message, layer) {
     if (this.#ended) throw this.#ended;
-    this.#layer = layer ?? this.#layer;
     this.#observe?.({ isUp: true, bytes: message, layer });
     this.#socket.send(message);
   }
 
-  async receive() {
+  async receive(layer) {
     const begun = performance.now();
     const bytes = this.#messages.shift() ?? (await this.#next());
-    this.#observe?.({ isUp: false, bytes, layer: this.#layer, waited: performance.now() - begun });
+    this.#observe?.({ isUp: false, bytes, layer, waited: performance.now() - begun });
     return bytes;
   }
 

@@ -51,7 +51,7 @@ class Device {
     const line = await connect(`${server.url.replace("http", "ws")}/v2/models/${guest.modelId}/guests`, observe);
     if (alter) {
       const receive = line.receive.bind(line);
-      line.receive = async () => alter(await receive());
+      line.receive = async (layer) => alter(await receive(layer));
     }
     try {
       return await guest.infer(guest.read(readFileSync(picture)), line, this.store);
@@ -127,5 +127,7 @@ test("what a layer takes is told", async () => {
   await device.infer(guest, { observe: (message) => seen.push(message) });
   const layers = guest.layers;
   assert.ok(layers.length > 2 && layers.every((layer) => layer.isOpen === false));
-  assert.ok(seen.every(({ layer, isUp }) => !isUp || layer === undefined || layer < layers.length));
+  // But for the greeting and its answer, every message is a layer's.
+  assert.ok(seen.every(({ layer }, at) => (at < 2 ? layer === undefined : layer < layers.length)));
+  assert.ok(layers.every((_, at) => seen.some(({ layer }) => layer === at)));
 });

@@ -7,7 +7,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
-const root = resolve(import.meta.dirname, "../..");
+export const root = resolve(import.meta.dirname, "../..");
 export const jali = resolve(process.env.JALI ?? join(root, "target/release/jali"));
 export const dist = resolve(process.env.DIST ?? join(root, "web/dist"));
 export const images = join(root, "assets/images");

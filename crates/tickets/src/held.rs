@@ -16,7 +16,8 @@ use crate::keys::{GuestIdentity, Token};
 use crate::manifest::{Manifest, SignedManifest};
 use crate::sealed::Description;
 use crate::secrets::Secrets;
-use crate::wallet::{KEY, MANIFEST, TICKETS, WalletTicket, read_network, ticket_of};
+pub use crate::wallet::KEY;
+use crate::wallet::{MANIFEST, TICKETS, WalletTicket, read_network, ticket_of};
 
 /// The files of a wallet whose tickets are dealt ahead.
 #[derive(Debug)]

@@ -33,7 +33,8 @@ use crate::secrets::Secrets;
 pub(crate) const WALLET: &str = "wallet";
 pub(crate) const MANIFEST: &str = "manifest";
 pub(crate) const TICKETS: &str = "tickets";
-pub(crate) const KEY: &str = "key";
+/// Name of the file of a wallet that is locked for its guest.
+pub const KEY: &str = "key";
 pub(crate) fn ticket_section(index: u32) -> String {
     format!("ticket {index}")
 }

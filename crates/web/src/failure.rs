@@ -1,7 +1,8 @@
 //! What goes wrong, as JavaScript's `Error` with a `kind` by which a page chooses its words.
 
 use jali_protocol::ProtocolError;
-use jali_tickets::TicketError;
+use jali_tickets::passphrase::PassphraseFault;
+use jali_tickets::{TicketError, held};
 use wasm_bindgen::prelude::*;
 
 /// Kinds of failures: the values of `error.kind`.
@@ -57,6 +58,18 @@ pub(crate) fn of_protocol(error: ProtocolError) -> JsValue {
     failure(kind, error)
 }
 
+/// A passphrase and a bundle that do not fit together.
+pub(crate) fn of_passphrase(fault: &PassphraseFault) -> JsValue {
+    let words = match fault {
+        PassphraseFault::Missing => "the bundle is locked: it needs its passphrase".into(),
+        PassphraseFault::NotLocked => {
+            "the bundle is not locked, and a passphrase was given: somebody may have put another file there".into()
+        }
+        PassphraseFault::Wrong(why) => format!("the bundle cannot be unlocked: {why}"),
+    };
+    failure(Kind::Locked, words)
+}
+
 pub(crate) fn of_tickets(error: TicketError) -> JsValue {
     let kind = match &error {
         TicketError::Key { .. } | TicketError::Passphrase { .. } => Kind::Locked,
@@ -65,5 +78,11 @@ pub(crate) fn of_tickets(error: TicketError) -> JsValue {
         TicketError::Dealing { .. } => Kind::Usage,
         _ => Kind::Damaged,
     };
-    failure(kind, error)
+    // Where the library speaks of the command's options, a page has other words.
+    match &error {
+        TicketError::Key { path, .. } if path.ends_with(held::KEY) => {
+            failure(kind, "the wallet is locked for another guest's key, or its file \"key\" is damaged")
+        }
+        _ => failure(kind, error),
+    }
 }

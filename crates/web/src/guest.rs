@@ -27,7 +27,7 @@ export interface Line {
   /** Sends a message. `layer` counts those of `layers`; none for the greeting. */
   send(message: Uint8Array, layer?: number): void;
   /** Waits for the server's next message. */
-  receive(): Promise<Uint8Array>;
+  receive(layer?: number): Promise<Uint8Array>;
 }
 "#;
 
@@ -41,12 +41,12 @@ extern "C" {
     fn send(this: &Line, message: Uint8Array, layer: Option<u32>) -> Result<(), JsValue>;
 
     #[wasm_bindgen(method, catch)]
-    fn receive(this: &Line) -> Result<Promise, JsValue>;
+    fn receive(this: &Line, layer: Option<u32>) -> Result<Promise, JsValue>;
 }
 
 impl Line {
-    async fn next(&self) -> Result<Vec<u8>, JsValue> {
-        let message: Uint8Array = JsFuture::from(self.receive()?).await?.dyn_into()?;
+    async fn next(&self, layer: Option<u32>) -> Result<Vec<u8>, JsValue> {
+        let message: Uint8Array = JsFuture::from(self.receive(layer)?).await?.dyn_into()?;
         Ok(message.to_vec())
     }
 }
@@ -211,7 +211,10 @@ impl Party {
         let Self { model, manifest, token } = self;
         let of_ticket = |e: GuestError| failure(Kind::Damaged, e);
         let parts = model.circuit().parts();
-        let layer = |step: usize| parts.iter().position(|part| part.steps.contains(&step)).map(|at| at as u32);
+        // What comes behind the last step is the output.
+        let behind = parts.len().checked_sub(1);
+        let layer =
+            |step: usize| parts.iter().position(|part| part.steps.contains(&step)).or(behind).map(|at| at as u32);
         // What is open is computed before the server hears of this guest.
         let (message, start) = GuestSession::begin(model, Backend::best(), ticket, input).map_err(of_ticket)?;
         greet(line, &Hello { batch: manifest.batch, token: token.clone(), first: index, tickets: 1 }).await?;
@@ -227,7 +230,9 @@ impl Party {
                     session
                 }
             };
-            let message = envelope.incoming(line.next().await?).map_err(|e| failure(Kind::WrongAnswer, e))?;
+            let message = envelope
+                .incoming(line.next(layer(session.step())).await?)
+                .map_err(|e| failure(Kind::WrongAnswer, e))?;
             turn = session.receive(&message).map_err(|e| failure(Kind::WrongAnswer, e))?;
         };
         let signed = envelope.end().signed(manifest, index, &nonce);
@@ -239,7 +244,7 @@ impl Party {
 /// Shows the ticket, and waits until the server has taken it.
 async fn greet(line: &Line, hello: &Hello) -> Result<(), JsValue> {
     line.send(Uint8Array::from(&hello.encode()[..]), None)?;
-    match line.next().await?.as_slice() {
+    match line.next(None).await?.as_slice() {
         [0] => Ok(()),
         [byte] if GuestRefusal::of(*byte).is_some() => {
             let why = GuestRefusal::of(*byte).unwrap_or(GuestRefusal::Failed);

@@ -14,7 +14,7 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::JsFuture;
 use zeroize::Zeroizing;
 
-use crate::failure::{Kind, failure, of_protocol};
+use crate::failure::{Kind, failure, of_passphrase, of_protocol};
 use crate::input::{self, Description};
 
 /// What a client has of its network.
@@ -79,7 +79,7 @@ impl KeyedClient {
     pub fn open(bundle: Vec<u8>, passphrase: Option<String>) -> Result<Self, JsValue> {
         let passphrase = passphrase.map(Into::into);
         let bundle = passphrase::unlock(Zeroizing::new(bundle), passphrase.as_ref());
-        let bundle = bundle.map_err(|e| failure(Kind::Locked, e))?;
+        let bundle = bundle.map_err(|fault| of_passphrase(&fault))?;
         let stored = StoredClient::read(Cursor::new(&bundle[..])).map_err(of_protocol)?;
         Ok(Self { stage: RefCell::new(Stage::Opened(Box::new(stored))), counter: Cell::new(0) })
     }
