@@ -1,8 +1,9 @@
 //! Every step of CI, in the order in which they are likely to fail. Nothing here needs more than
 //! cargo, rustup's components and a C compiler; what cannot be done on a machine, such as the
-//! Python package without Python, says so and is skipped.
+//! Python package without Python or the page without Node.js, says so and is skipped.
 
 mod python;
+mod web;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -79,27 +80,12 @@ pub(crate) fn run(root: &Path, package: Option<&str>) -> anyhow::Result<()> {
         step("the Python package");
         python::run(root)?;
     }
+    if package.is_none_or(|package| package == "jali-web") {
+        step("the browser's client and page");
+        web::run(root)?;
+    }
     if package.is_none() {
-        step("fuzz targets, which stand apart, compile");
-        let manifest = ["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"];
-        ci.cargo(&[&manifest[..], &["--no-default-features", "--bin", "stable", "--locked"]].concat())?;
-        ci.portable()?;
-        step("packages");
-        ci.cargo(&[
-            "package",
-            "--workspace",
-            "--exclude",
-            "xtask",
-            "--exclude",
-            "jali-testing",
-            "--exclude",
-            "jali-python",
-            "--exclude",
-            "jali-web",
-            "--locked",
-            "--no-verify",
-            "--allow-dirty",
-        ])?;
+        ci.outside()?;
     }
     Ok(())
 }
@@ -123,6 +109,18 @@ impl Ci<'_> {
         let status = Command::new(cargo).args(args).envs(variables.iter().copied()).current_dir(self.root).status();
         anyhow::ensure!(status.context("cargo does not start")?.success(), "cargo {} failed", args.join(" "));
         Ok(())
+    }
+
+    /// What does not belong to one crate: fuzz targets, other systems, packages.
+    fn outside(&self) -> anyhow::Result<()> {
+        step("fuzz targets, which stand apart, compile");
+        let manifest = ["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"];
+        self.cargo(&[&manifest[..], &["--no-default-features", "--bin", "stable", "--locked"]].concat())?;
+        self.portable()?;
+        step("packages");
+        let left_out = ["xtask", "jali-testing", "jali-python", "jali-web"].map(|package| ["--exclude", package]);
+        let how = ["--locked", "--no-verify", "--allow-dirty"];
+        self.cargo(&[&["package", "--workspace"], left_out.as_flattened(), &how].concat())
     }
 
     /// Runs what `cargo test` has built: `cargo run` with one package would build all libraries

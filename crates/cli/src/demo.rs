@@ -44,8 +44,8 @@ pub(super) struct DemoArgs {
     /// What the guest learns of an output
     #[arg(long, value_enum, default_value = "logits", requires = "guest")]
     output: GuestOutput,
-    /// Serve a page on this machine, on which a person drops a picture, and open it in a browser; the
-    /// first --images test images are its samples
+    /// Serve a page on this machine, on which a person drops a picture, and open it in a browser;
+    /// the first --images test images are its samples
     #[arg(long, conflicts_with_all = ["guest", "in_process"])]
     browser: bool,
     /// Folder of the page [default: web/dist, which scripts/build-web makes, here or above]

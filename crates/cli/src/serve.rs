@@ -44,8 +44,8 @@ pub(super) struct ServeArgs {
     /// Allow plain HTTP on an address that other machines reach
     #[arg(long)]
     insecure: bool,
-    /// Serve the files of this folder beside the networks, its index.html as the page, to everybody:
-    /// scripts/build-web makes web/dist, Jali's own
+    /// Serve the files of this folder beside the networks, its index.html as the page, to
+    /// everybody: scripts/build-web makes web/dist, Jali's own
     #[arg(long, value_name = "DIR")]
     pages: Option<PathBuf>,
     /// Let pages of another origin call this server, such as https://clinic.example (may be given

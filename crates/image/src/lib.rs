@@ -1,5 +1,5 @@
-//! Turns PNG, JPEG and .npy files into the tensor that a model needs, and back. The kind is told by the
-//! content. It does no input or output: whoever has it brings the bytes.
+//! Turns PNG, JPEG and .npy files into the tensor that a model needs, and back. The kind is told by
+//! the content. It does no input or output: whoever has it brings the bytes.
 #![forbid(unsafe_code)]
 
 mod fault;

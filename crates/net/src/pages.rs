@@ -95,7 +95,8 @@ impl Pages {
         api.layer(cors.allow_headers([AUTHORIZATION, CONTENT_TYPE]).max_age(REMEMBERED))
     }
 
-    /// Whether a WebSocket may be opened: browsers let pages of any origin try, and say which it is.
+    /// Whether a WebSocket may be opened: browsers let pages of any origin try, and say which it
+    /// is.
     pub(crate) fn may_connect(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(ORIGIN) else { return true };
         let is_own = || {

@@ -1,6 +1,6 @@
 //! Client and guest for browsers, in WebAssembly. They do no input or output: whoever has them
-//! brings files, carries messages (`fetch`, WebSockets), stores what must outlast a crash, and draws
-//! what comes of it.
+//! brings files, carries messages (`fetch`, WebSockets), stores what must outlast a crash, and
+//! draws what comes of it.
 //!
 //! | module | what it holds |
 //! |---|---|
