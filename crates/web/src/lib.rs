@@ -9,6 +9,7 @@
 //! | [`input`] | image files as inputs |
 //! | [`file`] | a page's file, read piece by piece |
 //! | [`failure`] | errors |
+//! | `plain` | a network in the clear, for a benchmark: behind a feature |
 #![forbid(unsafe_code)]
 
 mod failure;
@@ -16,6 +17,10 @@ mod file;
 mod guest;
 mod input;
 mod keyed;
+#[cfg(feature = "plain")]
+mod plain;
 
 pub use guest::Guest;
 pub use keyed::KeyedClient;
+#[cfg(feature = "plain")]
+pub use plain::Plain;
