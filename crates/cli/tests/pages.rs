@@ -6,7 +6,7 @@
 mod support;
 
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::{Served, http, mnist};
@@ -134,6 +134,26 @@ fn the_demonstration_serves_what_its_page_needs() {
     let weights = get(described["owner"]["weights"].as_str().unwrap()).2;
     let shape = described["owner"]["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap());
     assert_eq!(weights.len() as u64, 4 * shape.product::<u64>());
+}
+
+/// What `docs/json.md` says of it.
+#[test]
+fn its_address_is_printed_as_json() {
+    let folder = tempfile::tempdir().unwrap();
+    let dist = folder.path().join("dist");
+    pages(&dist);
+    let dist = dist.display().to_string();
+    let jali = assert_cmd::cargo::cargo_bin!("jali");
+    let args = ["demo", "--browser", "--no-open", "--network", "mnist", "--images", "1", "--json", "--pages", &dist];
+    let mut child = Command::new(jali).args(args).stdout(Stdio::piped()).spawn().unwrap();
+    let started: Value =
+        serde_json::Deserializer::from_reader(child.stdout.take().unwrap()).into_iter().next().unwrap().unwrap();
+    let fields: Vec<&String> = started.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["network", "url"]);
+    let addr = started["url"].as_str().unwrap().trim_start_matches("http://").trim_end_matches('/').parse().unwrap();
+    assert_eq!(http(addr, "GET / HTTP/1.1", b"").0, 200);
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[test]
