@@ -33,10 +33,12 @@ pub enum Attacker {
     Public,
     /// As [`Attacker::TuneAll`] on the victim's logits instead of its labels.
     Distil,
+    /// A command that somebody else wrote ([`crate::command`]).
+    Command,
 }
 
 /// Numbers as the documentation counts attackers, and names.
-const NAMES: [(Attacker, u8, &str, &str); 8] = [
+const NAMES: [(Attacker, u8, &str, &str); 9] = [
     (Attacker::Zero, 1, "zero", "hidden weights zero"),
     (Attacker::Statistics, 2, "statistics", "hidden weights drawn with the layer's statistics"),
     (Attacker::BestOf, 3, "best-of", "best of 16 such draws on the labelled images"),
@@ -45,6 +47,7 @@ const NAMES: [(Attacker, u8, &str, &str); 8] = [
     (Attacker::TuneAll, 6, "tune-all", "such a draw, then everything trained"),
     (Attacker::Public, 7, "public", "hidden weights of a public model, then everything trained"),
     (Attacker::Distil, 8, "distil", "such a draw, then everything trained on the victim's logits"),
+    (Attacker::Command, 9, "command", "the command of --attacker"),
 ];
 
 /// Draws of [`Attacker::BestOf`].
@@ -61,7 +64,7 @@ impl Attacker {
         NAMES.iter().map(|n| n.0)
     }
 
-    /// 1 to 8.
+    /// 1 to 9.
     pub fn number(self) -> u8 {
         NAMES.iter().find(|n| n.0 == self).map_or(0, |n| n.1)
     }
@@ -73,7 +76,7 @@ impl Attacker {
 
     /// Whether it can do something without a labelled image.
     pub fn works_without_images(self) -> bool {
-        matches!(self, Self::Zero | Self::Statistics | Self::Public)
+        matches!(self, Self::Zero | Self::Statistics | Self::Public | Self::Command)
     }
 
     /// Whether images change what it does.
@@ -165,7 +168,8 @@ pub struct Surrogate {
 /// Runs an attacker.
 ///
 /// # Errors
-/// [`AuditError::NoPublicModel`] for [`Attacker::Public`] without one.
+/// [`AuditError::NoPublicModel`] for [`Attacker::Public`] without one, [`AuditError::NoCommand`] for
+/// [`Attacker::Command`], which is not run here.
 pub fn attack(
     attacker: Attacker,
     knows: &Knowledge<'_>,
@@ -191,6 +195,7 @@ pub fn attack(
     let (begin, free) = match attacker {
         Attacker::Zero => return Ok(done(layers(zeros(victim, hidden)))),
         Attacker::Statistics => return Ok(done(layers(draw(0)))),
+        Attacker::Command => return Err(AuditError::NoCommand),
         Attacker::BestOf => {
             let examples = queries.hard();
             let count = examples.images.len().min(DRAW_IMAGES);

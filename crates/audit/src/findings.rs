@@ -112,7 +112,7 @@ impl Findings {
     pub fn verdict(&self, bound: f64) -> Vec<String> {
         let open: Vec<&Row> = self.rows.iter().filter(|r| r.policy != "nothing" && r.policy != "everything").collect();
         let Some(worst) = open.iter().max_by(|a, b| a.advantage.total_cmp(&b.advantage)) else {
-            return vec!["Nothing has been measured yet.".into()];
+            return ["Nothing has been measured yet.".into()].into_iter().chain(self.failures()).collect();
         };
         let mut policies: Vec<&str> = open.iter().map(|r| r.policy.as_str()).collect();
         policies.dedup();
@@ -124,7 +124,16 @@ impl Findings {
             lines.extend([said.within, said.beyond].into_iter().flatten());
         }
         lines.insert(0, summary_of_verdict(safe_anywhere, bound, worst));
+        lines.extend(self.failures());
         lines
+    }
+
+    /// How many attacks of a command failed, and why the first did.
+    pub fn failures(&self) -> Option<String> {
+        let mut failed = self.results.iter().filter_map(|r| Some((&r.id, r.failure.as_ref()?)));
+        let (id, why) = failed.next()?;
+        let count = 1 + failed.count();
+        Some(format!("{count} attack(s) of the command failed and count for nothing. The first, {id}: {why}"))
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`network`] | a graph as a differentiable function |
 //! | [`train`] | training to a plateau, the same for all |
 //! | [`attack`] | the attackers |
+//! | [`command`] | attackers that somebody else wrote |
 //! | [`grid`] | cells: attacker, budget, seed, plan |
 //! | [`pool`] | cells on several threads |
 //! | [`run`] | a run in a folder, resumable |
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod attack;
+pub mod command;
 pub mod error;
 pub mod fill;
 pub mod findings;

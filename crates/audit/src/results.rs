@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::AuditError;
 use crate::findings::{Findings, LayerFacts, PlanFacts};
 use crate::report::BOUND;
-use crate::run::{CellResult, Spec};
+use crate::run::{CellResult, Spec, burn};
 use crate::summary::Row;
 use crate::train::Point;
 
@@ -80,6 +80,12 @@ pub struct CellLine {
     pub plateau: bool,
     /// Wall time in seconds.
     pub seconds: f64,
+    /// What trained: `burn`, or the command.
+    #[serde(default = "burn")]
+    pub engine: String,
+    /// Why there is no copy, if a command failed.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<String>,
 }
 
 impl From<&CellResult> for CellLine {
@@ -100,6 +106,8 @@ impl From<&CellResult> for CellLine {
             curve: if r.seed == 0 { r.curve.clone() } else { vec![] },
             plateau: r.plateau,
             seconds: r.seconds,
+            engine: r.engine.clone(),
+            failure: r.failure.clone(),
         }
     }
 }
@@ -120,6 +128,8 @@ impl From<CellLine> for CellResult {
             curve,
             plateau,
             seconds,
+            engine,
+            failure,
             ..
         } = line;
         let right = String::new();
@@ -138,6 +148,8 @@ impl From<CellLine> for CellResult {
             curve,
             plateau,
             seconds,
+            engine,
+            failure,
         }
     }
 }

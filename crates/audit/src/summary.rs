@@ -61,7 +61,8 @@ pub fn summarise(
 ) -> Result<Vec<Row>, AuditError> {
     let mut points: BTreeMap<(Source, u64), f64> = BTreeMap::new();
     let mut by_cell: ByCell<'_> = BTreeMap::new();
-    for r in results {
+    // Where a command has failed there is no copy to speak of.
+    for r in results.iter().filter(|r| r.failure.is_none()) {
         let (source, attacker): (Source, Attacker) = (r.policy.parse()?, r.attacker.parse()?);
         let leaked = (r.leaked * 1e9).round() as u64;
         points.insert((source, leaked), r.leaked);
@@ -263,6 +264,8 @@ mod tests {
             curve: vec![],
             plateau: true,
             seconds: 1.0,
+            engine: crate::run::burn(),
+            failure: None,
         }
     }
 

@@ -215,6 +215,7 @@ fn the_planner_finds_the_safe_plan_of_a_toy() {
         plan_hash: None,
         public_model: None,
         public_hash: None,
+        command: None,
         grid: Grid {
             policies,
             fractions: fractions.clone(),

@@ -183,3 +183,73 @@ fn mistakes_are_told_with_their_remedy() {
     let text = ["run", "README.md", "--out", &out].iter().map(|s| (*s).to_string()).collect();
     fails(text, 3, &["README.md"]);
 }
+
+/// A command attacks in place of our attackers: its copies count, its failures do not, and neither
+/// ends the run.
+#[cfg(unix)]
+#[test]
+fn somebody_elses_attacker_is_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let run = |name: &str, line: &str, more: &[&str]| {
+        let out = folder.path().join(name);
+        let base = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20"];
+        let own = ["--fractions", "0.5", "--seeds", "2", "--json", "--attacker", line, "--out", out.to_str().unwrap()];
+        json(&[&base[..], &own, more].concat())
+    };
+    // One that has the network from elsewhere: as good without open weights as with them.
+    let copy = format!("cp {} surrogate.onnx", victim.display());
+    let knows = run("knows", &copy, &[]);
+    let row = |results: &Value, policy: &str| {
+        results["summary"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|r| r["policy"] == policy && r["budget"] == 20)
+            .unwrap()
+            .clone()
+    };
+    for policy in ["nothing", "random-rows"] {
+        let row = row(&knows, policy);
+        assert!(row["fidelity"].as_f64().unwrap() > 0.95, "{row}");
+        assert_eq!(row["best_attacker"], "command");
+        assert_eq!(row["advantage"], 0.0);
+    }
+    assert!(knows["cells"].as_array().unwrap().iter().any(|c| c["engine"] == copy.as_str()));
+    assert!(!folder.path().join("knows/attacks/nothing-b20-command-s0").exists(), "views of successes are removed");
+
+    // One that gets it where something is open, and fails where nothing is.
+    let all = "grep -c shape task.json >/dev/null; for f in view.onnx mask.npz scales.npz images.npy labels.npy logits.npy; \
+               do test -s $f || exit 9; done";
+    let fails = format!("{all}; grep -q '\"policy\": \"nothing\"' task.json && echo no way in && exit 3; {copy}");
+    let results = run("fails", &fails, &[]);
+    let failed: Vec<&Value> = results["cells"].as_array().unwrap().iter().filter(|c| !c["failure"].is_null()).collect();
+    assert!(!failed.is_empty() && failed.iter().all(|c| c["policy"] == "nothing" && c["accuracy"] == 0.0));
+    assert!(failed[0]["failure"].as_str().unwrap().contains("no way in"), "{}", failed[0]);
+    let verdict = results["verdict"].to_string();
+    assert!(verdict.contains("failed and count for nothing"), "{verdict}");
+
+    // Wrong files, no file, no end.
+    for (name, line, says) in [
+        ("same", "cp view.onnx surrogate.onnx", "surrogate.onnx"),
+        ("none", "true", "wrote no surrogate.onnx"),
+        ("junk", "echo junk > surrogate.onnx", "surrogate.onnx"),
+        (
+            "other",
+            &format!("cp {} surrogate.onnx", victim.with_file_name("vgg3.onnx").display()),
+            "takes images [3, 32, 32]",
+        ),
+        ("slow", "sleep 60 & sleep 60", "took longer than 1 s"),
+    ] {
+        let more: &[&str] = if name == "slow" { &["--attacker-time", "1"] } else { &[] };
+        let results = run(name, line, more);
+        let failure =
+            results["cells"].as_array().unwrap().iter().find_map(|c| c["failure"].as_str()).unwrap().to_owned();
+        assert!(failure.contains(says), "{name}: {failure}");
+    }
+
+    let out = folder.path().join("knows");
+    let again = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--out", out.to_str().unwrap()];
+    crate::fails(&[&again[..], &["--attacker", "true"]].concat(), 9, &["the attacker"]);
+    crate::fails(&[&again[..], &["--attackers", "command"]].concat(), 2, &["--attacker 'COMMAND'"]);
+}

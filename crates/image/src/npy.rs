@@ -12,14 +12,27 @@ const MAX_HEADER: usize = 4096;
 /// Returns a tensor as an array of 32-bit floats in NumPy's format, version 1, with the shape as it
 /// is.
 pub fn npy_bytes(tensor: &Tensor) -> Vec<u8> {
-    let dims: String = tensor.shape.iter().map(|d| format!("{d}, ")).collect();
-    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", dims.trim_end());
+    let mut bytes = header("<f4", &tensor.shape);
+    bytes.extend(tensor.data.iter().flat_map(|v| v.to_le_bytes()));
+    bytes
+}
+
+/// Returns integers as a one-dimensional array of 64-bit integers in NumPy's format.
+pub fn npy_of_integers(values: &[i64]) -> Vec<u8> {
+    let mut bytes = header("<i8", &[values.len()]);
+    bytes.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+    bytes
+}
+
+/// What stands before the values.
+fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
+    let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();
+    let header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({}), }}", dims.trim_end());
     // Magic, version, length and header take a multiple of 64 bytes and end with a line break.
     let length = (10 + header.len() + 1).next_multiple_of(64) - 10;
     let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
     bytes.extend((length as u16).to_le_bytes());
     bytes.extend(format!("{header:<width$}\n", width = length - 1).into_bytes());
-    bytes.extend(tensor.data.iter().flat_map(|v| v.to_le_bytes()));
     bytes
 }
 

@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-pub use jali_image::{ImageFault, ImageKind, Kind, Values, decode_image, from_array, npy_bytes, png_bytes};
+pub use jali_image::{
+    ImageFault, ImageKind, Kind, Values, decode_image, from_array, npy_bytes, npy_of_integers, png_bytes,
+};
 use jali_model::{Preprocess, Tensor};
 
 use crate::error::JaliError;

@@ -253,7 +253,7 @@ fn small_onnx() -> Vec<u8> {
     };
     let ints = |name: &str, ints: &[i64]| Attribute { name: name.into(), ints: ints.to_vec(), ..Default::default() };
     let value = |name: &str, dims: &[i64]| {
-        let dim = dims.iter().map(|&d| Dimension { dim_value: (d > 0).then_some(d) }).collect();
+        let dim = dims.iter().map(|&d| Dimension { dim_value: (d > 0).then_some(d), dim_param: None }).collect();
         let tensor_type = Some(TensorType { elem_type: 1, shape: Some(Shape { dim }) });
         ValueInfo { name: name.into(), r#type: Some(Type { tensor_type }) }
     };
@@ -288,9 +288,10 @@ fn small_onnx() -> Vec<u8> {
         input: vec![value("x", &[0, 2, 4, 4])],
         output: vec![value("y", &[0, 4])],
         value_info: vec![],
+        ..Default::default()
     };
     let opset = Opset { domain: String::new(), version: 17 };
-    proto_bytes(&Model { graph: Some(graph), opset_import: vec![opset] })
+    proto_bytes(&Model { graph: Some(graph), opset_import: vec![opset], ..Default::default() })
 }
 
 fn proto_bytes(model: &crate::onnx::proto::Model) -> Vec<u8> {

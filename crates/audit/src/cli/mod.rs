@@ -86,7 +86,10 @@ fn threads(asked: Option<u16>) -> usize {
 
 fn exit_code(error: &AuditError) -> u8 {
     match error {
-        AuditError::UnknownAttacker { .. } | AuditError::UnknownCell { .. } | AuditError::NoPublicModel => 2,
+        AuditError::UnknownAttacker { .. }
+        | AuditError::UnknownCell { .. }
+        | AuditError::NoPublicModel
+        | AuditError::NoCommand => 2,
         AuditError::Usage { .. } | AuditError::Leak(_) | AuditError::Jali(JaliError::PlanFile { .. }) => 2,
         AuditError::Model(_) | AuditError::Protocol(_) | AuditError::Jali(JaliError::ModelFile { .. }) => 3,
         AuditError::OtherRun { .. } => 9,

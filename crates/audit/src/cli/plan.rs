@@ -173,6 +173,7 @@ fn request(args: &PlanArgs, goal: &Goal) -> Request {
         plan: None,
         public_model: None,
         scoring: args.scoring as usize,
+        command: None,
         quick: args.quick,
         grid: Grid {
             policies: args.policies.clone(),

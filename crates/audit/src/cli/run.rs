@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use jali::files::{Readers, write_aside};
+use jali_audit::command::Command;
 use jali_audit::grid::{Grid, percent};
 use jali_audit::results::Results;
 use jali_audit::run::{Context, Request};
@@ -19,7 +20,7 @@ use super::{Where, threads};
 /// among an attacker's.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali-audit run crates/jali/bundled/mnist.onnx --quick --out audit\n  jali-audit run crates/jali/bundled/vgg3.onnx --data data/cifar10 --plan plan.json --budgets 50,500 --out audit\n  jali-audit run net.onnx --data data/cifar10 --policies random-rows,magnitude-weights --fractions 0.5,0.8,0.95 --seeds 5 --out audit\n  jali-audit run crates/jali/bundled/vgg3.onnx --data data/cifar10 --out audit --prepare      then spread `jali-audit cells --list --out audit`"
+    after_help = "Examples:\n  jali-audit run crates/jali/bundled/mnist.onnx --quick --out audit\n  jali-audit run crates/jali/bundled/vgg3.onnx --data data/cifar10 --plan plan.json --budgets 50,500 --out audit\n  jali-audit run net.onnx --data data/cifar10 --plan plan.json --attacker 'python3 ~/attack.py' --out audit\n  jali-audit run net.onnx --data data/cifar10 --policies random-rows,magnitude-weights --fractions 0.5,0.8,0.95 --seeds 5 --out audit\n  jali-audit run crates/jali/bundled/vgg3.onnx --data data/cifar10 --out audit --prepare      then spread `jali-audit cells --list --out audit`"
 )]
 pub(super) struct RunArgs {
     /// The network as an ONNX file
@@ -45,6 +46,13 @@ pub(super) struct RunArgs {
     /// Attackers by name or number [default: all but `public`; with --public-model all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     attackers: Option<Vec<String>>,
+    /// Attack with this command in place of our attackers: a shell runs it in a folder with the
+    /// attacker's view, and it writes surrogate.onnx there (docs/auditing.md)
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["attackers", "public_model"])]
+    attacker: Option<String>,
+    /// Most seconds for one attack of --attacker
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, requires = "attacker", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    attacker_time: u64,
     /// A public model of the same architecture, for the attacker `public`
     #[arg(long, value_name = "FILE.onnx")]
     public_model: Option<PathBuf>,
@@ -60,7 +68,7 @@ pub(super) struct RunArgs {
     /// Folder for results, report and journal
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Cells at a time; they share the threads [default: one per thread]
+    /// Cells at a time; they share the threads [default: one per thread; with --attacker one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Threads to use [default: all cores]
@@ -91,8 +99,10 @@ impl RunArgs {
             (None, true) => &["random-rows"],
             (None, false) => &["random-rows", "sensitive-rows"],
         };
+        let own = ["command".to_string()];
+        let given = if self.attacker.is_some() { &Some(own.to_vec()) } else { &self.attackers };
         let mut attackers =
-            names(&self.attackers, &["zero", "statistics", "best-of", "rescale", "tune-hidden", "tune-all", "distil"]);
+            names(given, &["zero", "statistics", "best-of", "rescale", "tune-hidden", "tune-all", "distil"]);
         if self.attackers.is_none() && self.public_model.is_some() {
             attackers.push("public".into());
         }
@@ -116,6 +126,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         plan: args.plan.clone(),
         public_model: args.public_model.clone(),
         scoring: args.scoring as usize,
+        command: args.attacker.clone().map(|line| Command { line, seconds: args.attacker_time }),
         quick: args.quick,
         grid: args.grid(),
     };
@@ -130,7 +141,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let threads = threads(args.threads);
-    let jobs = args.jobs.map_or(threads, usize::from);
+    // A command may use all cores by itself.
+    let jobs = args.jobs.map_or(if args.attacker.is_some() { 1 } else { threads }, usize::from);
     let open: Vec<&Cell> = cells.iter().filter(|c| !context.done(c)).collect();
     if open.len() < cells.len() {
         note(format!("{} of {} cells are there from before", cells.len() - open.len(), cells.len()))?;

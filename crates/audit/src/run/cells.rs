@@ -48,6 +48,20 @@ pub struct CellResult {
     pub plateau: bool,
     /// Wall time.
     pub seconds: f64,
+    /// What trained: [`BURN`], or the command.
+    #[serde(default = "burn")]
+    pub engine: String,
+    /// Why there is no copy, if a command failed; accuracy and fidelity are 0 then, and do not count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub failure: Option<String>,
+}
+
+/// The engine of the attackers of this program.
+pub const BURN: &str = "burn";
+
+/// [`BURN`], which results of before do not name.
+pub(crate) fn burn() -> String {
+    BURN.into()
 }
 
 /// Four images a hexadecimal digit, the first in the highest bit.

@@ -15,11 +15,12 @@ use jali_protocol::{Blueprint, row_savings};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
-use super::cells::{CELLS, CellResult, cell_path, has_result, pack};
+use super::cells::{CELLS, CellResult, burn, cell_path, has_result, pack};
 use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, victim_and_data};
 use super::spec::{MAX_FILE, METHOD, SPEC, Spec, read_json, read_spec, write_json};
 use crate::AuditError;
-use crate::attack::{Attacker, Knowledge, Queries, attack};
+use crate::attack::{Attacker, Knowledge, Queries, Surrogate, attack};
+use crate::command::Command;
 use crate::fill::generator;
 use crate::grid::{Cell, Grid, Source};
 use crate::sensitivity;
@@ -61,6 +62,8 @@ pub struct Request {
     pub public_model: Option<PathBuf>,
     /// Images that score, at most.
     pub scoring: usize,
+    /// The command that attacks in place of this program's attackers.
+    pub command: Option<Command>,
     /// A first impression only.
     pub quick: bool,
     /// What varies.
@@ -85,6 +88,12 @@ impl Context {
         if request.public_model.is_none() && grid.cells()?.iter().any(public) {
             return Err(AuditError::NoPublicModel);
         }
+        let is_command = |name: &String| name.parse::<Attacker>().is_ok_and(|a| a == Attacker::Command);
+        if request.command.is_some() != grid.attackers.iter().any(is_command)
+            || grid.attackers.len() > 1 && request.command.is_some()
+        {
+            return Err(AuditError::NoCommand);
+        }
         let text = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
         let mut plan_hash = None;
         if let Some(path) = &request.plan {
@@ -108,6 +117,7 @@ impl Context {
             plan_hash,
             public_model: text(&request.public_model),
             public_hash,
+            command: request.command.clone(),
             grid,
         };
         let path = folder.join(SPEC);
@@ -302,8 +312,15 @@ impl Context {
             queries: &queries,
             public: self.public.as_deref(),
         };
-        let surrogate = attack(cell.attacker, &knows, &self.spec.schedule, cell.seed, &self.device)?;
-        let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
+        let trained = match (&self.spec.command, cell.attacker) {
+            (Some(command), Attacker::Command) => self.commanded(command, cell, &knows)?,
+            _ => {
+                let surrogate = attack(cell.attacker, &knows, &self.spec.schedule, cell.seed, &self.device)?;
+                let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
+                Trained { got, surrogate: Some(surrogate), engine: burn(), failure: None }
+            }
+        };
+        let Trained { got, surrogate, engine, failure } = trained;
         let right: Vec<bool> = got.iter().zip(&self.test).map(|(g, s)| *g == s.label).collect();
         let agree = got.iter().zip(&self.said).filter(|(g, s)| g == s).count();
         let count = self.test.len().max(1) as f64;
@@ -318,12 +335,35 @@ impl Context {
             accuracy: right.iter().filter(|r| **r).count() as f64 / count,
             fidelity: agree as f64 / count,
             right: pack(&right),
-            rate: surrogate.rate,
-            curve: surrogate.curve,
-            plateau: surrogate.plateau,
+            rate: surrogate.as_ref().and_then(|s| s.rate),
+            // Whether a command's training had ended, nobody here can tell.
+            plateau: surrogate.as_ref().is_none_or(|s| s.plateau),
+            curve: surrogate.map(|s| s.curve).unwrap_or_default(),
             seconds: (begin.elapsed().as_secs_f64() * 1e3).round() / 1e3,
+            engine,
+            failure,
         })
     }
+
+    /// Has a command attack.
+    fn commanded(&self, command: &Command, cell: &Cell, knows: &Knowledge<'_>) -> Result<Trained, AuditError> {
+        let images: Vec<Tensor> = self.test.iter().map(|sample| sample.image.clone()).collect();
+        let attacked = command.attack(&self.folder.join(ATTACKS).join(cell.id()), cell, knows, &images)?;
+        let (got, failure) = attacked.map_or_else(|why| (vec![], Some(why)), |got| (got, None));
+        Ok(Trained { got, surrogate: None, engine: command.line.clone(), failure })
+    }
+}
+
+/// Folder of commands' views, and of what those printed that failed.
+const ATTACKS: &str = "attacks";
+
+/// What an attacker came to.
+struct Trained {
+    /// Its classes of the scoring images; none if it failed.
+    got: Vec<usize>,
+    surrogate: Option<Surrogate>,
+    engine: String,
+    failure: Option<String>,
 }
 
 /// The victim's classes for the scoring images: computed once and kept, because every cell needs

@@ -14,7 +14,8 @@ pub mod context;
 pub mod data;
 pub mod spec;
 
-pub use cells::{CellResult, has_result, merge, read_results, unpack};
+pub(crate) use cells::burn;
+pub use cells::{BURN, CellResult, has_result, merge, read_results, unpack};
 pub use context::{Context, Request};
 pub use data::{Pool, dataset_for, sensitivities};
 pub use spec::{METHOD, Spec, read_spec};

@@ -6,6 +6,7 @@ use jali::files::{Readers, read_bounded, write_aside};
 use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
+use crate::command::Command;
 use crate::grid::Grid;
 use crate::train::Schedule;
 
@@ -41,6 +42,9 @@ pub struct Spec {
     pub public_model: Option<String>,
     /// Its hash.
     pub public_hash: Option<String>,
+    /// The command that attacks, if somebody else's does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub command: Option<Command>,
     /// What varies.
     pub grid: Grid,
 }
@@ -49,6 +53,9 @@ impl Spec {
     /// What differs from a run in a folder, if it cannot be continued with this one.
     pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let text = |o: &Option<String>| o.clone().unwrap_or_else(|| "none".into());
+        let command = |c: &Option<Command>| {
+            c.as_ref().map_or("none but its own".into(), |c| format!("{:?} for {} s", c.line, c.seconds))
+        };
         let pairs = [
             ("the method", self.method.to_string(), other.method.to_string()),
             ("the model", self.model_hash.clone(), other.model_hash.clone()),
@@ -57,6 +64,7 @@ impl Spec {
             ("the schedule", format!("{:?}", self.schedule), format!("{:?}", other.schedule)),
             ("the plan", text(&self.plan_hash), text(&other.plan_hash)),
             ("the public model", text(&self.public_hash), text(&other.public_hash)),
+            ("the attacker", command(&self.command), command(&other.command)),
         ];
         pairs.into_iter().find(|(_, a, b)| a != b)
     }

@@ -1,4 +1,4 @@
-//! ONNX files to [`crate::Graph`].
+//! ONNX files to [`crate::Graph`], and back.
 //!
 //! The messages are declared here with `prost`'s derive, a subset of `onnx.proto` (fields that are
 //! not listed are skipped by the decoder). `docs/onnx.md` says why no inference framework reads
@@ -12,6 +12,7 @@
 //! | `refusal` | why a node cannot be run, and what to do about it |
 //! | `constant`, `fold*`, `evaluate` | weights; little programs over constants; whatever else depends on no input |
 //! | `activation`, `linear`, `einsum`, `window`, `transposed`, `normalise`, `along` | node by node: what computes |
+//! | `export` | the other way: a file of a network |
 //! | `shapes`, `place`, `resize` | node by node: what only moves values |
 
 mod activation;
@@ -20,6 +21,7 @@ mod constant;
 mod dims;
 mod einsum;
 mod evaluate;
+mod export;
 mod fold;
 mod fold_arithmetic;
 mod fold_places;
@@ -38,6 +40,7 @@ mod transposed;
 mod window;
 
 pub use constant::{External, ReadExternal};
+pub use export::export;
 pub use import::{Imported, import, import_owned, import_with};
 
 #[cfg(test)]

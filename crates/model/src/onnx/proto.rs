@@ -1,7 +1,9 @@
-//! The part of `onnx.proto` (ONNX 1.x, field numbers are stable) that we read.
+//! The part of `onnx.proto` (ONNX 1.x, field numbers are stable) that we read and write.
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Model {
+    #[prost(int64, tag = "1")]
+    pub(crate) ir_version: i64,
     #[prost(message, optional, tag = "7")]
     pub(crate) graph: Option<Graph>,
     #[prost(message, repeated, tag = "8")]
@@ -20,6 +22,8 @@ pub(crate) struct Opset {
 pub(crate) struct Graph {
     #[prost(message, repeated, tag = "1")]
     pub(crate) node: Vec<Node>,
+    #[prost(string, tag = "2")]
+    pub(crate) name: String,
     #[prost(message, repeated, tag = "5")]
     pub(crate) initializer: Vec<TensorData>,
     #[prost(message, repeated, tag = "11")]
@@ -64,6 +68,9 @@ pub(crate) struct Attribute {
     pub(crate) floats: Vec<f32>,
     #[prost(int64, repeated, tag = "8")]
     pub(crate) ints: Vec<i64>,
+    /// Which of these it is: importers want to be told.
+    #[prost(int32, tag = "20")]
+    pub(crate) r#type: i32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -132,4 +139,7 @@ pub(crate) struct Dimension {
     /// Absent for a symbolic dimension.
     #[prost(int64, optional, tag = "1")]
     pub(crate) dim_value: Option<i64>,
+    /// Its name then.
+    #[prost(string, optional, tag = "2")]
+    pub(crate) dim_param: Option<String>,
 }

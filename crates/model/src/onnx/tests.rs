@@ -9,6 +9,7 @@ use super::import::import_any;
 use super::proto;
 use crate::{ModelError, Tensor, float};
 
+mod export;
 mod files;
 
 const CASES: &[u8] = include_bytes!("../../tests/data/onnx-cases.bin");
@@ -130,7 +131,7 @@ fn networks_of_both_exporters_do_what_pytorch_does() {
 
 /// A model of one operator on a 1x8x8 image with one more input.
 fn one_operator(op: &str, constant: proto::TensorData, on_image: bool) -> Vec<u8> {
-    let dim = |n: i64| proto::Dimension { dim_value: Some(n) };
+    let dim = |n: i64| proto::Dimension { dim_value: Some(n), dim_param: None };
     let shape = proto::Shape { dim: [1, 1, 8, 8].map(dim).to_vec() };
     let x = proto::ValueInfo {
         name: "x".into(),
@@ -149,9 +150,10 @@ fn one_operator(op: &str, constant: proto::TensorData, on_image: bool) -> Vec<u8
         input: vec![x],
         output: vec![proto::ValueInfo { name: "y".into(), r#type: None }],
         value_info: vec![],
+        ..Default::default()
     };
     let opset = proto::Opset { domain: String::new(), version: 17 };
-    proto::Model { graph: Some(graph), opset_import: vec![opset] }.encode_to_vec()
+    proto::Model { graph: Some(graph), opset_import: vec![opset], ..Default::default() }.encode_to_vec()
 }
 
 #[test]
