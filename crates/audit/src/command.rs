@@ -1,5 +1,5 @@
-//! Attackers that somebody else wrote: a command that is given a folder with an attacker's view, and
-//! writes its copy of the network there.
+//! Attackers that somebody else wrote: a command that is given a folder with an attacker's view,
+//! and writes its copy of the network there.
 //!
 //! ```text
 //! view.onnx        the network with what is open; hidden weights are NaN. Input "image"

@@ -13,7 +13,7 @@ pub(super) fn run(root: &Path) -> anyhow::Result<()> {
         println!("SKIPPED: rustup cannot add wasm32-unknown-unknown here");
         return Ok(());
     }
-    if !succeeds(Command::new("node").args(["-e", "process.exit(process.versions.node.split('.')[0] < 20)"])) {
+    if !succeeds(Command::new("node").args(["-e", "process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)"])) {
         println!("SKIPPED: there is no Node.js from 20 on");
         return Ok(());
     }

@@ -51,7 +51,8 @@ pub struct CellResult {
     /// What trained: [`BURN`], or the command.
     #[serde(default = "burn")]
     pub engine: String,
-    /// Why there is no copy, if a command failed; accuracy and fidelity are 0 then, and do not count.
+    /// Why there is no copy, if a command failed; accuracy and fidelity are 0 then, and do not
+    /// count.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure: Option<String>,
 }

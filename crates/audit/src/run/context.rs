@@ -10,13 +10,13 @@ use jali::model_file::{read_model, read_plan};
 use jali::{Costs, Dataset, JaliError, Sample};
 use jali_leak::file::model_hash;
 use jali_leak::{Ground, Order, Plan, Policy};
-use jali_model::{Linear, QuantModel, Tensor};
+use jali_model::{QuantModel, Tensor};
 use jali_protocol::{Blueprint, row_savings};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use super::cells::{CELLS, CellResult, burn, cell_path, has_result, pack};
-use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, victim_and_data};
+use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, public_weights, victim_and_data};
 use super::spec::{MAX_FILE, METHOD, SPEC, Spec, read_json, read_spec, write_json};
 use crate::AuditError;
 use crate::attack::{Attacker, Knowledge, Queries, Surrogate, attack};
@@ -391,31 +391,4 @@ fn answers(folder: &Path, spec: &Spec, victim: &Victim, images: &[Tensor]) -> Re
     std::fs::create_dir_all(folder).map_err(|e| JaliError::Write { path: folder.into(), why: e.to_string() })?;
     write_json(&path, &Kept { key, classes: classes.clone() })?;
     Ok(classes)
-}
-
-/// Weights of a public model, for the layers whose shape is the victim's.
-fn public_weights(victim: &Victim, path: &Path) -> Result<Vec<Option<Vec<f32>>>, AuditError> {
-    let graph = read_model(path)?;
-    let (theirs, ours): (Vec<_>, Vec<_>) = (graph.linear_nodes().collect(), victim.graph().linear_nodes().collect());
-    if theirs.len() != ours.len() {
-        return Err(AuditError::Data {
-            what: path.display().to_string(),
-            why: format!(
-                "the public model has {} linear layers, the victim {}: it must have the same architecture (the last layer may differ)",
-                theirs.len(),
-                ours.len()
-            ),
-        });
-    }
-    let fit = |((_, theirs), (_, ours)): (&(usize, Linear<'_>), &(usize, Linear<'_>))| {
-        let same =
-            theirs.kind() == ours.kind() && theirs.outputs() == ours.outputs() && theirs.fan_in() == ours.fan_in();
-        same.then(|| theirs.weights().to_vec())
-    };
-    let layers: Vec<Option<Vec<f32>>> = theirs.iter().zip(&ours).map(fit).collect();
-    if layers.iter().all(Option::is_none) {
-        let why = "no layer of the public model has the shape of the victim's".into();
-        return Err(AuditError::Data { what: path.display().to_string(), why });
-    }
-    Ok(layers)
 }

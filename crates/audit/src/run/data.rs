@@ -6,7 +6,7 @@ use burn::tensor::Device;
 use jali::model_file::read_model;
 use jali::{Dataset, JaliError, Network, Records, Sample};
 use jali_leak::file::model_hash;
-use jali_model::{QuantConfig, QuantModel, Tensor};
+use jali_model::{Linear, QuantConfig, QuantModel, Tensor};
 
 use crate::AuditError;
 use crate::sensitivity;
@@ -148,4 +148,31 @@ pub fn sensitivities(path: &Path, data: Option<&Path>, device: Device) -> Result
     let (model, _, pool, _) = victim_and_data(path, data, BUNDLED_SCORING)?;
     let images = (0..pool.len().min(sensitivity::IMAGES)).map(|i| pool.image(i)).collect::<Result<Vec<_>, _>>()?;
     sensitivity::scores(&Victim::new(model)?, &images, &device)
+}
+
+/// Weights of a public model, for the layers whose shape is the victim's.
+pub(super) fn public_weights(victim: &Victim, path: &Path) -> Result<Vec<Option<Vec<f32>>>, AuditError> {
+    let graph = read_model(path)?;
+    let (theirs, ours): (Vec<_>, Vec<_>) = (graph.linear_nodes().collect(), victim.graph().linear_nodes().collect());
+    if theirs.len() != ours.len() {
+        return Err(AuditError::Data {
+            what: path.display().to_string(),
+            why: format!(
+                "the public model has {} linear layers, the victim {}: it must have the same architecture (the last layer may differ)",
+                theirs.len(),
+                ours.len()
+            ),
+        });
+    }
+    let fit = |((_, theirs), (_, ours)): (&(usize, Linear<'_>), &(usize, Linear<'_>))| {
+        let same =
+            theirs.kind() == ours.kind() && theirs.outputs() == ours.outputs() && theirs.fan_in() == ours.fan_in();
+        same.then(|| theirs.weights().to_vec())
+    };
+    let layers: Vec<Option<Vec<f32>>> = theirs.iter().zip(&ours).map(fit).collect();
+    if layers.iter().all(Option::is_none) {
+        let why = "no layer of the public model has the shape of the victim's".into();
+        return Err(AuditError::Data { what: path.display().to_string(), why });
+    }
+    Ok(layers)
 }

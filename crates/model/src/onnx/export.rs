@@ -18,7 +18,8 @@ const INT64: i32 = 7;
 const INPUT: &str = "image";
 const OUTPUT: &str = "logits";
 
-/// Writes a network as an ONNX file with the input `image`, `[batch, ...]`, and the output `logits`.
+/// Writes a network as an ONNX file with the input `image`, `[batch, ...]`, and the output
+/// `logits`.
 ///
 /// # Errors
 /// [`ModelError::Node`] for a node that is not one of those that attackers train through.
