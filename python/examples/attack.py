@@ -6,12 +6,17 @@
 It runs in a folder with the attacker's view (docs/auditing.md) and writes surrogate.onnx there.
 """
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 import torch
 from onnx2torch import convert
 
-model, random = onnx.load("view.onnx"), np.random.default_rng(0)
+task = json.loads(Path("task.json").read_text())
+torch.manual_seed(task["seed"])
+model, random = onnx.load("view.onnx"), np.random.default_rng(task["seed"])
 for tensor in model.graph.initializer:
     values = onnx.numpy_helper.to_array(tensor).copy()
     hidden = np.isnan(values) if values.dtype == np.float32 else np.zeros(values.shape, bool)
@@ -29,5 +34,4 @@ for step in range(300 if len(images) else 0):
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-shape = (1, *np.load("images.npy").shape[1:])
-torch.onnx.export(network, torch.zeros(shape), "surrogate.onnx", dynamo=False)
+torch.onnx.export(network, torch.zeros(1, *task["input"]), "surrogate.onnx", dynamo=False)

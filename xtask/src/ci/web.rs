@@ -17,7 +17,7 @@ pub(super) fn run(root: &Path) -> anyhow::Result<()> {
         println!("SKIPPED: there is no Node.js from 20 on");
         return Ok(());
     }
-    if !Path::new(CHROMIUM).exists() && !succeeds(Command::new("apt-get").args(APT)) {
+    if !has_chromium() {
         println!("SKIPPED: {CHROMIUM} is not there and cannot be installed");
     }
     let npm = ["ci", "--prefix", "web/test", "--no-audit", "--no-fund"];
@@ -30,6 +30,13 @@ pub(super) fn run(root: &Path) -> anyhow::Result<()> {
     let status = Command::new("scripts/build-web").arg("--test").env("JALI", jali).current_dir(root).status()?;
     anyhow::ensure!(status.success(), "scripts/build-web --test failed");
     Ok(())
+}
+
+/// Whether it is there, or could be installed.
+fn has_chromium() -> bool {
+    let install = || succeeds(Command::new("apt-get").args(APT));
+    let update = || succeeds(Command::new("apt-get").args(["update", "--quiet"]));
+    Path::new(CHROMIUM).exists() || install() || (update() && install())
 }
 
 const APT: [&str; 5] = ["install", "--yes", "--quiet", "--no-install-recommends", "chromium"];
