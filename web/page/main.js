@@ -38,13 +38,31 @@ const WORDS = {
   unreachable: "The server cannot be reached, or went away.",
   storage: "This browser cannot keep what must outlast a crash, so no ticket was used.",
   image: "The picture cannot be used.",
+  kept: "It is open, and will not be here after a reload.",
+  usage: "Not yet.",
 };
 
 function problem(error) {
   const words = WORDS[error.kind] ?? "That did not work.";
-  const isDemo = error.kind === "refused" && state.demo && !$("own").open;
+  const isDemo = state.demo && state.source?.files === chosenPlan()?.guest && error.message.includes("used before");
   const hint = isDemo ? " A demonstration's tickets belong to the browser that used them first: start it again." : "";
   $("problem").textContent = `${words} (${error.message})${hint}`;
+}
+
+/** Says how many tickets are left. */
+function showLeft(facts, left) {
+  if (left === undefined || facts !== state.open) return;
+  const tickets = left === 1 ? "1 ticket" : `${left} tickets`;
+  $("status").textContent = `“${facts.name}”: ${tickets} left, until ${facts.until}.`;
+}
+
+/** Takes away what belongs to another picture, or to what was open before. */
+function clearPanes() {
+  for (const id of ["seen", "received"]) clear($(id));
+  $("answer").replaceChildren();
+  $("received-text").textContent = "Nothing yet. The first 16 kB that it gets are drawn here, a byte a pixel.";
+  $("summary").textContent = "Times and bytes of every layer appear here.";
+  $("layers").hidden = true;
 }
 
 /** What is known and under way. */
@@ -64,6 +82,9 @@ async function open(source) {
   const isCurrent = () => state.source === source;
   $("problem").textContent = "";
   $("status").textContent = "Opening …";
+  if (!state.busy) clearPanes();
+  // Without it the browser may drop which tickets are used when its disk is full. A refusal changes nothing here.
+  navigator.storage?.persist?.().catch(() => {});
   const hear = ({ done, of }) => {
     if (isCurrent()) $("status").textContent = `Taking and checking the server's hints: ${done} of ${of} …`;
   };
@@ -78,7 +99,9 @@ async function open(source) {
         ? `“${facts.name}”: ${layers}. ${facts.left} tickets left, until ${facts.until}; an answer tells ${facts.outputBits} bits at most.`
         : `${layers}. The keys are in this page's memory.`;
     document.body.dataset.open = facts.kind;
-    showOwner();
+    if (facts.isKept) $("forget").hidden = false;
+    if (facts.warning) problem({ kind: "kept", message: facts.warning });
+    await showOwner();
   } catch (error) {
     if (!isCurrent()) return;
     $("status").textContent = "Nothing is open.";
@@ -143,22 +166,31 @@ class Received {
     if (!this.bytes.length) return;
     drawBytes($("received"), this.bytes, 128);
     $("received-text").textContent =
-      `${size(this.up)} in ${this.messages} messages. Noise to it, whatever the picture: each byte has ${entropy(this.bytes).toFixed(3)} of 8 bits of entropy.`;
+      `${size(this.up)} in ${this.messages} messages. It looks like noise: the first ${size(this.bytes.length)} have ${entropy(this.bytes).toFixed(3)} of 8 bits of entropy a byte.`;
   }
+}
+
+/** Marks the sample that is shown. */
+function press(button) {
+  $("samples").querySelectorAll("button").forEach((other) => other.setAttribute("aria-pressed", other === button));
 }
 
 /** Classifies a picture. */
 async function classify(file) {
   if (state.busy) return;
   if (!state.open) {
-    problem({ kind: "usage", message: "open a wallet or a client's bundle first" });
+    const isOpening = $("status").textContent.includes("…");
+    problem({ kind: "usage", message: isOpening ? "it is still opening" : "open a wallet or a client's bundle first" });
+    document.body.dataset.answer = "problem";
     return;
   }
   state.busy = true;
+  // Something else may be opened meanwhile.
+  const facts = state.open;
   $("problem").textContent = "";
   $("progress").hidden = false;
   $("progress").removeAttribute("value");
-  $("answer").innerHTML = "";
+  clearPanes();
   document.body.dataset.answer = "";
   const received = new Received();
   try {
@@ -167,11 +199,12 @@ async function classify(file) {
     await drawPicture($("seen"), picture).catch(() => clear($("seen")));
     const answer = await ask("infer", { file: picture }, (event) => received.hear(event));
     received.show();
-    showAnswer(answer);
-    showCosts(answer, received);
+    showAnswer(answer, facts);
+    showCosts(answer, received, facts);
   } catch (error) {
     received.show();
     problem(error);
+    showLeft(facts, error.left);
     document.body.dataset.answer = "problem";
   } finally {
     state.busy = false;
@@ -185,30 +218,30 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
-function showAnswer({ output, probabilities, left }) {
+function showAnswer({ output, probabilities, left }, facts) {
   const name = (index) => state.classes?.[index] ?? `class ${index}`;
   if (!probabilities) {
-    $("answer").replaceChildren(element("p", { className: "best", textContent: name(output[0]) }));
+    const best = output.indexOf(Math.max(...output));
+    const alone = element("p", { textContent: "The owner tells guests the class alone, not how sure it is." });
+    $("answer").replaceChildren(element("p", { className: "best", textContent: name(best) }), alone);
   } else {
     const order = probabilities.map((share, index) => ({ share, index })).sort((a, b) => b.share - a.share).slice(0, 3);
     const bars = order.map(({ share, index }) =>
-      element("div", { className: "bar" }, name(index), element("meter", { min: 0, max: 1, value: share }), percent(share)),
+      element("div", { className: "bar" }, name(index), element("meter", { min: 0, max: 1, value: share, ariaLabel: name(index) }), percent(share)),
     );
     $("answer").replaceChildren(element("p", { className: "best", textContent: name(order[0].index) }), ...bars);
   }
   document.body.dataset.answer = $("answer").querySelector(".best").textContent;
   document.body.dataset.output = JSON.stringify([...output]);
-  if (left !== undefined) {
-    $("status").textContent = `“${state.open.name}”: ${left} tickets left, until ${state.open.until}.`;
-  }
+  showLeft(facts, left);
 }
 
-function showCosts({ ms, readMs, layers }, { up, down, messages }) {
+function showCosts({ ms, readMs, layers }, { up, down, messages }, facts) {
   document.body.dataset.ms = ms.toFixed(1);
   $("summary").textContent =
     `${ms.toFixed(0)} ms, and ${readMs.toFixed(0)} ms to read the picture; ${size(up)} sent in ${messages} messages, ${size(down)} received.`;
   const rows = layers.map((layer) => {
-    const where = state.open.kind === "keyed" ? "server, masked" : layer.isOpen ? "you alone, in the clear" : "both, masked";
+    const where = facts.kind === "keyed" ? "server, masked" : layer.isOpen ? "you alone, in the clear" : "both, masked";
     const cells = [where, size(layer.bytesUp), size(layer.bytesDown), `${layer.waitedMs.toFixed(1)} ms`];
     const title = element("th", { scope: "row", textContent: `${layer.name} (${layer.kind})` });
     return element("tr", {}, title, ...cells.map((textContent) => element("td", { textContent })));
@@ -222,7 +255,11 @@ async function showOwner() {
   const plan = chosenPlan();
   const isDemo = plan && state.source.files === plan[state.source.kind];
   $("held").hidden = !isDemo;
-  if (!isDemo) return;
+  if (!isDemo) {
+    clear($("filters"));
+    $("owner-text").textContent = "The network's weights. No message of yours reaches the owner.";
+    return;
+  }
   const { owner } = state.demo;
   const served = plan[state.source.kind].served;
   const [weights, held] = await Promise.all(
@@ -250,8 +287,15 @@ function showDemo() {
     button.setAttribute("aria-pressed", "false");
     button.onclick = async () => {
       if (state.busy) return;
-      $("samples").querySelectorAll("button").forEach((other) => other.setAttribute("aria-pressed", other === button));
-      classify(await (await fetch(file)).blob());
+      const picture = await fetch(file).then((response) => response.blob(), () => null);
+      if (!picture) {
+        problem({ kind: "unreachable", message: "it did not send the sample" });
+        document.body.dataset.answer = "problem";
+        return;
+      }
+      if (state.busy) return;
+      classify(picture);
+      press(button);
     };
     return button;
   });
@@ -266,19 +310,30 @@ function showKind() {
 
 $("kinds").onchange = () => {
   showKind();
-  if (state.demo && !$("own").open) openDemo();
+  if (state.demo && !$("own").open) {
+    openDemo();
+    return;
+  }
+  // What was open belongs to the other kind.
+  Object.assign(state, { open: null, source: null });
+  $("status").textContent = "Choose the files that the owner gave you.";
 };
-$("plans").onchange = openDemo;
+$("plans").onchange = () => {
+  $("own").open = false;
+  openDemo();
+};
 $("setup").onsubmit = (event) => {
   event.preventDefault();
   openOwn();
 };
 $("forget").onclick = async () => {
-  await ask("forget");
-  $("forget").hidden = true;
+  await ask("forget").then(() => {
+    $("forget").hidden = true;
+  }, problem);
 };
 for (const id of ["picture", "camera"]) {
   $(id).onchange = ({ target }) => {
+    press(null);
     if (target.files[0]) classify(target.files[0]);
     target.value = "";
   };

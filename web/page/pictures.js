@@ -76,8 +76,10 @@ export async function drawPicture(canvas, blob) {
 /** A file that the library reads: PNG, JPEG and .npy as they are, whatever else the browser reads as PNG. */
 export async function readable(file) {
   const head = new Uint8Array(await file.slice(0, 8).arrayBuffer());
+  // What is transparent becomes white, as it is shown: the network's own decoder would leave it out.
+  const hasAlpha = head[0] === 0x89 && [4, 6].includes(new Uint8Array(await file.slice(25, 26).arrayBuffer())[0]);
   const begins = (...bytes) => bytes.every((byte, at) => head[at] === byte);
-  if (begins(0x89, 0x50, 0x4e, 0x47) || begins(0xff, 0xd8, 0xff) || begins(0x93, 0x4e, 0x55, 0x4d)) return file;
+  if ((begins(0x89, 0x50, 0x4e, 0x47) && !hasAlpha) || begins(0xff, 0xd8, 0xff) || begins(0x93, 0x4e, 0x55, 0x4d)) return file;
   let bitmap;
   try {
     bitmap = await createImageBitmap(file);
@@ -85,7 +87,10 @@ export async function readable(file) {
     throw Object.assign(new Error("this browser cannot read the file as a picture"), { kind: "image" });
   }
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
-  canvas.getContext("2d").drawImage(bitmap, 0, 0);
+  const context = canvas.getContext("2d");
+  context.fillStyle = "white";
+  context.fillRect(0, 0, bitmap.width, bitmap.height);
+  context.drawImage(bitmap, 0, 0);
   bitmap.close();
   return canvas.convertToBlob({ type: "image/png" });
 }

@@ -43,8 +43,15 @@ const acts = {
       kind === "keyed"
         ? await KeyedClient.open(blobs.bundle, { ...options, onProgress })
         : await Guest.open(blobs, options);
-    if (remember) await keep({ kind, files: blobs, options: { ...options, passphrase: undefined } });
-    return described(kind);
+    const facts = described(kind);
+    if (!remember) return facts;
+    // Neither passphrase nor token; and what cannot be kept is open all the same.
+    const { server, owner } = options;
+    const warning = await keep({ kind, files: blobs, options: { server, owner } }).then(
+      () => null,
+      (error) => `The files could not be kept: ${error.message}.`,
+    );
+    return { ...facts, isKept: !warning, warning };
   },
 
   /** Classifies an image file. Events: every message, with some of its bytes. */
@@ -56,8 +63,8 @@ const acts = {
     const onMessage = ({ isUp, bytes, layer }) =>
       event({ isUp, layer, length: bytes.length, bytes: bytes.slice(0, SHOWN) });
     const { output, ms, layers } = await party.infer(input, { onMessage });
-    const isClass = output.length === 1;
-    return { output, probabilities: isClass ? null : softmax(output), ms, readMs, layers, left: party.left };
+    const probabilities = party.tellsClassAlone ? null : softmax(output);
+    return { output, probabilities, ms, readMs, layers, left: party.left };
   },
 };
 
@@ -66,7 +73,8 @@ async function answer({ id, act, ...rest }) {
     const result = await acts[act](rest, (event) => self.postMessage({ id, event }));
     self.postMessage({ id, result });
   } catch (error) {
-    self.postMessage({ id, error: { kind: error?.kind ?? "other", message: String(error?.message ?? error) } });
+    const message = String(error?.message ?? error);
+    self.postMessage({ id, error: { kind: error?.kind ?? "other", message, left: party?.left } });
   }
 }
 

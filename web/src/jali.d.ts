@@ -40,7 +40,7 @@ export interface Layer {
 }
 
 export interface Answer {
-  /** The network's output: logits, or the number of a class. */
+  /** The network's output: logits; or 100 at a class and 0 elsewhere, if a guest is told the class alone. */
   output: Float32Array;
   /** From the input to the output, in ms. */
   ms: number;
@@ -109,6 +109,8 @@ export class Guest {
   readonly until: string;
   /** Bits that an inference tells the guest at most. */
   readonly outputBits: number;
+  /** Whether the output tells the class alone. */
+  readonly tellsClassAlone: boolean;
   readonly ticketBytes: number;
   readonly imageSize: number[];
   readonly layers: Pick<Layer, "name" | "kind" | "isOpen">[];

@@ -2,7 +2,7 @@
 // See jali.d.ts for what everything takes and gives.
 
 import init, { Guest as GuestCore, KeyedClient as KeyedCore } from "./jali_web.js";
-import { connect } from "./line.js";
+import { PATIENCE, connect } from "./line.js";
 import { alone, storedKey, storeKey } from "./store.js";
 
 function failure(kind, message) {
@@ -45,7 +45,7 @@ export class KeyedClient {
 
   constructor(core, server, token) {
     this.#core = core;
-    this.#server = server;
+    this.#server = server.replace(/\/+$/, "");
     this.#headers = token ? { authorization: `Bearer ${token}` } : {};
   }
 
@@ -83,6 +83,7 @@ export class KeyedClient {
       cache: "no-store",
       credentials: "omit",
       redirect: "error",
+      signal: AbortSignal.timeout(PATIENCE),
     };
     let response;
     try {
@@ -92,9 +93,13 @@ export class KeyedClient {
         return new Uint8Array(await response.arrayBuffer());
       }
     } catch (cause) {
-      throw Object.assign(failure("unreachable", "the server cannot be reached"), { cause });
+      const why = cause?.name === "TimeoutError" ? "the server did not answer in time" : "the server cannot be reached";
+      throw Object.assign(failure("unreachable", why), { cause });
     }
-    throw failure("refused", `the server refuses (${response.status}): ${(await response.text()).trim().slice(0, 200)}`);
+    if (response.status === 401) throw failure("refused", "it asks for a token, and got none or another one");
+    const isText = response.headers.get("content-type")?.startsWith("text/plain");
+    const why = isText ? `: ${(await response.text()).trim().slice(0, 200)}` : "";
+    throw failure("refused", `it answered with status ${response.status}${why}`);
   }
 
   read(file) {
@@ -214,6 +219,10 @@ export class Guest {
     return this.#core.outputBits;
   }
 
+  get tellsClassAlone() {
+    return this.#core.tellsClassAlone;
+  }
+
   get ticketBytes() {
     return this.#core.ticketBytes;
   }
@@ -243,8 +252,11 @@ export class Guest {
   }
 
   close() {
-    this.#core.free();
-    this.#free();
+    try {
+      this.#core.free();
+    } finally {
+      this.#free();
+    }
   }
 }
 

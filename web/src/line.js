@@ -4,27 +4,42 @@ function failure(kind, message) {
   return Object.assign(new Error(message), { kind });
 }
 
-/** Connects. `observe(message)` hears of every message: `{ isUp, bytes, layer, waited }`. */
-export function connect(url, observe) {
+/** How long a server may be silent, in ms. */
+export const PATIENCE = 60_000;
+
+/**
+ * Connects. `observe(message)` hears of every message: `{ isUp, bytes, layer, waited }`. A server that is silent for
+ * `patience` ms has ended the connection.
+ */
+export function connect(url, observe, patience = PATIENCE) {
   return new Promise((resolve, reject) => {
     const socket = new WebSocket(url);
     socket.binaryType = "arraybuffer";
-    const line = new Line(socket, observe);
-    socket.onopen = () => resolve(line);
-    socket.onerror = () => reject(failure("unreachable", "the server cannot be reached, or does not serve this network for guests"));
+    const line = new Line(socket, observe, patience);
+    const late = setTimeout(() => {
+      reject(failure("unreachable", "the server did not answer in time"));
+      line.close();
+    }, patience);
+    socket.onopen = () => {
+      clearTimeout(late);
+      resolve(line);
+    };
+    socket.onerror = () => reject(failure("unreachable", "the server cannot be reached, is full, or does not serve this network to guests of this page"));
   });
 }
 
 class Line {
   #socket;
   #observe;
+  #patience;
   #messages = [];
   #waiting = null;
   #ended = null;
 
-  constructor(socket, observe) {
+  constructor(socket, observe, patience) {
     this.#socket = socket;
     this.#observe = observe;
+    this.#patience = patience;
     socket.onmessage = ({ data }) => {
       if (typeof data === "string") {
         this.#end(failure("wrong-answer", "the server sent text to a guest"));
@@ -60,9 +75,11 @@ class Line {
 
   #next() {
     if (this.#ended) throw this.#ended;
+    const silent = () => this.#end(failure("unreachable", "the server did not answer in time; the ticket is used"));
+    const late = setTimeout(silent, this.#patience);
     return new Promise((resolve, reject) => {
       this.#waiting = { resolve, reject };
-    });
+    }).finally(() => clearTimeout(late));
   }
 
   close() {

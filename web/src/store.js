@@ -52,8 +52,6 @@ export async function storedKey(batch) {
 
 /** Stores a wallet's new `key`. Fulfilled when it would be there after a crash. */
 export async function storeKey(batch, key) {
-  // Without it the browser may drop everything when its disk is full. A refusal changes nothing here.
-  await navigator.storage?.persist?.();
   await transact(KEYS, "readwrite", (store) => store.put(key, batch));
 }
 

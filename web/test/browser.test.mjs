@@ -4,7 +4,7 @@
 // CHROMIUM names the browser (/usr/bin/chromium). Skipped, loudly, where there is none.
 
 import assert from "node:assert/strict";
-import { cpSync, existsSync, mkdirSync, readFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -149,6 +149,27 @@ test("with keys the label is the same, for every choice of what is hidden", with
   assert.deepEqual((await page.close()).faults, []);
 });
 
+test("what is chosen while a picture is classified takes effect behind it", within, async () => {
+  const page = await Page.open((await demonstration()).url);
+  await page.opened("guest");
+  await page.page.evaluate(() => {
+    document.body.dataset.answer = "";
+    delete document.body.dataset.open;
+    document.querySelectorAll("#samples button")[1].click();
+  });
+  await page.page.waitForFunction(() => !document.getElementById("progress").hidden);
+  await page.page.evaluate(() => {
+    for (const [name, value] of [["plan", 1], ["kind", "keyed"], ["plan", 0], ["kind", "guest"], ["kind", "keyed"]]) {
+      document.querySelector(`input[name=${name}][value="${value}"]`).click();
+    }
+  });
+  const { label, problem } = await page.answer();
+  assert.deepEqual([label, problem], ["ship", ""]);
+  await page.opened("keyed");
+  assert.equal((await page.sample(3)).label, "airplane");
+  assert.deepEqual((await page.close()).faults, []);
+});
+
 test("pictures of any size and kind can be dropped and chosen", within, async () => {
   const page = await Page.open((await demonstration()).url);
   await page.opened("guest");
@@ -242,6 +263,10 @@ test("with files of one's own, a guest has the native guest's logits", within, a
   await page.page.waitForFunction(() => document.getElementById("problem").textContent);
   assert.match(await page.page.locator("#problem").textContent(), /does not open the file. .the wallet is locked for another/);
   await page.shot("wrong-wallet");
+  work.run("deal", "guests/owner", "--to", recipient, "--tickets", "2", "--out", "second");
+  const mixed = [...wallet.slice(0, 2), work.at("second/wallet/key")];
+  await openFiles(page, "guest", { wallet: mixed, identity: work.at("me.key") });
+  await page.page.waitForFunction(() => document.getElementById("problem").textContent.includes("belong together"));
   await openFiles(page, "guest", { wallet, identity: work.at("me.key") });
   await page.opened("guest");
   for (let ticket = 0; ticket < 2; ticket += 1) {
@@ -305,6 +330,32 @@ test("kept files come back after a reload, and are forgotten", within, async () 
   await page.page.waitForFunction(() => document.getElementById("forget").hidden);
   await page.page.reload();
   await page.page.waitForFunction(() => document.getElementById("status").textContent.includes("Choose the files"));
+  await page.close();
+});
+
+test("a token is asked for, used and not kept", within, async () => {
+  work.run("seal", "--network", "mnist", "--out", "guarded");
+  writeFileSync(work.at("token"), "0123456789abcdef0123456789abcdef\n");
+  const server = await own("guarded/server", "--token-file", work.at("token"));
+  const page = await Page.open(server.url);
+  await page.page.locator("input[name=kind][value=keyed]").check();
+  await openFiles(page, "keyed", { bundle: work.at("guarded/client") });
+  await page.page.waitForFunction(() => document.getElementById("problem").textContent);
+  assert.match(await page.page.locator("#problem").textContent(), /it asks for a token/);
+  await page.page.locator("#token").fill("0123456789abcdef0123456789abcdef");
+  await page.page.locator("#remember").check();
+  await openFiles(page, "keyed", { bundle: work.at("guarded/client") });
+  await page.opened("keyed");
+  const kept = await page.page.evaluate(
+    () =>
+      new Promise((found) => {
+        indexedDB.open("jali").onsuccess = ({ target }) => {
+          const request = target.result.transaction("kept").objectStore("kept").get("files");
+          request.onsuccess = () => found(JSON.stringify(request.result.options));
+        };
+      }),
+  );
+  assert.ok(kept.includes(server.url) && !kept.includes("0123456789abcdef"), kept);
   await page.close();
 });
 

@@ -3,6 +3,8 @@
 import assert from "node:assert/strict";
 import { cpSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { createHash } from "node:crypto";
+import { createServer } from "node:net";
 import { after, before, test } from "node:test";
 import { Work, dist, images } from "./native.mjs";
 
@@ -108,6 +110,24 @@ test("altered answers are noticed", async () => {
   const short = (message) => (message.length > 1 ? message.subarray(1) : message);
   await assert.rejects(device.infer(device.open(), { alter: short }), { kind: "wrong-answer" });
   assert.equal((await device.infer(device.open())).length, 10);
+});
+
+test("a silent server is given up", async () => {
+  const silent = createServer((socket) => {
+    // It shakes hands and says nothing.
+    socket.once("data", (head) => {
+      const key = /sec-websocket-key: (.+)\r/i.exec(head.toString())[1];
+      const accept = createHash("sha1").update(`${key}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest("base64");
+      socket.write(`HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ${accept}\r\n\r\n`);
+    });
+    socket.on("error", () => {});
+  });
+  await new Promise((listens) => silent.listen(0, "127.0.0.1", listens));
+  const guest = device.open();
+  const line = await connect(`ws://127.0.0.1:${silent.address().port}/`, undefined, 300);
+  const asked = guest.infer(guest.read(readFileSync(picture)), line, device.store);
+  await assert.rejects(asked, { kind: "unreachable", message: /did not answer in time/ });
+  silent.close();
 });
 
 test("other people's and damaged files are refused", () => {

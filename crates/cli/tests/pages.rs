@@ -47,7 +47,16 @@ fn files_are_served_beside_the_api() {
     assert_eq!(header(&head, "access-control-allow-origin"), None);
     assert_eq!(header(&get("/a.wasm").1, "content-type"), Some("application/wasm"));
     assert_eq!(header(&get("/sub/b.js").1, "content-type"), Some("text/javascript"));
-    for path in ["/none", "/.secret", "/sub/.secret", "/%2esecret", "/%2Esecret", "/sub/%2e%2e/.secret"] {
+    for path in [
+        "/none",
+        "/.secret",
+        "/sub/.secret",
+        "/%2esecret",
+        "/%2Esecret",
+        "/sub%2F.secret",
+        "/sub%2f.secret",
+        "/sub/%2e%2e/.secret",
+    ] {
         let (status, head, _) = get(path);
         assert_eq!(status, 404, "{path}");
         assert!(header(&head, "content-security-policy").is_some(), "{path}");

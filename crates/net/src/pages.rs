@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::header::{
     AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
-    REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
+    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
@@ -25,7 +25,7 @@ use crate::app::App;
 
 /// Headers of every page. Nothing but the server's own files is loaded or connected to, no other
 /// page frames it, and it is asked for anew when it is used again.
-const HEADERS: [(HeaderName, &str); 8] = [
+const HEADERS: [(HeaderName, &str); 9] = [
     (
         CONTENT_SECURITY_POLICY,
         "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; object-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -34,6 +34,7 @@ const HEADERS: [(HeaderName, &str); 8] = [
     (X_FRAME_OPTIONS, "DENY"),
     (REFERRER_POLICY, "no-referrer"),
     (CACHE_CONTROL, "no-cache"),
+    (VARY, "accept-encoding"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
     (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
     (HeaderName::from_static("permissions-policy"), "camera=(self), microphone=(), geolocation=()"),
@@ -66,7 +67,16 @@ impl std::str::FromStr for PageOrigin {
             _ => return Err(fault()),
         };
         // Browsers send it in small letters, without a path, without somebody's name.
-        let is_plain = plain == text && !text.contains(['@', '*']) && text == text.to_ascii_lowercase();
+        // A port stands there only if it is not the scheme's own.
+        let usual = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+        let host = uri.host().unwrap_or_default();
+        let port = uri.port_u16();
+        let as_sent = uri.authority().is_some_and(|a| match port {
+            None => a.as_str() == host,
+            Some(port) => port != usual && a.as_str() == format!("{host}:{port}"),
+        });
+        let is_lower = text == text.to_ascii_lowercase();
+        let is_plain = plain == text && as_sent && !host.is_empty() && is_lower && !text.contains(['@', '*']);
         let value = HeaderValue::from_str(text).map_err(|_| fault())?;
         is_plain.then_some(Self(value)).ok_or_else(fault)
     }
@@ -100,8 +110,9 @@ impl Pages {
     pub(crate) fn may_connect(&self, headers: &HeaderMap) -> bool {
         let Some(origin) = headers.get(ORIGIN) else { return true };
         let is_own = || {
-            let authority = origin.to_str().ok()?.split_once("://")?.1;
-            (headers.get(HOST)?.to_str().ok()? == authority).then_some(())
+            let (scheme, authority) = origin.to_str().ok()?.split_once("://")?;
+            let is_page = matches!(scheme, "http" | "https") && !authority.is_empty();
+            (is_page && headers.get(HOST)?.to_str().ok()? == authority).then_some(())
         };
         self.origins.iter().any(|allowed| allowed.0 == origin) || is_own().is_some()
     }
@@ -113,9 +124,12 @@ impl Pages {
     }
 }
 
-/// Whether a part of a path begins with a dot, written out or as `%2e`.
+/// Whether a part of a path begins with a dot, written out or as `%2e`; or may, as a slash in it is
+/// written as `%2f`.
 fn is_hidden(path: &str) -> bool {
-    path.to_ascii_lowercase().split(['/', '\\']).any(|part| part.starts_with('.') || part.starts_with("%2e"))
+    let path = path.to_ascii_lowercase();
+    let has_dot = || path.split(['/', '\\']).any(|part| part.starts_with('.') || part.starts_with("%2e"));
+    path.contains("%2f") || path.contains("%5c") || has_dot()
 }
 
 /// Answers a request for a file.
@@ -150,6 +164,11 @@ mod tests {
             "",
             "https://u@a",
             "null",
+            "https://a:443",
+            "http://a:80",
+            "https://a:",
+            "https://a:99999",
+            "https://:8000",
         ] {
             assert!(bad.parse::<PageOrigin>().is_err(), "{bad}");
         }
@@ -167,7 +186,14 @@ mod tests {
         for good in [None, Some("https://server.example:8433"), Some("https://clinic.example")] {
             assert!(pages.may_connect(&headers(good)), "{good:?}");
         }
-        for bad in ["https://server.example", "https://evil.example", "null", "https://clinic.example.evil.example"] {
+        for bad in [
+            "https://server.example",
+            "https://evil.example",
+            "null",
+            "https://clinic.example.evil.example",
+            "file://",
+            "ftp://server.example:8433",
+        ] {
             assert!(!pages.may_connect(&headers(Some(bad))), "{bad}");
         }
     }

@@ -13,7 +13,7 @@ use jali_guest::GuestModel;
 
 use crate::TicketError;
 use crate::keys::{GuestIdentity, Token};
-use crate::manifest::{Manifest, SignedManifest};
+use crate::manifest::{Manifest, SignedManifest, same};
 use crate::sealed::Description;
 use crate::secrets::Secrets;
 pub use crate::wallet::KEY;
@@ -85,7 +85,12 @@ impl<R: Read + Seek> HeldWallet<R> {
             return Err(TicketError::Dealing { path: of_tickets.into(), why });
         }
         let secrets = files.keys.iter().map(|key| Secrets::unlocked(of_key, key, identity));
-        let secrets = secrets.collect::<Result<Vec<_>, _>>()?.into_iter().min_by_key(Secrets::left);
+        let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
+        for copy in &secrets {
+            // Before one is chosen: another batch's might have fewer tickets.
+            same(of_key, "token", &manifest.get().token, &copy.token.hash())?;
+        }
+        let secrets = secrets.into_iter().min_by_key(Secrets::left);
         let secrets = secrets.ok_or_else(|| TicketError::read(of_key, "it is missing"))?;
         let mut tickets = Bundle::open(files.tickets, Kind::Wallet).map_err(|e| TicketError::bundle(of_tickets, e))?;
         let (description, model) = read_network(of_tickets, manifest.get(), &mut tickets, &secrets)?;

@@ -282,6 +282,8 @@ pub(crate) fn read_network<R: Read + Seek>(
 ) -> Result<(Description, GuestModel), TicketError> {
     let fail = |e| TicketError::bundle(path, e);
     same(path, "content hash", &manifest.wallet, &tickets.content_hash())?;
+    // The token was drawn for this batch: what is locked with another one is another batch's.
+    same(&path.with_file_name(KEY), "token", &manifest.token, &secrets.token.hash())?;
     let description = Description::from_bytes(path, &tickets.named("network", MAX_NETWORK).map_err(fail)?)?;
     let mut clear = vec![];
     for step in 0..description.network.steps.len() {

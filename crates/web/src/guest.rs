@@ -132,6 +132,12 @@ impl Guest {
         self.wallet.borrow().manifest().output_bits
     }
 
+    /// Whether the output tells the class alone: then it is 100 at its place and 0 elsewhere.
+    #[wasm_bindgen(getter, js_name = tellsClassAlone)]
+    pub fn tells_class_alone(&self) -> bool {
+        self.wallet.borrow().description().network.output.classes.is_some()
+    }
+
     /// Bytes of a ticket.
     #[wasm_bindgen(getter, js_name = ticketBytes)]
     pub fn ticket_bytes(&self) -> f64 {
@@ -256,6 +262,9 @@ async fn greet(line: &Line, hello: &Hello) -> Result<(), JsValue> {
 
 fn public_key(digits: &str) -> Result<[u8; 32], JsValue> {
     let fault = || failure(Kind::Usage, "the owner's public key has 64 hexadecimal digits");
+    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(fault());
+    }
     let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
     let bytes = digits.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>().ok_or_else(fault)?;
     bytes.try_into().map_err(|_| fault())

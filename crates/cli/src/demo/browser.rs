@@ -10,7 +10,7 @@ use jali::serving::{Loaded, load};
 use jali::{Backend, Graph, JaliError, Network, Plan, Preprocess, QuantModel, Sealing};
 use jali_guest::Hidden;
 use jali_model::Resize;
-use jali_net::{Config, Pages, Running, Signal, wait_for_signals};
+use jali_net::{Config, Pages, Running, wait_for_signals};
 use jali_tickets::{Dealer, GuestIdentity, OwnerFile, Terms};
 use serde::Serialize;
 
@@ -122,7 +122,8 @@ pub(super) fn run(args: &DemoArgs, backend: Backend) -> anyhow::Result<()> {
     if !args.no_open && open::that_detached(&url).is_err() {
         crate::text::note("No browser could be started: open the address yourself.")?;
     }
-    wait_for_signals(|signal| signal == Signal::Stop).map_err(JaliError::from)?;
+    // A terminal that is closed ends it, too: nothing here could be read again.
+    wait_for_signals(|_| true).map_err(JaliError::from)?;
     running.stop();
     Ok(())
 }

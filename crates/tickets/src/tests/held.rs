@@ -63,10 +63,20 @@ fn foreign_damaged_and_fetched_files_are_refused() {
     world.deal("batch", 2);
     world.deal("other", 2);
     world.deal_as("fetched", 2, true);
-    let good = || Device::of(&world, "batch");
+    let right = std::fs::read(world.at("batch/wallet/key")).unwrap();
+    let good = || Device { keys: vec![right.clone()], ..Device::of(&world, "batch") };
     assert!(matches!(good().open(&GuestIdentity::generate()), Err(TicketError::Key { .. })));
     let other = Device { tickets: Device::of(&world, "other").tickets, ..good() };
     assert!(matches!(other.open(&world.identity), Err(TicketError::Other { .. })));
+    // A key of another batch of the same guest, also beside the right one.
+    for keys in
+        [vec![Device::of(&world, "other").keys.remove(0)], [good().keys, Device::of(&world, "other").keys].concat()]
+    {
+        let mixed = Device { keys, ..good() };
+        assert!(matches!(mixed.open(&world.identity), Err(TicketError::Other { what: "token", .. })));
+    }
+    std::fs::copy(world.at("other/wallet/key"), world.at("batch/wallet/key")).unwrap();
+    assert!(matches!(world.wallet("batch"), Err(TicketError::Other { what: "token", .. })));
     let fetched = Device::of(&world, "fetched").open(&world.identity);
     assert!(matches!(fetched, Err(TicketError::Dealing { .. })));
     assert!(matches!(Device { keys: vec![], ..good() }.open(&world.identity), Err(TicketError::Read { .. })));
@@ -77,14 +87,20 @@ fn foreign_damaged_and_fetched_files_are_refused() {
         assert!(device.open(&world.identity).is_err(), "byte {at} of the manifest");
     }
     // A damaged ticket is used up, and the next one serves.
-    let mut device = good();
-    let ticket = device.tickets.windows(32).position(|w| w == first_nonce(&world)).unwrap();
+    let (mut device, first) = (good(), first_nonce(&world, &right));
+    let ticket = device.tickets.windows(32).position(|w| w == first).unwrap();
     device.tickets[ticket + 40] ^= 1;
     let mut wallet = device.open(&world.identity).unwrap();
     assert!(matches!(wallet.take(0), Err(TicketError::Bundle { .. })));
     assert_eq!(wallet.take(0).unwrap().stored().index, 1);
 }
 
-fn first_nonce(world: &World) -> [u8; 32] {
-    Device::of(world, "batch").open(&world.identity).unwrap().take(0).unwrap().stored().nonce
+fn first_nonce(world: &World, right: &[u8]) -> [u8; 32] {
+    Device { keys: vec![right.to_vec()], ..Device::of(world, "batch") }
+        .open(&world.identity)
+        .unwrap()
+        .take(0)
+        .unwrap()
+        .stored()
+        .nonce
 }
