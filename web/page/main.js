@@ -197,7 +197,7 @@ async function classify(file) {
     const picture = await readable(file);
     // What the browser cannot draw, the library may read, or says what is wrong with it.
     await drawPicture($("seen"), picture).catch(() => clear($("seen")));
-    const answer = await ask("infer", { file: picture }, (event) => received.hear(event));
+    const answer = await ask("infer", { file: picture, number: facts.number }, (event) => received.hear(event));
     received.show();
     showAnswer(answer, facts);
     showCosts(answer, received, facts);

@@ -9,6 +9,8 @@ import { forget, keep, kept } from "./store.js";
 const SHOWN = 1 << 16;
 
 let party = null;
+/** Counts what was opened: a picture is for one of them. */
+let opened = 0;
 
 async function bytesAt(path) {
   const response = await fetch(path, { cache: "no-store" });
@@ -20,7 +22,7 @@ async function bytesAt(path) {
 const fileOf = (file) => (typeof file === "string" ? bytesAt(file) : file);
 
 function described(kind) {
-  const facts = { kind, modelId: party.modelId, imageSize: party.imageSize, layers: party.layers };
+  const facts = { kind, number: opened, modelId: party.modelId, imageSize: party.imageSize, layers: party.layers };
   if (kind === "keyed") return facts;
   const { name, left, until, outputBits, ticketBytes, owner } = party;
   return { ...facts, name, left, until, outputBits, ticketBytes, owner };
@@ -36,6 +38,7 @@ const acts = {
   async open({ kind, files, options, remember }, event) {
     party?.close();
     party = null;
+    opened += 1;
     const names = kind === "keyed" ? ["bundle"] : ["manifest", "tickets", "key", "identity"];
     const blobs = Object.fromEntries(await Promise.all(names.map(async (name) => [name, await fileOf(files[name])])));
     const onProgress = (done, of) => event({ done, of });
@@ -55,7 +58,8 @@ const acts = {
   },
 
   /** Classifies an image file. Events: every message, with some of its bytes. */
-  async infer({ file }, event) {
+  async infer({ file, number }, event) {
+    if (party && number !== opened) throw Object.assign(new Error("something else was opened meanwhile"), { kind: "usage" });
     if (!party) throw Object.assign(new Error("nothing is open yet"), { kind: "usage" });
     const begun = performance.now();
     const input = party.read(new Uint8Array(await file.arrayBuffer()));
