@@ -1,7 +1,7 @@
 // A guest in WebAssembly under Node.js: the native guest's outputs, bit for bit, and what must not happen.
 
 import assert from "node:assert/strict";
-import { cpSync, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { createHash } from "node:crypto";
 import { createServer } from "node:net";
@@ -17,14 +17,9 @@ let server, url;
 
 before(async () => {
   await load(readFileSync(join(dist, "jali_web_bg.wasm")));
-  work.run("guest", "key", "--out", "me.key");
-  work.run("guest", "key", "--out", "other.key");
-  work.run("seal", "--network", "mnist", "--for", "guests", "--out", "sealed");
-  const recipient = /age1\w+/.exec(readFileSync(work.at("me.key"), "utf8"))[0];
-  work.run("deal", "sealed/owner", "--to", recipient, "--tickets", "20", "--out", "batch");
+  work.deal(20);
   // The same tickets for the native guest, at a server of its own.
-  cpSync(work.at("batch"), work.at("native"), { recursive: true });
-  const serve = (batch) => work.serve("serve", "sealed/server", "--tickets", batch, "--listen", "127.0.0.1:0", "--log", "none");
+  const serve = (batch) => work.serve("serve", "guests/server", "--tickets", batch, "--listen", "127.0.0.1:0", "--log", "none");
   server = await serve("batch/server");
   const native = await serve("native/server");
   url = native.url;
@@ -113,7 +108,9 @@ test("altered answers are noticed", async () => {
 });
 
 test("a silent server is given up", async () => {
+  const ends = [];
   const silent = createServer((socket) => {
+    ends.push(socket);
     // It shakes hands and says nothing.
     socket.once("data", (head) => {
       const key = /sec-websocket-key: (.+)\r/i.exec(head.toString())[1];
@@ -128,6 +125,8 @@ test("a silent server is given up", async () => {
   const asked = guest.infer(guest.read(readFileSync(picture)), line, device.store);
   await assert.rejects(asked, { kind: "unreachable", message: /did not answer in time/ });
   silent.close();
+  // Its end of the line would keep this process.
+  ends.forEach((end) => end.destroy());
 });
 
 test("other people's and damaged files are refused", () => {
