@@ -66,7 +66,7 @@ function clearPanes() {
 }
 
 /** What is known and under way. */
-const state = { demo: null, open: null, classes: null, picture: null, busy: false, source: null };
+const state = { demo: null, open: null, classes: null, busy: false, source: null };
 const size = (bytes) =>
   bytes < 1e3 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -104,6 +104,7 @@ async function open(source) {
     await showOwner();
   } catch (error) {
     if (!isCurrent()) return;
+    state.source = null;
     $("status").textContent = "Nothing is open.";
     problem(error);
   }
@@ -179,7 +180,7 @@ function press(button) {
 async function classify(file) {
   if (state.busy) return;
   if (!state.open) {
-    const isOpening = $("status").textContent.includes("…");
+    const isOpening = state.source !== null;
     problem({ kind: "usage", message: isOpening ? "it is still opening" : "open a wallet or a client's bundle first" });
     document.body.dataset.answer = "problem";
     return;
@@ -302,6 +303,10 @@ function showDemo() {
   $("samples").append(...buttons);
 }
 
+function askForFiles() {
+  $("status").textContent = "Choose the files that the owner gave you.";
+}
+
 function showKind() {
   const isKeyed = chosenKind() === "keyed";
   $("keyed-files").hidden = !isKeyed;
@@ -316,7 +321,7 @@ $("kinds").onchange = () => {
   }
   // What was open belongs to the other kind.
   Object.assign(state, { open: null, source: null });
-  $("status").textContent = "Choose the files that the owner gave you.";
+  askForFiles();
 };
 $("plans").onchange = () => {
   $("own").open = false;
@@ -364,7 +369,7 @@ async function start() {
     await open(kept);
   } else {
     $("own").open = true;
-    $("status").textContent = "Choose the files that the owner gave you.";
+    askForFiles();
   }
 }
 

@@ -1,5 +1,7 @@
 // Drawings of bytes, weights and pictures, without any library.
 
+import { failure } from "./failure.js";
+
 function pixels(canvas, width, height, colour) {
   canvas.width = width;
   canvas.height = height;
@@ -84,7 +86,7 @@ export async function readable(file) {
   try {
     bitmap = await createImageBitmap(file);
   } catch {
-    throw Object.assign(new Error("this browser cannot read the file as a picture"), { kind: "image" });
+    throw failure("image", "this browser cannot read the file as a picture");
   }
   const canvas = new OffscreenCanvas(bitmap.width, bitmap.height);
   const context = canvas.getContext("2d");

@@ -2,6 +2,7 @@
 //
 // Messages in: { id, act, ... }; out: { id, result } or { id, error } or { id, event }.
 
+import { failure } from "./failure.js";
 import { Guest, KeyedClient, load, softmax } from "./jali.js";
 import { forget, keep, kept } from "./store.js";
 
@@ -14,7 +15,7 @@ let opened = 0;
 
 async function bytesAt(path) {
   const response = await fetch(path, { cache: "no-store" });
-  if (!response.ok) throw Object.assign(new Error(`${path}: ${response.status}`), { kind: "unreachable" });
+  if (!response.ok) throw failure("unreachable", `${path}: ${response.status}`);
   return response.blob();
 }
 
@@ -59,8 +60,8 @@ const acts = {
 
   /** Classifies an image file. Events: every message, with some of its bytes. */
   async infer({ file, number }, event) {
-    if (party && number !== opened) throw Object.assign(new Error("something else was opened meanwhile"), { kind: "usage" });
-    if (!party) throw Object.assign(new Error("nothing is open yet"), { kind: "usage" });
+    if (party && number !== opened) throw failure("usage", "something else was opened meanwhile");
+    if (!party) throw failure("usage", "nothing is open yet");
     const begun = performance.now();
     const input = party.read(new Uint8Array(await file.arrayBuffer()));
     const readMs = performance.now() - begun;

@@ -1,13 +1,10 @@
 // Client and guest for browsers: the library in WebAssembly, with `fetch`, WebSockets and IndexedDB.
 // See jali.d.ts for what everything takes and gives.
 
-import init, { Guest as GuestCore, KeyedClient as KeyedCore } from "./jali_web.js";
+import { failure } from "./failure.js";
+import init, { Guest as GuestCore, KeyedClient as KeyedCore, batchOf } from "./jali_web.js";
 import { PATIENCE, connect } from "./line.js";
 import { alone, storedKey, storeKey } from "./store.js";
-
-function failure(kind, message) {
-  return Object.assign(new Error(message), { kind });
-}
 
 let loaded = null;
 
@@ -175,16 +172,13 @@ export class Guest {
     const [manifest, key] = await Promise.all([bytesOf(files.manifest), bytesOf(files.key)]);
     const identity = typeof files.identity === "string" ? files.identity : new TextDecoder().decode(await bytesOf(files.identity));
     const isPieces = globalThis.FileReaderSync && files.tickets instanceof Blob;
-    const whole = isPieces ? null : await bytesOf(files.tickets);
-    const tickets = () => (isPieces ? new Pieces(files.tickets) : new Whole(whole));
-    const core = new GuestCore(manifest, tickets(), [key], identity, owner);
-    const batch = core.batchId;
+    const tickets = isPieces ? new Pieces(files.tickets) : new Whole(await bytesOf(files.tickets));
+    const batch = batchOf(manifest);
     const free = await alone(batch);
     try {
       const stored = await storedKey(batch);
-      if (!stored) return new Guest(core, server, free);
-      core.free();
-      return new Guest(new GuestCore(manifest, tickets(), [key, stored], identity, owner), server, free);
+      const keys = stored ? [key, stored] : [key];
+      return new Guest(new GuestCore(manifest, tickets, keys, identity, owner), server, free);
     } catch (error) {
       free();
       throw error;

@@ -1,8 +1,6 @@
 // A WebSocket, message by message.
 
-function failure(kind, message) {
-  return Object.assign(new Error(message), { kind });
-}
+import { failure } from "./failure.js";
 
 /** How long a server may be silent, in ms. */
 export const PATIENCE = 60_000;

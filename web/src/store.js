@@ -1,15 +1,14 @@
 // What must outlast a crash or a reload: a wallet's `key`, in which the used tickets are missing.
 //
 // IndexedDB with strict durability: the browser says that a transaction is complete once its bytes
-// are on the disk. The bytes are locked for the guest, whose own key is not stored.
+// are on the disk. The bytes are locked for the guest, whose own key is stored only with files that
+// are kept.
+
+import { failure } from "./failure.js";
 
 const DATABASE = "jali";
 const KEYS = "keys";
 const KEPT = "kept";
-
-function failure(kind, message) {
-  return Object.assign(new Error(message), { kind });
-}
 
 function open() {
   return new Promise((resolve, reject) => {

@@ -4,7 +4,7 @@
 // CHROMIUM names the browser (/usr/bin/chromium). Skipped, loudly, where there is none.
 
 import assert from "node:assert/strict";
-import { cpSync, existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { connect, createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -244,12 +244,7 @@ async function openFiles(page, kind, files) {
 }
 
 test("with files of one's own, a guest has the native guest's logits", within, async () => {
-  work.run("guest", "key", "--out", "me.key");
-  work.run("guest", "key", "--out", "other.key");
-  work.run("seal", "--network", "mnist", "--for", "guests", "--out", "guests");
-  const recipient = /age1\w+/.exec(readFileSync(work.at("me.key"), "utf8"))[0];
-  work.run("deal", "guests/owner", "--to", recipient, "--tickets", "20", "--out", "batch");
-  cpSync(work.at("batch"), work.at("native"), { recursive: true });
+  const recipient = work.deal(20);
   const server = await own("guests/server", "--tickets", "batch/server");
   const native = await work.serve("serve", "guests/server", "--tickets", "native/server", "--listen", "127.0.0.1:0", "--log", "none");
   const wallet = ["manifest", "tickets", "key"].map((name) => work.at("batch/wallet", name));

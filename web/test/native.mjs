@@ -3,7 +3,7 @@
 // Variables of the environment: JALI, the command; DIST, the folder that scripts/build-web has made.
 
 import { execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { cpSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 
@@ -46,6 +46,16 @@ export class Work {
       server.once("exit", (code) => failed(new Error(`jali ${args.join(" ")} ended with ${code}: ${text}`)));
     });
     return { url: url.replace(/\/$/, ""), stop: () => new Promise((ended) => server.once("exit", ended).kill("SIGKILL")) };
+  }
+
+  /** Seals mnist for guests and deals a batch to `me.key`; copies it, for a native guest with the same tickets. */
+  deal(tickets) {
+    for (const name of ["me.key", "other.key"]) this.run("guest", "key", "--out", name);
+    this.run("seal", "--network", "mnist", "--for", "guests", "--out", "guests");
+    const recipient = /age1\w+/.exec(readFileSync(this.at("me.key"), "utf8"))[0];
+    this.run("deal", "guests/owner", "--to", recipient, "--tickets", String(tickets), "--out", "batch");
+    cpSync(this.at("batch"), this.at("native"), { recursive: true });
+    return recipient;
   }
 
   /** The arrays that `jali infer --outputs FOLDER` has written, in the order of names. */

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 use support::{Served, http, mnist};
+use tempfile::TempDir;
 
 fn pages(folder: &Path) {
     std::fs::create_dir_all(folder.join("sub")).unwrap();
@@ -25,16 +26,22 @@ fn pages(folder: &Path) {
     std::fs::write(folder.with_file_name("outside.txt"), "outside").unwrap();
 }
 
+/// A folder of pages in one that goes away.
+fn built() -> (TempDir, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let dist = folder.path().join("dist");
+    pages(&dist);
+    (folder, dist.display().to_string())
+}
+
 fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
     head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
 }
 
 #[test]
 fn files_are_served_beside_the_api() {
-    let folder = tempfile::tempdir().unwrap();
-    let dist = folder.path().join("dist");
-    pages(&dist);
-    let served = Served::start(&mnist().server(), &["--pages", &dist.display().to_string()]);
+    let (_folder, dist) = built();
+    let served = Served::start(&mnist().server(), &["--pages", &dist]);
     let get = |path: &str| http(served.addr, &format!("GET {path} HTTP/1.1"), b"");
     let (status, head, body) = get("/");
     assert_eq!((status, &body[..]), (200, &b"<p>the page</p>"[..]));
@@ -113,10 +120,7 @@ fn mistakes_are_told_before_anything_is_served() {
 /// or the server may have.
 #[test]
 fn the_demonstration_serves_what_its_page_needs() {
-    let folder = tempfile::tempdir().unwrap();
-    let dist = folder.path().join("dist");
-    pages(&dist);
-    let dist = dist.display().to_string();
+    let (_folder, dist) = built();
     let args = ["demo", "--browser", "--no-open", "--network", "mnist", "--images", "3", "--pages", &dist];
     let served = Served::of_plain(&args, "The page is at ");
     let get = |path: &str| http(served.addr, &format!("GET /{path} HTTP/1.1"), b"");
@@ -148,10 +152,7 @@ fn the_demonstration_serves_what_its_page_needs() {
 /// What `docs/json.md` says of it.
 #[test]
 fn its_address_is_printed_as_json() {
-    let folder = tempfile::tempdir().unwrap();
-    let dist = folder.path().join("dist");
-    pages(&dist);
-    let dist = dist.display().to_string();
+    let (_folder, dist) = built();
     let jali = assert_cmd::cargo::cargo_bin!("jali");
     let args = ["demo", "--browser", "--no-open", "--network", "mnist", "--images", "1", "--json", "--pages", &dist];
     let mut child = Command::new(jali).args(args).stdout(Stdio::piped()).spawn().unwrap();

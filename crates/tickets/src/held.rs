@@ -13,7 +13,7 @@ use jali_guest::GuestModel;
 
 use crate::TicketError;
 use crate::keys::{GuestIdentity, Token};
-use crate::manifest::{Manifest, SignedManifest, same};
+use crate::manifest::{Manifest, SignedManifest};
 use crate::sealed::Description;
 use crate::secrets::Secrets;
 pub use crate::wallet::KEY;
@@ -29,6 +29,15 @@ pub struct WalletFiles<'a, R> {
     /// Copies of `key`, as it was dealt and as it was stored since: the one with the fewest tickets
     /// counts.
     pub keys: &'a [&'a [u8]],
+}
+
+/// The id of the batch that the bytes of a `manifest` are of: the name under which its `key` is
+/// stored.
+///
+/// # Errors
+/// [`TicketError`] for bytes that are damaged or not signed.
+pub fn batch_of(manifest: &[u8]) -> Result<[u8; 16], TicketError> {
+    Ok(SignedManifest::from_file(Path::new(MANIFEST), Cursor::new(manifest), None)?.get().batch)
 }
 
 /// A guest's wallet in memory.
@@ -84,13 +93,8 @@ impl<R: Read + Seek> HeldWallet<R> {
             let why = "its tickets are fetched by `jali tickets --fetch`, which a browser cannot do: ask the owner for a batch that is dealt ahead";
             return Err(TicketError::Dealing { path: of_tickets.into(), why });
         }
-        let secrets = files.keys.iter().map(|key| Secrets::unlocked(of_key, key, identity));
-        let secrets = secrets.collect::<Result<Vec<_>, _>>()?;
-        for copy in &secrets {
-            // Before one is chosen: another batch's might have fewer tickets.
-            same(of_key, "token", &manifest.get().token, &copy.token.hash())?;
-        }
-        let secrets = secrets.into_iter().min_by_key(Secrets::left);
+        let secrets = files.keys.iter().map(|key| Secrets::unlocked(of_key, key, identity, manifest.get()));
+        let secrets = secrets.collect::<Result<Vec<_>, _>>()?.into_iter().min_by_key(Secrets::left);
         let secrets = secrets.ok_or_else(|| TicketError::read(of_key, "it is missing"))?;
         let mut tickets = Bundle::open(files.tickets, Kind::Wallet).map_err(|e| TicketError::bundle(of_tickets, e))?;
         let (description, model) = read_network(of_tickets, manifest.get(), &mut tickets, &secrets)?;

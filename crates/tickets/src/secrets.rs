@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use crate::TicketError;
 use crate::durable::{self, Readers};
 use crate::keys::{Chain, Credential, GuestIdentity, Token, lock};
+use crate::manifest::{Manifest, same};
 use crate::sealed::split_keys;
 
 /// Most blocks of tickets in a wallet at a time.
@@ -66,13 +67,18 @@ impl Secrets {
         lock(guest, &bytes)
     }
 
-    /// Reads and unlocks them.
-    pub(crate) fn read(path: &Path, identity: &GuestIdentity) -> Result<Self, TicketError> {
-        Self::unlocked(path, &durable::read(path, MAX_LOCKED)?, identity)
+    /// Reads and unlocks those of a batch.
+    pub(crate) fn read(path: &Path, identity: &GuestIdentity, batch: &Manifest) -> Result<Self, TicketError> {
+        Self::unlocked(path, &durable::read(path, MAX_LOCKED)?, identity, batch)
     }
 
-    /// Unlocks them; `path` names the file in which they stand.
-    pub(crate) fn unlocked(path: &Path, locked: &[u8], identity: &GuestIdentity) -> Result<Self, TicketError> {
+    /// Unlocks those of a batch; `path` names the file in which they stand.
+    pub(crate) fn unlocked(
+        path: &Path,
+        locked: &[u8],
+        identity: &GuestIdentity,
+        batch: &Manifest,
+    ) -> Result<Self, TicketError> {
         let bytes = identity.unlock(path, locked)?;
         let damaged = || TicketError::part(path, "what is locked in it");
         let (keys, rest) = bytes.split_at_checked(HEAD - 4).ok_or_else(damaged)?;
@@ -89,7 +95,10 @@ impl Secrets {
         let ends = secrets.blocks.iter().map(|block| block.end);
         let fits = secrets.blocks.iter().zip([0].into_iter().chain(ends)).all(|(block, before)| block.follows(before));
         let is_whole = fits && secrets.blocks.last().is_none_or(|block| block.end <= secrets.dealt);
-        is_whole.then_some(secrets).ok_or_else(damaged)
+        let secrets = is_whole.then_some(secrets).ok_or_else(damaged)?;
+        // The token was drawn for one batch: what is locked with another one is another batch's.
+        same(path, "token", &batch.token, &secrets.token.hash())?;
+        Ok(secrets)
     }
 
     /// Tickets that are not used.

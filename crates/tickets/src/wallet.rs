@@ -117,7 +117,7 @@ impl WalletInfo {
     /// # Errors
     /// [`TicketError::Key`] for another guest's key.
     pub fn left(&self, identity: &GuestIdentity) -> Result<Left, TicketError> {
-        let secrets = Secrets::read(&self.folder.join(KEY), identity)?;
+        let secrets = Secrets::read(&self.folder.join(KEY), identity, self.manifest())?;
         let m = self.manifest();
         let fetchable = m.on_demand.map_or(0, |_| m.tickets.saturating_sub(secrets.dealt));
         Ok(Left { here: secrets.left(), fetchable })
@@ -134,7 +134,7 @@ impl Wallet {
         let (path, key) = (info.folder.join(TICKETS), info.folder.join(KEY));
         let held = File::open(&path).map_err(|e| TicketError::read(&path, e))?;
         lock_alone(&held, &path)?;
-        let secrets = Secrets::read(&key, identity)?;
+        let secrets = Secrets::read(&key, identity, info.manifest())?;
         let mut tickets = open(&path, Kind::Wallet)?;
         let (description, model) = read_network(&path, info.manifest(), &mut tickets, &secrets)?;
         let tickets = info.manifest().on_demand.is_none().then_some((0, tickets));
@@ -246,7 +246,7 @@ impl Wallet {
         self.lock.unlock().map_err(|e| TicketError::read(&path, e))?;
         wait();
         lock_alone(&self.lock, &path)?;
-        self.secrets = Secrets::read(&self.info.folder.join(KEY), identity)?;
+        self.secrets = Secrets::read(&self.info.folder.join(KEY), identity, self.info.manifest())?;
         Ok(())
     }
 
@@ -282,8 +282,6 @@ pub(crate) fn read_network<R: Read + Seek>(
 ) -> Result<(Description, GuestModel), TicketError> {
     let fail = |e| TicketError::bundle(path, e);
     same(path, "content hash", &manifest.wallet, &tickets.content_hash())?;
-    // The token was drawn for this batch: what is locked with another one is another batch's.
-    same(&path.with_file_name(KEY), "token", &manifest.token, &secrets.token.hash())?;
     let description = Description::from_bytes(path, &tickets.named("network", MAX_NETWORK).map_err(fail)?)?;
     let mut clear = vec![];
     for step in 0..description.network.steps.len() {

@@ -5,12 +5,12 @@ use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
-use jali_bundle::hex;
+use jali_bundle::{hex, unhex};
 use jali_guest::{Backend, GuestError, GuestModel, GuestSession, Output, Turn};
 use jali_model::Tensor;
 use jali_tickets::envelope::Envelope;
 use jali_tickets::greeting::{GuestRefusal, Hello};
-use jali_tickets::held::WalletFiles;
+use jali_tickets::held::{self, WalletFiles};
 use jali_tickets::{GuestIdentity, HeldWallet, Manifest, Token, WalletTicket};
 use js_sys::{Array, Date, Float32Array, Function, Promise, Uint8Array};
 use wasm_bindgen::prelude::*;
@@ -262,10 +262,14 @@ async fn greet(line: &Line, hello: &Hello) -> Result<(), JsValue> {
 
 fn public_key(digits: &str) -> Result<[u8; 32], JsValue> {
     let fault = || failure(Kind::Usage, "the owner's public key has 64 hexadecimal digits");
-    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-        return Err(fault());
-    }
-    let byte = |pair: &[u8]| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok());
-    let bytes = digits.as_bytes().chunks(2).map(byte).collect::<Option<Vec<u8>>>().ok_or_else(fault)?;
-    bytes.try_into().map_err(|_| fault())
+    unhex(digits.as_bytes()).ok_or_else(fault)
+}
+
+/// The public id of the batch that a wallet's `manifest` is of, 32 hexadecimal digits.
+///
+/// # Errors
+/// `Error` of the kind `damaged`.
+#[wasm_bindgen(js_name = batchOf)]
+pub fn batch_of(manifest: &[u8]) -> Result<String, JsValue> {
+    Ok(hex(&held::batch_of(manifest).map_err(of_tickets)?))
 }

@@ -20,7 +20,7 @@ mod keyed;
 #[cfg(feature = "plain")]
 mod plain;
 
-pub use guest::Guest;
+pub use guest::{Guest, batch_of};
 pub use keyed::KeyedClient;
 #[cfg(feature = "plain")]
 pub use plain::Plain;

@@ -9,6 +9,7 @@
 //! values.
 
 use super::lanes::{Block64, Lanes, UNPACK_READS};
+use super::word::one_word;
 use crate::Modulus;
 use crate::modulus::MAX_LAZY_PRODUCTS;
 
@@ -51,13 +52,10 @@ impl EstimatedPrime {
 }
 
 impl Lanes for Estimated {
-    const LANES: usize = 1;
-    const LEVELS: u32 = 2;
+    one_word!();
     const CAPACITY: u32 = 52;
-    type Words = [u64; 1];
     type Prime = EstimatedPrime;
     type Sum = u64;
-    type Spread = u64;
 
     #[inline(always)]
     fn prime(m: &Modulus) -> EstimatedPrime {
@@ -66,42 +64,10 @@ impl Lanes for Estimated {
         EstimatedPrime { p, inverse: 1.0 / p as f64, offset }
     }
     #[inline(always)]
-    fn split(words: &[u64]) -> &[[u64; 1]] {
-        words.as_chunks().0
-    }
-    #[inline(always)]
-    fn split_mut(words: &mut [u64]) -> &mut [[u64; 1]] {
-        words.as_chunks_mut().0
-    }
-    #[inline(always)]
-    fn splat(word: u64) -> Self {
-        Self(word)
-    }
-    #[inline(always)]
-    fn load(words: &[u64; 1]) -> Self {
-        Self(words[0])
-    }
-    #[inline(always)]
-    fn store(self, words: &mut [u64; 1]) {
-        words[0] = self.0;
-    }
-    #[inline(always)]
-    fn enter(words: &[u64; 1]) -> Self {
-        Self(words[0])
-    }
-    #[inline(always)]
     fn leave_small(self, p: &EstimatedPrime, words: &mut [u64; 1]) {
         debug_assert!(self.0 < 2 * p.p);
         let d = self.0.wrapping_sub(p.p);
         words[0] = d.wrapping_add(p.p & (d >> 63).wrapping_neg());
-    }
-    #[inline(always)]
-    fn add(self, other: Self) -> Self {
-        Self(self.0 + other.0)
-    }
-    #[inline(always)]
-    fn sub(self, other: Self, bias: Self) -> Self {
-        Self(self.0 + bias.0 - other.0)
     }
     #[inline(always)]
     fn bias(p: &EstimatedPrime, doublings: u32) -> Self {
@@ -156,23 +122,5 @@ impl Lanes for Estimated {
     #[inline(always)]
     fn close(sum: u64, p: &EstimatedPrime) -> Self {
         Self(sum).settle(p)
-    }
-    #[inline(always)]
-    fn columns(block: &Block64, part: usize) -> [Self; 8] {
-        std::array::from_fn(|l| Self(block[8 * part + l]))
-    }
-    #[inline(always)]
-    fn rows(columns: [Self; 8], part: usize, block: &mut Block64) {
-        columns.iter().enumerate().for_each(|(l, v)| block[8 * part + l] = v.0);
-    }
-    #[inline(always)]
-    fn spread(bits: usize) -> u64 {
-        u64::MAX >> (64 - bits)
-    }
-    #[inline(always)]
-    fn unpack(bytes: &[u8; UNPACK_READS], mask: &u64) -> Self {
-        let mut word = [0; 8];
-        word.copy_from_slice(&bytes[..8]);
-        Self(u64::from_le_bytes(word) & mask)
     }
 }
