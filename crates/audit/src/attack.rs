@@ -33,12 +33,17 @@ pub enum Attacker {
     Public,
     /// As [`Attacker::TuneAll`] on the victim's logits instead of its labels.
     Distil,
-    /// A command that somebody else wrote ([`crate::command`]).
+    /// As [`Attacker::TuneAll`], but what is hidden of a row is first a trained combination of what
+    /// the layer's other rows have open there.
+    Span,
+    /// A network of the attacker's own architecture, trained on the images alone.
+    Own,
+    /// A command that somebody else wrote ([`crate::command`]), by its own choice of procedure.
     Command,
 }
 
 /// Numbers as the documentation counts attackers, and names.
-const NAMES: [(Attacker, u8, &str, &str); 9] = [
+const NAMES: [(Attacker, u8, &str, &str); 11] = [
     (Attacker::Zero, 1, "zero", "hidden weights zero"),
     (Attacker::Statistics, 2, "statistics", "hidden weights drawn with the layer's statistics"),
     (Attacker::BestOf, 3, "best-of", "best of 16 such draws on the labelled images"),
@@ -47,7 +52,9 @@ const NAMES: [(Attacker, u8, &str, &str); 9] = [
     (Attacker::TuneAll, 6, "tune-all", "such a draw, then everything trained"),
     (Attacker::Public, 7, "public", "hidden weights of a public model, then everything trained"),
     (Attacker::Distil, 8, "distil", "such a draw, then everything trained on the victim's logits"),
-    (Attacker::Command, 9, "command", "the command of --attacker"),
+    (Attacker::Span, 9, "span", "what is hidden as a combination of the layer's open rows, then everything trained"),
+    (Attacker::Own, 10, "own", "a network of its own architecture, trained on the images alone"),
+    (Attacker::Command, 11, "command", "the command of --attacker"),
 ];
 
 /// Draws of [`Attacker::BestOf`].
@@ -64,7 +71,7 @@ impl Attacker {
         NAMES.iter().map(|n| n.0)
     }
 
-    /// 1 to 9.
+    /// 1 to 11.
     pub fn number(self) -> u8 {
         NAMES.iter().find(|n| n.0 == self).map_or(0, |n| n.1)
     }
@@ -77,6 +84,16 @@ impl Attacker {
     /// Whether it can do something without a labelled image.
     pub fn works_without_images(self) -> bool {
         matches!(self, Self::Zero | Self::Statistics | Self::Public | Self::Command)
+    }
+
+    /// Whether what is open changes what it does. Where not, the attacker is its own twin.
+    pub fn uses_weights(self) -> bool {
+        self != Self::Own
+    }
+
+    /// Whether only a command can do it ([`crate::command`]).
+    pub fn needs_command(self) -> bool {
+        matches!(self, Self::Own | Self::Command)
     }
 
     /// Whether images change what it does.
@@ -165,11 +182,19 @@ pub struct Surrogate {
     pub plateau: bool,
 }
 
+/// What combinations of open rows are added to: draws in layers that have nothing open, zeros
+/// elsewhere.
+fn span_start(victim: &Victim, hidden: &[Vec<f32>], draws: Vec<Vec<f32>>) -> Vec<Vec<f32>> {
+    let all_hidden = |h: &Vec<f32>| h.iter().all(|h| *h > 0.0);
+    let zeros = zeros(victim, hidden).into_iter();
+    zeros.zip(draws).zip(hidden).map(|((zeros, draws), h)| if all_hidden(h) { draws } else { zeros }).collect()
+}
+
 /// Runs an attacker.
 ///
 /// # Errors
 /// [`AuditError::NoPublicModel`] for [`Attacker::Public`] without one, [`AuditError::NoCommand`] for
-/// [`Attacker::Command`], which is not run here.
+/// attackers that need a command: they are not run here.
 pub fn attack(
     attacker: Attacker,
     knows: &Knowledge<'_>,
@@ -195,7 +220,7 @@ pub fn attack(
     let (begin, free) = match attacker {
         Attacker::Zero => return Ok(done(layers(zeros(victim, hidden)))),
         Attacker::Statistics => return Ok(done(layers(draw(0)))),
-        Attacker::Command => return Err(AuditError::NoCommand),
+        Attacker::Own | Attacker::Command => return Err(AuditError::NoCommand),
         Attacker::BestOf => {
             let examples = queries.hard();
             let count = examples.images.len().min(DRAW_IMAGES);
@@ -214,6 +239,7 @@ pub fn attack(
         Attacker::Rescale => (starts(), Free::Scales),
         Attacker::TuneHidden => (starts(), Free::Hidden),
         Attacker::TuneAll | Attacker::Distil => (starts(), Free::Everything),
+        Attacker::Span => (vec![layers(span_start(victim, hidden, draw(0)))], Free::Combinations),
         Attacker::Public => {
             let public = public.ok_or(AuditError::NoPublicModel)?;
             let mut weights = draw(0);
@@ -224,9 +250,15 @@ pub fn attack(
             (vec![layers(weights)], Free::Everything)
         }
     };
-    let examples = if attacker == Attacker::Distil { queries.soft() } else { queries.hard() };
+    let is_soft = matches!(attacker, Attacker::Distil | Attacker::Span);
+    let examples = if is_soft { queries.soft() } else { queries.hard() };
     let task = Task { graph: victim.graph(), starts: &begin, hidden, free };
-    let trained = train(&task, examples, schedule, seed, device);
+    let mut trained = train(&task, examples.clone(), schedule, seed, device);
+    if free == Free::Combinations {
+        let starts = [trained.layers];
+        let task = Task { graph: victim.graph(), starts: &starts, hidden, free: Free::Everything };
+        trained = train(&task, examples, schedule, seed, device);
+    }
     let rate = (!trained.curve.is_empty()).then_some(trained.rate);
     Ok(Surrogate { layers: trained.layers, rate, curve: trained.curve, plateau: trained.plateau })
 }

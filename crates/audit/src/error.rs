@@ -24,7 +24,7 @@ pub enum AuditError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
     /// An attacker that does not exist.
-    #[error("no attacker is called \"{got}\"; there are {known} (or 1 to 9)")]
+    #[error("no attacker is called \"{got}\"; there are {known} (or 1 to 11)")]
     UnknownAttacker {
         /// What was given.
         got: String,
@@ -40,8 +40,8 @@ pub enum AuditError {
     /// The attacker that starts from a public model has none.
     #[error("the attacker \"public\" needs --public-model FILE.onnx")]
     NoPublicModel,
-    /// The attacker that is a command has none.
-    #[error("the attacker \"command\" needs --attacker 'COMMAND', and goes with no other attacker")]
+    /// An attacker that only a command can be has none.
+    #[error("the attackers \"own\" and \"command\" need --attacker 'COMMAND' (docs/auditing.md)")]
     NoCommand,
     /// Images that the audit cannot get labels or attackers' budgets from.
     #[error("{what}: {why}")]

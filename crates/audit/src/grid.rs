@@ -87,15 +87,26 @@ pub fn percent(fraction: f64) -> String {
     format!("{}", (fraction * 1e4).round() / 1e2)
 }
 
+/// Returns a policy, and the fraction that its name may carry: `random-rows@0.8`.
+///
+/// # Errors
+/// [`AuditError::Leak`] for an unknown policy, [`AuditError::Usage`] for a fraction outside of 0 to 1.
+pub fn split(name: &str) -> Result<(Policy, Option<f64>), AuditError> {
+    let Some((policy, fraction)) = name.split_once('@') else { return Ok((name.parse()?, None)) };
+    let got = fraction.parse().ok().filter(|f| (0.0..=1.0).contains(f));
+    let why = || format!("\"{name}\": behind the @ stands a fraction from 0 to 1, such as random-rows@0.8");
+    Ok((policy.parse()?, Some(got.ok_or_else(|| AuditError::Usage { what: why() })?)))
+}
+
 /// Most cells of a grid.
 const MAX_CELLS: usize = 10_000_000;
 
 /// What a run varies.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
-    /// Names of policies.
+    /// Names of policies; `NAME@F` is one at this fraction alone.
     pub policies: Vec<String>,
-    /// Fractions of weights open; 0 and 1 always belong to it.
+    /// Fractions of weights open for policies without one of their own; 0 and 1 always belong to it.
     pub fractions: Vec<f64>,
     /// Labelled images of an attacker.
     pub budgets: Vec<usize>,
@@ -120,13 +131,7 @@ impl Grid {
             return Err(AuditError::Usage { what: format!("the grid has more than {MAX_CELLS} cells: ask for fewer") });
         }
         let attackers = self.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?;
-        let policies = self.policies.iter().map(|p| p.parse()).collect::<Result<Vec<Policy>, _>>()?;
-        let mut points = vec![(Source::Nothing, 0.0)];
-        points.extend(self.plan.map(|leaked| (Source::File, leaked)));
-        for &policy in &policies {
-            let inner = self.fractions.iter().filter(|f| **f > 0.0 && **f < 1.0);
-            points.extend(inner.map(|&f| (Source::Policy(policy), f)));
-        }
+        let points = self.points()?;
         let mut cells = vec![];
         for seed in 0..self.seeds {
             if seed == 0 {
@@ -136,8 +141,8 @@ impl Grid {
             for &budget in &self.budgets_with_zero() {
                 for &(source, leaked) in &points {
                     for &attacker in &attackers {
-                        let runs = if budget == 0 { attacker.works_without_images() } else { attacker.uses_images() };
-                        if runs {
+                        let images = if budget == 0 { attacker.works_without_images() } else { attacker.uses_images() };
+                        if images && (attacker.uses_weights() || source == Source::Nothing) {
                             cells.push(Cell { source, leaked, budget, attacker, seed });
                         }
                     }
@@ -145,6 +150,19 @@ impl Grid {
             }
         }
         Ok(cells)
+    }
+
+    /// What is open to whom: nothing, a plan from a file, and policies at fractions.
+    fn points(&self) -> Result<Vec<(Source, f64)>, AuditError> {
+        let mut points = vec![(Source::Nothing, 0.0)];
+        points.extend(self.plan.map(|leaked| (Source::File, leaked)));
+        for name in &self.policies {
+            let (policy, own) = split(name)?;
+            let fractions = own.map_or(self.fractions.clone(), |f| vec![f]);
+            let inner = fractions.into_iter().filter(|f| *f > 0.0 && *f < 1.0);
+            points.extend(inner.map(|f| (Source::Policy(policy), f)));
+        }
+        Ok(points)
     }
 
     /// Attackers without images always run.

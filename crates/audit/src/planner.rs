@@ -7,8 +7,10 @@
 //! only cost size or time, never safety.
 
 use jali::Costs;
+use jali::guests::GuestSealing;
 use jali_leak::file::Evidence;
 use jali_leak::{Order, Plan, Policy};
+use jali_model::Tensor;
 use jali_protocol::forecast;
 
 use crate::AuditError;
@@ -24,6 +26,45 @@ pub enum Minimise {
     Size,
     /// Predicted milliseconds for an image.
     Time,
+    /// Bytes of a guest's ticket.
+    Tickets,
+    /// Predicted milliseconds of a guest for an image.
+    GuestTime,
+}
+
+/// What plans of one network cost.
+struct Costing<'a> {
+    minimise: Minimise,
+    context: &'a Context,
+    /// For the ranges of a guest's values.
+    images: Vec<Tensor>,
+}
+
+/// Images that give the ranges of a guest's values.
+const RANGE_IMAGES: usize = 16;
+
+impl<'a> Costing<'a> {
+    fn new(minimise: Minimise, context: &'a Context) -> Result<Self, AuditError> {
+        let is_guests = matches!(minimise, Minimise::Tickets | Minimise::GuestTime);
+        let images = if is_guests { context.some_images(RANGE_IMAGES)? } else { vec![] };
+        Ok(Self { minimise, context, images })
+    }
+
+    fn of(&self, plan: &Plan) -> Result<f64, AuditError> {
+        let model = self.context.victim().model();
+        let guests = || -> Result<_, AuditError> {
+            let range = model.preprocess().input_range(model.graph().input_shape());
+            let sealing = GuestSealing::of(model.graph(), &self.images, Some(range), Default::default())?;
+            Ok(sealing.original(plan)?.circuit().counts())
+        };
+        let layers = || forecast(model, plan, &Costs::default());
+        Ok(match self.minimise {
+            Minimise::Size => layers()?.iter().map(|l| l.bytes as f64).sum(),
+            Minimise::Time => layers()?.iter().map(|l| l.prediction.total_ms()).sum(),
+            Minimise::Tickets => guests()?.ticket_bytes as f64,
+            Minimise::GuestTime => guests()?.predicted_guest_ms(),
+        })
+    }
 }
 
 /// What is wanted.
@@ -121,21 +162,14 @@ pub fn search(
         );
         return Err(AuditError::Usage { what });
     }
-    let model = context.victim().model();
-    let cost = |plan: &Plan| -> Result<f64, AuditError> {
-        let layers = forecast(model, plan, &Costs::default())?;
-        Ok(match goal.minimise {
-            Minimise::Size => layers.iter().map(|l| l.bytes as f64).sum(),
-            Minimise::Time => layers.iter().map(|l| l.prediction.total_ms()).sum(),
-        })
-    };
-    let hide = Plan::hide_all(model.graph());
-    let hidden_cost = cost(&hide)?;
+    let costing = Costing::new(goal.minimise, context)?;
+    let hide = Plan::hide_all(context.victim().graph());
+    let hidden_cost = costing.of(&hide)?;
     let mut candidates: Vec<Candidate> = vec![];
     for &policy in &goal.policies {
         for &leaked in goal.fractions.iter().filter(|f| **f > 0.0 && **f < 1.0) {
             let plan = context.plan(Source::Policy(policy), leaked, 0)?;
-            let cost = cost(&plan)?;
+            let cost = costing.of(&plan)?;
             // What saves nothing is not worth a weight.
             if cost < hidden_cost && !candidates.iter().any(|c| c.plan == plan) {
                 candidates.push(Candidate { policy, leaked, cost, plan });
@@ -180,7 +214,8 @@ fn cells(goal: &Goal, source: Source, leaked: f64, seeds: std::ops::Range<u64>) 
     for seed in seeds {
         for &budget in &budgets {
             for &attacker in &goal.attackers {
-                if if budget == 0 { attacker.works_without_images() } else { attacker.uses_images() } {
+                let images = if budget == 0 { attacker.works_without_images() } else { attacker.uses_images() };
+                if images && (attacker.uses_weights() || source == Source::Nothing) {
                     all.push(Cell { source, leaked, budget, attacker, seed });
                 }
             }

@@ -113,6 +113,7 @@ impl<'a> Measured<'a> {
         self.expected.iter().all(|&a| {
             let budget = if a.uses_images() { budget } else { 0 };
             let runs = a.works_without_images() || budget > 0;
+            let runs = runs && (a.uses_weights() || source == Source::Nothing);
             !runs || self.by_cell.get(&(source, leaked, budget, a)).is_some_and(|seeds| seeds.contains_key(&seed))
         })
     }

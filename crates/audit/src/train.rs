@@ -7,6 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use chacha20::ChaCha20Rng;
 use jali_model::Graph;
 use rand::RngExt;
+use rand_distr::StandardNormal;
 use serde::{Deserialize, Serialize};
 
 use crate::fill::generator;
@@ -93,6 +94,9 @@ pub enum Free {
     Everything,
     /// A gain and a bias per output channel.
     Scales,
+    /// For hidden weights of a layer, a matrix by which they are combinations of what its rows have
+    /// open in the same place; and all biases.
+    Combinations,
 }
 
 /// What was seen at one look.
@@ -269,6 +273,10 @@ impl Trainer<'_> {
             Free::Hidden => from.iter().map(|l| l.weight.clone()).collect(),
             Free::Everything => from.iter().map(|l| l.weight.clone()).chain(biases).collect(),
             Free::Scales => from.iter().map(|l| l.bias.ones_like()).chain(biases).collect(),
+            Free::Combinations => {
+                let matrix = |(l, layer): (usize, &Layer)| vector(&self.combinations(l, layer), self.device);
+                from.iter().enumerate().map(matrix).chain(biases).collect()
+            }
         };
         let mut run = Run {
             start,
@@ -290,6 +298,15 @@ impl Trainer<'_> {
         run
     }
 
+    /// Where the combinations of a layer's rows start: at random, so that no unit is dead, and so
+    /// that a combination is about as large as a row.
+    fn combinations(&self, index: usize, layer: &Layer) -> Vec<f32> {
+        let rows = layer.bias.dims()[0];
+        let mut rng = generator(&format!("combinations of layer {index}"), 0);
+        let size = 1.0 / (rows.max(1) as f32).sqrt();
+        (0..rows * rows).map(|_| rng.sample::<f32, _>(StandardNormal) * size).collect()
+    }
+
     /// The network with these parameters.
     fn layers(&self, start: usize, parameters: &[Tensor<1>]) -> Vec<Layer> {
         let from = &self.starts[start];
@@ -304,6 +321,14 @@ impl Trainer<'_> {
             }
             Free::Everything => {
                 Layer { weight: parameters[l].clone(), bias: parameters[count + l].clone(), gain: None }
+            }
+            Free::Combinations => {
+                let rows = start.bias.dims()[0];
+                let hidden = self.hidden[l].clone();
+                let open = start.weight.clone() * (hidden.clone().neg().add_scalar(1.0));
+                let combined = parameters[l].clone().reshape([rows, rows]).matmul(open.reshape([rows as i32, -1]));
+                let weight = start.weight.clone() + combined.reshape([-1]) * hidden;
+                Layer { weight, bias: parameters[count + l].clone(), gain: None }
             }
             Free::Scales => Layer {
                 weight: start.weight.clone(),

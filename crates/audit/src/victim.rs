@@ -2,6 +2,8 @@
 //! knows of it.
 
 use jali_leak::Plan;
+use jali_model::execution::IMAGE;
+use jali_model::graph::ValueId;
 use jali_model::{Graph, QuantModel, Tensor, integer};
 use rayon::prelude::*;
 
@@ -67,8 +69,17 @@ impl Victim {
     /// # Errors
     /// [`AuditError::Model`] for images of another shape.
     pub fn answer(&self, images: &[Tensor]) -> Result<Vec<Vec<f32>>, AuditError> {
-        let run = |image: &Tensor| Ok(integer::run(&self.model, image.clone())?.output.data);
-        images.par_iter().map(run).collect()
+        self.answer_behind(IMAGE, images)
+    }
+
+    /// Answers of what lies behind a value: logits for every tensor in that value's place.
+    ///
+    /// # Errors
+    /// [`AuditError::Model`] for tensors of another shape, or if something behind the value needs
+    /// more than it.
+    pub fn answer_behind(&self, value: ValueId, tensors: &[Tensor]) -> Result<Vec<Vec<f32>>, AuditError> {
+        let run = |tensor: &Tensor| Ok(integer::run_behind(&self.model, value, tensor.clone())?.output.data);
+        tensors.par_iter().map(run).collect()
     }
 
     /// For every layer, 1 where the plan hides a weight and 0 where it may be open.

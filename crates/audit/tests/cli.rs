@@ -253,3 +253,98 @@ fn somebody_elses_attacker_is_scored() {
     crate::fails(&[&again[..], &["--attacker", "true"]].concat(), 9, &["the attacker"]);
     crate::fails(&[&again[..], &["--attackers", "command"]].concat(), 2, &["--attacker 'COMMAND'"]);
 }
+
+/// One line as NumPy writes it: `count` values of this shape.
+fn npy(count: usize, shape: &[usize]) -> Vec<u8> {
+    let shape = [&[count], shape].concat();
+    jali::image_file::npy_bytes(&jali::Tensor { data: vec![0.5; shape.iter().product()], shape })
+}
+
+/// A guest gets no labels; it asks, is answered, and pays a ticket for each value.
+#[cfg(unix)]
+#[test]
+fn a_guest_asks_and_pays() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let (few, many) = (folder.path().join("few.npy"), folder.path().join("many.npy"));
+    // The last two layers of mnist begin with 3136 values.
+    std::fs::write(&few, npy(8, &[3136])).unwrap();
+    std::fs::write(&many, npy(21, &[3136])).unwrap();
+    let ask = |file: &Path, n: u8| {
+        format!(
+            "cp {} ask/p && mv ask/p ask/{n}.npy && until test -f answer/{n}.npy; do sleep 0.01; done",
+            file.display()
+        )
+    };
+    let copy = format!("cp {} surrogate.onnx", victim.display());
+    let run = |name: &str, line: &str, told: &str| {
+        let out = folder.path().join(name);
+        let base = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20"];
+        let own = ["--policies", "last-2-layers", "--seeds", "1", "--json", "--attacker", line, "--guests", told];
+        json(&[&base[..], &own, &["--attacker-time", "20", "--out", out.to_str().unwrap()]].concat())
+    };
+    let failures = |results: &Value| -> Vec<String> {
+        let cells = results["cells"].as_array().unwrap().iter();
+        let mine = cells.filter(|c| c["policy"] == "last-layers" && c["budget"] == 20);
+        mine.map(|c| c["failure"].as_str().unwrap_or("none").to_owned()).collect()
+    };
+    // With nothing open or no ticket it asks for nothing.
+    let idle =
+        format!("grep -q '\"open_layers\": 2' task.json && grep -q '\"tickets\": 20' task.json || {{ {copy}; exit; }}");
+    let files = "for f in prefix.onnx suffix.onnx view.onnx images.npy; do test -s $f || exit 9; done; \
+                 test -e labels.npy -o -e logits.npy && exit 8";
+    let size = |bytes: usize| format!("test $(wc -c < answer/2.npy) = {bytes}");
+    let twice = format!("{idle}; {files}; {}; {}", ask(&few, 1), ask(&few, 2));
+    let logits = run("logits", &format!("{twice}; {} || exit 7; {copy}", size(128 + 8 * 10 * 4)), "logits");
+    assert_eq!(failures(&logits), ["none"]);
+    assert_eq!(logits["spec"]["guests"], "logits");
+    assert_eq!(logits["spec"]["grid"]["policies"][0].as_str().unwrap().split('@').next(), Some("last-layers"));
+    let top1 = run("top1", &format!("{twice}; {} || exit 7; {copy}", size(128 + 8 * 8)), "top1");
+    assert_eq!(failures(&top1), ["none"]);
+    // 20 tickets: not 21 at once, and not 24 in three parts.
+    let greedy = run("greedy", &format!("{idle}; {}; {copy}", ask(&many, 1)), "logits");
+    assert!(failures(&greedy)[0].contains("asks about 21 values and has 20 tickets left"), "{:?}", failures(&greedy));
+    let patient = run("patient", &format!("{twice}; {}; {copy}", ask(&few, 3)), "logits");
+    assert!(failures(&patient)[0].contains("asks about 8 values and has 4 tickets left"), "{:?}", failures(&patient));
+    let junk = format!("{idle}; echo junk > ask/p; mv ask/p ask/1.npy; sleep 9");
+    assert!(failures(&run("junk", &junk, "logits"))[0].contains("ask/1.npy"));
+    let out = folder.path().join("top1");
+    let again = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--out", out.to_str().unwrap()];
+    fails(&[&again[..], &["--guests", "top1"]].concat(), 2, &["--attacker"]);
+    fails(&[&again[..], &["--attacker", "true", "--guests", "logits"]].concat(), 9, &["the view"]);
+}
+
+/// An engine does the work of our attackers by name, and points may have fractions of their own.
+#[cfg(unix)]
+#[test]
+fn an_engine_is_told_which_attacker_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let line =
+        format!("grep -q '\"attacker\": \"\\(zero\\|own\\)\"' task.json && cp {} surrogate.onnx", victim.display());
+    let base = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--seeds", "1", "--json"];
+    let points = ["--policies", "random-rows@0.5,magnitude-rows@0.9,last-1-layers", "--budgets", "20"];
+    let engine = ["--attackers", "zero,own", "--attacker", &line, "--out", out.to_str().unwrap()];
+    let results = json(&[&base[..], &points, &engine].concat());
+    let mut ids: Vec<&str> = results["cells"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    let expected = [
+        "everything-b0-zero-s0",
+        "last-layers-99.7-b0-zero-s0",
+        "magnitude-rows-90-b0-zero-s0",
+        // What looks at no weight is its own twin.
+        "nothing-b0-zero-s0",
+        "nothing-b20-own-s0",
+        "random-rows-50-b0-zero-s0",
+    ];
+    assert_eq!(ids, expected);
+    assert!(results["cells"].as_array().unwrap().iter().all(|c| c["failure"].is_null()), "{results}");
+    let with = |policies: &str, code, says: &[&str]| {
+        let new = folder.path().join("new");
+        fails(&[&base[..], &["--policies", policies, "--out", new.to_str().unwrap()]].concat(), code, says);
+    };
+    with("random-rows@1.5", 2, &["random-rows@1.5", "fraction"]);
+    with("last-9-layers", 2, &["last-9-layers", "4 linear layers"]);
+    fails(&[&base[..], &["--attackers", "own", "--out", "x"]].concat(), 2, &["\"own\"", "--attacker 'COMMAND'"]);
+}

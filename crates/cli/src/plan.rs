@@ -1,10 +1,10 @@
 //! `jali plan`: which weights may be open, as a file.
 
+mod asked;
 mod diff;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use jali::files::read_bounded;
 use jali::files::{Readers, write_aside};
 use jali::model_file::{read_model, read_plan, read_preprocess};
@@ -14,6 +14,7 @@ use jali_model::Graph;
 use jali_protocol::{Blueprint, ProtocolError, forecast as forecast_keyed};
 use serde::Serialize;
 
+use self::asked::Asked;
 use super::guests::forecast;
 use super::text::{bytes, say, say_json, table};
 use super::{NetworkName, Over};
@@ -35,17 +36,17 @@ pub(super) enum PlanCommand {
 
 #[derive(clap::Args)]
 #[command(
-    after_help = "Policies: random-weights, random-kernels, random-rows; magnitude-weights, magnitude-kernels, magnitude-rows (the largest stay\nhidden); sensitive-weights, sensitive-kernels, sensitive-rows (the most sensitive stay hidden; scores by `jali-audit sensitivity`);\ncost-rows (what saves most opens); first-layers, last-layers (these stay hidden).\nOnly whole rows save anything.\n\nExamples:\n  jali plan create --network vgg3 --leak 0.8 --seed 7 --out plan.json\n  jali plan create --network vgg3 --policy magnitude-rows --leak 0.5 --out plan.json\n  jali plan create net.onnx --layers /fc1/Gemm --out plan.json\n  jali seal --network vgg3 --plan plan.json --out sealed"
+    after_help = "Policies: random-weights, random-kernels, random-rows; magnitude-weights, magnitude-kernels, magnitude-rows (the largest stay\nhidden); sensitive-weights, sensitive-kernels, sensitive-rows (the most sensitive stay hidden; scores by `jali-audit sensitivity`);\ncost-rows (what saves most opens); first-layers, last-layers (these stay hidden); last-3-layers (three of them, without --leak).\nOnly whole rows save anything.\n\nExamples:\n  jali plan create --network vgg3 --leak 0.8 --seed 7 --out plan.json\n  jali plan create --network vgg3 --policy magnitude-rows --leak 0.5 --out plan.json\n  jali plan create --network vgg3 --policy last-3-layers --out plan.json\n  jali plan create net.onnx --layers /fc1/Gemm --out plan.json\n  jali seal --network vgg3 --plan plan.json --out sealed"
 )]
 pub(super) struct CreateArgs {
     #[command(flatten)]
     of: Of,
-    /// Fraction of the weights to leave open
-    #[arg(long, value_name = "F", required_unless_present = "layers")]
+    /// Fraction of the weights to leave open; not for policies that name a number of layers
+    #[arg(long, value_name = "F")]
     leak: Option<f64>,
     /// What opens first, and in which units
     #[arg(long, value_name = "NAME", default_value = "random-rows", conflicts_with = "layers")]
-    policy: Policy,
+    policy: Asked,
     /// Of random policies
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -186,14 +187,13 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
     let costs = args.over.costs(super::start_threads(None)?);
     let model = shapes_of(args.of.graph()?, QuantConfig::default())?;
     let graph = model.graph();
-    let (plan, made) = match (&args.layers, args.leak) {
-        (Some(names), _) => (listed_layers(graph, names).map_err(wrong)?, format!("layers {}", names.join(", "))),
-        (None, leak) => {
-            let leak = leak.context("--leak is missing")?;
-            let plan = by_policy(args, &model, leak, &costs)?;
-            let seed =
-                if args.policy.order() == Order::Random { format!(", seed {}", args.seed) } else { String::new() };
-            (plan, format!("{}, fraction {leak}{seed}", args.policy))
+    let (plan, made) = match &args.layers {
+        Some(names) => (listed_layers(graph, names).map_err(wrong)?, format!("layers {}", names.join(", "))),
+        None => {
+            let (policy, leak) = args.policy.of(graph, args.leak).map_err(wrong)?;
+            let plan = by_policy(args, policy, &model, leak, &costs)?;
+            let seed = if policy.order() == Order::Random { format!(", seed {}", args.seed) } else { String::new() };
+            (plan, format!("{policy}, fraction {leak}{seed}"))
         }
     };
     let origin = Origin { made, network: Some(args.of.name()), evidence: None };
@@ -213,27 +213,27 @@ fn create(args: &CreateArgs) -> anyhow::Result<()> {
 /// Largest file of scores, in bytes.
 const MAX_SCORES: u64 = 1 << 31;
 
-fn by_policy(args: &CreateArgs, model: &QuantModel, leak: f64, costs: &Costs) -> anyhow::Result<Plan> {
+fn by_policy(args: &CreateArgs, policy: Policy, model: &QuantModel, leak: f64, costs: &Costs) -> anyhow::Result<Plan> {
     // The rows that sealing on this machine is going to make.
-    let rows = if args.policy.unit() == Unit::Rows {
+    let rows = if policy.unit() == Unit::Rows {
         Blueprint::rows_of_all(model, costs).map_err(JaliError::from)?
     } else {
         vec![]
     };
-    let savings = match args.policy.order() {
+    let savings = match policy.order() {
         Order::Cost => jali_protocol::row_savings(model, costs).map_err(JaliError::from)?,
         _ => vec![],
     };
-    let scores = match (&args.scores, args.policy.order()) {
+    let scores = match (&args.scores, policy.order()) {
         (Some(path), _) => read_scores(path)?,
         (None, Order::Sensitive) => {
             let what = "--scores FILE, which `jali-audit sensitivity MODEL.onnx --out FILE` writes";
-            return Err(wrong(LeakError::Needs { policy: args.policy.to_string(), what }).into());
+            return Err(wrong(LeakError::Needs { policy: policy.to_string(), what }).into());
         }
         (None, _) => vec![],
     };
     let ground = Ground { rows: &rows, savings: &savings, scores: &scores };
-    Ok(args.policy.plan(model.graph(), &ground, leak, args.seed).map_err(wrong)?)
+    Ok(policy.plan(model.graph(), &ground, leak, args.seed).map_err(wrong)?)
 }
 
 fn read_scores(path: &Path) -> Result<Vec<Vec<f32>>, JaliError> {

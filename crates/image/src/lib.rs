@@ -14,7 +14,7 @@ use image::{ColorType, ImageDecoder, ImageEncoder, ImageFormat, ImageReader};
 use jali_model::{ModelError, Preprocess, Resize, Tensor};
 
 pub use self::fault::{ImageFault, ImageKind};
-pub use self::npy::{Values, from_array, npy_bytes, npy_of_integers};
+pub use self::npy::{Values, floats_of_npy, from_array, npy_bytes, npy_of_integers};
 
 /// Most pixels of an image that is resized.
 const MAX_PIXELS: usize = 1 << 26;

@@ -24,6 +24,35 @@ pub fn npy_of_integers(values: &[i64]) -> Vec<u8> {
     bytes
 }
 
+/// Reads an array of floats of any shape, with its shape.
+///
+/// # Errors
+/// [`ImageFault::Damaged`] for another type or a shape that the values do not fill,
+/// [`ImageFault::NotFinite`].
+pub fn floats_of_npy(bytes: &[u8]) -> Result<Tensor, ImageFault> {
+    let damaged = |why: String| ImageFault::Damaged(why);
+    let Header { dims, fortran, kind, data } = Header::read(bytes)?;
+    if !kind.is_float() {
+        return Err(damaged("its values are no floats".into()));
+    }
+    let needed = dims.iter().try_fold(kind.size, |n, &d| n.checked_mul(d));
+    if needed != Some(data.len()) {
+        return Err(damaged(format!(
+            "it holds {} bytes of values, its shape {dims:?} needs another number",
+            data.len()
+        )));
+    }
+    let mut values: Vec<f64> = data.chunks_exact(kind.size).map(|v| kind.value(v)).collect();
+    if fortran {
+        values = in_rows(&values, &dims);
+    }
+    let data: Vec<f32> = values.into_iter().map(|v| v as f32).collect();
+    match data.iter().position(|v| !v.is_finite()) {
+        Some(index) => Err(ImageFault::NotFinite { index }),
+        None => Ok(Tensor { shape: dims, data }),
+    }
+}
+
 /// What stands before the values.
 fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
     let dims: String = shape.iter().map(|d| format!("{d}, ")).collect();

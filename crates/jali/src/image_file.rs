@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use jali_image::{
-    ImageFault, ImageKind, Kind, Values, decode_image, from_array, npy_bytes, npy_of_integers, png_bytes,
+    ImageFault, ImageKind, Kind, Values, decode_image, floats_of_npy, from_array, npy_bytes, npy_of_integers, png_bytes,
 };
 use jali_model::{Preprocess, Tensor};
 

@@ -18,6 +18,14 @@ pub enum LeakError {
         /// All names.
         known: String,
     },
+    /// Layers to hide that the network does not have, or all of them.
+    #[error("\"{got}\" leaves nothing open or hides nothing: the network has {layers} linear layers")]
+    Layers {
+        /// The name that was given.
+        got: String,
+        /// Linear layers of the network.
+        layers: usize,
+    },
     /// A layer that the network does not have.
     #[error("the network has no linear layer \"{got}\"; it has {known}")]
     UnknownLayer {

@@ -16,4 +16,4 @@ pub mod policy;
 pub use error::LeakError;
 pub use file::{Evidence, Origin, PlanFile};
 pub use plan::Plan;
-pub use policy::{Ground, Order, Policy, Unit, listed_layers, random_rows};
+pub use policy::{Ground, Order, Policy, Unit, listed_layers, of_layers, random_rows};

@@ -217,6 +217,27 @@ fn chunks(len: usize, size: usize) -> Vec<Range<usize>> {
     (0..len.div_ceil(size)).map(|i| i * size..((i + 1) * size).min(len)).collect()
 }
 
+/// Reads `last-N-layers` or `first-N-layers`, which hide N of the network's linear layers, as a
+/// policy with the fraction of the weights that stays open. Returns `None` for other names.
+///
+/// # Errors
+/// [`LeakError::Layers`] unless N is at least 1 and leaves a layer open.
+pub fn of_layers(graph: &Graph, name: &str) -> Result<Option<(Policy, f64)>, LeakError> {
+    let ends = [("last-", Order::Last), ("first-", Order::First)];
+    let mut read = ends.iter().filter_map(|(start, order)| {
+        let count = name.strip_prefix(start)?.strip_suffix("-layers")?;
+        Some((count.parse::<usize>().ok()?, *order))
+    });
+    let Some((count, order)) = read.next() else { return Ok(None) };
+    let sizes: Vec<usize> = graph.linear_nodes().map(|(_, linear)| linear.weights().len()).collect();
+    let open = match sizes.len().checked_sub(count) {
+        Some(open) if open > 0 && count > 0 => open,
+        _ => return Err(LeakError::Layers { got: name.into(), layers: sizes.len() }),
+    };
+    let opened: usize = if order == Order::Last { sizes[..open].iter().sum() } else { sizes[count..].iter().sum() };
+    Ok(Some((Policy { order, unit: Unit::Layers }, opened as f64 / graph.weights().max(1) as f64)))
+}
+
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = NAMES.iter().find(|n| (n.1, n.2) == (self.order, self.unit));

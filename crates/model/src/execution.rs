@@ -1,10 +1,13 @@
 //! Walks a graph. Non-linear nodes run here. At every linear node it stops and waits for a result
 //! from elsewhere: the float reference, the integer reference, or a server.
 
-use crate::graph::Graph;
+use crate::graph::{Graph, ValueId};
 use crate::op::Op;
 use crate::tensor::Tensor;
 use crate::{ModelError, nonlinear};
+
+/// The value that is the image.
+pub const IMAGE: ValueId = 0;
 
 /// A graph under way for one image.
 #[derive(Debug, Clone)]
@@ -35,19 +38,29 @@ impl<'g> Execution<'g> {
     /// # Errors
     /// [`ModelError::Shape`] if it does not have the network's input shape.
     pub fn new(graph: &'g Graph, image: Tensor) -> Result<Self, ModelError> {
-        if image.shape != graph.input_shape() {
+        Self::behind(graph, IMAGE, image)
+    }
+
+    /// Starts a walk behind a value, which takes the place of all that comes before: no later node
+    /// may need anything else from there.
+    ///
+    /// # Errors
+    /// [`ModelError::Shape`] if it does not have that value's shape.
+    pub fn behind(graph: &'g Graph, value: ValueId, tensor: Tensor) -> Result<Self, ModelError> {
+        if tensor.shape != graph.shape(value) {
+            let what = if value == IMAGE { "the image".into() } else { format!("value {value}") };
             return Err(ModelError::Shape {
-                what: "the image".into(),
-                expected: format!("{:?}", graph.input_shape()),
-                got: format!("{:?}", image.shape),
+                what,
+                expected: format!("{:?}", graph.shape(value)),
+                got: format!("{:?}", tensor.shape),
             });
         }
         let mut uses = vec![0; graph.nodes().len() + 1];
-        graph.nodes().iter().flat_map(|n| &n.inputs).for_each(|&v| uses[v] += 1);
+        graph.nodes().iter().skip(value).flat_map(|n| &n.inputs).for_each(|&v| uses[v] += 1);
         graph.outputs().iter().for_each(|&v| uses[v] += 1);
         let mut values = vec![None; graph.nodes().len() + 1];
-        values[0] = Some(image);
-        Ok(Self { graph, values, uses, next: 0 })
+        values[value] = Some(tensor);
+        Ok(Self { graph, values, uses, next: value })
     }
 
     /// Runs on to the next linear node or to the end. Called again without [`Execution::provide`],
@@ -131,13 +144,23 @@ impl<'g> Execution<'g> {
 pub fn run(
     graph: &Graph,
     image: Tensor,
+    linear: impl FnMut(usize, &Tensor) -> Result<Vec<f32>, ModelError>,
+) -> Result<Vec<Tensor>, ModelError> {
+    finish(Execution::new(graph, image)?, linear)
+}
+
+/// Runs to the end and returns the graph's outputs, at least one. `linear` is as for [`run`].
+///
+/// # Errors
+/// What `linear` returns, and [`ModelError::Shape`] if a value is missing.
+pub fn finish(
+    mut execution: Execution<'_>,
     mut linear: impl FnMut(usize, &Tensor) -> Result<Vec<f32>, ModelError>,
 ) -> Result<Vec<Tensor>, ModelError> {
-    let mut execution = Execution::new(graph, image)?;
     while let Some(node) = execution.advance()? {
         let output = linear(node, execution.input(node)?)?;
         execution.provide(output)?;
     }
     let output = |&v: &usize| execution.value(v).cloned();
-    graph.outputs().iter().map(output).collect()
+    execution.graph.outputs().iter().map(output).collect()
 }

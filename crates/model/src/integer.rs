@@ -4,10 +4,12 @@
 //! packing or the masked product. With the client it shares the rounding (`quant`) and the
 //! non-linear nodes (`nonlinear`).
 
+use crate::ModelError;
+use crate::execution::{self, Execution};
+use crate::graph::ValueId;
 use crate::op::{Conv, Gemm, Linear};
 use crate::quant::QuantModel;
 use crate::tensor::Tensor;
-use crate::{ModelError, execution};
 
 /// Result of a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +27,18 @@ pub struct Trace {
 /// # Errors
 /// [`ModelError::Shape`] for an image of the wrong shape.
 pub fn run(model: &QuantModel, image: Tensor) -> Result<Trace, ModelError> {
+    run_behind(model, execution::IMAGE, image)
+}
+
+/// Runs what comes behind a value of the quantised network in the clear, with a tensor in that
+/// value's place. The trace has the sums of the linear nodes behind it alone.
+///
+/// # Errors
+/// [`ModelError::Shape`] for a tensor of the wrong shape, or if a later node needs an earlier value.
+pub fn run_behind(model: &QuantModel, value: ValueId, tensor: Tensor) -> Result<Trace, ModelError> {
     let mut accumulators = vec![];
-    let mut outputs = execution::run(model.graph(), image, |node, x| {
+    let begun = Execution::behind(model.graph(), value, tensor)?;
+    let mut outputs = execution::finish(begun, |node, x| {
         let layer = model.layer(node)?;
         let sums = linear(model, node, &layer.scaling.quantise(&x.data), &x.shape)?;
         let out = layer.scaling.dequantise(&sums);

@@ -217,6 +217,26 @@ fn residuals_and_shared_values_run() {
 }
 
 #[test]
+fn a_value_takes_the_place_of_all_before_it() {
+    let (model, image) = small_quantised();
+    let whole = integer::run(&model, image).unwrap();
+    // Values 1 to 4 are the outputs of c, p, f and g. What c gives is its sums, scaled back.
+    let sums = &whole.accumulators[0];
+    let behind_c = Tensor::new("c", vec![2, 4, 4], model.layer(0).unwrap().scaling.dequantise(sums)).unwrap();
+    let rest = integer::run_behind(&model, 1, behind_c.clone()).unwrap();
+    assert_eq!((rest.output, &rest.accumulators[..]), (whole.output, &whole.accumulators[1..]));
+    assert!(integer::run_behind(&model, 2, behind_c).unwrap_err().to_string().contains("value 2"));
+    // Where a later node needs an earlier value, that is an error.
+    let mut g = Graph::new(vec![2]).unwrap();
+    let gemm = Gemm { weight: vec![1.0; 4], bias: vec![0.0; 2], inputs: 2, outputs: 2 };
+    let a = g.push("a".into(), Op::Gemm(gemm), vec![0]).unwrap();
+    g.push("sum".into(), Op::ADD, vec![a, 0]).unwrap();
+    let x = Tensor::new("x", vec![2], vec![1.0, 0.5]).unwrap();
+    let q = QuantModel::calibrate(g, QuantConfig::default(), std::slice::from_ref(&x), None).unwrap();
+    assert!(integer::run_behind(&q, 1, x).is_err());
+}
+
+#[test]
 fn unfit_graphs_and_images_say_where() {
     let mut g = Graph::new(vec![2, 4, 4]).unwrap();
     let c = conv(&Conv { filters: 2, channels: 3, ..PLAIN }, 3);

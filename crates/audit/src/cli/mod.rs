@@ -1,6 +1,7 @@
 //! Arguments and exit codes.
 
 mod cells;
+mod commanded;
 mod plan;
 mod run;
 mod text;

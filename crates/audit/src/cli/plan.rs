@@ -12,6 +12,7 @@ use jali_audit::{AuditError, Cell, pool};
 use jali_leak::{Origin, Policy};
 use serde::Serialize;
 
+use super::commanded::Commanded;
 use super::text::{note, progress, say, say_json};
 use super::{Where, threads};
 
@@ -23,7 +24,7 @@ use super::{Where, threads};
 /// so. Killed, it goes on where it was.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali-audit plan crates/jali/bundled/mnist.onnx --data data/mnist --max-advantage 0.02 --out search --plan-out plan.json\n  jali-audit plan crates/jali/bundled/vgg3.onnx --data data/cifar10 --max-advantage 0.05 --budgets 500 --minimise time --out search --plan-out plan.json\n  jali seal --network mnist --plan plan.json --out sealed && jali inspect sealed"
+    after_help = "Examples:\n  jali-audit plan crates/jali/bundled/mnist.onnx --data data/mnist --max-advantage 0.02 --out search --plan-out plan.json\n  jali-audit plan crates/jali/bundled/vgg3.onnx --data data/cifar10 --max-advantage 0.05 --budgets 500 --minimise time --out search --plan-out plan.json\n  jali-audit plan crates/jali/bundled/vgg3.onnx --data data/cifar10 --max-advantage 0.05 --minimise tickets --policies last-layers --attacker 'python3 -m jali.attack' --guests top1 --out search --plan-out plan.json\n  jali seal --network mnist --plan plan.json --out sealed && jali inspect sealed"
 )]
 pub(super) struct PlanArgs {
     /// The network as an ONNX file
@@ -38,8 +39,9 @@ pub(super) struct PlanArgs {
     /// Labelled images of an attacker; the bound must hold for each
     #[arg(long, alias = "budget", value_name = "IMAGES", value_delimiter = ',', default_value = "0,50,500", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     budgets: Vec<u32>,
-    /// What is to be small: bytes on the server or predicted time
-    #[arg(long, value_name = "WHAT", default_value = "size", value_parser = ["size", "time"])]
+    /// What is to be small: bytes on the server or predicted time of an image with keys; bytes of a
+    /// ticket or predicted time of an image for guests
+    #[arg(long, value_name = "WHAT", default_value = "size", value_parser = ["size", "time", "tickets", "guest-time"])]
     minimise: String,
     /// Policies to search; their plans must not depend on a seed
     #[arg(
@@ -52,14 +54,11 @@ pub(super) struct PlanArgs {
     /// Fractions to try
     #[arg(long, value_name = "FRACTIONS", value_delimiter = ',', default_value = "0.1,0.25,0.5,0.65,0.8,0.9,0.95", value_parser = super::run::fraction)]
     fractions: Vec<f64>,
-    /// Attackers by name or number [default: all but `public`]
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        default_value = "zero,statistics,best-of,rescale,tune-hidden,tune-all,distil"
-    )]
-    attackers: Vec<String>,
+    /// Attackers by name or number [default: as for `run`]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    attackers: Option<Vec<String>>,
+    #[command(flatten)]
+    command: Commanded,
     /// Seeds of the search, and as many fresh ones of the check
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(2..=1000))]
     seeds: u64,
@@ -75,7 +74,7 @@ pub(super) struct PlanArgs {
     /// Where to write the plan
     #[arg(long, value_name = "FILE")]
     plan_out: PathBuf,
-    /// Cells at a time [default: one per thread]
+    /// Cells at a time [default: one per thread; with --attacker one]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
     /// Threads to use [default: all cores]
@@ -156,11 +155,21 @@ fn goal(args: &PlanArgs) -> anyhow::Result<Goal> {
     let policies = args.policies.iter().map(|p| p.parse().map_err(AuditError::Leak));
     Ok(Goal {
         max_advantage: args.max_advantage,
-        minimise: if args.minimise == "time" { Minimise::Time } else { Minimise::Size },
+        minimise: match args.minimise.as_str() {
+            "time" => Minimise::Time,
+            "tickets" => Minimise::Tickets,
+            "guest-time" => Minimise::GuestTime,
+            _ => Minimise::Size,
+        },
         policies: policies.collect::<Result<Vec<Policy>, _>>()?,
         fractions: args.fractions.clone(),
         budgets: args.budgets.iter().map(|&b| b as usize).collect(),
-        attackers: args.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?,
+        attackers: args
+            .command
+            .attackers(args.attackers.as_ref())
+            .iter()
+            .map(|a| a.parse())
+            .collect::<Result<Vec<Attacker>, _>>()?,
         seeds: args.seeds,
     })
 }
@@ -173,7 +182,8 @@ fn request(args: &PlanArgs, goal: &Goal) -> Request {
         plan: None,
         public_model: None,
         scoring: args.scoring as usize,
-        command: None,
+        command: args.command.command(),
+        guests: args.command.guests(),
         quick: args.quick,
         grid: Grid {
             policies: args.policies.clone(),
@@ -189,7 +199,7 @@ fn request(args: &PlanArgs, goal: &Goal) -> Request {
 /// Searches, with a bar and a line for every candidate.
 fn find(args: &PlanArgs, context: &Context, goal: &Goal) -> anyhow::Result<Choice> {
     let (threads, bar) = (threads(args.threads), progress(0));
-    let jobs = args.jobs.map_or(threads, usize::from);
+    let jobs = args.command.jobs(args.jobs, threads);
     let compute = |cells: &[Cell]| {
         bar.inc_length(cells.iter().map(Cell::weight).sum());
         pool::each(cells, jobs, threads, |cell| {
@@ -214,7 +224,8 @@ fn print(args: &PlanArgs, report: &Report) -> anyhow::Result<()> {
     for t in &report.tried {
         say(format!("{:<18} {:>5} %  {}", t.policy, percent(t.leaked), t.outcome))?;
     }
-    let amount = |v: f64| if args.minimise == "time" { format!("{v:.1} ms") } else { format!("{:.2} MB", v / 1e6) };
+    let is_time = args.minimise.ends_with("time");
+    let amount = |v: f64| if is_time { format!("{v:.1} ms") } else { format!("{:.2} MB", v / 1e6) };
     match (&report.policy, &report.evidence) {
         (Some(policy), Some(evidence)) => {
             say(format!(

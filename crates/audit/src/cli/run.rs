@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use jali::files::{Readers, write_aside};
-use jali_audit::command::Command;
 use jali_audit::grid::{Grid, percent};
 use jali_audit::results::Results;
 use jali_audit::run::{Context, Request};
 use jali_audit::{Cell, Findings, pool, report};
 
+use super::commanded::Commanded;
 use super::text::{note, progress, say, say_json, table};
 use super::{Where, threads};
 
@@ -32,8 +32,9 @@ pub(super) struct RunArgs {
     /// Audit this plan
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
-    /// Policies to compare (see `jali plan create --help`) [default: random-rows, sensitive-rows;
-    /// with --plan none]
+    /// Policies to compare (see `jali plan create --help`), at --fractions or, as NAME@F, at one of
+    /// their own; `last-3-layers` hides the last three [default: random-rows, sensitive-rows; with
+    /// --plan none]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     policies: Option<Vec<String>>,
     /// Fractions of the weights open; 0 and 1 are always there [default: 0.5, 0.8, 0.9, 0.95, 0.99;
@@ -43,18 +44,14 @@ pub(super) struct RunArgs {
     /// Labelled images of an attacker [default: 0, 50, 500; with --quick 0, 50]
     #[arg(long, value_name = "IMAGES", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     budgets: Option<Vec<u32>>,
-    /// Attackers by name or number [default: all but `public`; with --public-model all]
+    /// Attackers by name or number [default: all but `public`, with --public-model that too; with
+    /// --attacker `command`: which procedure is up to it]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     attackers: Option<Vec<String>>,
-    /// Attack with this command in place of our attackers: a shell runs it in a folder with the
-    /// attacker's view, and it writes surrogate.onnx there (docs/auditing.md)
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["attackers", "public_model"])]
-    attacker: Option<String>,
-    /// Most seconds for one attack of --attacker
-    #[arg(long, value_name = "SECONDS", default_value_t = 3600, requires = "attacker", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
-    attacker_time: u64,
+    #[command(flatten)]
+    command: Commanded,
     /// A public model of the same architecture, for the attacker `public`
-    #[arg(long, value_name = "FILE.onnx")]
+    #[arg(long, value_name = "FILE.onnx", conflicts_with = "attacker")]
     public_model: Option<PathBuf>,
     /// Repetitions with other plans, images and draws [default: 3]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -99,10 +96,7 @@ impl RunArgs {
             (None, true) => &["random-rows"],
             (None, false) => &["random-rows", "sensitive-rows"],
         };
-        let own = ["command".to_string()];
-        let given = if self.attacker.is_some() { &Some(own.to_vec()) } else { &self.attackers };
-        let mut attackers =
-            names(given, &["zero", "statistics", "best-of", "rescale", "tune-hidden", "tune-all", "distil"]);
+        let mut attackers = self.command.attackers(self.attackers.as_ref());
         if self.attackers.is_none() && self.public_model.is_some() {
             attackers.push("public".into());
         }
@@ -126,7 +120,8 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         plan: args.plan.clone(),
         public_model: args.public_model.clone(),
         scoring: args.scoring as usize,
-        command: args.attacker.clone().map(|line| Command { line, seconds: args.attacker_time }),
+        command: args.command.command(),
+        guests: args.command.guests(),
         quick: args.quick,
         grid: args.grid(),
     };
@@ -141,8 +136,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let threads = threads(args.threads);
-    // A command may use all cores by itself.
-    let jobs = args.jobs.map_or(if args.attacker.is_some() { 1 } else { threads }, usize::from);
+    let jobs = args.command.jobs(args.jobs, threads);
     let open: Vec<&Cell> = cells.iter().filter(|c| !context.done(c)).collect();
     if open.len() < cells.len() {
         note(format!("{} of {} cells are there from before", cells.len() - open.len(), cells.len()))?;

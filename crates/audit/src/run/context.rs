@@ -9,18 +9,19 @@ use jali::files::read_bounded;
 use jali::model_file::{read_model, read_plan};
 use jali::{Costs, Dataset, JaliError, Sample};
 use jali_leak::file::model_hash;
-use jali_leak::{Ground, Order, Plan, Policy};
+use jali_leak::{Ground, Order, Plan, Policy, of_layers};
 use jali_model::{QuantModel, Tensor};
 use jali_protocol::{Blueprint, row_savings};
 use rand::RngExt;
-use serde::{Deserialize, Serialize};
 
+use super::answers::Answers;
 use super::cells::{CELLS, CellResult, burn, cell_path, has_result, pack};
 use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, public_weights, victim_and_data};
 use super::spec::{MAX_FILE, METHOD, SPEC, Spec, read_json, read_spec, write_json};
 use crate::AuditError;
 use crate::attack::{Attacker, Knowledge, Queries, Surrogate, attack};
-use crate::command::Command;
+use crate::command::asking::{Guests, Told, last_open_value};
+use crate::command::{Assignment, Command};
 use crate::fill::generator;
 use crate::grid::{Cell, Grid, Source};
 use crate::sensitivity;
@@ -32,6 +33,7 @@ pub struct Context {
     folder: PathBuf,
     spec: Spec,
     victim: Victim,
+    answers: Answers,
     pool: Pool,
     test: Vec<Sample>,
     test_pixels: Vec<Vec<f32>>,
@@ -64,6 +66,8 @@ pub struct Request {
     pub scoring: usize,
     /// The command that attacks in place of this program's attackers.
     pub command: Option<Command>,
+    /// What guests are told, if they are who attacks.
+    pub guests: Option<Told>,
     /// A first impression only.
     pub quick: bool,
     /// What varies.
@@ -84,14 +88,17 @@ impl Context {
             check_labelled(data, dataset)?;
         }
         let mut grid = request.grid.clone();
+        for name in &mut grid.policies {
+            if let Some((policy, fraction)) = of_layers(&graph, name)? {
+                *name = format!("{policy}@{fraction}");
+            }
+        }
         let public = |cell: &Cell| cell.attacker == Attacker::Public;
         if request.public_model.is_none() && grid.cells()?.iter().any(public) {
             return Err(AuditError::NoPublicModel);
         }
-        let is_command = |name: &String| name.parse::<Attacker>().is_ok_and(|a| a == Attacker::Command);
-        if request.command.is_some() != grid.attackers.iter().any(is_command)
-            || grid.attackers.len() > 1 && request.command.is_some()
-        {
+        let needs_command = |name: &String| name.parse().is_ok_and(Attacker::needs_command);
+        if request.command.is_none() && grid.attackers.iter().any(needs_command) {
             return Err(AuditError::NoCommand);
         }
         let text = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
@@ -118,6 +125,7 @@ impl Context {
             public_model: text(&request.public_model),
             public_hash,
             command: request.command.clone(),
+            guests: request.guests,
             grid,
         };
         let path = folder.join(SPEC);
@@ -189,11 +197,12 @@ impl Context {
             None => None,
         };
         let images: Vec<Tensor> = test.iter().map(|s| s.image.clone()).collect();
-        let said = answers(folder, &spec, &victim, &images)?;
+        let answers = Answers::new(folder, &spec.model_hash);
+        let said = answers.of("scoring", &victim, &images)?.iter().map(|l| argmax(l)).collect();
         let test_pixels = images.into_iter().map(|i| i.data).collect();
         let folder = folder.into();
         let scores = OnceLock::new();
-        Ok(Self { folder, spec, victim, pool, test, test_pixels, said, plan, public, scores, device })
+        Ok(Self { folder, spec, victim, answers, pool, test, test_pixels, said, plan, public, scores, device })
     }
 
     /// What the run is about.
@@ -276,10 +285,17 @@ impl Context {
         if let Some(scores) = self.scores.get() {
             return Ok(scores);
         }
-        let images =
-            (0..self.pool.len().min(sensitivity::IMAGES)).map(|i| self.pool.image(i)).collect::<Result<Vec<_>, _>>()?;
+        let images = self.some_images(sensitivity::IMAGES)?;
         let scores = sensitivity::scores(&self.victim, &images, &self.device)?;
         Ok(self.scores.get_or_init(|| scores))
+    }
+
+    /// The first images that attackers could have, at most so many.
+    ///
+    /// # Errors
+    /// [`AuditError`] if they cannot be read.
+    pub fn some_images(&self, most: usize) -> Result<Vec<Tensor>, AuditError> {
+        (0..self.pool.len().min(most)).map(|i| self.pool.image(i)).collect()
     }
 
     /// The labelled images of a budget and seed, with the victim's answers. Smaller budgets are the
@@ -292,7 +308,10 @@ impl Context {
             all.swap(i, j);
         }
         let images = all.iter().take(budget).map(|&i| self.pool.image(i)).collect::<Result<Vec<_>, _>>()?;
-        let logits = self.victim.answer(&images)?;
+        if images.is_empty() || self.spec.guests.is_some() {
+            return Ok(Queries { images, logits: vec![] });
+        }
+        let logits = self.answers.of(&format!("{budget}-images-of-seed-{seed}"), &self.victim, &images)?;
         Ok(Queries { images, logits })
     }
 
@@ -312,8 +331,9 @@ impl Context {
             queries: &queries,
             public: self.public.as_deref(),
         };
-        let trained = match (&self.spec.command, cell.attacker) {
-            (Some(command), Attacker::Command) => self.commanded(command, cell, &knows)?,
+        let trained = match &self.spec.command {
+            // With everything open there is nothing to attack.
+            Some(command) if cell.source != Source::Everything => self.commanded(command, cell, &knows)?,
             _ => {
                 let surrogate = attack(cell.attacker, &knows, &self.spec.schedule, cell.seed, &self.device)?;
                 let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
@@ -348,7 +368,10 @@ impl Context {
     /// Has a command attack.
     fn commanded(&self, command: &Command, cell: &Cell, knows: &Knowledge<'_>) -> Result<Trained, AuditError> {
         let images: Vec<Tensor> = self.test.iter().map(|sample| sample.image.clone()).collect();
-        let attacked = command.attack(&self.folder.join(ATTACKS).join(cell.id()), cell, knows, &images)?;
+        let value = last_open_value(self.victim.graph(), knows.hidden);
+        let guests = self.spec.guests.map(|told| Guests { told, value });
+        let assignment = Assignment { cell, knows, guests };
+        let attacked = command.attack(&self.folder.join(ATTACKS).join(cell.id()), &assignment, &images)?;
         let (got, failure) = attacked.map_or_else(|why| (vec![], Some(why)), |got| (got, None));
         Ok(Trained { got, surrogate: None, engine: command.line.clone(), failure })
     }
@@ -364,31 +387,4 @@ struct Trained {
     surrogate: Option<Surrogate>,
     engine: String,
     failure: Option<String>,
-}
-
-/// The victim's classes for the scoring images: computed once and kept, because every cell needs
-/// them.
-fn answers(folder: &Path, spec: &Spec, victim: &Victim, images: &[Tensor]) -> Result<Vec<usize>, AuditError> {
-    #[derive(Serialize, Deserialize)]
-    struct Kept {
-        key: String,
-        classes: Vec<usize>,
-    }
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(spec.model_hash.as_bytes());
-    images.iter().flat_map(|i| &i.data).for_each(|v| {
-        hasher.update(&v.to_le_bytes());
-    });
-    let key = hasher.finalize().to_hex().to_string();
-    let path = folder.join("victim.json");
-    if let Ok(kept) = read_json::<Kept>(&path)
-        && kept.key == key
-        && kept.classes.len() == images.len()
-    {
-        return Ok(kept.classes);
-    }
-    let classes: Vec<usize> = victim.answer(images)?.iter().map(|l| argmax(l)).collect();
-    std::fs::create_dir_all(folder).map_err(|e| JaliError::Write { path: folder.into(), why: e.to_string() })?;
-    write_json(&path, &Kept { key, classes: classes.clone() })?;
-    Ok(classes)
 }

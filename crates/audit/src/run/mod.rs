@@ -8,7 +8,9 @@
 //! | [`data`] | the victim, and labelled images |
 //! | [`context`] | a run under way |
 //! | [`cells`] | results of cells as files |
+//! | `answers` | the victim's answers, kept |
 
+mod answers;
 pub mod cells;
 pub mod context;
 pub mod data;

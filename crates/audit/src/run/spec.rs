@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
 use crate::command::Command;
+use crate::command::asking::Told;
 use crate::grid::Grid;
 use crate::train::Schedule;
 
@@ -45,6 +46,9 @@ pub struct Spec {
     /// The command that attacks, if somebody else's does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub command: Option<Command>,
+    /// What guests are told for a ticket, if they are who attacks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub guests: Option<Told>,
     /// What varies.
     pub grid: Grid,
 }
@@ -53,6 +57,8 @@ impl Spec {
     /// What differs from a run in a folder, if it cannot be continued with this one.
     pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let text = |o: &Option<String>| o.clone().unwrap_or_else(|| "none".into());
+        let view =
+            |told: Option<Told>| told.map_or("of a client".into(), |told| format!("of a guest that is told {told}"));
         let command = |c: &Option<Command>| {
             c.as_ref().map_or("none but its own".into(), |c| format!("{:?} for {} s", c.line, c.seconds))
         };
@@ -64,6 +70,7 @@ impl Spec {
             ("the schedule", format!("{:?}", self.schedule), format!("{:?}", other.schedule)),
             ("the plan", text(&self.plan_hash), text(&other.plan_hash)),
             ("the public model", text(&self.public_hash), text(&other.public_hash)),
+            ("the view", view(self.guests), view(other.guests)),
             ("the attacker", command(&self.command), command(&other.command)),
         ];
         pairs.into_iter().find(|(_, a, b)| a != b)

@@ -103,6 +103,26 @@ fn ordered_policies_open_the_right_end() {
 }
 
 #[test]
+fn a_number_of_layers_names_a_plan() {
+    let g = graph();
+    let of = |name: &str| {
+        let (policy, fraction) = of_layers(&g, name).unwrap().unwrap();
+        policy.plan(&g, &Ground::default(), fraction, 0).unwrap()
+    };
+    let open = |p: &Plan| (0..3).map(|l| p.may_open_layer(l)).collect::<Vec<_>>();
+    assert_eq!(open(&of("last-1-layers")), [true, true, false]);
+    assert_eq!(open(&of("last-2-layers")), [true, false, false]);
+    assert_eq!(open(&of("first-1-layers")), [false, true, true]);
+    assert_eq!(open(&of("first-2-layers")), [false, false, true]);
+    for name in ["last-0-layers", "last-3-layers", "first-99999999-layers"] {
+        assert!(of_layers(&g, name).unwrap_err().to_string().contains("3 linear layers"), "{name}");
+    }
+    for name in ["last-layers", "last-x-layers", "random-2-layers", "last-99999999999999999999999-layers"] {
+        assert!(of_layers(&g, name).unwrap().is_none(), "{name}");
+    }
+}
+
+#[test]
 fn a_seed_names_one_plan_of_a_random_policy() {
     for name in ["random-rows", "random-kernels", "random-weights"] {
         assert!((0..10).any(|s| plan(name, 0.5, s) != plan(name, 0.5, 7)), "{name}");

@@ -1,0 +1,142 @@
+"""What an attacker does with a view: the procedures of `jali-audit`, by name."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+from . import fills, lines, norm, own, span
+from .training import Recipe, Targets, fit, predict
+from .view import Copy, View
+
+DRAWS = 16
+
+
+def attack(view: View, effort: float = 1.0) -> Copy:
+    """Runs the procedure that the task names."""
+    name = view.task["attacker"]
+    if name not in PROCEDURES:
+        raise SystemExit(f'jali.attack has no attacker "{name}"; it has {", ".join(sorted(PROCEDURES))}')
+    return view.copy(PROCEDURES[name](view, effort))
+
+
+def recipe(view: View, effort: float, **changes) -> Recipe:
+    """How long and how fast copies are trained, by the number of images."""
+    count = max(1, len(view.images))
+    passes, batch = (15_000, 10) if count <= 100 else (40_000, 25) if count <= 1_000 else (20 * count, 50)
+    colours = view.images.dim() == 4 and view.images.shape[1] == 3
+    usual = {"shift": 4 if colours else 2, "mirrors": colours, "hole": 8 if colours else 0}
+    decay = 5e-3 if count <= 1_000 else 2e-3
+    return Recipe(passes=int(passes * effort), batch=batch, rate=0.05, **{"decay": decay, "pull": 0.05, **usual, **changes})
+
+
+def labels(view: View) -> Targets:
+    return Targets(view.labels)
+
+
+def logits(view: View) -> Targets:
+    return Targets(view.labels, view.logits)
+
+
+def generator(view: View, draw: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(view.seed * DRAWS + draw)
+
+
+def zero(view: View, _effort: float) -> nn.Module:
+    fills.zeros(view)
+    return view.network
+
+
+def statistics(view: View, _effort: float) -> nn.Module:
+    fills.statistics(view, generator(view))
+    return view.network
+
+
+def best_of(view: View, _effort: float) -> nn.Module:
+    """The best of zeros and several draws on the images."""
+    best, most = view.network, -1
+    for draw in range(DRAWS):
+        if draw == 0:
+            fills.zeros(view)
+        else:
+            fills.statistics(view, generator(view, draw))
+        right = (predict(view.network, view.images).argmax(1) == view.labels).sum().item()
+        if right > most:
+            best, most = copy.deepcopy(view.network), right
+    return best
+
+
+def trained(view: View, effort: float, targets: Targets, **changes) -> nn.Module:
+    """Fills, normalises, trains, folds."""
+    network = view.network
+    if len(view.images) < 2:
+        return network
+    norm.insert(network, view.layers, view.images[:256])
+    fit(network, view.layers, view.images, targets, recipe(view, effort, **changes), view.seed)
+    return norm.fold(network)
+
+
+def tune_hidden(view: View, effort: float) -> nn.Module:
+    fills.sparse(view, generator(view))
+    return trained(view, effort, labels(view), freezes=True, mixes=0.4)
+
+
+def tune_all(view: View, effort: float) -> nn.Module:
+    fills.sparse(view, generator(view))
+    return trained(view, effort, labels(view), mixes=0.4)
+
+
+def distil(view: View, effort: float) -> nn.Module:
+    """On logits; a hidden last layer behind an open network is solved for."""
+    fills.sparse(view, generator(view))
+    if len(view.images) < 2:
+        return view.network
+    if lines.is_affine_end(view):
+        lines.solve(view, view.images, view.logits)
+        # As many equations as unknowns leave nothing to train.
+        return view.network if len(view.images) > lines.unknowns(view) else trained(view, effort, logits(view))
+    return trained(view, effort, logits(view))
+
+
+def spanned(view: View, effort: float) -> nn.Module:
+    """As `distil`, but hidden rows are first combinations of the layer's open ones."""
+    fills.sparse(view, generator(view))
+    if len(view.images) >= 2:
+        span.fit(view, logits(view), recipe(view, effort), generator(view))
+    return trained(view, effort, logits(view))
+
+
+def own_network(view: View, effort: float) -> nn.Module:
+    network = own.network(view.task["input"], view.task["classes"], generator(view))
+    fit(network, [], view.images, labels(view), recipe(view, effort, mixes=0.4), view.seed)
+    return norm.fold(network)
+
+
+def any_of(view: View, effort: float) -> nn.Module:
+    """What a fifth of the images says is best, trained again on all of them."""
+    names = ["tune-hidden", "tune-all", "distil", "span"] + (["own"] if view.is_black_box else [])
+    if len(view.images) < 10:
+        return statistics(view, effort)
+    kept = max(2, len(view.images) // 5)
+    scores = {}
+    for name in names:
+        trial = copy.deepcopy(view)
+        trial.images, trial.labels, trial.logits = view.images[:-kept], view.labels[:-kept], view.logits[:-kept]
+        said = predict(PROCEDURES[name](trial, effort / 4), view.images[-kept:]).argmax(1)
+        scores[name] = (said == view.labels[-kept:]).sum().item()
+    return PROCEDURES[max(scores, key=scores.get)](view, effort)
+
+
+PROCEDURES = {
+    "zero": zero,
+    "statistics": statistics,
+    "best-of": best_of,
+    "tune-hidden": tune_hidden,
+    "tune-all": tune_all,
+    "distil": distil,
+    "span": spanned,
+    "own": own_network,
+    "command": any_of,
+}
