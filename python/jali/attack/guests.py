@@ -7,15 +7,16 @@ values of its own choice; the other procedures ask about the guest's images alon
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import fills, lines, procedures
-from .training import predict
-from .view import Copy, View
+from . import fills, lines, norm, procedures
+from .training import Targets, fit, predict
+from .view import DEVICE, Copy, View
 
 
 class Oracle:
@@ -37,28 +38,57 @@ class Oracle:
         return torch.from_numpy(np.load(answer))
 
 
+class Behind(nn.Module):
+    """A network behind an open prefix, which is computed as it is and never trained."""
+
+    def __init__(self, prefix: nn.Module | None, network: nn.Module):
+        super().__init__()
+        # In a list, so that it is none of this module's parts.
+        self._prefix, self.network = [prefix.to(DEVICE)] if prefix else [], network
+
+    def forward(self, images: Tensor) -> Tensor:
+        for prefix in self._prefix:
+            with torch.no_grad():
+                images = prefix(images)
+        return self.network(images)
+
+
 def attack(view: View, effort: float = 1.0) -> Copy:
     """Uses up the tickets as the task's attacker would, then trains what is hidden."""
     name, tickets = view.task["attacker"], view.guests["tickets"]
-    own = view.images if view.prefix is None else predict(view.prefix, view.images) if len(view.images) else view.images
-    chosen = name == "command"
-    if name in ("zero", "statistics") or tickets < 2:
+    images = view.images[:tickets]
+    if name in ("zero", "statistics") or len(images) < 2:
         return view.copy(procedures.PROCEDURES["zero" if name == "zero" else "statistics"](view, effort))
     fills.sparse(view, procedures.generator(view))
-    oracle, is_line = Oracle(view.folder), chosen and lines.is_affine_end(view)
-    values = spread_out(own, tickets, view.seed) if is_line else choose(own, tickets, view.seed) if chosen else own[:tickets]
-    answers = oracle.ask(values)
+    own = predict(view.prefix, images) if view.prefix else images
+    oracle, is_line = Oracle(view.folder), lines.is_affine_end(view)
+    if name != "command":
+        asked = own
+    elif is_line:
+        asked = spread_out(own, tickets, view.seed)
+    else:
+        asked = choose(own, tickets, view.seed)
+    answers = oracle.ask(asked)
     if is_line and answers.dim() == 2:
-        lines.solve(view, values, answers)
-        return view.copy(view.network)
-    view.images = values
-    view.labels = answers.argmax(1) if answers.dim() == 2 else answers
-    view.logits = answers if answers.dim() == 2 else None
-    if chosen:
-        name = "distil" if view.logits is not None else "tune-all"
-    elif view.logits is None and name in ("distil", "span"):
-        name = "tune-all"
-    return view.copy(procedures.PROCEDURES[name](view, effort))
+        lines.solve(view, asked, answers)
+        if name == "command" or len(asked) > lines.unknowns(view):
+            return view.copy(view.network)
+    return view.copy(train(view, images, own, asked, answers, effort))
+
+
+def train(view: View, images: Tensor, own: Tensor, asked: Tensor, answers: Tensor, effort: float) -> nn.Module:
+    """Trains on the guest's images, moved about in front of the prefix; then on all that was asked, as it was."""
+    targets = lambda a: Targets(a.argmax(1), a) if a.dim() == 2 else Targets(a)
+    network, usual = view.network, procedures.recipe(view, effort)
+    norm.insert(network, view.layers, own[:256])
+    honest = sum(1 for a, b in zip(asked, own) if torch.equal(a, b))
+    mixes = 0.0 if answers.dim() == 2 else 0.4
+    recipe = replace(usual, mixes=mixes)
+    fit(Behind(view.prefix, network), view.layers, images[:honest], targets(answers[:honest]), recipe, view.seed)
+    if honest < len(asked):
+        recipe = replace(usual, rate=0.01, passes=usual.passes // 2, shift=0, mirrors=False, hole=0)
+        fit(network, view.layers, asked, targets(answers), recipe, view.seed + 1)
+    return norm.fold(network)
 
 
 def choose(own: Tensor, tickets: int, seed: int) -> Tensor:

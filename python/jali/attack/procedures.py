@@ -89,34 +89,29 @@ def tune_all(view: View, effort: float) -> nn.Module:
 
 
 def distil(view: View, effort: float) -> nn.Module:
-    """On logits; a hidden last layer behind an open network is solved for."""
+    """On logits. A hidden last layer behind an open network is solved for; where rows of a layer are hidden and others
+    open, the hidden ones are combinations of those first."""
     fills.sparse(view, generator(view))
     if len(view.images) < 2:
         return view.network
     if lines.is_affine_end(view):
         lines.solve(view, view.images, view.logits)
         # As many equations as unknowns leave nothing to train.
-        return view.network if len(view.images) > lines.unknowns(view) else trained(view, effort, logits(view))
-    return trained(view, effort, logits(view))
-
-
-def spanned(view: View, effort: float) -> nn.Module:
-    """As `distil`, but hidden rows are first combinations of the layer's open ones."""
-    fills.sparse(view, generator(view))
-    if len(view.images) >= 2:
-        span.fit(view, logits(view), recipe(view, effort), generator(view))
+        if len(view.images) > lines.unknowns(view):
+            return view.network
+    span.fit(view, logits(view), recipe(view, effort), generator(view))
     return trained(view, effort, logits(view))
 
 
 def own_network(view: View, effort: float) -> nn.Module:
     network = own.network(view.task["input"], view.task["classes"], generator(view))
-    fit(network, [], view.images, labels(view), recipe(view, effort, mixes=0.4), view.seed)
+    fit(network, [], view.images, logits(view), recipe(view, effort), view.seed)
     return norm.fold(network)
 
 
 def any_of(view: View, effort: float) -> nn.Module:
     """What a fifth of the images says is best, trained again on all of them."""
-    names = ["tune-hidden", "tune-all", "distil", "span"] + (["own"] if view.is_black_box else [])
+    names = ["tune-hidden", "tune-all", "distil"] + (["own"] if view.is_black_box else [])
     if len(view.images) < 10:
         return statistics(view, effort)
     kept = max(2, len(view.images) // 5)
@@ -136,7 +131,7 @@ PROCEDURES = {
     "tune-hidden": tune_hidden,
     "tune-all": tune_all,
     "distil": distil,
-    "span": spanned,
+    "span": distil,
     "own": own_network,
     "command": any_of,
 }
