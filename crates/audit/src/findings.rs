@@ -1,14 +1,16 @@
 //! Everything that a finished (or half-finished) run says: for the terminal, for JSON and for the
 //! report.
 
-use jali::Costs;
-use jali_protocol::{OperatorForecast, forecast};
+use jali::parts::guest::Counts;
+use jali_protocol::OperatorForecast;
 use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
-use crate::grid::{Source, percent};
+use crate::cost::Pricing;
+use crate::grid::Source;
 use crate::run::{CellResult, Context, Spec, read_results};
 use crate::summary::{Row, summarise};
+use crate::words;
 
 /// A plan of the grid: what it exposes and what it saves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,6 +31,24 @@ pub struct PlanFacts {
     pub products: usize,
     /// Predicted milliseconds for an image, both sides, by the built-in cost model.
     pub predicted_ms: f64,
+    /// Bytes of a guest's ticket, in a run about guests.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ticket_bytes: Option<usize>,
+    /// Predicted milliseconds of a guest for an image, in a run about guests.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub guest_ms: Option<f64>,
+}
+
+impl PlanFacts {
+    /// Names it in words: `last 3 layers hidden`.
+    pub fn name(&self) -> String {
+        words::plan(&self.policy, self.leaked, &self.exposure)
+    }
+
+    /// Predicted milliseconds for an image, of whom the run is about: client and server, or a guest.
+    pub fn milliseconds(&self) -> f64 {
+        self.guest_ms.unwrap_or(self.predicted_ms)
+    }
 }
 
 /// One linear layer of the victim.
@@ -90,7 +110,11 @@ impl Findings {
                 points.push((cell.source, cell.leaked));
             }
         }
-        let plans = points.iter().map(|&(source, leaked)| facts(context, source, leaked)).collect::<Result<_, _>>()?;
+        let pricing = Pricing::new(context)?;
+        let plans = points
+            .iter()
+            .map(|&(source, leaked)| facts(context, &pricing, source, leaked))
+            .collect::<Result<_, _>>()?;
         Ok(Self {
             victim_accuracy: context.victim_accuracy(),
             chance: 1.0 / context.classes() as f64,
@@ -108,26 +132,6 @@ impl Findings {
         self.plans.iter().find(|p| p.policy == row.policy && p.leaked == row.leaked)
     }
 
-    /// What the run says about a bound on the advantage, in words.
-    pub fn verdict(&self, bound: f64) -> Vec<String> {
-        let open: Vec<&Row> = self.rows.iter().filter(|r| r.policy != "nothing" && r.policy != "everything").collect();
-        let Some(worst) = open.iter().max_by(|a, b| a.advantage.total_cmp(&b.advantage)) else {
-            return ["Nothing has been measured yet.".into()].into_iter().chain(self.failures()).collect();
-        };
-        let mut policies: Vec<&str> = open.iter().map(|r| r.policy.as_str()).collect();
-        policies.dedup();
-        let (mut lines, mut safe_anywhere) = (vec![], false);
-        for policy in policies {
-            let mine: Vec<&Row> = open.iter().copied().filter(|r| r.policy == policy).collect();
-            let said = OfPolicy::new(policy, &mine).verdict(bound);
-            safe_anywhere |= said.within.is_some();
-            lines.extend([said.within, said.beyond].into_iter().flatten());
-        }
-        lines.insert(0, summary_of_verdict(safe_anywhere, bound, worst));
-        lines.extend(self.failures());
-        lines
-    }
-
     /// How many attacks of a command failed, and why the first did.
     pub fn failures(&self) -> Option<String> {
         let mut failed = self.results.iter().filter_map(|r| Some((&r.id, r.failure.as_ref()?)));
@@ -137,116 +141,15 @@ impl Findings {
     }
 }
 
-/// A policy's rows of a summary.
-struct OfPolicy<'a> {
-    policy: &'a str,
-    rows: &'a [&'a Row],
-}
-
-/// What is said about a policy.
-struct PolicyVerdict {
-    /// How much may be open.
-    within: Option<String>,
-    /// What goes wrong with more.
-    beyond: Option<String>,
-}
-
-impl<'a> OfPolicy<'a> {
-    fn new(policy: &'a str, rows: &'a [&'a Row]) -> Self {
-        Self { policy, rows }
-    }
-
-    /// Returns the largest upper end of any budget's interval with this fraction open.
-    fn upper(&self, leaked: f64) -> f64 {
-        let ends = self.rows.iter().filter(|r| r.leaked == leaked).map(|r| r.interval.map_or(f64::INFINITY, |i| i[1]));
-        ends.fold(f64::NEG_INFINITY, f64::max)
-    }
-
-    /// Says up to where the policy stays within a bound, and what the first case beyond is. A plan
-    /// is within it only if every budget is.
-    fn verdict(&self, bound: f64) -> PolicyVerdict {
-        let policy = self.policy;
-        let mut fractions: Vec<f64> = self.rows.iter().map(|r| r.leaked).collect();
-        fractions.sort_by(f64::total_cmp);
-        fractions.dedup();
-        let within = fractions.into_iter().take_while(|&f| self.upper(f) <= bound).last();
-        let beyond = self
-            .rows
-            .iter()
-            .filter(|r| Some(r.leaked) != within)
-            .filter(|r| self.upper(r.leaked) > bound)
-            .min_by(|a, b| a.leaked.total_cmp(&b.leaked).then(b.advantage.total_cmp(&a.advantage)));
-        PolicyVerdict {
-            within: within.map(|f| {
-                format!(
-                    "{policy}: up to {} % open, no attacker tried gains more than {} points over its black-box twin (upper end of \
-                     the 95 % interval: {}).",
-                    percent(f),
-                    points(bound),
-                    points(self.upper(f))
-                )
-            }),
-            beyond: beyond.map(|r| {
-                format!(
-                    "{policy}: with {} % open, \"{}\" with {} labelled images reaches {} %, {} points more than the best black box \
-                     with the same images ({} %; {}).",
-                    percent(r.leaked),
-                    r.best_attacker,
-                    r.budget,
-                    points(r.accuracy),
-                    points(r.advantage),
-                    points(r.black_box),
-                    between(r)
-                )
-            }),
-        }
-    }
-}
-
-/// A share of one in hundredths.
-fn points(v: f64) -> String {
-    format!("{:.1}", 100.0 * v)
-}
-
-/// A row's interval, in words.
-fn between(r: &Row) -> String {
-    match r.interval {
-        Some([low, high]) => format!("95 % interval {} to {}", points(low), points(high)),
-        None => "one seed only, so no interval".into(),
-    }
-}
-
-/// The first sentence of a verdict.
-fn summary_of_verdict(safe_anywhere: bool, bound: f64, worst: &Row) -> String {
-    let case = format!(
-        "{} points ({} at {} % open, {} images, \"{}\").",
-        points(worst.advantage),
-        worst.policy,
-        percent(worst.leaked),
-        worst.budget,
-        worst.best_attacker
-    );
-    let bound = points(bound);
-    if safe_anywhere {
-        format!(
-            "Some of the plans tried stay within {bound} points of advantage; the worst case of the others is {case}"
-        )
-    } else {
-        format!(
-            "No plan tried that opens anything can be said to stay within {bound} points of advantage: of these, only hiding everything is \
-             safe. The worst case is {case}"
-        )
-    }
-}
-
 /// Part of every linear layer's weights that may be open.
 fn exposure(operators: &[OperatorForecast]) -> Vec<f64> {
     operators.iter().map(|o| o.weights_allowed as f64 / (o.weights as f64).max(1.0)).collect()
 }
 
-fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, AuditError> {
+fn facts(context: &Context, pricing: &Pricing<'_>, source: Source, leaked: f64) -> Result<PlanFacts, AuditError> {
     let plan = context.plan(source, leaked, 0)?;
-    let layers = forecast(context.victim().model(), &plan, &Costs::default())?;
+    let layers = pricing.keyed(&plan)?;
+    let guest = context.spec().guests.map(|_| pricing.guest(&plan)).transpose()?;
     let weights: usize = layers.iter().map(|l| l.weights).sum();
     Ok(PlanFacts {
         policy: source.to_string(),
@@ -257,13 +160,17 @@ fn facts(context: &Context, source: Source, leaked: f64) -> Result<PlanFacts, Au
         bytes: layers.iter().map(|l| l.bytes).sum(),
         products: layers.iter().map(|l| l.products).sum(),
         predicted_ms: layers.iter().map(|l| l.prediction.total_ms()).sum(),
+        ticket_bytes: guest.as_ref().map(|g| g.ticket_bytes),
+        guest_ms: guest.as_ref().map(Counts::predicted_guest_ms),
     })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use jali::Costs;
     use jali_leak::Plan;
+    use jali_protocol::forecast;
 
     #[test]
     fn exposure_is_what_a_plan_permits_of_every_layer() {

@@ -19,6 +19,7 @@
 
 pub mod attack;
 pub mod command;
+pub mod cost;
 pub mod error;
 pub mod fill;
 pub mod findings;
@@ -33,7 +34,9 @@ pub mod sensitivity;
 pub mod summary;
 pub mod svg;
 pub mod train;
+pub mod verdict;
 pub mod victim;
+pub mod words;
 
 pub use error::AuditError;
 pub use findings::Findings;

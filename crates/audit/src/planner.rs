@@ -6,15 +6,12 @@
 //! seeds that the search has not seen; that check alone is the evidence. Giving up too early can
 //! only cost size or time, never safety.
 
-use jali::Costs;
-use jali::guests::GuestSealing;
 use jali_leak::file::Evidence;
 use jali_leak::{Order, Plan, Policy};
-use jali_model::Tensor;
-use jali_protocol::forecast;
 
 use crate::AuditError;
 use crate::attack::Attacker;
+use crate::cost::Pricing;
 use crate::grid::{Cell, Source, percent};
 use crate::run::{CellResult, Context};
 use crate::summary::{Row, summarise};
@@ -32,37 +29,14 @@ pub enum Minimise {
     GuestTime,
 }
 
-/// What plans of one network cost.
-struct Costing<'a> {
-    minimise: Minimise,
-    context: &'a Context,
-    /// For the ranges of a guest's values.
-    images: Vec<Tensor>,
-}
-
-/// Images that give the ranges of a guest's values.
-const RANGE_IMAGES: usize = 16;
-
-impl<'a> Costing<'a> {
-    fn new(minimise: Minimise, context: &'a Context) -> Result<Self, AuditError> {
-        let is_guests = matches!(minimise, Minimise::Tickets | Minimise::GuestTime);
-        let images = if is_guests { context.some_images(RANGE_IMAGES)? } else { vec![] };
-        Ok(Self { minimise, context, images })
-    }
-
-    fn of(&self, plan: &Plan) -> Result<f64, AuditError> {
-        let model = self.context.victim().model();
-        let guests = || -> Result<_, AuditError> {
-            let range = model.preprocess().input_range(model.graph().input_shape());
-            let sealing = GuestSealing::of(model.graph(), &self.images, Some(range), Default::default())?;
-            Ok(sealing.original(plan)?.circuit().counts())
-        };
-        let layers = || forecast(model, plan, &Costs::default());
-        Ok(match self.minimise {
-            Minimise::Size => layers()?.iter().map(|l| l.bytes as f64).sum(),
-            Minimise::Time => layers()?.iter().map(|l| l.prediction.total_ms()).sum(),
-            Minimise::Tickets => guests()?.ticket_bytes as f64,
-            Minimise::GuestTime => guests()?.predicted_guest_ms(),
+impl Minimise {
+    /// What a plan costs, in bytes or ms.
+    fn of(self, pricing: &Pricing<'_>, plan: &Plan) -> Result<f64, AuditError> {
+        Ok(match self {
+            Self::Size => pricing.keyed(plan)?.iter().map(|l| l.bytes as f64).sum(),
+            Self::Time => pricing.keyed(plan)?.iter().map(|l| l.prediction.total_ms()).sum(),
+            Self::Tickets => pricing.guest(plan)?.ticket_bytes as f64,
+            Self::GuestTime => pricing.guest(plan)?.predicted_guest_ms(),
         })
     }
 }
@@ -162,14 +136,14 @@ pub fn search(
         );
         return Err(AuditError::Usage { what });
     }
-    let costing = Costing::new(goal.minimise, context)?;
+    let pricing = Pricing::new(context)?;
     let hide = Plan::hide_all(context.victim().graph());
-    let hidden_cost = costing.of(&hide)?;
+    let hidden_cost = goal.minimise.of(&pricing, &hide)?;
     let mut candidates: Vec<Candidate> = vec![];
     for &policy in &goal.policies {
         for &leaked in goal.fractions.iter().filter(|f| **f > 0.0 && **f < 1.0) {
             let plan = context.plan(Source::Policy(policy), leaked, 0)?;
-            let cost = costing.of(&plan)?;
+            let cost = goal.minimise.of(&pricing, &plan)?;
             // What saves nothing is not worth a weight.
             if cost < hidden_cost && !candidates.iter().any(|c| c.plan == plan) {
                 candidates.push(Candidate { policy, leaked, cost, plan });

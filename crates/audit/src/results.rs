@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
 use crate::findings::{Findings, LayerFacts, PlanFacts};
-use crate::report::BOUND;
 use crate::run::{CellResult, Spec, burn};
 use crate::summary::Row;
 use crate::train::Point;
+use crate::verdict::Recommendation;
 
 /// Most bytes of such a file.
 const MAX_FILE: u64 = 1 << 28;
@@ -33,8 +33,11 @@ pub struct Results {
     pub chance: f64,
     /// Cells of the grid that have no result yet.
     pub missing_cells: usize,
-    /// What the run says about a bound on the advantage, in words.
+    /// What the run says, in words.
     pub verdict: Vec<String>,
+    /// The cheapest plan within each of a few bounds on the advantage.
+    #[serde(default)]
+    pub recommended: Vec<Recommendation>,
     /// What the run is about.
     pub spec: Spec,
     /// The victim's linear layers.
@@ -164,7 +167,8 @@ impl From<&Findings> for Results {
             victim_accuracy: f.victim_accuracy,
             chance: f.chance,
             missing_cells: f.missing,
-            verdict: f.verdict(BOUND),
+            verdict: f.verdict(),
+            recommended: f.recommendations(),
             spec: f.spec.clone(),
             layers: f.layers.clone(),
             cells: f.results.iter().map(CellLine::from).collect(),

@@ -33,14 +33,31 @@ pub struct Chart<'a> {
     pub levels: Vec<(String, f64)>,
     /// Lines.
     pub series: Vec<Series>,
+    /// Names of points, the most important first: those without room are left out.
+    pub notes: Vec<Note>,
 }
 
-const WIDTH: f64 = 560.0;
-const HEIGHT: f64 = 300.0;
+/// The name of a point.
+#[derive(Debug, Clone)]
+pub struct Note {
+    /// In data units.
+    pub x: f64,
+    /// In data units.
+    pub y: f64,
+    /// What stands beside it.
+    pub text: String,
+    /// Whether a ring is around the point.
+    pub ringed: bool,
+}
+
+const WIDTH: f64 = 440.0;
+const HEIGHT: f64 = 280.0;
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
+/// Width of a letter of a name, about.
+const LETTER: f64 = 6.2;
 
 /// Text for HTML and SVG.
 pub fn escape(text: &str) -> String {
@@ -71,10 +88,8 @@ impl Chart<'_> {
             for (i, s) in self.series.iter().enumerate() {
                 let _ = write!(
                     out,
-                    "<span><svg width=26 height=10 aria-hidden=true><line x1=0 y1=5 x2=26 y2=5 stroke={} stroke-width=2.5 \
-                     stroke-dasharray=\"{}\"/></svg> {}</span> ",
-                    COLOURS[i % COLOURS.len()],
-                    if s.scatter { "" } else { DASHES[i % DASHES.len()] },
+                    "<span><svg width=26 height=10 aria-hidden=true>{}</svg> {}</span> ",
+                    key(i, s.scatter),
                     escape(&s.name)
                 );
             }
@@ -143,7 +158,43 @@ impl Chart<'_> {
         for (i, series) in self.series.iter().enumerate() {
             self.line(&mut s, i, series);
         }
+        self.name_points(&mut s);
         s + "</svg>"
+    }
+
+    /// Writes names beside points, on the first side where nothing else is.
+    fn name_points(&self, s: &mut String) {
+        let at = |n: &Note| (self.px(n.x), self.py(n.y));
+        let mut taken: Vec<[f64; 4]> =
+            self.notes.iter().map(at).map(|(x, y)| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]).collect();
+        for note in &self.notes {
+            let (x, y) = at(note);
+            if note.ringed {
+                let _ = write!(s, "<circle class=ring cx={x:.1} cy={y:.1} r=8 fill=none stroke-width=2 />");
+            }
+            let wide = LETTER * note.text.chars().count() as f64;
+            let sides = [(x + 11.0, y), (x - 11.0 - wide, y), (x - wide / 2.0, y - 14.0), (x - wide / 2.0, y + 15.0)];
+            let near =
+                [(x + 9.0, y - 10.0), (x + 9.0, y + 11.0), (x - 9.0 - wide, y - 10.0), (x - 9.0 - wide, y + 11.0)];
+            let boxes = sides.into_iter().chain(near).map(|(x, y)| [x, y - 6.0, x + wide, y + 6.0]);
+            let free = |b: &[f64; 4]| {
+                b[0] > LEFT
+                    && b[2] < WIDTH
+                    && b[1] > 0.0
+                    && b[3] < HEIGHT - BOTTOM
+                    && !taken.iter().any(|t| overlap(t, b))
+            };
+            if let Some(place) = boxes.into_iter().find(free) {
+                let _ = write!(
+                    s,
+                    "<text class=name x={:.1} y={:.1}>{}</text>",
+                    place[0],
+                    place[3] - 2.5,
+                    escape(&note.text)
+                );
+                taken.push(place);
+            }
+        }
     }
 
     fn line(&self, s: &mut String, i: usize, series: &Series) {
@@ -178,16 +229,33 @@ impl Chart<'_> {
     }
 }
 
+/// How a series looks, for the legend.
+fn key(i: usize, scatter: bool) -> String {
+    let (colour, dash) = (COLOURS[i % COLOURS.len()], DASHES[i % DASHES.len()]);
+    match (scatter, i.is_multiple_of(2)) {
+        (true, true) => format!("<circle cx=13 cy=5 r=3.4 fill={colour} />"),
+        (true, false) => format!("<rect x=9.8 y=1.8 width=6.4 height=6.4 fill={colour} />"),
+        (false, _) => {
+            format!("<line x1=0 y1=5 x2=26 y2=5 stroke={colour} stroke-width=2.5 stroke-dasharray=\"{dash}\"/>")
+        }
+    }
+}
+
+/// Whether two boxes (left, top, right, bottom) have a point in common.
+fn overlap(a: &[f64; 4], b: &[f64; 4]) -> bool {
+    a[0] < b[2] && b[0] < a[2] && a[1] < b[3] && b[1] < a[3]
+}
+
 /// Bars with error bars, one group after the other: `(label, value, interval)`.
 pub fn bars(title: &str, axis: &str, groups: &[(String, f64, Option<[f64; 2]>)]) -> String {
     const ROW: f64 = 20.0;
-    const LABEL: f64 = 200.0;
+    const LABEL: f64 = 206.0;
     let low = groups.iter().map(|g| g.2.map_or(g.1, |i| i[0])).fold(0.0, f64::min);
     let high = groups.iter().map(|g| g.2.map_or(g.1, |i| i[1])).fold(1.0, f64::max);
     let height = groups.len() as f64 * ROW + 44.0;
     let px = |v: f64| LABEL + (v - low) / (high - low) * (WIDTH - LABEL - 50.0);
     let mut s =
-        format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=img aria-label=\"{}\" font-size=12>", escape(title));
+        format!("<svg viewBox=\"0 0 {WIDTH} {height}\" role=img aria-label=\"{}\" font-size=11>", escape(title));
     for x in ticks(low, high) {
         let _ = write!(
             s,

@@ -49,6 +49,11 @@ pub struct Schedule {
 }
 
 impl Schedule {
+    /// Of a run: for a first impression, or in full.
+    pub fn new(quick: bool, mirror: bool) -> Self {
+        if quick { Self::quick(mirror) } else { Self::full(mirror) }
+    }
+
     /// To a plateau.
     pub fn full(mirror: bool) -> Self {
         let rates = vec![1e-2, 2e-3, 4e-4];

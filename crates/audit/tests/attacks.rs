@@ -261,7 +261,7 @@ fn the_planner_finds_the_safe_plan_of_a_toy() {
         data: None,
         dataset: "mnist".into(),
         scoring: 400,
-        schedule: Schedule { shift: 0, ..Schedule::quick(false) },
+        schedule: Some(Schedule { shift: 0, ..Schedule::quick(false) }),
         plan: None,
         plan_hash: None,
         public_model: None,

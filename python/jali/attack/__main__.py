@@ -1,4 +1,4 @@
-"""`python3 -m jali.attack`, in the folder of a view."""
+"""`python3 -m jali.attack`, in the folder of a view. JALI_ATTACK_EFFORT=0.1 trains a tenth of the time."""
 
 import os
 import warnings

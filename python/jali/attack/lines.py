@@ -20,7 +20,7 @@ def unknowns(view: View) -> int:
 @torch.no_grad()
 def is_affine_end(view: View) -> bool:
     """Whether all that is hidden is in a fully connected last layer without a kink behind it."""
-    *before, last = view.layers
+    *before, _last = view.layers
     *_, module = linear_layers(view.network)
     if any(layer.hidden.any() for layer in before) or not isinstance(module, nn.Linear):
         return False

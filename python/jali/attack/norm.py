@@ -10,6 +10,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .view import LINEAR, Layer
 
+# Most spreads that a unit's mean may lie away from where it switches, if weights of it are missing.
+REACH = 1.0
+
 
 def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
     *path, leaf = name.split(".")
@@ -28,7 +31,7 @@ def insert(network: nn.Module, layers: list[Layer], inputs: Tensor) -> None:
     network.eval()
     for (name, module), layer in list(zip(named, layers))[:-1]:
         outputs: list[Tensor] = []
-        hook = module.register_forward_hook(lambda _m, _i, out: outputs.append(out))
+        hook = module.register_forward_hook(lambda _m, _i, out, to=outputs: to.append(out))
         network(inputs)
         hook.remove()
         out = outputs[0].float()
@@ -41,6 +44,9 @@ def insert(network: nn.Module, layers: list[Layer], inputs: Tensor) -> None:
         if hidden.any():
             gain[hidden] = gain[~hidden].median() if (~hidden).any() else 1.0
             shift[hidden] = shift[~hidden].median() if (~hidden).any() else 0.0
+        # What is hidden is missing in the spread: units that seem to be always on or off are not.
+        partly = (layer.hidden.flatten(1).any(1)).to(out.device) & ~hidden
+        gain = torch.where(partly, torch.maximum(gain, shift.abs() / REACH), gain)
         norm.weight.data, norm.bias.data = gain, shift
         norm.running_mean, norm.running_var = mean, var
         _replace(network, name, nn.Sequential(module, norm))

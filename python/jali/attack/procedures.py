@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,14 +23,15 @@ def attack(view: View, effort: float = 1.0) -> Copy:
     return view.copy(PROCEDURES[name](view, effort))
 
 
-def recipe(view: View, effort: float, **changes) -> Recipe:
+def recipe(view: View, effort: float, **changes: Any) -> Recipe:
     """How long and how fast copies are trained, by the number of images."""
     count = max(1, len(view.images))
     passes, batch = (15_000, 10) if count <= 100 else (40_000, 25) if count <= 1_000 else (20 * count, 50)
     colours = view.images.dim() == 4 and view.images.shape[1] == 3
     usual = {"shift": 4 if colours else 2, "mirrors": colours, "hole": 8 if colours else 0}
     decay = 5e-3 if count <= 1_000 else 2e-3
-    return Recipe(passes=int(passes * effort), batch=batch, rate=0.05, **{"decay": decay, "pull": 0.05, **usual, **changes})
+    usual = {"rate": 0.05, "decay": decay, "pull": 0.05, **usual, **changes}
+    return Recipe(passes=int(passes * effort), batch=batch, **usual)
 
 
 def labels(view: View) -> Targets:
@@ -68,7 +70,7 @@ def best_of(view: View, _effort: float) -> nn.Module:
     return best
 
 
-def trained(view: View, effort: float, targets: Targets, **changes) -> nn.Module:
+def trained(view: View, effort: float, targets: Targets, **changes: Any) -> nn.Module:
     """Fills, normalises, trains, folds."""
     network = view.network
     if len(view.images) < 2:
@@ -121,7 +123,7 @@ def any_of(view: View, effort: float) -> nn.Module:
         trial.images, trial.labels, trial.logits = view.images[:-kept], view.labels[:-kept], view.logits[:-kept]
         said = predict(PROCEDURES[name](trial, effort / 4), view.images[-kept:]).argmax(1)
         scores[name] = (said == view.labels[-kept:]).sum().item()
-    return PROCEDURES[max(scores, key=scores.get)](view, effort)
+    return PROCEDURES[max(scores, key=lambda name: scores[name])](view, effort)
 
 
 PROCEDURES = {

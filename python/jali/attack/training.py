@@ -31,6 +31,7 @@ def _flags() -> str:
 
 
 CASTS = _has_low()
+State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _run(network: nn.Module, layers: list[Layer], inputs: Tensor, targets: Targe
     rates = torch.optim.lr_scheduler.OneCycleLR(optimiser, recipe.rate, total_steps=rounds * steps, pct_start=0.15)
     images = inputs.dim() == 4 and inputs.shape[2] > 8 and (recipe.shift or recipe.mirrors or recipe.hole)
     draws = np.random.default_rng(seed)
-    mean = None
+    mean: tuple[State, int] | None = None
     for turn in range(rounds):
         network.train()
         order = torch.randperm(count, generator=generator)
@@ -151,9 +152,9 @@ def _run(network: nn.Module, layers: list[Layer], inputs: Tensor, targets: Targe
         network.load_state_dict({name: total / mean[1] if total.is_floating_point() else total for name, total in mean[0].items()})
 
 
-def _averaged(mean, network: nn.Module):
+def _averaged(mean: tuple[State, int] | None, network: nn.Module) -> tuple[State, int]:
     """Sums of the last states, and their number."""
-    state = {name: value.detach().clone() for name, value in network.state_dict().items()}
+    state: State = {name: value.detach().clone() for name, value in network.state_dict().items()}
     if mean is None:
         return state, 1
     sums, count = mean

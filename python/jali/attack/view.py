@@ -36,7 +36,7 @@ class View:
     """The folder that `jali-audit` made.
 
     `layers` are those of `network`, or of `suffix` behind an open `prefix` if the attacker is a guest. A guest has no
-    `labels` and `logits`: it asks.
+    `labels` and `logits`, they are empty: it asks.
     """
 
     folder: Path
@@ -45,8 +45,8 @@ class View:
     prefix: nn.Module | None
     layers: list[Layer]
     images: Tensor
-    labels: Tensor | None
-    logits: Tensor | None
+    labels: Tensor
+    logits: Tensor
 
     @classmethod
     def read(cls, folder: str | Path) -> View:
@@ -64,7 +64,7 @@ class View:
             limit = torch.from_numpy(limits[str(index)]).view(-1, *[1] * (module.weight.dim() - 1))
             layers.append(Layer(hidden, limit))
             module.weight.data[hidden] = 0.0
-        array = lambda name: torch.from_numpy(np.load(folder / name)) if (folder / name).exists() else None
+        array = lambda name: torch.from_numpy(np.load(folder / name)) if (folder / name).exists() else torch.empty(0)
         images = array("images.npy")
         return cls(folder, task, network, prefix, layers, images, array("labels.npy"), array("logits.npy"))
 
@@ -73,8 +73,9 @@ class View:
         return self.task["seed"]
 
     @property
-    def guests(self) -> dict[str, Any] | None:
-        return self.task.get("guests")
+    def guests(self) -> dict[str, Any]:
+        """What a guest is told; empty for an attacker that is none."""
+        return self.task.get("guests", {})
 
     @property
     def is_black_box(self) -> bool:

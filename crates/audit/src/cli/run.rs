@@ -197,7 +197,7 @@ fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
         f.spec.scoring,
         100.0 * f.chance
     ))?;
-    for line in f.verdict(report::BOUND) {
+    for line in f.verdict() {
         say(line)?;
     }
     if f.missing > 0 {

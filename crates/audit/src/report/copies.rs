@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{at, describe, fractions, policies};
+use super::{at, describe, fractions, policies, unit};
 use crate::attack::Attacker;
 use crate::findings::Findings;
 use crate::grid::percent;
@@ -12,7 +12,7 @@ use crate::svg::{Chart, Series, escape};
 
 /// Writes, for every budget and policy, how good the copies are.
 pub(super) fn accuracy(out: &mut String, f: &Findings) {
-    *out += "<h2>How good the attackers' copies are</h2><p class=note>One line per attacker; 0 % open is the black box (the twins), 100 % \
+    *out += "<p class=note>One line per attacker; 0 % open is the black box (the twins), 100 % \
              the white box. Points are means over seeds.</p>";
     let attackers: Vec<Attacker> = f.spec.grid.attackers.iter().filter_map(|a| a.parse().ok()).collect();
     for &budget in &f.spec.grid.budgets {
@@ -26,12 +26,14 @@ pub(super) fn accuracy(out: &mut String, f: &Findings) {
             if named.is_empty() {
                 continue;
             }
-            let _ = write!(out, "<h3>{}, {budget} labelled images</h3><div class=pair>", escape(&describe(&policy)));
+            let _ = write!(out, "<h3>{}, {budget} {}</h3><div class=pair>", escape(&describe(&policy)), unit(f));
             let figure = |what: &str, value: fn(&CellResult) -> f64| {
                 let line = |a: &Attacker| Series {
                     name: a.to_string(),
                     points: xs
                         .iter()
+                        // With everything open all attackers are the same; one that uses no weights has no line.
+                        .filter(|x| a.uses_weights() || **x == 0.0)
                         .filter_map(|&x| {
                             let cells = at(f, &policy, x, budget, *a);
                             (!cells.is_empty()).then(|| (100.0 * x, 100.0 * mean(cells.iter().map(|c| value(c)))))
@@ -48,6 +50,7 @@ pub(super) fn accuracy(out: &mut String, f: &Findings) {
                         (format!("guessing {:.0} %", 100.0 * f.chance), 100.0 * f.chance),
                     ],
                     series: named.iter().map(line).collect(),
+                    notes: vec![],
                 };
                 chart.figure("")
             };

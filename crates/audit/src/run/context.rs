@@ -119,7 +119,7 @@ impl Context {
             data: text(&request.data),
             dataset: dataset.name().into(),
             scoring: if request.data.is_some() { request.scoring } else { request.scoring.min(BUNDLED_SCORING) },
-            schedule: if request.quick { Schedule::quick(mirror) } else { Schedule::full(mirror) },
+            schedule: request.command.is_none().then(|| Schedule::new(request.quick, mirror)),
             plan: text(&request.plan),
             plan_hash,
             public_model: text(&request.public_model),
@@ -335,7 +335,8 @@ impl Context {
             // With everything open there is nothing to attack.
             Some(command) if cell.source != Source::Everything => self.commanded(command, cell, &knows)?,
             _ => {
-                let surrogate = attack(cell.attacker, &knows, &self.spec.schedule, cell.seed, &self.device)?;
+                let schedule = self.spec.schedule.clone().unwrap_or_else(|| Schedule::quick(false));
+                let surrogate = attack(cell.attacker, &knows, &schedule, cell.seed, &self.device)?;
                 let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
                 Trained { got, surrogate: Some(surrogate), engine: burn(), failure: None }
             }

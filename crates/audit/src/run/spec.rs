@@ -33,8 +33,9 @@ pub struct Spec {
     pub dataset: String,
     /// Images that score.
     pub scoring: usize,
-    /// Training.
-    pub schedule: Schedule,
+    /// How this program's attackers train; none where a command attacks.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub schedule: Option<Schedule>,
     /// A plan from a file, as named.
     pub plan: Option<String>,
     /// BLAKE3 of that file.
@@ -97,7 +98,7 @@ pub fn read_spec(folder: &Path) -> Result<Spec, AuditError> {
         let why = format!("made by method {}, this program has method {METHOD}: begin a new run", spec.method);
         return Err(AuditError::File { path, why });
     }
-    if let Some(why) = spec.schedule.unusable() {
+    if let Some(why) = spec.schedule.as_ref().and_then(Schedule::unusable) {
         return Err(AuditError::File { path, why });
     }
     Ok(spec)

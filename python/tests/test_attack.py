@@ -1,0 +1,43 @@
+"""The attackers in PyTorch. Skipped without torch and onnx2torch, or without `jali-audit` in JALI_AUDIT."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("onnx2torch")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+# Long enough to learn something, and no longer.
+COMMAND = f"JALI_ATTACK_EFFORT=0.05 {sys.executable} -m jali.attack"
+
+
+def audit(folder: Path, *options: str) -> dict:
+    program = os.environ.get("JALI_AUDIT")
+    if not program or not Path(program).exists():
+        pytest.skip("JALI_AUDIT names no jali-audit")
+    network = REPOSITORY / "crates/jali/bundled/mnist.onnx"
+    usual = ["run", network, "--seeds", "1", "--scoring", "200", "--attacker", COMMAND, "--out", folder, "--json"]
+    done = subprocess.run([program, *map(str, usual), *options], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout)
+    assert not [c for c in results["cells"] if "failure" in c], results["verdict"]
+    return {(c["policy"], c["attacker"]): c["accuracy"] for c in results["cells"] if c["budget"]}
+
+
+def test_open_weights_help_every_procedure(tmp_path):
+    names = "tune-hidden,tune-all,distil,span,command"
+    got = audit(tmp_path, "--policies", "random-rows@0.9", "--budgets", "100", "--attackers", names + ",own,best-of")
+    for name in names.split(","):
+        assert got["random-rows", name] > 0.8 and got["random-rows", name] > got["nothing", name] - 0.05, got
+    assert got["nothing", "own"] > 0.5
+
+
+def test_a_hidden_last_layer_falls_to_chosen_questions(tmp_path):
+    got = audit(tmp_path, "--policies", "last-1-layers", "--budgets", "101", "--guests", "logits")
+    # 100 weights and a bias of each class: as many equations as unknowns.
+    assert got["last-layers", "command"] > 0.95, got
