@@ -45,7 +45,8 @@ impl PlanFacts {
         words::plan(&self.policy, self.leaked, &self.exposure)
     }
 
-    /// Predicted milliseconds for an image, of whom the run is about: client and server, or a guest.
+    /// Predicted milliseconds for an image: of client and server, or of the guest in a run about
+    /// guests.
     pub fn milliseconds(&self) -> f64 {
         self.guest_ms.unwrap_or(self.predicted_ms)
     }

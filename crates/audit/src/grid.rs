@@ -106,7 +106,7 @@ const MAX_CELLS: usize = 10_000_000;
 pub struct Grid {
     /// Names of policies; `NAME@F` is one at this fraction alone.
     pub policies: Vec<String>,
-    /// Fractions of weights open for policies without one of their own; 0 and 1 always belong to it.
+    /// Fractions of weights open for policies without one of their own; 0 and 1 are always there.
     pub fractions: Vec<f64>,
     /// Labelled images of an attacker.
     pub budgets: Vec<usize>,

@@ -235,9 +235,10 @@ fn a_planted_leak_is_found() {
     };
     let found = agreement(true, Attacker::Span, true);
     let twin = agreement(true, Attacker::Span, false);
-    assert!(found > 0.85 && found > twin + 0.2, "unsafe: {found} beside the twin's {twin}");
-    agreement(true, Attacker::Distil, true);
-    assert!(found > agreement(true, Attacker::TuneHidden, true) + 0.1, "others do not find it");
+    assert!(found > 0.85 && found > twin + 0.2, "a leak: {found} beside the twin's {twin}");
+    for other in [Attacker::Distil, Attacker::TuneHidden] {
+        assert!(found > agreement(true, other, true) + 0.1, "{other} does not find it");
+    }
     assert!(found > agreement(false, Attacker::Span, true) + 0.1, "where nothing is planted, nothing is found");
 }
 

@@ -48,9 +48,9 @@ impl Counts {
         self.bytes_down += bytes;
     }
 
-    /// Predicted time of the guest's part of an inference on one thread, in ms: to compare plans by,
-    /// within a quarter of what vgg3 and mnist took with 0 to 7 layers open (AMD EPYC Zen 5, AVX-512;
-    /// `jali plan inspect --guest` measures).
+    /// Predicted time of the guest's part of an inference on one thread, in ms: to compare plans
+    /// by. It is within a quarter of what vgg3 and mnist took with 0 to 7 layers open (AMD EPYC
+    /// Zen 5, AVX-512); `jali plan inspect --guest` measures.
     pub fn predicted_guest_ms(&self) -> f64 {
         1e-6 * (PRODUCT_NS * self.products as f64 + TICKET_BYTE_NS * self.ticket_bytes as f64)
     }

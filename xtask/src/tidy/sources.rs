@@ -14,7 +14,6 @@ const LONG: &[(&str, usize, &str)] = &[
     ("crates/ring/src/backend/rows.rs", 470, "how rows lie in memory, and all that reads them there"),
     ("crates/ring/src/wire.rs", 440, "reader and writer of one format, side by side"),
     ("crates/pack/src/conv.rs", 460, "a proof with the code that it is about"),
-    ("crates/audit/src/train.rs", 430, "one training loop and its schedule"),
 ];
 
 pub(super) fn check(shown: &str, text: &str, faults: &mut Vec<String>) {

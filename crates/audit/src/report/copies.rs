@@ -32,7 +32,7 @@ pub(super) fn accuracy(out: &mut String, f: &Findings) {
                     name: a.to_string(),
                     points: xs
                         .iter()
-                        // With everything open all attackers are the same; one that uses no weights has no line.
+                        // With everything open all attackers are the same.
                         .filter(|x| a.uses_weights() || **x == 0.0)
                         .filter_map(|&x| {
                             let cells = at(f, &policy, x, budget, *a);

@@ -10,7 +10,7 @@ use jali::model_file::{read_model, read_plan};
 use jali::{Costs, Dataset, JaliError, Sample};
 use jali_leak::file::model_hash;
 use jali_leak::{Ground, Order, Plan, Policy, of_layers};
-use jali_model::{QuantModel, Tensor};
+use jali_model::{Graph, QuantModel, Tensor};
 use jali_protocol::{Blueprint, row_savings};
 use rand::RngExt;
 
@@ -74,6 +74,27 @@ pub struct Request {
     pub grid: Grid,
 }
 
+impl Request {
+    /// The grid for a network, with fractions in place of numbers of layers.
+    fn grid_for(&self, graph: &Graph) -> Result<Grid, AuditError> {
+        let mut grid = self.grid.clone();
+        for name in &mut grid.policies {
+            if let Some((policy, fraction)) = of_layers(graph, name)? {
+                *name = format!("{policy}@{fraction}");
+            }
+        }
+        let public = |cell: &Cell| cell.attacker == Attacker::Public;
+        if self.public_model.is_none() && grid.cells()?.iter().any(public) {
+            return Err(AuditError::NoPublicModel);
+        }
+        let needs_command = |name: &String| name.parse().is_ok_and(Attacker::needs_command);
+        if self.command.is_none() && grid.attackers.iter().any(needs_command) {
+            return Err(AuditError::NoCommand);
+        }
+        Ok(grid)
+    }
+}
+
 impl Context {
     /// Starts a run in a folder, or goes on with the one that is there: its grid grows by the new
     /// one.
@@ -87,20 +108,7 @@ impl Context {
         if let Some(data) = &request.data {
             check_labelled(data, dataset)?;
         }
-        let mut grid = request.grid.clone();
-        for name in &mut grid.policies {
-            if let Some((policy, fraction)) = of_layers(&graph, name)? {
-                *name = format!("{policy}@{fraction}");
-            }
-        }
-        let public = |cell: &Cell| cell.attacker == Attacker::Public;
-        if request.public_model.is_none() && grid.cells()?.iter().any(public) {
-            return Err(AuditError::NoPublicModel);
-        }
-        let needs_command = |name: &String| name.parse().is_ok_and(Attacker::needs_command);
-        if request.command.is_none() && grid.attackers.iter().any(needs_command) {
-            return Err(AuditError::NoCommand);
-        }
+        let mut grid = request.grid_for(&graph)?;
         let text = |p: &Option<PathBuf>| p.as_ref().map(|p| p.display().to_string());
         let mut plan_hash = None;
         if let Some(path) = &request.plan {
