@@ -231,6 +231,9 @@ pub fn image(data: &[u8]) {
     let parts = sections(data, &["preprocess", "image"]);
     let preprocess = parts.first().and_then(|(_, json)| jali::model_file::parse_preprocess(json).ok());
     let Some((_, image)) = parts.get(1) else { return };
+    if let Ok(array) = jali::image_file::floats_of_npy(image) {
+        assert_eq!(array.shape.iter().product::<usize>(), array.data.len());
+    }
     for shape in [&[3, 8, 8][..], &[1, 4, 4], &[8, 8, 3], &[5]] {
         let p = preprocess.clone().filter(|p| p.check(shape).is_ok()).unwrap_or_default();
         if let Ok(tensor) = jali::image_file::decode_image(image, shape, &p) {

@@ -35,6 +35,10 @@ pub struct Row {
     /// 95 % interval of the advantage over seeds and scoring images; `None` with fewer than two
     /// seeds.
     pub interval: Option<[f64; 2]>,
+    /// The highest upper end of such intervals of single attackers, each beside the twin of its own
+    /// name: what is open may help one that the best twin still beats.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub paired_upper: Option<f64>,
     /// Seeds that both have.
     pub seeds: usize,
     /// Whether any training of the best attacker was cut off before its plateau.
@@ -145,6 +149,19 @@ impl<'a> Measured<'a> {
             .collect()
     }
 
+    /// Returns the highest upper end of any attacker's interval beside its own twin.
+    fn paired_upper(&self, &Point { source, key, budget, .. }: &Point, scoring: usize) -> Option<f64> {
+        let one = |seed: u64| if source == Source::Everything { 0 } else { seed };
+        let twins: BTreeMap<Attacker, &Seeds<'a>> = self.attackers_at(Source::Nothing, 0, budget).collect();
+        let ends = self.attackers_at(source, key, budget).filter_map(|(attacker, seeds)| {
+            let twin = twins.get(&attacker)?;
+            let pairs: Vec<Pair<'a>> =
+                twin.iter().filter_map(|(seed, twin)| Some((*seeds.get(&one(*seed))?, *twin))).collect();
+            interval(&pairs, source == Source::Nothing, scoring).map(|[_, upper]| upper)
+        });
+        ends.max_by(f64::total_cmp)
+    }
+
     /// Returns the row of a point, if a seed is complete there.
     fn row(&self, point: &Point, scoring: usize) -> Option<Row> {
         let &Point { source, key, leaked, budget } = point;
@@ -171,6 +188,7 @@ impl<'a> Measured<'a> {
             fidelity: of(|r| r.fidelity),
             advantage: accuracy - black_box,
             interval: interval(&pairs, source == Source::Nothing, scoring),
+            paired_upper: self.paired_upper(point, scoring),
             seeds: pairs.len(),
             cut_off: pairs.iter().any(|(a, _)| !a.plateau),
         })

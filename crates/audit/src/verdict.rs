@@ -1,7 +1,11 @@
 //! What a run says about plans: for people who decide, in sentences, and as data.
 
+use std::collections::BTreeSet;
+
+use jali_leak::{Order, Policy};
 use serde::{Deserialize, Serialize};
 
+use crate::attack::Attacker;
 use crate::findings::{Findings, PlanFacts};
 use crate::summary::Row;
 use crate::words::points;
@@ -44,6 +48,16 @@ pub struct Judged<'a> {
     pub lower: f64,
 }
 
+impl Judged<'_> {
+    /// Whether it is one plan that opens something and hides something: a random policy makes
+    /// another for every seed.
+    fn is_one_plan(&self) -> bool {
+        let policy = self.plan.policy.as_str();
+        let is_random = policy.parse().is_ok_and(|p: Policy| p.order() == Order::Random);
+        !["nothing", "everything"].contains(&policy) && !is_random
+    }
+}
+
 impl Findings {
     /// Judges every plan of which something was measured, in the order of the grid.
     pub fn judged(&self) -> Vec<Judged<'_>> {
@@ -57,11 +71,24 @@ impl Findings {
         all
     }
 
+    /// The budgets at which any attacker runs.
+    fn budgets(&self) -> BTreeSet<usize> {
+        let without = |name: &String| name.parse().is_ok_and(Attacker::works_without_images);
+        let zero = self.spec.grid.attackers.iter().any(without);
+        self.spec.grid.budgets.iter().copied().filter(|b| *b > 0 || zero).collect()
+    }
+
+    /// Whether anything can be gained beyond a bound: at a budget where the black box is not as
+    /// good as the network anyhow.
+    fn can_tell(&self, bound: f64) -> bool {
+        self.rows.iter().any(|r| r.policy == "nothing" && self.victim_accuracy - r.black_box > bound)
+    }
+
     fn judge<'a>(&'a self, plan: &'a PlanFacts) -> Option<Judged<'a>> {
         let rows = || self.rows.iter().filter(|r| r.policy == plan.policy && r.leaked == plan.leaked);
         let worst = rows().max_by(|a, b| a.advantage.total_cmp(&b.advantage))?;
-        let is_whole = rows().count() >= self.spec.grid.budgets.len();
-        let end = |r: &Row| r.interval.map_or(f64::INFINITY, |i| i[1]);
+        let is_whole = rows().map(|r| r.budget).collect::<BTreeSet<_>>().is_superset(&self.budgets());
+        let end = |r: &Row| r.interval.map_or(f64::INFINITY, |i| i[1].max(r.paired_upper.unwrap_or(i[1])));
         let upper = if is_whole { rows().map(end).fold(f64::NEG_INFINITY, f64::max) } else { f64::INFINITY };
         let lower = rows().filter_map(|r| r.interval).map(|i| i[0]).fold(f64::NEG_INFINITY, f64::max);
         Some(Judged { plan, worst, upper, lower })
@@ -73,7 +100,9 @@ impl Findings {
         let Some(hidden) = judged.iter().find(|j| j.plan.policy == "nothing") else { return vec![] };
         let saves = |plan: &PlanFacts| 1.0 - plan.milliseconds() / hidden.plan.milliseconds().max(1e-12);
         let of = |bound: f64| {
-            let within = judged.iter().filter(|j| j.upper <= bound && saves(j.plan) >= WORTH);
+            let tells = self.can_tell(bound);
+            let within =
+                judged.iter().filter(|j| tells && j.is_one_plan() && j.upper <= bound && saves(j.plan) >= WORTH);
             let best = within.min_by(|a, b| a.plan.milliseconds().total_cmp(&b.plan.milliseconds()));
             let &Judged { plan, worst, upper, .. } = best.unwrap_or(hidden);
             let (saves, upper) = if best.is_some() { (saves(plan), upper) } else { (0.0, 0.0) };
@@ -106,9 +135,13 @@ impl Findings {
         lines.extend(self.saves(chosen, hidden));
         lines.extend(self.copies(chosen));
         lines.extend(otherwise(&recommendations));
-        lines.extend(worst_of(&open));
+        lines.extend(worst_of(&open, self.unit()));
         lines.extend(undecided(&open, first.bound));
+        lines.extend(self.silent(first.bound));
         lines.push(self.certainty());
+        if self.missing > 0 {
+            lines.push(format!("The run is not finished: {} attacks have no result yet.", self.missing));
+        }
         lines.extend(self.failures());
         lines
     }
@@ -118,21 +151,40 @@ impl Findings {
         let bound = points(first.bound);
         if first.policy != "nothing" {
             return format!(
-                "Recommended: {}. No attacker tried gains more than {bound} points of accuracy by what is open (at most {} at 95 %).",
+                "Recommended: {}. The best attacker tried gains {} points of accuracy by what is open, at 95 % not more than {}. It was \
+                 chosen on these seeds: `jali-audit plan` confirms it on fresh ones.",
                 first.plan,
+                points(first.advantage),
                 points(first.upper)
             );
         }
-        match open.len() {
-            0 => "Hide everything, until plans that open weights have been measured.".into(),
-            1 => format!(
-                "Recommended: hide everything. The plan tried was not shown to save time and give away at most {bound} points of accuracy."
-            ),
-            n => format!(
-                "Recommended: hide everything. None of the {n} plans tried was shown to save time and give away at most {bound} points of \
-                 accuracy."
-            ),
+        if open.is_empty() {
+            return "Hide everything, until plans that open weights have been measured.".into();
         }
+        let (mut little, mut more, mut unsure) = (0, 0, 0);
+        for j in open {
+            match j {
+                j if !self.is_worth(j) => little += 1,
+                j if j.lower > first.bound => more += 1,
+                _ => unsure += 1,
+            }
+        }
+        let mut why = vec![];
+        let mut count = |n: usize, one: &str, many: &str, what: String| {
+            if n > 0 {
+                why.push(format!("{n} {} {what}", if n == 1 { one } else { many }));
+            }
+        };
+        count(more, "gives", "give", format!("away more than {bound} points of accuracy"));
+        count(unsure, "may give", "may give", format!("away more than {bound} points, as far as this run can tell"));
+        count(little, "saves", "save", format!("less than {:.0} % of the time", 100.0 * WORTH));
+        format!("Recommended: hide everything. Of the {} plans tried, {}.", open.len(), why.join(", "))
+    }
+
+    /// Whether a plan saves enough to be worth an open weight.
+    fn is_worth(&self, j: &Judged<'_>) -> bool {
+        let hidden = self.plans.iter().find(|p| p.policy == "nothing");
+        hidden.is_some_and(|h| 1.0 - j.plan.milliseconds() / h.milliseconds().max(1e-12) >= WORTH)
     }
 
     /// What the chosen plan costs beside its neighbours.
@@ -150,33 +202,53 @@ impl Findings {
         ))
     }
 
+    /// What a budget counts.
+    pub(crate) fn unit(&self) -> &'static str {
+        if self.spec.guests.is_some() { "tickets" } else { "images" }
+    }
+
     /// How good copies are.
     fn copies(&self, chosen: &Judged<'_>) -> Option<String> {
-        let images = if self.spec.guests.is_some() { "tickets" } else { "labelled images" };
+        let unit = self.unit();
         let mut rows: Vec<&Row> =
             self.rows.iter().filter(|r| r.policy == chosen.plan.policy && r.leaked == chosen.plan.leaked).collect();
         rows.sort_by_key(|r| r.budget);
         let with = |r: &Row| match chosen.plan.policy.as_str() {
-            "nothing" => format!("{} % with {}", points(r.black_box), r.budget),
+            "nothing" => format!("{} % with {} {unit}", points(r.black_box), r.budget),
             _ => format!(
-                "{} % with {} ({} % without the open weights)",
+                "{} % with {} {unit} ({} % without the open weights)",
                 points(r.accuracy),
                 r.budget,
                 points(r.black_box)
             ),
         };
         let list = rows.iter().map(|r| with(r)).collect::<Vec<_>>().join(", ");
+        let whose = if unit == "images" { "images and the network's answers to them" } else { unit };
         (!list.is_empty()).then(|| {
             format!(
-                "Whoever has {images} with the network's answers can make a copy that is right on {list}. The network itself is right on {} %.",
+                "Whoever has {whose} can make a copy that is right on {list}. The network itself is right on {} %.",
                 points(self.victim_accuracy)
+            )
+        })
+    }
+
+    /// Budgets that condemn no plan, since copies are as good without open weights.
+    fn silent(&self, bound: f64) -> Option<String> {
+        let is_silent = |r: &&Row| r.policy == "nothing" && self.victim_accuracy - r.black_box <= bound;
+        let budgets: Vec<String> = self.rows.iter().filter(is_silent).map(|r| r.budget.to_string()).collect();
+        (!budgets.is_empty()).then(|| {
+            format!(
+                "With {} {} a copy is as good as the network to within {} points without any open weight: that tells nothing about plans.",
+                budgets.join(", "),
+                self.unit(),
+                points(bound)
             )
         })
     }
 
     /// How sure all of that is.
     fn certainty(&self) -> String {
-        let engines: std::collections::BTreeSet<&str> =
+        let engines: BTreeSet<&str> =
             self.results.iter().filter(|r| r.policy != "everything").map(|r| r.engine.as_str()).collect();
         let seeds = self.rows.iter().map(|r| r.seeds).min().unwrap_or(0);
         let sure = match seeds {
@@ -184,8 +256,7 @@ impl Findings {
             n => format!("Intervals are for 95 %, over {n} seeds or more and {} scoring images.", self.spec.scoring),
         };
         format!(
-            "{sure} The attackers ({}; {}) are the strongest that this run had. An attack that nobody here thought of can only give away \
-             more.",
+            "{sure} These attackers ran: {} ({}). Nothing is said about others: a better one may gain more from open weights, or less.",
             self.spec.grid.attackers.join(", "),
             engines.into_iter().collect::<Vec<_>>().join(", ")
         )
@@ -213,11 +284,11 @@ fn otherwise(all: &[Recommendation]) -> Option<String> {
 }
 
 /// The plan that gives away most.
-fn worst_of(open: &[&Judged<'_>]) -> Option<String> {
+fn worst_of(open: &[&Judged<'_>], unit: &str) -> Option<String> {
     let worst = open.iter().max_by(|a, b| a.worst.advantage.total_cmp(&b.worst.advantage))?;
     let r = worst.worst;
     Some(format!(
-        "Most is given away by \"{}\": {} points ({}), a copy that is right on {} % with {} images instead of {} %.",
+        "Most is given away by \"{}\": {} points ({}), a copy that is right on {} % with {} {unit} instead of {} %.",
         worst.plan.name(),
         points(r.advantage),
         between(r),
@@ -253,123 +324,4 @@ fn between(r: &Row) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::grid::Grid;
-    use crate::run::{METHOD, Spec};
-
-    fn spec() -> Spec {
-        let grid = Grid {
-            policies: vec!["random-rows".into(), "last-layers".into()],
-            fractions: vec![],
-            budgets: vec![50],
-            attackers: vec!["distil".into()],
-            seeds: 3,
-            plan: None,
-        };
-        Spec {
-            method: METHOD,
-            model: "net.onnx".into(),
-            model_hash: String::new(),
-            data: None,
-            dataset: "mnist".into(),
-            scoring: 1000,
-            schedule: None,
-            plan: None,
-            plan_hash: None,
-            public_model: None,
-            public_hash: None,
-            command: None,
-            guests: None,
-            grid,
-        }
-    }
-
-    /// Findings of plans with a time in ms and an interval of the advantage.
-    fn findings(plans: &[(&str, f64, f64, Option<[f64; 2]>)]) -> Findings {
-        let fact = |&(policy, leaked, ms, _): &(&str, f64, f64, Option<[f64; 2]>)| PlanFacts {
-            policy: policy.into(),
-            leaked,
-            opened: leaked,
-            really_open: leaked,
-            exposure: vec![leaked],
-            bytes: 0,
-            products: 0,
-            predicted_ms: ms,
-            ticket_bytes: None,
-            guest_ms: None,
-        };
-        let row = |&(policy, leaked, _, interval): &(&str, f64, f64, Option<[f64; 2]>)| {
-            let advantage = interval.map_or(0.0, |[low, high]| (low + high) / 2.0);
-            Row {
-                policy: policy.into(),
-                leaked,
-                opened: leaked,
-                budget: 50,
-                black_box: 0.5,
-                black_box_attacker: "distil".into(),
-                best_attacker: "distil".into(),
-                accuracy: 0.5 + advantage,
-                fidelity: 0.5,
-                advantage,
-                interval,
-                seeds: 3,
-                cut_off: false,
-            }
-        };
-        Findings {
-            spec: spec(),
-            victim_accuracy: 0.9,
-            chance: 0.1,
-            layers: vec![],
-            missing: 0,
-            results: vec![],
-            rows: plans.iter().map(row).collect(),
-            plans: plans.iter().map(fact).collect(),
-        }
-    }
-
-    const HIDDEN: (&str, f64, f64, Option<[f64; 2]>) = ("nothing", 0.0, 10.0, Some([0.0, 0.0]));
-
-    #[test]
-    fn the_cheapest_plan_within_the_bound_is_recommended() {
-        let f = findings(&[
-            HIDDEN,
-            ("last-layers", 0.1, 8.0, Some([0.0, 0.01])),
-            ("last-layers", 0.3, 6.0, Some([0.0, 0.015])),
-            ("last-layers", 0.5, 4.0, Some([0.02, 0.045])),
-            ("random-rows", 0.5, 5.0, Some([0.1, 0.3])),
-            ("everything", 1.0, 2.0, Some([0.4, 0.4])),
-        ]);
-        let got: Vec<(f64, f64)> = f.recommendations().iter().map(|r| (r.bound, r.leaked)).collect();
-        assert_eq!(got, [(0.02, 0.3), (0.05, 0.5), (0.1, 0.5)]);
-        let said = f.verdict();
-        assert!(
-            said[0].starts_with("Recommended: last layers hidden, 30 % open. No attacker tried gains more than 2.0")
-        );
-        assert!(said[1].contains("40 % less time"), "{said:?}");
-        assert!(said.iter().any(|line| line.starts_with("Whoever accepts 5.0 points may use")), "{said:?}");
-        assert!(said.iter().any(|line| line.contains("\"random rows, 50 % open\": 20.0 points")), "{said:?}");
-    }
-
-    #[test]
-    fn no_plan_is_safer_than_one_that_opens_less() {
-        // The larger fraction was lucky.
-        let f = findings(&[
-            HIDDEN,
-            ("random-rows", 0.5, 8.0, Some([0.01, 0.09])),
-            ("random-rows", 0.8, 6.0, Some([0.0, 0.01])),
-        ]);
-        let got: Vec<f64> = f.recommendations().iter().map(|r| r.leaked).collect();
-        assert_eq!(got, [0.0, 0.0, 0.8]);
-        assert!(f.verdict()[0].contains("hide everything. None of the 2 plans"));
-    }
-
-    #[test]
-    fn what_saves_nothing_or_has_one_seed_is_not_recommended() {
-        let f = findings(&[HIDDEN, ("last-layers", 0.5, 9.9, Some([0.0, 0.001])), ("random-rows", 0.5, 5.0, None)]);
-        assert!(f.recommendations().iter().all(|r| r.policy == "nothing" && r.saves == 0.0));
-        assert!(findings(&[]).recommendations().is_empty());
-        assert_eq!(findings(&[]).verdict(), ["Nothing has been measured yet."]);
-    }
-}
+mod tests;

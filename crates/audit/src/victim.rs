@@ -4,7 +4,7 @@
 use jali_leak::Plan;
 use jali_model::execution::IMAGE;
 use jali_model::graph::ValueId;
-use jali_model::{Graph, QuantModel, Tensor, integer};
+use jali_model::{Graph, Op, QuantModel, Tensor, integer};
 use rayon::prelude::*;
 
 use crate::AuditError;
@@ -21,6 +21,15 @@ pub struct Layer {
     pub limit: Vec<f32>,
     /// Products per output value.
     pub fan_in: usize,
+}
+
+/// Smallest probability of which a logarithm is taken.
+const SMALLEST: f32 = 1e-30;
+
+/// Logarithms of probabilities less their mean: logits up to what no softmax tells.
+fn centred(logs: Vec<f32>) -> Vec<f32> {
+    let mean = logs.iter().sum::<f32>() / logs.len().max(1) as f32;
+    logs.into_iter().map(|l| l - mean).collect()
 }
 
 /// The quantised network under attack.
@@ -78,8 +87,26 @@ impl Victim {
     /// [`AuditError::Model`] for tensors of another shape, or if something behind the value needs
     /// more than it.
     pub fn answer_behind(&self, value: ValueId, tensors: &[Tensor]) -> Result<Vec<Vec<f32>>, AuditError> {
-        let run = |tensor: &Tensor| Ok(integer::run_behind(&self.model, value, tensor.clone())?.output.data);
+        let logits: fn(Vec<f32>) -> Vec<f32> = match self.last_softmax() {
+            Some(true) => centred,
+            Some(false) => |p| centred(p.into_iter().map(|p| p.max(SMALLEST).ln()).collect()),
+            None => |logits| logits,
+        };
+        let run = |tensor: &Tensor| Ok(logits(integer::run_behind(&self.model, value, tensor.clone())?.output.data));
         tensors.par_iter().map(run).collect()
+    }
+
+    /// Whether the network ends in a softmax, and if so whether in one with a logarithm. It has no
+    /// weight and hides nothing but a sum: attackers work with what is in front of it.
+    fn last_softmax(&self) -> Option<bool> {
+        let graph = self.graph();
+        let last = graph.nodes()[..graph.output()].last()?;
+        if let Op::Softmax { log, .. } = last.op { Some(log) } else { None }
+    }
+
+    /// The value of the logits: the network's output, or what a last softmax is computed of.
+    pub fn logits(&self) -> ValueId {
+        self.graph().output() - usize::from(self.last_softmax().is_some())
     }
 
     /// For every layer, 1 where the plan hides a weight and 0 where it may be open.
@@ -90,5 +117,33 @@ impl Victim {
             hidden
         };
         self.layers.iter().enumerate().map(layer).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use jali::Network;
+
+    #[test]
+    fn a_last_softmax_hides_nothing_but_a_sum() {
+        let plain = Network::Mnist.graph().unwrap();
+        let images = Network::Mnist.dataset().bundled_calibration().unwrap();
+        let victim = |graph: Graph| {
+            Victim::new(QuantModel::calibrate(graph, Default::default(), &images, Some((0.0, 1.0))).unwrap()).unwrap()
+        };
+        let wanted = victim(plain.clone());
+        for log in [false, true] {
+            let mut graph = plain.clone();
+            graph.push("softmax".into(), Op::Softmax { axis: 0, log }, vec![plain.output()]).unwrap();
+            let got = victim(graph);
+            assert_eq!((got.logits(), wanted.logits()), (plain.output(), plain.output()));
+            for (got, wanted) in got.answer(&images[..5]).unwrap().into_iter().zip(wanted.answer(&images[..5]).unwrap())
+            {
+                let largest = wanted.iter().fold(0f32, |m, w| m.max(w.abs()));
+                let close = |(g, w): (&f32, f32)| (g - w).abs() < 1e-2 * largest;
+                assert!(got.iter().zip(centred(wanted)).all(close), "{got:?}");
+            }
+        }
     }
 }

@@ -33,6 +33,16 @@ fn ordered(policy: Policy, open: &str, hidden: &str, exposure: &[f64]) -> String
     }
 }
 
+/// Names what plans of one policy have in common: `last layers hidden`.
+pub fn family(policy: &str) -> String {
+    match (policy, policy.parse::<Policy>()) {
+        ("nothing", _) => "everything hidden".into(),
+        ("everything", _) => "everything open".into(),
+        (_, Ok(policy)) => policy.describe().trim_start_matches("the ").into(),
+        _ => "the plan".into(),
+    }
+}
+
 /// Counts the layers where whole ones are hidden.
 fn layers(order: Order, open: &str, exposure: &[f64]) -> String {
     let end = if order == Order::First { "first" } else { "last" };

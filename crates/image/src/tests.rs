@@ -101,6 +101,35 @@ fn arrays_of_all_types_and_orders_are_the_same_image() {
     assert_eq!(decode(&bytes, &[1, 2, 3]).unwrap().data, want);
 }
 
+#[test]
+fn arrays_of_any_shape_are_read_whole() {
+    for shape in [vec![4], vec![2, 1, 2], vec![4, 1, 1, 1, 1], vec![0, 3]] {
+        let count = shape.iter().product();
+        let t = Tensor { shape: shape.clone(), data: (0..count).map(|v| v as f32 - 1.5).collect() };
+        assert_eq!(floats_of_npy(&npy_bytes(&t)).unwrap(), t);
+    }
+    let doubles = [0.5f64, -2.0].map(f64::to_le_bytes).concat();
+    assert_eq!(floats_of_npy(&npy("1, 2", "<f8", &doubles)).unwrap().data, [0.5, -2.0]);
+    let columns = [0.0f32, 3.0, 1.0, 4.0, 2.0, 5.0].map(f32::to_le_bytes).concat();
+    let mut bytes = npy("2, 3", "<f4", &columns);
+    let at = bytes.windows(5).position(|w| w == b"False").unwrap();
+    bytes[at..at + 5].copy_from_slice(b"True ");
+    assert_eq!(floats_of_npy(&bytes).unwrap().data, [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+}
+
+#[test]
+fn arrays_that_are_no_floats_or_not_whole_are_refused() {
+    let one = 1.0f32.to_le_bytes();
+    let damaged = |bytes: &[u8]| matches!(floats_of_npy(bytes), Err(ImageFault::Damaged(_)));
+    assert!(damaged(&npy("1,", "<i4", &one)), "integers");
+    assert!(damaged(&npy("2,", "<f4", &one)), "too few values");
+    assert!(damaged(&npy("0,", "<f4", &one)), "too many");
+    assert!(damaged(&npy("9223372036854775807, 9223372036854775807", "<f4", &one)), "no memory has that many");
+    assert!(damaged(b"junk"));
+    let large = 1e300f64.to_le_bytes();
+    assert_eq!(floats_of_npy(&npy("1,", "<f8", &large)), Err(ImageFault::NotFinite { index: 0 }));
+}
+
 fn picture() -> image::RgbImage {
     image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([(x * 10) as u8, (y * 15) as u8, ((x * y) % 251) as u8]))
 }

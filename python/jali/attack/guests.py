@@ -53,15 +53,27 @@ class Behind(nn.Module):
         return self.network(images)
 
 
+NAMES = ("zero", "statistics", "distil", "own", "command")
+
+
+def targets(answers: Tensor) -> Targets:
+    """Logits, or classes alone."""
+    return Targets(answers.argmax(1), answers) if answers.dim() == 2 else Targets(answers)
+
+
 def attack(view: View, effort: float = 1.0) -> Copy:
     """Uses up the tickets as the task's attacker would, then trains what is hidden."""
     name, tickets = view.task["attacker"], view.guests["tickets"]
-    images = view.images[:tickets]
+    if name not in NAMES:
+        raise SystemExit(f'jali.attack has no attacker "{name}" of guests; it has {", ".join(NAMES)}')
+    images, oracle = view.images[:tickets], Oracle(view.folder)
     if name in ("zero", "statistics") or len(images) < 2:
         return view.copy(procedures.PROCEDURES["zero" if name == "zero" else "statistics"](view, effort))
+    if name == "own":
+        return view.copy(procedures.own_network(view, effort, images, targets(oracle.ask(images))))
     fills.sparse(view, procedures.generator(view))
     own = predict(view.prefix, images) if view.prefix else images
-    oracle, is_line = Oracle(view.folder), lines.is_affine_end(view)
+    is_line = lines.is_affine_end(view)
     if name != "command":
         asked = own
     elif is_line:
@@ -70,15 +82,13 @@ def attack(view: View, effort: float = 1.0) -> Copy:
         asked = choose(own, tickets, view.seed)
     answers = oracle.ask(asked)
     if is_line and answers.dim() == 2:
-        lines.solve(view, asked, answers)
-        if name == "command" or len(asked) > lines.unknowns(view):
+        if lines.solve(view, asked, answers) or (name == "command" and view.layers[-1].hidden.all()):
             return view.copy(view.network)
     return view.copy(train(view, images, own, asked, answers, effort))
 
 
 def train(view: View, images: Tensor, own: Tensor, asked: Tensor, answers: Tensor, effort: float) -> nn.Module:
     """Trains on the guest's images, moved about in front of the prefix; then on all that was asked, as it was."""
-    targets = lambda a: Targets(a.argmax(1), a) if a.dim() == 2 else Targets(a)
     network, usual = view.network, procedures.recipe(view, effort)
     norm.insert(network, view.layers, own[:256])
     honest = sum(1 for a, b in zip(asked, own) if torch.equal(a, b))

@@ -36,16 +36,24 @@ def is_affine_end(view: View) -> bool:
 
 
 @torch.no_grad()
-def solve(view: View, inputs: Tensor, logits: Tensor) -> None:
-    """Replaces the hidden weights; where there are too few equations, by those that change least."""
+def solve(view: View, inputs: Tensor, logits: Tensor) -> bool:
+    """Replaces the hidden weights; where there are too few equations, by those that change least. Says whether they are
+    all known now."""
     *_, module = linear_layers(view.network)
+    hidden = view.layers[-1].hidden
+    # Behind a softmax logits are known up to a sum: rows can be solved for one by one if nothing of them is fixed.
+    if logits.mean(1).abs().max() < 1e-3:
+        if not hidden.all():
+            return False
+        module.bias.data -= module.bias.data.mean()
     seen: list[Tensor] = []
     hook = module.register_forward_pre_hook(lambda _m, args: seen.append(args[0].detach().double().cpu()))
     got = predict(view.network, inputs).double()
     hook.remove()
     features, rest = torch.cat(seen), logits.double() - got
-    for row, unknown in enumerate(view.layers[-1].hidden):
+    for row, unknown in enumerate(hidden):
         if unknown.any():
             # Directions that hardly occur would only carry rounding errors.
             change = torch.linalg.lstsq(features[:, unknown], rest[:, row], rcond=1e-6, driver="gelsd").solution
             module.weight.data[row, unknown] += change.float()
+    return len(inputs) > unknowns(view)

@@ -6,7 +6,7 @@ import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import fills, lines, norm, own, span
 from .training import Recipe, Targets, fit, predict
@@ -97,23 +97,24 @@ def distil(view: View, effort: float) -> nn.Module:
     if len(view.images) < 2:
         return view.network
     if lines.is_affine_end(view):
-        lines.solve(view, view.images, view.logits)
         # As many equations as unknowns leave nothing to train.
-        if len(view.images) > lines.unknowns(view):
+        if lines.solve(view, view.images, view.logits):
             return view.network
     span.fit(view, logits(view), recipe(view, effort), generator(view))
     return trained(view, effort, logits(view))
 
 
-def own_network(view: View, effort: float) -> nn.Module:
+def own_network(view: View, effort: float, images: Tensor | None = None, targets: Targets | None = None) -> nn.Module:
     network = own.network(view.task["input"], view.task["classes"], generator(view))
-    fit(network, [], view.images, logits(view), recipe(view, effort), view.seed)
+    images, targets = (view.images, logits(view)) if images is None or targets is None else (images, targets)
+    mixes = 0.4 if targets.logits is None else 0.0
+    fit(network, [], images, targets, recipe(view, effort, mixes=mixes), view.seed)
     return norm.fold(network)
 
 
 def any_of(view: View, effort: float) -> nn.Module:
     """What a fifth of the images says is best, trained again on all of them."""
-    names = ["tune-hidden", "tune-all", "distil"] + (["own"] if view.is_black_box else [])
+    names = ["zero", "best-of", "tune-hidden", "tune-all", "distil"] + (["own"] if view.is_black_box else [])
     if len(view.images) < 10:
         return statistics(view, effort)
     kept = max(2, len(view.images) // 5)

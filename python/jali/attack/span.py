@@ -55,6 +55,7 @@ def fit(view: View, targets: Targets, recipe: Recipe, generator: torch.Generator
         nn.utils.clip_grad_norm_(matrices, 5.0)
         optimiser.step()
         rates.step()
+    view.network.to("cpu")
     for module in linear_layers(view.network):
         if parametrize.is_parametrized(module):
             parametrize.remove_parametrizations(module, "weight")

@@ -89,8 +89,11 @@ def augment(images: Tensor, recipe: Recipe, generator: torch.Generator) -> Tenso
 
 @torch.no_grad()
 def predict(network: nn.Module, inputs: Tensor) -> Tensor:
-    network.eval()
-    return torch.cat([network(part.to(DEVICE)).float().cpu() for part in inputs.split(500)])
+    """What a network says about inputs, in evaluation mode. Networks are in main memory before and after."""
+    network.to(DEVICE).eval()
+    said = torch.cat([network(part.to(DEVICE)).float().cpu() for part in inputs.split(500)])
+    network.to("cpu")
+    return said
 
 
 def fit(network: nn.Module, layers: list[Layer], inputs: Tensor, targets: Targets, recipe: Recipe, seed: int) -> None:

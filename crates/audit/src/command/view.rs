@@ -69,7 +69,7 @@ pub(super) fn write_view(folder: &Path, asked: &Assignment<'_>) -> Result<(), Au
         // What it is told, it has to ask for.
         Some(guests) if guests.value > 0 => {
             write("prefix.onnx", &onnx::export(&part(&seen, 0, guests.value)?)?)?;
-            write("suffix.onnx", &onnx::export(&part(&seen, guests.value, graph.output())?)?)?;
+            write("suffix.onnx", &onnx::export(&part(&seen, guests.value, seen.output())?)?)?;
         }
         Some(_) => write("suffix.onnx", &onnx::export(&seen)?)?,
         None => {
@@ -138,7 +138,7 @@ fn seen(asked: &Assignment<'_>) -> Result<Graph, AuditError> {
     let (knows, graph) = (asked.knows, asked.knows.victim.graph());
     let mut seen = Graph::new(graph.input_shape().to_vec())?;
     let mut layers = knows.victim.layers().iter().zip(knows.hidden);
-    for node in graph.nodes().iter().take(graph.output()) {
+    for node in graph.nodes().iter().take(knows.victim.logits()) {
         let mut op = node.op.clone();
         if let Op::Conv(Conv { weight, bias, .. }) | Op::Gemm(Gemm { weight, bias, .. }) = &mut op
             && let Some((layer, hidden)) = layers.next()

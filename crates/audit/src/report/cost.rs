@@ -5,13 +5,15 @@ use std::fmt::Write;
 use crate::findings::Findings;
 use crate::svg::{Chart, Note, Series, escape};
 use crate::verdict::{BOUNDS, Judged};
-use crate::words::points;
+use crate::words::{self, points};
 
-/// Whether a plan is on the Pareto front: nothing else is both no dearer and no worse.
+/// Whether a plan is on the Pareto front: nothing else is both no dearer and surely no worse.
 fn is_on_front(all: &[Judged<'_>], this: &Judged<'_>) -> bool {
-    let (cost, given) = (|j: &Judged<'_>| j.plan.milliseconds(), |j: &Judged<'_>| j.worst.advantage);
-    !all.iter()
-        .any(|j| cost(j) <= cost(this) && given(j) <= given(this) && (cost(j) < cost(this) || given(j) < given(this)))
+    let (cost, most) = (|j: &Judged<'_>| j.plan.milliseconds(), |j: &Judged<'_>| j.upper);
+    let is_better = |j: &Judged<'_>| {
+        cost(j) <= cost(this) && most(j) <= most(this) && (cost(j) < cost(this) || most(j) < most(this))
+    };
+    this.upper.is_finite() && !all.iter().any(is_better)
 }
 
 /// Writes the chart.
@@ -30,7 +32,7 @@ pub(super) fn chart(out: &mut String, f: &Findings) {
     let of = |name: &str| -> Series {
         let mine = || judged.iter().filter(|j| j.plan.policy == name);
         Series {
-            name: name.into(),
+            name: words::family(name),
             points: mine().map(point).collect(),
             spread: mine().map(|j| j.worst.interval.map(|i| i.map(|end| 100.0 * end))).collect(),
             scatter: true,
@@ -96,8 +98,8 @@ pub(super) fn table(out: &mut String, f: &Findings) {
         let most = if j.upper.is_finite() { points(j.upper) } else { "&ndash;".into() };
         let _ = write!(out, "<td>{:.1}<td>{}<td>{most}</tr>", p.milliseconds(), points(j.worst.advantage));
     }
-    *out += "</table></div><p class=note>Bold: no other plan is both cheaper and safer. \"At most\" is the worst upper end of the 95 % \
-             intervals of all budgets. ";
+    *out += "</table></div><p class=note>\"At most\" is the worst upper end of the 95 % intervals of all budgets and attackers. Bold: no other plan is \
+             both cheaper and safer by that. ";
     *out += if guests {
         "A guest computes an open beginning itself; weights that are open behind a hidden layer save nothing. Times are predicted for one thread.</p>"
     } else {
