@@ -16,11 +16,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = f"JALI_ATTACK_EFFORT=0.05 {sys.executable} -m jali.attack"
 
 
-def audit(folder: Path, *options: str) -> dict:
+MNIST = REPOSITORY / "crates/jali/bundled/mnist.onnx"
+
+
+def audit(folder: Path, *options: str, network: Path = MNIST) -> dict[tuple[str, str], float]:
     program = os.environ.get("JALI_AUDIT")
     if not program or not Path(program).exists():
         pytest.skip("JALI_AUDIT names no jali-audit")
-    network = REPOSITORY / "crates/jali/bundled/mnist.onnx"
     usual = ["run", network, "--seeds", "1", "--scoring", "200", "--attacker", COMMAND, "--out", folder, "--json"]
     done = subprocess.run([program, *map(str, usual), *options], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
@@ -39,5 +41,17 @@ def test_open_weights_help_every_procedure(tmp_path):
 
 def test_a_hidden_last_layer_falls_to_chosen_questions(tmp_path):
     got = audit(tmp_path, "--policies", "last-1-layers", "--budgets", "101", "--guests", "logits")
-    # 100 weights and a bias of each class: as many equations as unknowns.
+    # Each class has 100 weights: more equations than unknowns.
     assert got["last-layers", "command"] > 0.95, got
+
+
+def test_a_last_softmax_does_not_hide_a_last_layer(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load(MNIST)
+    (output,) = model.graph.output
+    model.graph.node.append(onnx.helper.make_node("Softmax", [output.name], ["probabilities"], axis=-1))
+    output.name = "probabilities"
+    onnx.save(model, tmp_path / "softmax.onnx")
+    options = ["--policies", "last-1-layers", "--budgets", "120", "--attackers", "distil"]
+    got = audit(tmp_path / "out", *options, network=tmp_path / "softmax.onnx")
+    assert got["last-layers", "distil"] > 0.97, got

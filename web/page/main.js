@@ -66,7 +66,7 @@ function clearPanes() {
 }
 
 /** What is known and under way. */
-const state = { demo: null, open: null, classes: null, busy: false, source: null };
+const state = { demo: null, open: null, classes: null, busy: false, source: null, handing: null };
 const size = (bytes) =>
   bytes < 1e3 ? `${bytes} B` : bytes < 1e6 ? `${(bytes / 1e3).toFixed(1)} kB` : `${(bytes / 1e6).toFixed(2)} MB`;
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
@@ -89,6 +89,9 @@ async function open(source) {
     if (isCurrent()) $("status").textContent = `Taking and checking the server's hints: ${done} of ${of} …`;
   };
   try {
+    // A picture that was given before goes first: the worker takes it for what is open now.
+    await state.handing;
+    if (!isCurrent()) return;
     const facts = await ask("open", source, hear);
     if (!isCurrent()) return;
     state.open = facts;
@@ -194,11 +197,15 @@ async function classify(file) {
   clearPanes();
   document.body.dataset.answer = "";
   const received = new Received();
+  let handed;
+  state.handing = new Promise((resolve) => (handed = resolve));
   try {
     const picture = await readable(file);
     // What the browser cannot draw, the library may read, or says what is wrong with it.
     await drawPicture($("seen"), picture).catch(() => clear($("seen")));
-    const answer = await ask("infer", { file: picture, number: facts.number }, (event) => received.hear(event));
+    const asked = ask("infer", { file: picture, number: facts.number }, (event) => received.hear(event));
+    handed();
+    const answer = await asked;
     received.show();
     showAnswer(answer, facts);
     showCosts(answer, received, facts);
@@ -208,6 +215,7 @@ async function classify(file) {
     showLeft(facts, error.left);
     document.body.dataset.answer = "problem";
   } finally {
+    handed();
     state.busy = false;
     $("progress").hidden = true;
   }

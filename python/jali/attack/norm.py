@@ -22,14 +22,14 @@ def _replace(network: nn.Module, name: str, module: nn.Module) -> None:
 
 
 @torch.no_grad()
-def insert(network: nn.Module, layers: list[Layer], inputs: Tensor) -> None:
-    """Inserts normalisations that leave open rows' outputs on `inputs` as they are.
+def insert(network: nn.Module, layers: list[Layer], inputs: Tensor, first: int = 0) -> None:
+    """Inserts normalisations that leave open rows' outputs on `inputs` as they are, from the layer `first` on.
 
     Rows of which most is hidden get the scale and the shift that are usual among the layer's open rows.
     """
     named = [(name, m) for name, m in network.named_modules() if isinstance(m, LINEAR)]
     network.eval()
-    for (name, module), layer in list(zip(named, layers))[:-1]:
+    for (name, module), layer in list(zip(named, layers))[first:-1]:
         outputs: list[Tensor] = []
         hook = module.register_forward_hook(lambda _m, _i, out, to=outputs: to.append(out))
         network(inputs)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import fills, lines, norm, own, span
 from .training import Recipe, Targets, fit, predict
-from .view import Copy, View
+from .view import Copy, View, linear_layers
 
 DRAWS = 16
 
@@ -70,12 +70,15 @@ def best_of(view: View, _effort: float) -> nn.Module:
     return best
 
 
-def trained(view: View, effort: float, targets: Targets, **changes: Any) -> nn.Module:
-    """Fills, normalises, trains, folds."""
+def trained(view: View, effort: float, targets: Targets, keeps: bool = False, **changes: Any) -> nn.Module:
+    """Normalises, trains, folds. `keeps` the layers in front of the first with anything hidden exactly as they are."""
     network = view.network
     if len(view.images) < 2:
         return network
-    norm.insert(network, view.layers, view.images[:256])
+    first = next((i for i, layer in enumerate(view.layers) if layer.hidden.any()), 0) if keeps else 0
+    for module in linear_layers(network)[:first]:
+        module.requires_grad_(False)
+    norm.insert(network, view.layers, view.images[:256], first)
     fit(network, view.layers, view.images, targets, recipe(view, effort, **changes), view.seed)
     return norm.fold(network)
 
@@ -101,7 +104,7 @@ def distil(view: View, effort: float) -> nn.Module:
         if lines.solve(view, view.images, view.logits):
             return view.network
     span.fit(view, logits(view), recipe(view, effort), generator(view))
-    return trained(view, effort, logits(view))
+    return trained(view, effort, logits(view), keeps=True)
 
 
 def own_network(view: View, effort: float, images: Tensor | None = None, targets: Targets | None = None) -> nn.Module:

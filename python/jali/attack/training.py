@@ -144,6 +144,8 @@ def _run(network: nn.Module, layers: list[Layer], inputs: Tensor, targets: Targe
                 loss = loss + (1 - share) * targets.loss(got, chosen[other])
             loss.backward()
             for weight, start, h in zip(weights, starts, hidden):
+                if weight.grad is None:  # it is known, and stays as it is
+                    continue
                 towards = torch.where(h, recipe.decay * weight.data, recipe.pull * (weight.data - start))
                 weight.grad = torch.where(h, weight.grad + towards, 0.0 if recipe.freezes else weight.grad + towards)
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
