@@ -47,11 +47,6 @@ fn section(out: &mut String, title: &str, write: impl FnOnce(&mut String)) {
     }
 }
 
-/// What a budget counts.
-fn unit(f: &Findings) -> &'static str {
-    if f.spec.guests.is_some() { "tickets" } else { "labelled images" }
-}
-
 fn verdict(out: &mut String, f: &Findings) {
     *out += "<div class=verdict>";
     for line in f.verdict() {
@@ -60,15 +55,10 @@ fn verdict(out: &mut String, f: &Findings) {
     let _ = write!(
         out,
         "<p class=note>Conditions: budgets of {} {}; {} seed(s); everything that a plan permits counts as open; biases, scales and the policy \
-         are known to the attacker.{}</p></div>",
+         are known to the attacker.</p></div>",
         f.spec.grid.budgets.iter().map(usize::to_string).collect::<Vec<_>>().join(", "),
-        unit(f),
+        f.unit(),
         f.spec.grid.seeds,
-        if f.missing > 0 {
-            format!(" <b>The run is not finished: {} cells have no result yet.</b>", f.missing)
-        } else {
-            String::new()
-        }
     );
 }
 

@@ -200,9 +200,6 @@ fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
     for line in f.verdict() {
         say(line)?;
     }
-    if f.missing > 0 {
-        say(format!("{} cells have no result yet.", f.missing))?;
-    }
     Ok(say(format!("\nThe whole story: {}", folder.join("report.html").display()))?)
 }
 

@@ -2,7 +2,6 @@
 
 use std::fmt::Write;
 
-use super::unit;
 use crate::findings::{Findings, PlanFacts};
 use crate::summary::Row;
 use crate::svg::{bars, escape};
@@ -21,7 +20,7 @@ pub(super) fn advantage(out: &mut String, f: &Findings) {
         if rows.is_empty() {
             continue;
         }
-        let _ = write!(out, "<h3>{budget} {}</h3><figure class=bars>", unit(f));
+        let _ = write!(out, "<h3>{budget} {}</h3><figure class=bars>", f.unit());
         let groups: Vec<_> = rows
             .iter()
             .map(|r| {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{at, describe, fractions, policies, unit};
+use super::{at, describe, fractions, policies};
 use crate::attack::Attacker;
 use crate::findings::Findings;
 use crate::grid::percent;
@@ -26,7 +26,7 @@ pub(super) fn accuracy(out: &mut String, f: &Findings) {
             if named.is_empty() {
                 continue;
             }
-            let _ = write!(out, "<h3>{}, {budget} {}</h3><div class=pair>", escape(&describe(&policy)), unit(f));
+            let _ = write!(out, "<h3>{}, {budget} {}</h3><div class=pair>", escape(&describe(&policy)), f.unit());
             let figure = |what: &str, value: fn(&CellResult) -> f64| {
                 let line = |a: &Attacker| Series {
                     name: a.to_string(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::{fractions, policies, unit};
+use super::{fractions, policies};
 use crate::findings::Findings;
 use crate::grid::percent;
 use crate::svg::{Chart, Series};
@@ -40,7 +40,7 @@ pub(super) fn learning(out: &mut String, f: &Findings) {
                 series,
                 notes: vec![],
             };
-            figures += &chart.figure(&format!("{policy}, {budget} {}: best trained attacker, seed 0", unit(f)));
+            figures += &chart.figure(&format!("{policy}, {budget} {}: best trained attacker, seed 0", f.unit()));
         }
     }
     if !figures.is_empty() {
