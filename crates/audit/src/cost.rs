@@ -1,10 +1,11 @@
 //! What plans of one network cost, on the server and for guests.
 
+use std::cell::OnceCell;
+
 use jali::Costs;
 use jali::guests::GuestSealing;
 use jali::parts::guest::Counts;
 use jali_leak::Plan;
-use jali_model::Tensor;
 use jali_protocol::{OperatorForecast, forecast};
 
 use crate::AuditError;
@@ -17,16 +18,14 @@ const RANGE_IMAGES: usize = 16;
 #[derive(Debug)]
 pub struct Pricing<'a> {
     context: &'a Context,
-    images: Vec<Tensor>,
+    /// In fixed point, once a guest's price is asked for.
+    sealing: OnceCell<GuestSealing<'a>>,
 }
 
 impl<'a> Pricing<'a> {
-    /// Prepares to price plans of a run's network.
-    ///
-    /// # Errors
-    /// [`AuditError`] if the run's images cannot be read.
-    pub fn new(context: &'a Context) -> Result<Self, AuditError> {
-        Ok(Self { context, images: context.some_images(RANGE_IMAGES)? })
+    /// Prices plans of a run's network.
+    pub fn new(context: &'a Context) -> Self {
+        Self { context, sealing: OnceCell::new() }
     }
 
     /// Forecasts every linear layer in the keyed mode.
@@ -42,9 +41,17 @@ impl<'a> Pricing<'a> {
     /// # Errors
     /// [`AuditError::Jali`] for networks that guests cannot use.
     pub fn guest(&self, plan: &Plan) -> Result<Counts, AuditError> {
+        Ok(self.sealing()?.clone().original(plan)?.circuit().counts())
+    }
+
+    fn sealing(&self) -> Result<&GuestSealing<'a>, AuditError> {
+        if let Some(sealing) = self.sealing.get() {
+            return Ok(sealing);
+        }
         let model = self.context.victim().model();
         let range = model.preprocess().input_range(model.graph().input_shape());
-        let sealing = GuestSealing::of(model.graph(), &self.images, Some(range), Default::default())?;
-        Ok(sealing.original(plan)?.circuit().counts())
+        let images = self.context.some_images(RANGE_IMAGES)?;
+        let sealing = GuestSealing::of(model.graph(), &images, Some(range), Default::default())?;
+        Ok(self.sealing.get_or_init(|| sealing))
     }
 }

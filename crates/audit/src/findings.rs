@@ -111,7 +111,7 @@ impl Findings {
                 points.push((cell.source, cell.leaked));
             }
         }
-        let pricing = Pricing::new(context)?;
+        let pricing = Pricing::new(context);
         let plans = points
             .iter()
             .map(|&(source, leaked)| facts(context, &pricing, source, leaked))

@@ -90,7 +90,8 @@ pub fn percent(fraction: f64) -> String {
 /// Returns a policy, and the fraction that its name may carry: `random-rows@0.8`.
 ///
 /// # Errors
-/// [`AuditError::Leak`] for an unknown policy, [`AuditError::Usage`] for a fraction outside of 0 to 1.
+/// [`AuditError::Leak`] for an unknown policy, [`AuditError::Usage`] for a fraction outside of 0 to
+/// 1.
 pub fn split(name: &str) -> Result<(Policy, Option<f64>), AuditError> {
     let Some((policy, fraction)) = name.split_once('@') else { return Ok((name.parse()?, None)) };
     let got = fraction.parse().ok().filter(|f| (0.0..=1.0).contains(f));

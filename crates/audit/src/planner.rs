@@ -136,7 +136,7 @@ pub fn search(
         );
         return Err(AuditError::Usage { what });
     }
-    let pricing = Pricing::new(context)?;
+    let pricing = Pricing::new(context);
     let hide = Plan::hide_all(context.victim().graph());
     let hidden_cost = goal.minimise.of(&pricing, &hide)?;
     let mut candidates: Vec<Candidate> = vec![];

@@ -98,14 +98,12 @@ impl Findings {
     pub fn recommendations(&self) -> Vec<Recommendation> {
         let judged = self.judged();
         let Some(hidden) = judged.iter().find(|j| j.plan.policy == "nothing") else { return vec![] };
-        let saves = |plan: &PlanFacts| 1.0 - plan.milliseconds() / hidden.plan.milliseconds().max(1e-12);
         let of = |bound: f64| {
             let tells = self.can_tell(bound);
-            let within =
-                judged.iter().filter(|j| tells && j.is_one_plan() && j.upper <= bound && saves(j.plan) >= WORTH);
+            let within = judged.iter().filter(|j| tells && j.is_one_plan() && j.upper <= bound && self.is_worth(j));
             let best = within.min_by(|a, b| a.plan.milliseconds().total_cmp(&b.plan.milliseconds()));
             let &Judged { plan, worst, upper, .. } = best.unwrap_or(hidden);
-            let (saves, upper) = if best.is_some() { (saves(plan), upper) } else { (0.0, 0.0) };
+            let (saves, upper) = if best.is_some() { (self.saved(plan), upper) } else { (0.0, 0.0) };
             Recommendation {
                 bound,
                 policy: plan.policy.clone(),
@@ -181,25 +179,27 @@ impl Findings {
         format!("Recommended: hide everything. Of the {} plans tried, {}.", open.len(), why.join(", "))
     }
 
+    /// Part of the predicted time that a plan saves beside hiding everything.
+    fn saved(&self, plan: &PlanFacts) -> f64 {
+        let hidden = self.plans.iter().find(|p| p.policy == "nothing");
+        hidden.map_or(0.0, |hidden| 1.0 - plan.milliseconds() / hidden.milliseconds().max(1e-12))
+    }
+
     /// Whether a plan saves enough to be worth an open weight.
     fn is_worth(&self, j: &Judged<'_>) -> bool {
-        let hidden = self.plans.iter().find(|p| p.policy == "nothing");
-        hidden.is_some_and(|h| 1.0 - j.plan.milliseconds() / h.milliseconds().max(1e-12) >= WORTH)
+        self.saved(j.plan) >= WORTH
     }
 
     /// What the chosen plan costs beside its neighbours.
     fn saves(&self, chosen: &Judged<'_>, hidden: &Judged<'_>) -> Option<String> {
         let who = if self.spec.guests.is_some() { "A guest's part of an image" } else { "An image" };
-        let ratio = |a: &PlanFacts, b: &PlanFacts| a.milliseconds() / b.milliseconds().max(1e-12);
         if chosen.plan.policy != "nothing" {
-            let part = 100.0 * (1.0 - ratio(chosen.plan, hidden.plan));
+            let part = 100.0 * self.saved(chosen.plan);
             return Some(format!("{who} takes {part:.0} % less time than with everything hidden (predicted)."));
         }
         let white = self.plans.iter().find(|p| p.policy == "everything")?;
-        Some(format!(
-            "{who} takes {:.1} times as long then as with everything open (predicted).",
-            ratio(hidden.plan, white)
-        ))
+        let times = hidden.plan.milliseconds() / white.milliseconds().max(1e-12);
+        Some(format!("{who} takes {times:.1} times as long then as with everything open (predicted)."))
     }
 
     /// What a budget counts.

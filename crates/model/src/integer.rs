@@ -34,7 +34,8 @@ pub fn run(model: &QuantModel, image: Tensor) -> Result<Trace, ModelError> {
 /// value's place. The trace has the sums of the linear nodes behind it alone.
 ///
 /// # Errors
-/// [`ModelError::Shape`] for a tensor of the wrong shape, or if a later node needs an earlier value.
+/// [`ModelError::Shape`] for a tensor of the wrong shape, or if a later node needs an earlier
+/// value.
 pub fn run_behind(model: &QuantModel, value: ValueId, tensor: Tensor) -> Result<Trace, ModelError> {
     let mut accumulators = vec![];
     let begun = Execution::behind(model.graph(), value, tensor)?;
