@@ -130,10 +130,11 @@ pub struct Queries {
 }
 
 impl Queries {
-    fn hard(&self) -> Examples {
+    /// Labels, of which a part is spread over all classes.
+    fn hard(&self, smoothing: f64) -> Examples {
         self.examples(|logits| {
-            let mut one = vec![0.0; logits.len()];
-            one[argmax(logits)] = 1.0;
+            let mut one = vec![(smoothing / logits.len() as f64) as f32; logits.len()];
+            one[argmax(logits)] += (1.0 - smoothing) as f32;
             one
         })
     }
@@ -208,6 +209,7 @@ pub fn attack(
             weight: vector(w, device),
             bias: vector(&known.bias, device),
             gain: None,
+            normal: false,
         };
         weights.iter().zip(victim.layers()).map(layer).collect()
     };
@@ -222,7 +224,7 @@ pub fn attack(
         Attacker::Statistics => return Ok(done(layers(draw(0)))),
         Attacker::Own | Attacker::Command => return Err(AuditError::NoCommand),
         Attacker::BestOf => {
-            let examples = queries.hard();
+            let examples = queries.hard(0.0);
             let count = examples.images.len().min(DRAW_IMAGES);
             let classes: Vec<usize> = examples.targets[..count].iter().map(|t| argmax(t)).collect();
             let mut best: Option<(usize, Vec<Layer>)> = None;
@@ -251,7 +253,7 @@ pub fn attack(
         }
     };
     let is_soft = matches!(attacker, Attacker::Distil | Attacker::Span);
-    let examples = if is_soft { queries.soft() } else { queries.hard() };
+    let examples = if is_soft { queries.soft() } else { queries.hard(schedule.smoothing) };
     let task = Task { graph: victim.graph(), starts: &begin, hidden, free };
     let mut trained = train(&task, examples.clone(), schedule, seed, device);
     if free == Free::Combinations {

@@ -17,6 +17,8 @@ pub struct Layer {
     pub bias: Tensor<1>,
     /// Factor of every output before the bias, if any.
     pub gain: Option<Tensor<1>>,
+    /// Whether every output gets mean 0 and variance 1 over the batch, before factor and bias.
+    pub normal: bool,
 }
 
 /// A flat vector on a device.
@@ -100,14 +102,25 @@ pub fn check(graph: &Graph) -> Result<(), ModelError> {
 
 /// Runs the network on a batch: logits `[image][class]`. For a graph that [`check`] accepts.
 pub fn forward(graph: &Graph, layers: &[Layer], batch: Tensor<4>) -> Tensor<2> {
+    forward_with(graph, layers, batch, &mut |_, layer, sums| finish(layer, sums))
+}
+
+/// Runs the network on a batch and lets `finish` say what becomes of the sums of every linear node,
+/// `[image][output][row][column]`; it is given the node's number among the linear ones.
+pub fn forward_with(
+    graph: &Graph,
+    layers: &[Layer],
+    batch: Tensor<4>,
+    finish: &mut dyn FnMut(usize, &Layer, Tensor<4>) -> Tensor<4>,
+) -> Tensor<2> {
     let first = if graph.input_shape().len() == 1 { Value::Flat(batch.flatten(1, 3)) } else { Value::Planes(batch) };
     let mut values = vec![first];
-    let mut layers = layers.iter();
+    let mut layers = layers.iter().enumerate();
     for node in graph.nodes() {
         let x = values[node.inputs[0]].clone();
         let value = match (&node.op, node.op.linear()) {
             (_, Some(linear)) => match layers.next() {
-                Some(layer) => apply(linear, layer, x),
+                Some((index, layer)) => apply(linear, layer, x, &mut |sums| finish(index, layer, sums)),
                 None => x,
             },
             (Op::Activation(a), _) => match x {
@@ -239,28 +252,48 @@ fn pairs(p: &Pool) -> [(usize, usize); 2] {
     [(top, bottom), (left, right)]
 }
 
-fn apply(linear: Linear<'_>, layer: &Layer, x: Value) -> Value {
+/// Added to variances before they divide.
+pub const EPSILON: f64 = 1e-5;
+
+/// Mean and variance of every output over images and positions, `[1][output][1][1]`.
+pub fn moments(sums: Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    let mean_of = |t: Tensor<4>| t.mean_dim(3).mean_dim(2).mean_dim(0);
+    let mean = mean_of(sums.clone());
+    (mean.clone(), mean_of((sums - mean).square()))
+}
+
+/// One value per output, `[1][output][1][1]`.
+pub fn per_output(values: &Tensor<1>) -> Tensor<4> {
+    values.clone().reshape([1, -1, 1, 1])
+}
+
+/// What a layer makes of its sums.
+pub fn finish(layer: &Layer, sums: Tensor<4>) -> Tensor<4> {
+    let mut y = sums;
+    if layer.normal {
+        let (mean, variance) = moments(y.clone());
+        y = (y - mean) / variance.add_scalar(EPSILON).sqrt();
+    }
+    if let Some(gain) = &layer.gain {
+        y = y * per_output(gain);
+    }
+    y + per_output(&layer.bias)
+}
+
+fn apply(linear: Linear<'_>, layer: &Layer, x: Value, finish: &mut dyn FnMut(Tensor<4>) -> Tensor<4>) -> Value {
     let outputs = linear.outputs();
     match linear {
         Linear::Conv(c) => {
             let [top, left, bottom, right] = c.padding;
             let options = ConvOptions::new_with_padding(c.stride, [(top, bottom), (left, right)], c.dilation, c.groups);
             let weight = layer.weight.clone().reshape([outputs, c.channels, c.kernel[0], c.kernel[1]]);
-            Value::Planes(match &layer.gain {
-                None => conv2d(x.planes(), weight, Some(layer.bias.clone()), options),
-                Some(gain) => {
-                    let y = conv2d(x.planes(), weight, None, options);
-                    y * gain.clone().reshape([1, outputs, 1, 1]) + layer.bias.clone().reshape([1, outputs, 1, 1])
-                }
-            })
+            Value::Planes(finish(conv2d(x.planes(), weight, None, options)))
         }
         Linear::Gemm(g) => {
             let weight = layer.weight.clone().reshape([outputs, g.inputs]).transpose();
-            let mut y = x.flat().matmul(weight);
-            if let Some(gain) = &layer.gain {
-                y = y * gain.clone().reshape([1, outputs]);
-            }
-            Value::Flat(y + layer.bias.clone().reshape([1, outputs]))
+            let sums = x.flat().matmul(weight);
+            let images = sums.dims()[0];
+            Value::Flat(finish(sums.reshape([images, outputs, 1, 1])).flatten(1, 3))
         }
     }
 }

@@ -162,11 +162,23 @@ fn method(out: &mut String, f: &Findings) {
 
 /// How this program's attackers train.
 fn trains(s: &Schedule) -> String {
+    let mirrored = if s.mirror { " and mirrored at random" } else { "" };
+    let cut = if s.hole > 0 { format!(", with a square of {} pixels cut out", s.hole) } else { String::new() };
+    let smoothed = match s.smoothing > 0.0 {
+        true => format!(" {:.0} % of a label is spread over all classes.", 100.0 * s.smoothing),
+        false => String::new(),
+    };
+    let normal = if s.normal {
+        " Batch normalisation stands behind every layer but the last, and is folded into it."
+    } else {
+        ""
+    };
     format!(
         "<p>Of a budget, {:.0} % serve for validation. Training: Adam, batches of {}, learning rates {:?} from both fills each tried for {} \
          short rounds in every cell and the best on validation kept; a round is one pass over the training images, at least {} steps; after \
-         {} rounds without improvement the rate falls to a third, after {} more training ends, or after {} rounds. Training images are \
-         shifted by up to {} pixels{}. The state best on validation counts, the start included.</p>",
+         {} rounds without improvement the rate falls to a third, after {} more training ends, or after {} rounds. \
+         Training images are shifted by up to {} pixels{mirrored}{cut}.{smoothed}{normal} The state best on validation counts, the start \
+         included.</p>",
         100.0 * s.validation,
         s.batch,
         s.rates,
@@ -176,6 +188,5 @@ fn trains(s: &Schedule) -> String {
         s.patience / 2,
         s.rounds,
         s.shift,
-        if s.mirror { " and mirrored at random" } else { "" }
     )
 }

@@ -29,6 +29,7 @@ pub fn scores(victim: &Victim, images: &[Image], device: &Device) -> Result<Vec<
                 weight: vector(&l.weights, device).autodiff().require_grad(),
                 bias: vector(&l.bias, device).autodiff(),
                 gain: None,
+                normal: false,
             })
             .collect();
         let logits = forward(victim.graph(), &layers, batch(victim.graph(), image.data.clone(), device).autodiff());

@@ -1,8 +1,11 @@
 //! Training of a surrogate to a validation plateau. One procedure for every attacker and every
 //! black-box twin.
 
+mod augment;
+mod normal;
 mod schedule;
 
+use augment::augment;
 use burn::optim::{Adam, AdamConfig, Optimizer};
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -68,13 +71,20 @@ pub struct Trained {
     pub plateau: bool,
 }
 
+/// Most training images whose statistics normalise a copy.
+const STATISTICS: usize = 128;
+
 /// Everything that does not change during training.
 struct Trainer<'a> {
     graph: &'a Graph,
     starts: &'a [Vec<Layer>],
     hidden: Vec<Tensor<1>>,
     free: Free,
+    /// Where weights train behind normalisation: for every start, its layers with that.
+    normal: Option<Vec<Vec<Layer>>>,
     training: Examples,
+    /// Of these images the statistics serve outside of training.
+    typical: Tensor<4>,
     validation: Batch,
     schedule: &'a Schedule,
     device: &'a Device,
@@ -100,7 +110,7 @@ struct Run {
     states: Vec<Option<AdamState>>,
     step: usize,
     order: Vec<usize>,
-    best: Vec<Tensor<1>>,
+    best: Vec<Layer>,
     best_score: (f32, f32),
     waiting: usize,
     curve: Vec<Point>,
@@ -137,11 +147,17 @@ pub fn train(task: &Task<'_>, examples: Examples, schedule: &Schedule, seed: u64
     let kept = schedule.validation_count(examples.images.len());
     let at = examples.images.len() - kept;
     let held = Examples { images: examples.images.split_off(at), targets: examples.targets.split_off(at) };
+    let typical = examples.images[..at.min(STATISTICS)].concat();
+    let typical = network::images(graph, typical, device);
+    let normalises = schedule.normal && free == Free::Everything;
+    let normal = |start: &Vec<Layer>| normal::insert(graph, start, hidden, typical.clone());
     let trainer = Trainer {
         graph,
         starts,
         hidden: hidden.iter().map(|h| vector(h, device)).collect(),
         free,
+        normal: normalises.then(|| starts.iter().map(normal).collect()),
+        typical: typical.clone(),
         validation: batch(graph, held.images.concat(), &held.targets, device),
         training: examples,
         schedule,
@@ -167,13 +183,7 @@ pub fn train(task: &Task<'_>, examples: Examples, schedule: &Schedule, seed: u64
     while run.curve.len() <= schedule.rounds && !ended {
         ended = trainer.round(&mut run, steps);
     }
-    Trained {
-        layers: trainer.layers(run.start, &run.best),
-        rate: run.chosen,
-        start: run.start,
-        plateau: ended,
-        curve: run.curve,
-    }
+    Trained { layers: run.best, rate: run.chosen, start: run.start, plateau: ended, curve: run.curve }
 }
 
 fn batch(graph: &Graph, pixels: Vec<f32>, targets: &[Vec<f32>], device: &Device) -> Batch {
@@ -206,12 +216,19 @@ fn scalar(t: Tensor<1>) -> f32 {
 }
 
 impl Trainer<'_> {
+    /// A start as it is trained: with normalisation if there is one.
+    fn from(&self, start: usize) -> &[Layer] {
+        &self.normal.as_deref().unwrap_or(self.starts)[start]
+    }
+
     fn begin(&self, start: usize, rate: f64, rng: ChaCha20Rng) -> Run {
-        let from = &self.starts[start];
+        let from = self.from(start);
+        let weights = from.iter().map(|l| l.weight.clone());
         let biases = from.iter().map(|l| l.bias.clone());
+        let gains = from.iter().filter_map(|l| l.gain.clone());
         let parameters: Vec<Tensor<1>> = match self.free {
-            Free::Hidden => from.iter().map(|l| l.weight.clone()).collect(),
-            Free::Everything => from.iter().map(|l| l.weight.clone()).chain(biases).collect(),
+            Free::Hidden => weights.collect(),
+            Free::Everything => weights.chain(biases).chain(gains).collect(),
             Free::Scales => from.iter().map(|l| l.bias.ones_like()).chain(biases).collect(),
             Free::Combinations => {
                 let matrix = |(l, layer): (usize, &Layer)| vector(&self.combinations(l, layer), self.device);
@@ -225,7 +242,7 @@ impl Trainer<'_> {
             decayed: false,
             rng,
             states: vec![None; parameters.len()],
-            best: parameters.clone(),
+            best: self.starts[start].clone(),
             parameters,
             step: 0,
             order: vec![],
@@ -234,7 +251,7 @@ impl Trainer<'_> {
             curve: vec![],
         };
         // The start counts: training must not make anything worse.
-        self.look(&mut run, None);
+        self.look(&mut run, self.starts[start].clone(), None);
         run
     }
 
@@ -249,8 +266,10 @@ impl Trainer<'_> {
 
     /// The network with these parameters.
     fn layers(&self, start: usize, parameters: &[Tensor<1>]) -> Vec<Layer> {
-        let from = &self.starts[start];
+        let from = self.from(start);
         let count = from.len();
+        // All layers but the last normalise, or none does: gains are numbered like layers.
+        let gain = |l: usize| parameters.get(2 * count + l).cloned();
         let layer = |(l, start): (usize, &Layer)| match self.free {
             Free::Hidden => {
                 let hidden = &self.hidden[l];
@@ -260,7 +279,8 @@ impl Trainer<'_> {
                 Layer { weight, ..start.clone() }
             }
             Free::Everything => {
-                Layer { weight: parameters[l].clone(), bias: parameters[count + l].clone(), gain: None }
+                let bias = parameters[count + l].clone();
+                Layer { weight: parameters[l].clone(), bias, gain: gain(l), normal: start.normal }
             }
             Free::Combinations => {
                 let rows = start.bias.dims()[0];
@@ -268,12 +288,13 @@ impl Trainer<'_> {
                 let open = start.weight.clone() * (hidden.clone().neg().add_scalar(1.0));
                 let combined = parameters[l].clone().reshape([rows, rows]).matmul(open.reshape([rows as i32, -1]));
                 let weight = start.weight.clone() + combined.reshape([-1]) * hidden;
-                Layer { weight, bias: parameters[count + l].clone(), gain: None }
+                Layer { weight, bias: parameters[count + l].clone(), gain: None, normal: false }
             }
             Free::Scales => Layer {
                 weight: start.weight.clone(),
                 gain: Some(parameters[l].clone()),
                 bias: parameters[count + l].clone(),
+                normal: false,
             },
         };
         from.iter().enumerate().map(layer).collect()
@@ -286,7 +307,11 @@ impl Trainer<'_> {
         for _ in 0..steps {
             sum += self.step(run, batch_size);
         }
-        self.look(run, Some(sum / steps as f32))
+        let mut layers = self.layers(run.start, &run.parameters);
+        if self.normal.is_some() {
+            layers = normal::fold(self.graph, &layers, self.typical.clone());
+        }
+        self.look(run, layers, Some(sum / steps as f32))
     }
 
     fn step(&self, run: &mut Run, size: usize) -> f32 {
@@ -300,7 +325,7 @@ impl Trainer<'_> {
                 }
             }
             let Some(i) = run.order.pop() else { continue };
-            self.augment(&self.training.images[i], &mut pixels, &mut run.rng);
+            augment(self.graph.input_shape(), self.schedule, &self.training.images[i], &mut pixels, &mut run.rng);
             targets.push(self.training.targets[i].clone());
         }
         let batch = batch(self.graph, pixels, &targets, self.device);
@@ -321,9 +346,10 @@ impl Trainer<'_> {
         value
     }
 
-    /// Looks at the validation images and keeps the best; whether there is no hope of better.
-    fn look(&self, run: &mut Run, train_loss: Option<f32>) -> bool {
-        let logits = forward(self.graph, &self.layers(run.start, &run.parameters), self.validation.pixels.clone());
+    /// Looks at what the run has come to and keeps the best on the validation images; whether there
+    /// is no hope of better.
+    fn look(&self, run: &mut Run, layers: Vec<Layer>, train_loss: Option<f32>) -> bool {
+        let logits = forward(self.graph, &layers, self.validation.pixels.clone());
         let validation_loss = scalar(loss(logits.clone(), self.validation.targets.clone()));
         let agree = predictions(logits).iter().zip(&self.validation.classes).filter(|(a, b)| a == b).count();
         let validation_agreement = agree as f32 / self.validation.classes.len() as f32;
@@ -333,7 +359,7 @@ impl Trainer<'_> {
         // misleads (it rises while accuracy still does): of equals the one that has trained longer
         // is kept.
         if validation_agreement >= run.best_score.0 {
-            run.best = run.parameters.clone();
+            run.best = layers;
         }
         if score > run.best_score {
             run.best_score = score;
@@ -351,28 +377,6 @@ impl Trainer<'_> {
             return false;
         }
         true
-    }
-
-    fn augment(&self, image: &[f32], out: &mut Vec<f32>, rng: &mut ChaCha20Rng) {
-        let [channels, h, w] = match self.graph.input_shape() {
-            [c, h, w] => [*c, *h, *w],
-            _ => return out.extend(image),
-        };
-        let s = self.schedule.shift;
-        let mut offset = || rng.random_range(0..=2 * s) as isize - s as isize;
-        let (dy, dx) = (offset(), offset());
-        let mirror = self.schedule.mirror && rng.random::<bool>();
-        for c in 0..channels {
-            let plane = &image[c * h * w..][..h * w];
-            for i in 0..h {
-                let y = i as isize + dy;
-                for j in 0..w {
-                    let x = (if mirror { w - 1 - j } else { j }) as isize + dx;
-                    let inside = (0..h as isize).contains(&y) && (0..w as isize).contains(&x);
-                    out.push(if inside { plane[y as usize * w + x as usize] } else { 0.0 });
-                }
-            }
-        }
     }
 }
 

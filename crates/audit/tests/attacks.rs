@@ -75,6 +75,7 @@ fn layers(graph: &Graph, device: &Device) -> Vec<Layer> {
         weight: vector(l.weights(), device),
         bias: vector(l.bias(), device),
         gain: None,
+        normal: false,
     };
     graph.linear_nodes().map(layer).collect()
 }
@@ -260,6 +261,7 @@ fn the_planner_finds_the_safe_plan_of_a_toy() {
         model: "toy".into(),
         model_hash: model_hash(&graph),
         data: None,
+        data_hash: None,
         dataset: "mnist".into(),
         scoring: 400,
         schedule: Some(Schedule { shift: 0, ..Schedule::quick(false) }),

@@ -148,6 +148,10 @@ fn hostile_files_of_a_run(spread: &Path, id: &str) {
         assert!(code == Some(10) || code == Some(2), "{err}");
         assert!(err.contains(says), "{err}");
     }
+    let elsewhere = good.replacen("\"data_hash\": \"", "\"data_hash\": \"0", 1);
+    assert_ne!(elsewhere, good);
+    std::fs::write(&file, elsewhere).unwrap();
+    fails(&["cell", id, "--out", spread.to_str().unwrap()], 10, &["not the images", "another --out"]);
     std::fs::write(&file, &good).unwrap();
     let foreign =
         std::fs::read_to_string(spread.join(format!("cells/{id}.json"))).unwrap().replace(id, "../../escaped");

@@ -16,7 +16,7 @@ use rand::RngExt;
 
 use super::answers::Answers;
 use super::cells::{CELLS, CellResult, burn, cell_path, has_result, pack};
-use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, public_weights, victim_and_data};
+use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, images_hash, public_weights, victim_and_data};
 use super::spec::{MAX_FILE, METHOD, SPEC, Spec, read_json, read_spec, write_json};
 use crate::AuditError;
 use crate::attack::{Attacker, Knowledge, Queries, Surrogate, attack};
@@ -119,15 +119,15 @@ impl Context {
             Some(path) => Some(model_hash(&read_model(path)?)),
             None => None,
         };
-        let mirror = dataset == Dataset::Cifar10;
         let spec = Spec {
             method: METHOD,
             model: request.model.display().to_string(),
             model_hash: model_hash(&graph),
             data: text(&request.data),
+            data_hash: None,
             dataset: dataset.name().into(),
             scoring: if request.data.is_some() { request.scoring } else { request.scoring.min(BUNDLED_SCORING) },
-            schedule: request.command.is_none().then(|| Schedule::new(request.quick, mirror)),
+            schedule: request.command.is_none().then(|| Schedule::new(request.quick, dataset == Dataset::Cifar10)),
             plan: text(&request.plan),
             plan_hash,
             public_model: text(&request.public_model),
@@ -143,7 +143,7 @@ impl Context {
                 return Err(AuditError::OtherRun { path: folder.into(), what, expected, got });
             }
             let grid = old.grid.union(&spec.grid);
-            Spec { grid, ..spec }
+            Spec { grid, data_hash: old.data_hash, ..spec }
         } else {
             spec
         };
@@ -162,7 +162,7 @@ impl Context {
         Self::load(folder, read_spec(folder)?, device)
     }
 
-    fn load(folder: &Path, spec: Spec, device: Device) -> Result<Self, AuditError> {
+    fn load(folder: &Path, mut spec: Spec, device: Device) -> Result<Self, AuditError> {
         let (model, hash, pool, mut test) =
             victim_and_data(Path::new(&spec.model), spec.data.as_deref().map(Path::new), spec.scoring)?;
         if hash != spec.model_hash {
@@ -170,6 +170,7 @@ impl Context {
             return Err(AuditError::File { path: spec.model.clone().into(), why });
         }
         test.truncate(spec.scoring);
+        spec.keep_images(images_hash(&pool, &test)?, folder)?;
         if let Some(&most) = spec.grid.budgets.iter().max().filter(|most| **most > pool.len()) {
             return Err(AuditError::Data {
                 what: "the budget".into(),

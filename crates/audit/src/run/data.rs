@@ -43,6 +43,28 @@ impl Pool {
     }
 }
 
+/// Images for attackers that [`images_hash`] looks at.
+const HASHED: usize = 100;
+
+/// BLAKE3 of the scoring images with their labels, the number of images for attackers, and the
+/// first of these.
+pub(super) fn images_hash(pool: &Pool, test: &[Sample]) -> Result<String, AuditError> {
+    let mut hasher = blake3::Hasher::new_derive_key("jali 1 audit: images");
+    let mut add = |image: &Tensor| {
+        for value in &image.data {
+            hasher.update(&value.to_le_bytes());
+        }
+    };
+    test.iter().for_each(|s| add(&s.image));
+    for i in 0..pool.len().min(HASHED) {
+        add(&pool.image(i)?);
+    }
+    for number in test.iter().map(|s| s.label).chain([pool.len()]) {
+        hasher.update(&(number as u64).to_le_bytes());
+    }
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
 /// The bundled network that a graph is, if it is one: then bundled images may serve.
 pub(super) fn bundled(hash: &str) -> Result<Option<Network>, AuditError> {
     for network in [Network::Mnist, Network::Vgg3] {

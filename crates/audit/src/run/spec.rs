@@ -29,6 +29,9 @@ pub struct Spec {
     pub model_hash: String,
     /// Folder of the full data set, if not the bundled images.
     pub data: Option<String>,
+    /// Hash of images and labels; none in runs that began before it was kept.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub data_hash: Option<String>,
     /// `cifar10` or `mnist`: the form of the data.
     pub dataset: String,
     /// Images that score.
@@ -55,6 +58,19 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Keeps the hash of the images that are there, or refuses them if the run began with others.
+    pub(super) fn keep_images(&mut self, hash: String, folder: &Path) -> Result<(), AuditError> {
+        if self.data_hash.as_ref().is_some_and(|before| *before != hash) {
+            let what = self.data.clone().unwrap_or_else(|| source_name(&None));
+            let run = folder.display();
+            let why =
+                format!("these are not the images that the run in {run} began with: give those, or another --out");
+            return Err(AuditError::Data { what, why });
+        }
+        self.data_hash = Some(hash);
+        Ok(())
+    }
+
     /// What differs from a run in a folder, if it cannot be continued with this one.
     pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let text = |o: &Option<String>| o.clone().unwrap_or_else(|| "none".into());
@@ -74,7 +90,8 @@ impl Spec {
             ("the view", view(self.guests), view(other.guests)),
             ("the attacker", command(&self.command), command(&other.command)),
         ];
-        pairs.into_iter().find(|(_, a, b)| a != b)
+        let images = self.data_hash.clone().zip(other.data_hash.clone()).map(|(a, b)| ("the images", a, b));
+        pairs.into_iter().chain(images).find(|(_, a, b)| a != b)
     }
 }
 

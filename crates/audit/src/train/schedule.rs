@@ -26,6 +26,15 @@ pub struct Schedule {
     pub shift: usize,
     /// Whether training images are mirrored at random.
     pub mirror: bool,
+    /// Side of the square that is cut out of training images, in pixels; 0 cuts nothing.
+    #[serde(default)]
+    pub hole: usize,
+    /// Part of a label that is spread over all classes.
+    #[serde(default)]
+    pub smoothing: f64,
+    /// Whether batch normalisation stands behind every layer but the last where everything trains.
+    #[serde(default)]
+    pub normal: bool,
 }
 
 impl Schedule {
@@ -37,7 +46,10 @@ impl Schedule {
     /// To a plateau.
     pub fn full(mirror: bool) -> Self {
         let rates = vec![1e-2, 2e-3, 4e-4];
-        Self { batch: 16, steps: 10, probe: 2, rounds: 30, patience: 6, rates, validation: 0.2, shift: 2, mirror }
+        let hole = if mirror { 8 } else { 0 };
+        let (batch, steps, probe, rounds, patience, validation, shift) = (16, 10, 2, 60, 6, 0.2, 2);
+        let (smoothing, normal) = (0.1, true);
+        Self { batch, steps, probe, rounds, patience, rates, validation, shift, mirror, hole, smoothing, normal }
     }
 
     /// A first impression in minutes.
@@ -57,6 +69,9 @@ impl Schedule {
         }
         if !(self.validation > 0.0 && self.validation < 1.0) || self.shift > 1000 {
             return Some("\"validation\" of the schedule must be between 0 and 1, \"shift\" at most 1000".into());
+        }
+        if !(0.0..1.0).contains(&self.smoothing) || self.hole > 1000 {
+            return Some("\"smoothing\" of the schedule must be at least 0 and below 1, \"hole\" at most 1000".into());
         }
         within("batch", self.batch, 1 << 16)
             .or_else(|| within("steps", self.steps, 1 << 20))

@@ -16,6 +16,7 @@ fn spec() -> Spec {
         model: "net.onnx".into(),
         model_hash: String::new(),
         data: None,
+        data_hash: None,
         dataset: "mnist".into(),
         scoring: 1000,
         schedule: None,
