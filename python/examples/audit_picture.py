@@ -1,6 +1,6 @@
 """What open weights give away: a picture of an audit's results. Needs matplotlib.
 
-    python audit_picture.py docs/results/vgg3/results.json picture.png
+    python audit_picture.py docs/results/torch/vgg3/results.json picture.png
 """
 
 import json

@@ -50,7 +50,7 @@ def test_own_model():
 
 def test_audit_picture(tmp_path):
     pytest.importorskip("matplotlib")
-    run("audit_picture.py", REPOSITORY / "docs/results/vgg3/results.json", tmp_path / "picture.png")
+    run("audit_picture.py", REPOSITORY / "docs/results/torch/vgg3/results.json", tmp_path / "picture.png")
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 

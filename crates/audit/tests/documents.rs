@@ -1,0 +1,99 @@
+//! What README and docs/auditing.md say of vgg3 is what docs/results holds.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use jali_audit::findings::PlanFacts;
+use jali_audit::results::Results;
+use jali_audit::summary::Row;
+use jali_audit::words;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn results(name: &str) -> Results {
+    Results::read(&root().join("docs/results/torch").join(name).join("results.json")).unwrap()
+}
+
+/// A document has a block of lines, or the test says which it should have.
+fn holds(document: &str, block: &str) {
+    let text = std::fs::read_to_string(root().join(document)).unwrap();
+    assert!(text.contains(block), "{document} should have:\n\n{block}");
+}
+
+/// Policy, fraction open, and name of every plan.
+fn plans(results: &Results) -> Vec<(String, f64, String)> {
+    let named = |p: &PlanFacts| (p.policy.clone(), p.leaked, words::plan(&p.policy, p.leaked, &p.exposure));
+    results.plans.iter().map(named).collect()
+}
+
+fn row<'a>(results: &'a Results, policy: &str, leaked: f64, budget: usize) -> Option<&'a Row> {
+    results.summary.iter().find(|r| r.policy == policy && r.leaked == leaked && r.budget == budget)
+}
+
+fn whole(part: f64) -> String {
+    format!("{:.0}", 100.0 * part)
+}
+
+/// Accuracy of the best copy in %, and the interval of what open weights added, in whole points.
+fn gain(row: Option<&Row>) -> String {
+    let Some(row) = row else { return "not run".into() };
+    let accuracy = whole(row.accuracy);
+    match row.interval {
+        _ if row.policy == "nothing" => accuracy,
+        Some([low, high]) => {
+            format!("{accuracy} ({:+.0} to {:+.0})", (100.0 * low).floor() + 0.0, (100.0 * high).ceil())
+        }
+        None => format!("{accuracy} (one seed)"),
+    }
+}
+
+#[test]
+fn the_table_of_vgg3_is_what_was_measured() {
+    let results = results("vgg3");
+    let budgets: Vec<usize> = results.spec.grid.budgets.iter().copied().filter(|b| *b > 0).collect();
+    let hidden = results.plans.iter().find(|p| p.policy == "nothing").unwrap().predicted_ms;
+    let mut table = String::from("| plan | open | time |");
+    budgets.iter().for_each(|b| write!(table, " {b} images |").unwrap());
+    table.push_str("\n|---|---|---|");
+    budgets.iter().for_each(|_| table.push_str("---|"));
+    for (plan, (policy, leaked, name)) in results.plans.iter().zip(plans(&results)) {
+        if policy == "everything" {
+            continue;
+        }
+        write!(table, "\n| {name} | {} % | {} % |", whole(plan.opened), whole(plan.predicted_ms / hidden)).unwrap();
+        budgets.iter().for_each(|b| write!(table, " {} |", gain(row(&results, &policy, leaked, *b))).unwrap());
+    }
+    holds("docs/auditing.md", &(table + "\n"));
+}
+
+/// Characters of a bar that stand for everything right.
+const BAR: f64 = 50.0;
+
+/// The plans of the chart.
+const CHART: [&str; 7] = [
+    "last layer hidden",
+    "last 4 layers hidden",
+    "random rows, 80 % open",
+    "random rows, 50 % open",
+    "largest 1 % of the weights hidden",
+    "largest 5 % of the weights hidden",
+    "largest 20 % of the weights hidden",
+];
+
+#[test]
+fn the_chart_in_readme_is_what_was_measured() {
+    let results = results("vgg3");
+    let mut chart = String::new();
+    for name in CHART {
+        let (policy, leaked, _) = plans(&results).into_iter().find(|p| p.2 == name).unwrap();
+        let row = row(&results, &policy, leaked, 500).unwrap();
+        let length = |part: f64| (BAR * part).round() as usize;
+        let black_box = length(row.black_box);
+        let (known, more) = ("█".repeat(black_box), "░".repeat(length(row.accuracy).saturating_sub(black_box)));
+        writeln!(chart, "{name:34} ▕{:50}▏ {} %", known + &more, whole(row.accuracy)).unwrap();
+    }
+    holds("README.md", &chart);
+}
