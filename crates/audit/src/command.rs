@@ -191,6 +191,14 @@ fn score(folder: &Path, victim: &Graph, images: &[Tensor]) -> Result<Vec<usize>,
             got.0, got.1, expected.0, expected.1
         ));
     }
-    let class = |image: &Tensor| float::run(&graph, image.clone()).map(|output| argmax(&output.data));
-    images.par_iter().map(class).collect::<Result<_, _>>().map_err(|e| format!("{SURROGATE}: {e}"))
+    // None where it gives no numbers: that is no answer, and not the first class either.
+    let class = |image: &Tensor| {
+        float::run(&graph, image.clone()).map(|o| o.data.iter().all(|v| v.is_finite()).then(|| argmax(&o.data)))
+    };
+    let said: Vec<Option<usize>> =
+        images.par_iter().map(class).collect::<Result<_, _>>().map_err(|e| format!("{SURROGATE}: {e}"))?;
+    match said.iter().filter(|class| class.is_none()).count() {
+        0 => Ok(said.into_iter().flatten().collect()),
+        none => Err(format!("{SURROGATE} gives NaN or infinity for {none} of {} scoring images", said.len())),
+    }
 }

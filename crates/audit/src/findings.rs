@@ -133,12 +133,21 @@ impl Findings {
         self.plans.iter().find(|p| p.policy == row.policy && p.leaked == row.leaked)
     }
 
+    /// Whether a command was to attack and no attack of it has a copy.
+    pub fn is_without_copies(&self) -> bool {
+        let mut attacks = self.results.iter().filter(|r| r.policy != "everything").peekable();
+        attacks.peek().is_some() && attacks.all(|r| r.failure.is_some())
+    }
+
     /// How many attacks of a command failed, and why the first did.
     pub fn failures(&self) -> Option<String> {
         let mut failed = self.results.iter().filter_map(|r| Some((&r.id, r.failure.as_ref()?)));
         let (id, why) = failed.next()?;
         let count = 1 + failed.count();
-        Some(format!("{count} attack(s) of the command failed and count for nothing. The first, {id}: {why}"))
+        Some(format!(
+            "{count} attack(s) of the command failed and count for nothing. The first, {id}: {why} (all that it printed is in \
+             attacks/{id}/attacker.log; remove cells/{id}.json to have it tried again)"
+        ))
     }
 }
 

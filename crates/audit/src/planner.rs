@@ -90,6 +90,11 @@ pub enum Verdict {
         /// The worst upper end there.
         upper: f64,
     },
+    /// Attacks that should have run have no result.
+    Unknown {
+        /// At which budget, and why.
+        why: String,
+    },
     /// Within the bound on fresh seeds.
     Safe {
         /// The worst upper end there.
@@ -224,7 +229,11 @@ fn judge(
             }
         }
     }
-    let upper = worst(&summarise(&results, &goal.budgets, &goal.attackers, scoring)?);
+    let rows = summarise(&results, &goal.budgets, &goal.attackers, scoring)?;
+    if let Some(why) = unmeasured(goal, &rows, &results) {
+        return Ok((Verdict::Unknown { why }, vec![]));
+    }
+    let upper = worst(&rows);
     if upper > bound {
         return Ok((Verdict::TooRisky { upper }, vec![]));
     }
@@ -232,14 +241,35 @@ fn judge(
     let mut results = run(&cells(goal, Source::Nothing, 0.0, fresh.clone()))?;
     results.extend(run(&cells(goal, source, candidate.leaked, fresh))?);
     let rows = summarise(&results, &goal.budgets, &goal.attackers, scoring)?;
+    if let Some(why) = unmeasured(goal, &rows, &results) {
+        return Ok((Verdict::Unknown { why }, vec![]));
+    }
     let upper = worst(&rows);
     Ok((if upper > bound { Verdict::NotConfirmed { upper } } else { Verdict::Safe { upper } }, rows))
+}
+
+/// Says at which budget not every seed has all its attacks on both sides, and why. What was not
+/// measured is not safe.
+fn unmeasured(goal: &Goal, rows: &[Row], results: &[CellResult]) -> Option<String> {
+    let without = goal.attackers.iter().any(|a| a.works_without_images());
+    let counts = |budget: &&usize| **budget > 0 || without;
+    if !goal.budgets.iter().any(|b| counts(&b)) {
+        return Some("none of the attackers can do anything without images".into());
+    }
+    let whole = |budget: usize| {
+        rows.iter().any(|r| r.policy != "nothing" && r.budget == budget && r.seeds as u64 == goal.seeds)
+    };
+    let budget = goal.budgets.iter().filter(counts).find(|b| !whole(**b))?;
+    let failed = results.iter().filter(|r| r.budget == *budget || r.budget == 0);
+    let why = failed.filter_map(|r| Some(format!("{}: {}", r.id, r.failure.as_ref()?))).next();
+    let why = why.unwrap_or_else(|| "results are missing".into());
+    Some(format!("with a budget of {budget} not every attack has a copy ({why})"))
 }
 
 /// The worst upper interval end of all budgets.
 fn worst(rows: &[Row]) -> f64 {
     let open = rows.iter().filter(|r| r.policy != "nothing");
-    open.map(|r| r.interval.map_or(f64::INFINITY, |i| i[1])).fold(f64::NEG_INFINITY, f64::max)
+    open.map(|r| r.interval.map_or(f64::INFINITY, |i| i[1])).reduce(f64::max).unwrap_or(f64::INFINITY)
 }
 
 fn evidence(goal: &Goal, context: &Context, candidate: &Candidate, upper: f64, rows: &[Row]) -> Evidence {

@@ -81,7 +81,13 @@ impl Findings {
     /// Whether anything can be gained beyond a bound: at a budget where the black box is not as
     /// good as the network anyhow.
     fn can_tell(&self, bound: f64) -> bool {
-        self.rows.iter().any(|r| r.policy == "nothing" && self.victim_accuracy - r.black_box > bound)
+        self.has_learned(bound)
+            && self.rows.iter().any(|r| r.policy == "nothing" && self.victim_accuracy - r.black_box > bound)
+    }
+
+    /// Whether any copy is better than guessing: attackers that learn nothing say nothing.
+    fn has_learned(&self, bound: f64) -> bool {
+        self.rows.iter().any(|r| r.policy != "everything" && r.accuracy > self.chance + bound)
     }
 
     fn judge<'a>(&'a self, plan: &'a PlanFacts) -> Option<Judged<'a>> {
@@ -234,6 +240,11 @@ impl Findings {
 
     /// Budgets that condemn no plan, since copies are as good without open weights.
     fn silent(&self, bound: f64) -> Option<String> {
+        if !self.has_learned(bound) {
+            let nothing =
+                "These attackers learned nothing: no copy is better than guessing. That tells nothing about plans.";
+            return Some(nothing.into());
+        }
         let is_silent = |r: &&Row| r.policy == "nothing" && self.victim_accuracy - r.black_box <= bound;
         let budgets: Vec<String> = self.rows.iter().filter(is_silent).map(|r| r.budget.to_string()).collect();
         (!budgets.is_empty()).then(|| {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use jali_model::{Arithmetic, Gemm, Graph, Op, onnx};
 use serde_json::Value;
 
 fn root() -> PathBuf {
@@ -17,7 +18,7 @@ fn audit() -> Command {
     command
 }
 
-fn output(args: &[&str]) -> (Option<i32>, String, String) {
+fn output(args: &[impl AsRef<std::ffi::OsStr>]) -> (Option<i32>, String, String) {
     let done = audit().args(args).output().unwrap();
     let text = |b: Vec<u8>| String::from_utf8(b).unwrap();
     (done.status.code(), text(done.stdout), text(done.stderr))
@@ -195,11 +196,16 @@ fn mistakes_are_told_with_their_remedy() {
 fn somebody_elses_attacker_is_scored() {
     let folder = tempfile::tempdir().unwrap();
     let victim = root().join("crates/jali/bundled/mnist.onnx");
-    let run = |name: &str, line: &str, more: &[&str]| {
+    let line_of = |name: &str, line: &str, more: &[&str]| -> Vec<String> {
         let out = folder.path().join(name);
         let base = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20"];
         let own = ["--fractions", "0.5", "--seeds", "2", "--json", "--attacker", line, "--out", out.to_str().unwrap()];
-        json(&[&base[..], &own, more].concat())
+        [&base[..], &own, more].concat().into_iter().map(Into::into).collect()
+    };
+    let run = |name: &str, line: &str, more: &[&str]| {
+        let (code, text, err) = output(&line_of(name, line, more));
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str::<Value>(&text).unwrap()
     };
     // One that has the network from elsewhere: as good without open weights as with them.
     let copy = format!("cp {} surrogate.onnx", victim.display());
@@ -220,7 +226,7 @@ fn somebody_elses_attacker_is_scored() {
         assert_eq!(row["advantage"], 0.0);
     }
     assert!(knows["cells"].as_array().unwrap().iter().any(|c| c["engine"] == copy.as_str()));
-    assert!(!folder.path().join("knows/attacks/nothing-b20-command-s0").exists(), "views of successes are removed");
+    assert!(!folder.path().join("knows/attacks/nothing-b20-command-s0").exists(), "views of successes go");
 
     // One that gets it where something is open, and fails where nothing is.
     let all = "grep -c shape task.json >/dev/null; for f in view.onnx mask.npz scales.npz images.npy labels.npy logits.npy; \
@@ -233,7 +239,9 @@ fn somebody_elses_attacker_is_scored() {
     let verdict = results["verdict"].to_string();
     assert!(verdict.contains("failed and count for nothing"), "{verdict}");
 
-    // Wrong files, no file, no end.
+    let nan = folder.path().join("nan.onnx");
+    std::fs::write(&nan, onnx_of_no_numbers()).unwrap();
+    // Wrong files, no file, no numbers, no end.
     for (name, line, says) in [
         ("same", "cp view.onnx surrogate.onnx", "surrogate.onnx"),
         ("none", "true", "wrote no surrogate.onnx"),
@@ -243,10 +251,13 @@ fn somebody_elses_attacker_is_scored() {
             &format!("cp {} surrogate.onnx", victim.with_file_name("vgg3.onnx").display()),
             "takes images [3, 32, 32]",
         ),
+        ("nan", &format!("cp {} surrogate.onnx", nan.display()), "gives NaN or infinity for 60 of 60 scoring images"),
         ("slow", "sleep 60 & sleep 60", "took longer than 1 s"),
     ] {
         let more: &[&str] = if name == "slow" { &["--attacker-time", "1"] } else { &[] };
-        let results = run(name, line, more);
+        let (code, text, err) = output(&line_of(name, line, more));
+        assert!(code == Some(1) && err.contains("no attack of the command"), "{err}");
+        let results: Value = serde_json::from_str(&text).unwrap();
         let failure =
             results["cells"].as_array().unwrap().iter().find_map(|c| c["failure"].as_str()).unwrap().to_owned();
         assert!(failure.contains(says), "{name}: {failure}");
@@ -255,7 +266,44 @@ fn somebody_elses_attacker_is_scored() {
     let out = folder.path().join("knows");
     let again = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--out", out.to_str().unwrap()];
     crate::fails(&[&again[..], &["--attacker", "true"]].concat(), 9, &["the attacker"]);
+    crate::fails(&again, 9, &["the attacker", "none but its own"]);
     crate::fails(&[&again[..], &["--attackers", "command"]].concat(), 2, &["--attacker 'COMMAND'"]);
+}
+
+/// A network whose logits are zero divided by zero.
+fn onnx_of_no_numbers() -> Vec<u8> {
+    let mut g = Graph::new(vec![1, 28, 28]).unwrap();
+    let flat = g.push("flat".into(), Op::Flatten, vec![0]).unwrap();
+    let gemm = Gemm { weight: vec![0.0; 7840], bias: vec![0.0; 10], inputs: 784, outputs: 10 };
+    let zero = g.push("zero".into(), Op::Gemm(gemm), vec![flat]).unwrap();
+    g.push("last".into(), Op::Arithmetic(Arithmetic::Div), vec![zero, zero]).unwrap();
+    onnx::export(&g).unwrap()
+}
+
+/// Where attacks fail, on both sides, on one, or with one budget, nothing is called safe.
+#[cfg(unix)]
+#[test]
+fn a_plan_is_not_safe_where_attacks_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = format!("cp {} surrogate.onnx", root().join("crates/jali/bundled/mnist.onnx").display());
+    for (name, line, safe) in [
+        ("all", "exit 3".to_owned(), false),
+        ("open", format!("grep -q '\"policy\": \"nothing\"' task.json || exit 3; {copy}"), false),
+        ("budget", format!("grep -q '\"budget\": 20' task.json && exit 3; {copy}"), false),
+        ("none", copy.clone(), true),
+    ] {
+        let at = |file: &str| folder.path().join(name.to_owned() + file).to_str().unwrap().to_owned();
+        let (out, plan) = (at(""), at(".json"));
+        let base =
+            ["plan", "crates/jali/bundled/mnist.onnx", "--max-advantage", "0.1", "--budgets", "10,20", "--quick"];
+        let more = ["--policies", "last-layers", "--fractions", "0.9", "--seeds", "2", "--scoring", "60", "--json"];
+        let own = ["--attacker", &line, "--out", &out, "--plan-out", &plan];
+        let said = json(&[&base[..], &more, &own].concat());
+        let outcome = said["tried"][0]["outcome"].as_str().unwrap();
+        assert_eq!(outcome.starts_with("safe"), safe, "{name}: {outcome}");
+        assert_eq!(said["fraction_permitted"].as_f64() > Some(0.0), safe, "{name}");
+        assert!(safe || (outcome.contains("not known") && outcome.contains("ended with")), "{name}: {outcome}");
+    }
 }
 
 /// One line as NumPy writes it: `count` values of this shape.

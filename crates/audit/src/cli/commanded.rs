@@ -10,7 +10,7 @@ const OURS: [&str; 8] = ["zero", "statistics", "best-of", "rescale", "tune-hidde
 pub(super) struct Commanded {
     /// Attack with this command in place of our attackers: a shell runs it in a folder with the
     /// attacker's view, and it writes surrogate.onnx there (docs/auditing.md)
-    #[arg(long, value_name = "COMMAND")]
+    #[arg(long, value_name = "COMMAND", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     attacker: Option<String>,
     /// Most seconds for one attack of --attacker
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, requires = "attacker", value_parser = clap::value_parser!(u64).range(1..=10_000_000))]

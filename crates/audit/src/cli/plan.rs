@@ -114,6 +114,7 @@ fn outcome(verdict: &Verdict) -> String {
         Verdict::Hopeless { advantage } => format!("given up: one attacker gained {} points", points(advantage)),
         Verdict::TooRisky { upper } => format!("too risky: the interval ends at {} points", points(upper)),
         Verdict::NotConfirmed { upper } => format!("not confirmed on fresh seeds: {} points", points(upper)),
+        Verdict::Unknown { why } => format!("not known: {why}"),
         Verdict::Safe { upper } => format!("safe: on fresh seeds the interval ends at {} points", points(upper)),
     }
 }
@@ -237,7 +238,7 @@ fn print(args: &PlanArgs, report: &Report) -> anyhow::Result<()> {
             say(&evidence.claim)?;
         }
         _ => say(format!(
-            "\nOnly hiding everything is safe: no plan tried keeps the worst attacker within {:.1} points.",
+            "\nThe plan hides everything: none of those tried is known to keep the worst attacker within {:.1} points.",
             100.0 * args.max_advantage
         ))?,
     }

@@ -41,7 +41,8 @@ pub(super) struct RunArgs {
     /// with --quick 0.8]
     #[arg(long, value_name = "FRACTIONS", value_delimiter = ',', value_parser = fraction)]
     fractions: Option<Vec<f64>>,
-    /// Labelled images of an attacker [default: 0, 50, 500; with --quick 0, 50]
+    /// Labelled images of an attacker; attackers that can do without are run without as well
+    /// [default: 0, 50, 500; with --quick 0, 50]
     #[arg(long, value_name = "IMAGES", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     budgets: Option<Vec<u32>>,
     /// Attackers by name or number [default: all but `public`, with --public-model that too; with
@@ -151,7 +152,9 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let findings = Findings::of(&context)?;
     keep(&findings, &args.out)?;
-    show(&findings, &args.out, args.json)
+    show(&findings, &args.out, args.json)?;
+    anyhow::ensure!(!findings.is_without_copies(), "no attack of the command came to a copy of the network: see above");
+    Ok(())
 }
 
 /// Writes `results.json` and `report.html`.

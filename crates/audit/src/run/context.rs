@@ -16,7 +16,9 @@ use rand::RngExt;
 
 use super::answers::Answers;
 use super::cells::{CELLS, CellResult, burn, cell_path, has_result, pack};
-use super::data::{BUNDLED_SCORING, Pool, check_labelled, dataset_for, images_hash, public_weights, victim_and_data};
+use super::data::{
+    BUNDLED_SCORING, Pool, check_labelled, dataset_for, enough, images_hash, public_weights, victim_and_data,
+};
 use super::spec::{MAX_FILE, METHOD, SPEC, Spec, read_json, read_spec, write_json};
 use crate::AuditError;
 use crate::attack::{Attacker, Knowledge, Queries, Surrogate, attack};
@@ -169,18 +171,11 @@ impl Context {
             let why = format!("the model has changed since the run began (it was {})", spec.model_hash);
             return Err(AuditError::File { path: spec.model.clone().into(), why });
         }
+        enough("scoring images", spec.scoring, test.len(), "take --scoring as many or fewer")?;
         test.truncate(spec.scoring);
         spec.keep_images(images_hash(&pool, &test)?, folder)?;
-        if let Some(&most) = spec.grid.budgets.iter().max().filter(|most| **most > pool.len()) {
-            return Err(AuditError::Data {
-                what: "the budget".into(),
-                why: format!(
-                    "{most} labelled images are asked for, there are {}{}",
-                    pool.len(),
-                    if spec.data.is_none() { ": --data DIR with the full data set has more" } else { "" }
-                ),
-            });
-        }
+        let more = if spec.data.is_none() { "--data DIR with the full data set has more" } else { "take fewer" };
+        enough("labelled images", spec.grid.budgets.iter().copied().max().unwrap_or(0), pool.len(), more)?;
         Self::assemble(folder, spec, model, pool, test, device)
     }
 

@@ -43,6 +43,12 @@ impl Pool {
     }
 }
 
+/// Whether there are as many of something as are asked for.
+pub(super) fn enough(what: &str, asked: usize, there: usize, remedy: &str) -> Result<(), AuditError> {
+    let why = format!("{asked} are asked for, there are {there}: {remedy}");
+    if asked > there { Err(AuditError::Data { what: what.into(), why }) } else { Ok(()) }
+}
+
 /// Images for attackers that [`images_hash`] looks at.
 const HASHED: usize = 100;
 

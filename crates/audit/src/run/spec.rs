@@ -79,16 +79,17 @@ impl Spec {
         let command = |c: &Option<Command>| {
             c.as_ref().map_or("none but its own".into(), |c| format!("{:?} for {} s", c.line, c.seconds))
         };
+        let schedule = |s: &Option<Schedule>| s.as_ref().map_or_else(|| "none".into(), |s| format!("{s:?}"));
         let pairs = [
+            ("the view", view(self.guests), view(other.guests)),
+            ("the attacker", command(&self.command), command(&other.command)),
             ("the method", self.method.to_string(), other.method.to_string()),
             ("the model", self.model_hash.clone(), other.model_hash.clone()),
             ("the data", source_name(&self.data), source_name(&other.data)),
             ("scoring images", self.scoring.to_string(), other.scoring.to_string()),
-            ("the schedule", format!("{:?}", self.schedule), format!("{:?}", other.schedule)),
+            ("the schedule", schedule(&self.schedule), schedule(&other.schedule)),
             ("the plan", text(&self.plan_hash), text(&other.plan_hash)),
             ("the public model", text(&self.public_hash), text(&other.public_hash)),
-            ("the view", view(self.guests), view(other.guests)),
-            ("the attacker", command(&self.command), command(&other.command)),
         ];
         let images = self.data_hash.clone().zip(other.data_hash.clone()).map(|(a, b)| ("the images", a, b));
         pairs.into_iter().chain(images).find(|(_, a, b)| a != b)
