@@ -1,0 +1,231 @@
+//! Attackers that somebody else wrote, and guests: the binary from outside.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use std::path::Path;
+
+use jali_model::{Arithmetic, Gemm, Graph, Op, onnx};
+use serde_json::Value;
+use support::{fails, json, output, root};
+
+/// A small run with a command.
+fn line_of(folder: &Path, name: &str, line: &str, more: &[&str]) -> Vec<String> {
+    let out = folder.join(name);
+    let base = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20"];
+    let own = ["--fractions", "0.5", "--seeds", "2", "--json", "--attacker", line, "--out", out.to_str().unwrap()];
+    [&base[..], &own, more].concat().into_iter().map(Into::into).collect()
+}
+
+/// A command attacks in place of our attackers: its copies count, its failures do not, and neither
+/// ends the run.
+#[cfg(unix)]
+#[test]
+fn somebody_elses_attacker_is_scored() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let run = |name: &str, line: &str, more: &[&str]| {
+        let (code, text, err) = output(&line_of(folder.path(), name, line, more));
+        assert_eq!(code, Some(0), "{err}");
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    // One that has the network from elsewhere: as good without open weights as with them.
+    let copy = format!("cp {} surrogate.onnx", victim.display());
+    let knows = run("knows", &copy, &[]);
+    let row = |results: &Value, policy: &str| {
+        results["summary"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|r| r["policy"] == policy && r["budget"] == 20)
+            .unwrap()
+            .clone()
+    };
+    for policy in ["nothing", "random-rows"] {
+        let row = row(&knows, policy);
+        assert!(row["fidelity"].as_f64().unwrap() > 0.95, "{row}");
+        assert_eq!(row["best_attacker"], "command");
+        assert_eq!(row["advantage"], 0.0);
+    }
+    assert!(knows["cells"].as_array().unwrap().iter().any(|c| c["engine"] == copy.as_str()));
+    assert!(!folder.path().join("knows/attacks/nothing-b20-command-s0").exists(), "views of successes go");
+
+    // One that gets it where something is open, and fails where nothing is.
+    let all = "grep -c shape task.json >/dev/null; for f in view.onnx mask.npz scales.npz images.npy labels.npy logits.npy; \
+               do test -s $f || exit 9; done";
+    let fails_alone = format!("{all}; grep -q '\"policy\": \"nothing\"' task.json && echo no way in && exit 3; {copy}");
+    let results = run("fails", &fails_alone, &[]);
+    let failed: Vec<&Value> = results["cells"].as_array().unwrap().iter().filter(|c| !c["failure"].is_null()).collect();
+    assert!(!failed.is_empty() && failed.iter().all(|c| c["policy"] == "nothing" && c["accuracy"] == 0.0));
+    assert!(failed[0]["failure"].as_str().unwrap().contains("no way in"), "{}", failed[0]);
+    let verdict = results["verdict"].to_string();
+    assert!(verdict.contains("failed and count for nothing"), "{verdict}");
+
+    let out = folder.path().join("knows");
+    let again = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--out", out.to_str().unwrap()];
+    fails(&[&again[..], &["--attacker", "true"]].concat(), 9, &["the attacker"]);
+    fails(&again, 9, &["the attacker", "none but its own"]);
+    fails(&[&again[..], &["--attackers", "command"]].concat(), 2, &["--attacker 'COMMAND'"]);
+}
+
+/// Wrong files, no file, no numbers, no end: results of cells, and of a run without any copy the
+/// exit code.
+#[cfg(unix)]
+#[test]
+fn bad_copies_end_their_cells() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let nan = folder.path().join("nan.onnx");
+    std::fs::write(&nan, onnx_of_no_numbers()).unwrap();
+    for (name, line, says) in [
+        ("same", "cp view.onnx surrogate.onnx", "surrogate.onnx"),
+        ("none", "true", "wrote no surrogate.onnx"),
+        ("junk", "echo junk > surrogate.onnx", "surrogate.onnx"),
+        (
+            "other",
+            &format!("cp {} surrogate.onnx", victim.with_file_name("vgg3.onnx").display()),
+            "takes images [3, 32, 32]",
+        ),
+        ("nan", &format!("cp {} surrogate.onnx", nan.display()), "gives NaN or infinity for 60 of 60 scoring images"),
+        ("slow", "sleep 60 & sleep 60", "took longer than 1 s"),
+    ] {
+        let more: &[&str] = if name == "slow" { &["--attacker-time", "1"] } else { &[] };
+        let (code, text, err) = output(&line_of(folder.path(), name, line, more));
+        assert!(code == Some(1) && err.contains("no attack of the command"), "{err}");
+        let results: Value = serde_json::from_str(&text).unwrap();
+        let failure =
+            results["cells"].as_array().unwrap().iter().find_map(|c| c["failure"].as_str()).unwrap().to_owned();
+        assert!(failure.contains(says), "{name}: {failure}");
+    }
+}
+
+/// A network whose logits are zero divided by zero.
+fn onnx_of_no_numbers() -> Vec<u8> {
+    let mut g = Graph::new(vec![1, 28, 28]).unwrap();
+    let flat = g.push("flat".into(), Op::Flatten, vec![0]).unwrap();
+    let gemm = Gemm { weight: vec![0.0; 7840], bias: vec![0.0; 10], inputs: 784, outputs: 10 };
+    let zero = g.push("zero".into(), Op::Gemm(gemm), vec![flat]).unwrap();
+    g.push("last".into(), Op::Arithmetic(Arithmetic::Div), vec![zero, zero]).unwrap();
+    onnx::export(&g).unwrap()
+}
+
+/// Where attacks fail, on both sides, on one, or with one budget, nothing is called safe.
+#[cfg(unix)]
+#[test]
+fn a_plan_is_not_safe_where_attacks_failed() {
+    let folder = tempfile::tempdir().unwrap();
+    let copy = format!("cp {} surrogate.onnx", root().join("crates/jali/bundled/mnist.onnx").display());
+    for (name, line, safe) in [
+        ("all", "exit 3".to_owned(), false),
+        ("open", format!("grep -q '\"policy\": \"nothing\"' task.json || exit 3; {copy}"), false),
+        ("budget", format!("grep -q '\"budget\": 20' task.json && exit 3; {copy}"), false),
+        ("none", copy.clone(), true),
+    ] {
+        let at = |file: &str| folder.path().join(name.to_owned() + file).to_str().unwrap().to_owned();
+        let (out, plan) = (at(""), at(".json"));
+        let base =
+            ["plan", "crates/jali/bundled/mnist.onnx", "--max-advantage", "0.1", "--budgets", "10,20", "--quick"];
+        let more = ["--policies", "last-layers", "--fractions", "0.9", "--seeds", "2", "--scoring", "60", "--json"];
+        let own = ["--attacker", &line, "--out", &out, "--plan-out", &plan];
+        let said = json(&[&base[..], &more, &own].concat());
+        let outcome = said["tried"][0]["outcome"].as_str().unwrap();
+        assert_eq!(outcome.starts_with("safe"), safe, "{name}: {outcome}");
+        assert_eq!(said["fraction_permitted"].as_f64() > Some(0.0), safe, "{name}");
+        assert!(safe || (outcome.contains("not known") && outcome.contains("ended with")), "{name}: {outcome}");
+    }
+}
+
+/// One line as NumPy writes it: `count` values of this shape.
+fn npy(count: usize, shape: &[usize]) -> Vec<u8> {
+    let shape = [&[count], shape].concat();
+    jali::image_file::npy_bytes(&jali::Tensor { data: vec![0.5; shape.iter().product()], shape })
+}
+
+/// A guest gets no labels; it asks, is answered, and pays a ticket for each value.
+#[cfg(unix)]
+#[test]
+fn a_guest_asks_and_pays() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let (few, many) = (folder.path().join("few.npy"), folder.path().join("many.npy"));
+    // The last two layers of mnist begin with 3136 values.
+    std::fs::write(&few, npy(8, &[3136])).unwrap();
+    std::fs::write(&many, npy(21, &[3136])).unwrap();
+    let ask = |file: &Path, n: u8| {
+        format!(
+            "cp {} ask/p && mv ask/p ask/{n}.npy && until test -f answer/{n}.npy; do sleep 0.01; done",
+            file.display()
+        )
+    };
+    let copy = format!("cp {} surrogate.onnx", victim.display());
+    let run = |name: &str, line: &str, told: &str| {
+        let out = folder.path().join(name);
+        let base = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20"];
+        let own = ["--policies", "last-2-layers", "--seeds", "1", "--json", "--attacker", line, "--guests", told];
+        json(&[&base[..], &own, &["--attacker-time", "20", "--out", out.to_str().unwrap()]].concat())
+    };
+    let failures = |results: &Value| -> Vec<String> {
+        let cells = results["cells"].as_array().unwrap().iter();
+        let mine = cells.filter(|c| c["policy"] == "last-layers" && c["budget"] == 20);
+        mine.map(|c| c["failure"].as_str().unwrap_or("none").to_owned()).collect()
+    };
+    // With nothing open or no ticket it asks for nothing.
+    let idle =
+        format!("grep -q '\"open_layers\": 2' task.json && grep -q '\"tickets\": 20' task.json || {{ {copy}; exit; }}");
+    let files = "for f in prefix.onnx suffix.onnx view.onnx images.npy; do test -s $f || exit 9; done; \
+                 test -e labels.npy -o -e logits.npy && exit 8";
+    let size = |bytes: usize| format!("test $(wc -c < answer/2.npy) = {bytes}");
+    let twice = format!("{idle}; {files}; {}; {}", ask(&few, 1), ask(&few, 2));
+    let logits = run("logits", &format!("{twice}; {} || exit 7; {copy}", size(128 + 8 * 10 * 4)), "logits");
+    assert_eq!(failures(&logits), ["none"]);
+    assert_eq!(logits["spec"]["guests"], "logits");
+    assert_eq!(logits["spec"]["grid"]["policies"][0].as_str().unwrap().split('@').next(), Some("last-layers"));
+    let top1 = run("top1", &format!("{twice}; {} || exit 7; {copy}", size(128 + 8 * 8)), "top1");
+    assert_eq!(failures(&top1), ["none"]);
+    // 20 tickets: not 21 at once, and not 24 in three parts.
+    let greedy = run("greedy", &format!("{idle}; {}; {copy}", ask(&many, 1)), "logits");
+    assert!(failures(&greedy)[0].contains("asks about 21 values and has 20 tickets left"), "{:?}", failures(&greedy));
+    let patient = run("patient", &format!("{twice}; {}; {copy}", ask(&few, 3)), "logits");
+    assert!(failures(&patient)[0].contains("asks about 8 values and has 4 tickets left"), "{:?}", failures(&patient));
+    let junk = format!("{idle}; echo junk > ask/p; mv ask/p ask/1.npy; sleep 9");
+    assert!(failures(&run("junk", &junk, "logits"))[0].contains("ask/1.npy"));
+    let out = folder.path().join("top1");
+    let again = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--out", out.to_str().unwrap()];
+    fails(&[&again[..], &["--guests", "top1"]].concat(), 2, &["--attacker"]);
+    fails(&[&again[..], &["--attacker", "true", "--guests", "logits"]].concat(), 9, &["the view"]);
+}
+
+/// An engine does the work of our attackers by name, and points may have fractions of their own.
+#[cfg(unix)]
+#[test]
+fn an_engine_is_told_which_attacker_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let line =
+        format!("grep -q '\"attacker\": \"\\(zero\\|own\\)\"' task.json && cp {} surrogate.onnx", victim.display());
+    let base = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--seeds", "1", "--json"];
+    let points = ["--policies", "random-rows@0.5,magnitude-rows@0.9,last-1-layers", "--budgets", "20"];
+    let engine = ["--attackers", "zero,own", "--attacker", &line, "--out", out.to_str().unwrap()];
+    let results = json(&[&base[..], &points, &engine].concat());
+    let mut ids: Vec<&str> = results["cells"].as_array().unwrap().iter().map(|c| c["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    let expected = [
+        "everything-b0-zero-s0",
+        "last-layers-99.7-b0-zero-s0",
+        "magnitude-rows-90-b0-zero-s0",
+        // What looks at no weight is its own twin.
+        "nothing-b0-zero-s0",
+        "nothing-b20-own-s0",
+        "random-rows-50-b0-zero-s0",
+    ];
+    assert_eq!(ids, expected);
+    assert!(results["cells"].as_array().unwrap().iter().all(|c| c["failure"].is_null()), "{results}");
+    let with = |policies: &str, code, says: &[&str]| {
+        let new = folder.path().join("new");
+        fails(&[&base[..], &["--policies", policies, "--out", new.to_str().unwrap()]].concat(), code, says);
+    };
+    with("random-rows@1.5", 2, &["random-rows@1.5", "fraction"]);
+    with("last-9-layers", 2, &["last-9-layers", "4 linear layers"]);
+    fails(&[&base[..], &["--attackers", "own", "--out", "x"]].concat(), 2, &["\"own\"", "--attacker 'COMMAND'"]);
+}
