@@ -158,7 +158,7 @@ try:
     owner.deal(jali.GuestKey("me.key"), 50_000, "large", progress=False)
 except KeyboardInterrupt:
     import os, time
-    for _ in range(600):
+    for _ in range(100):
         if not os.path.exists("large"):
             break
         time.sleep(0.1)
