@@ -230,10 +230,10 @@ fn judge(
         }
     }
     let rows = summarise(&results, &goal.budgets, &goal.attackers, scoring)?;
-    if let Some(why) = unmeasured(goal, &rows, &results) {
-        return Ok((Verdict::Unknown { why }, vec![]));
-    }
-    let upper = worst(&rows);
+    let upper = match worst(goal, &rows, &results) {
+        Ok(upper) => upper,
+        Err(unknown) => return Ok((unknown, vec![])),
+    };
     if upper > bound {
         return Ok((Verdict::TooRisky { upper }, vec![]));
     }
@@ -241,10 +241,10 @@ fn judge(
     let mut results = run(&cells(goal, Source::Nothing, 0.0, fresh.clone()))?;
     results.extend(run(&cells(goal, source, candidate.leaked, fresh))?);
     let rows = summarise(&results, &goal.budgets, &goal.attackers, scoring)?;
-    if let Some(why) = unmeasured(goal, &rows, &results) {
-        return Ok((Verdict::Unknown { why }, vec![]));
-    }
-    let upper = worst(&rows);
+    let upper = match worst(goal, &rows, &results) {
+        Ok(upper) => upper,
+        Err(unknown) => return Ok((unknown, vec![])),
+    };
     Ok((if upper > bound { Verdict::NotConfirmed { upper } } else { Verdict::Safe { upper } }, rows))
 }
 
@@ -266,10 +266,13 @@ fn unmeasured(goal: &Goal, rows: &[Row], results: &[CellResult]) -> Option<Strin
     Some(format!("with a budget of {budget} not every attack has a copy ({why})"))
 }
 
-/// The worst upper interval end of all budgets.
-fn worst(rows: &[Row]) -> f64 {
+/// The worst upper interval end of all budgets, or why it is not known.
+fn worst(goal: &Goal, rows: &[Row], results: &[CellResult]) -> Result<f64, Verdict> {
+    if let Some(why) = unmeasured(goal, rows, results) {
+        return Err(Verdict::Unknown { why });
+    }
     let open = rows.iter().filter(|r| r.policy != "nothing");
-    open.map(|r| r.interval.map_or(f64::INFINITY, |i| i[1])).reduce(f64::max).unwrap_or(f64::INFINITY)
+    Ok(open.map(|r| r.interval.map_or(f64::INFINITY, |i| i[1])).reduce(f64::max).unwrap_or(f64::INFINITY))
 }
 
 fn evidence(goal: &Goal, context: &Context, candidate: &Candidate, upper: f64, rows: &[Row]) -> Evidence {

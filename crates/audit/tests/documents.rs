@@ -1,17 +1,14 @@
 //! What README and docs/auditing.md say of vgg3 is what docs/results holds.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod support;
+
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use jali_audit::findings::PlanFacts;
 use jali_audit::results::Results;
 use jali_audit::summary::Row;
-use jali_audit::words;
-
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
+use support::root;
 
 fn results(name: &str) -> Results {
     Results::read(&root().join("docs/results/torch").join(name).join("results.json")).unwrap()
@@ -23,14 +20,8 @@ fn holds(document: &str, block: &str) {
     assert!(text.contains(block), "{document} should have:\n\n{block}");
 }
 
-/// Policy, fraction open, and name of every plan.
-fn plans(results: &Results) -> Vec<(String, f64, String)> {
-    let named = |p: &PlanFacts| (p.policy.clone(), p.leaked, words::plan(&p.policy, p.leaked, &p.exposure));
-    results.plans.iter().map(named).collect()
-}
-
-fn row<'a>(results: &'a Results, policy: &str, leaked: f64, budget: usize) -> Option<&'a Row> {
-    results.summary.iter().find(|r| r.policy == policy && r.leaked == leaked && r.budget == budget)
+fn row<'a>(results: &'a Results, plan: &PlanFacts, budget: usize) -> Option<&'a Row> {
+    results.summary.iter().find(|r| r.policy == plan.policy && r.leaked == plan.leaked && r.budget == budget)
 }
 
 fn whole(part: f64) -> String {
@@ -59,15 +50,12 @@ fn table(results: &Results, budget_is: &str, with_time: bool) -> String {
     budgets.iter().for_each(|b| write!(table, " {b} {budget_is} |").unwrap());
     table.push_str(if with_time { "\n|---|---|---|" } else { "\n|---|---|" });
     budgets.iter().for_each(|_| table.push_str("---|"));
-    for (plan, (policy, leaked, name)) in results.plans.iter().zip(plans(results)) {
-        if policy == "everything" {
-            continue;
-        }
-        write!(table, "\n| {name} | {} % |", whole(plan.opened)).unwrap();
+    for plan in results.plans.iter().filter(|p| p.policy != "everything") {
+        write!(table, "\n| {} | {} % |", plan.name(), whole(plan.opened)).unwrap();
         if with_time {
             write!(table, " {} % |", whole(plan.predicted_ms / hidden)).unwrap();
         }
-        budgets.iter().for_each(|b| write!(table, " {} |", gain(row(results, &policy, leaked, *b))).unwrap());
+        budgets.iter().for_each(|b| write!(table, " {} |", gain(row(results, plan, *b))).unwrap());
     }
     table + "\n"
 }
@@ -106,8 +94,8 @@ fn the_chart_in_readme_is_what_was_measured() {
     let results = results("vgg3");
     let mut chart = String::new();
     for name in CHART {
-        let (policy, leaked, _) = plans(&results).into_iter().find(|p| p.2 == name).unwrap();
-        let row = row(&results, &policy, leaked, 500).unwrap();
+        let plan = results.plans.iter().find(|p| p.name() == name).unwrap();
+        let row = row(&results, plan, 500).unwrap();
         let length = |part: f64| (BAR * part).round() as usize;
         let black_box = length(row.black_box);
         let (known, more) = ("█".repeat(black_box), "░".repeat(length(row.accuracy).saturating_sub(black_box)));

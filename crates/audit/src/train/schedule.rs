@@ -47,9 +47,20 @@ impl Schedule {
     pub fn full(mirror: bool) -> Self {
         let rates = vec![1e-2, 2e-3, 4e-4];
         let hole = if mirror { 8 } else { 0 };
-        let (batch, steps, probe, rounds, patience, validation, shift) = (16, 10, 2, 60, 6, 0.2, 2);
-        let (smoothing, normal) = (0.1, true);
-        Self { batch, steps, probe, rounds, patience, rates, validation, shift, mirror, hole, smoothing, normal }
+        Self {
+            batch: 16,
+            steps: 10,
+            probe: 2,
+            rounds: 60,
+            patience: 6,
+            rates,
+            validation: 0.2,
+            shift: 2,
+            mirror,
+            hole,
+            smoothing: 0.1,
+            normal: true,
+        }
     }
 
     /// A first impression in minutes.
