@@ -205,11 +205,8 @@ pub fn attack(
 ) -> Result<Surrogate, AuditError> {
     let Knowledge { victim, hidden, policy, queries, public } = *knows;
     let layers = |weights: Vec<Vec<f32>>| -> Vec<Layer> {
-        let layer = |(w, known): (&Vec<f32>, &crate::victim::Layer)| Layer {
-            weight: vector(w, device),
-            bias: vector(&known.bias, device),
-            gain: None,
-            normal: false,
+        let layer = |(w, known): (&Vec<f32>, &crate::victim::Layer)| {
+            Layer::plain(vector(w, device), vector(&known.bias, device))
         };
         weights.iter().zip(victim.layers()).map(layer).collect()
     };

@@ -21,6 +21,13 @@ pub struct Layer {
     pub normal: bool,
 }
 
+impl Layer {
+    /// A layer with weights and biases alone.
+    pub fn plain(weight: Tensor<1>, bias: Tensor<1>) -> Self {
+        Self { weight, bias, gain: None, normal: false }
+    }
+}
+
 /// A flat vector on a device.
 pub fn vector(values: &[f32], device: &Device) -> Tensor<1> {
     Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), device)

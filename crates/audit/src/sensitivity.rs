@@ -25,11 +25,8 @@ pub fn scores(victim: &Victim, images: &[Image], device: &Device) -> Result<Vec<
         let layers: Vec<Layer> = victim
             .layers()
             .iter()
-            .map(|l| Layer {
-                weight: vector(&l.weights, device).autodiff().require_grad(),
-                bias: vector(&l.bias, device).autodiff(),
-                gain: None,
-                normal: false,
+            .map(|l| {
+                Layer::plain(vector(&l.weights, device).autodiff().require_grad(), vector(&l.bias, device).autodiff())
             })
             .collect();
         let logits = forward(victim.graph(), &layers, batch(victim.graph(), image.data.clone(), device).autodiff());

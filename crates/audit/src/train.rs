@@ -288,7 +288,7 @@ impl Trainer<'_> {
                 let open = start.weight.clone() * (hidden.clone().neg().add_scalar(1.0));
                 let combined = parameters[l].clone().reshape([rows, rows]).matmul(open.reshape([rows as i32, -1]));
                 let weight = start.weight.clone() + combined.reshape([-1]) * hidden;
-                Layer { weight, bias: parameters[count + l].clone(), gain: None, normal: false }
+                Layer::plain(weight, parameters[count + l].clone())
             }
             Free::Scales => Layer {
                 weight: start.weight.clone(),

@@ -71,12 +71,8 @@ fn everything() -> Graph {
 }
 
 fn layers(graph: &Graph, device: &Device) -> Vec<Layer> {
-    let layer = |(_, l): (usize, jali_model::Linear<'_>)| Layer {
-        weight: vector(l.weights(), device),
-        bias: vector(l.bias(), device),
-        gain: None,
-        normal: false,
-    };
+    let layer =
+        |(_, l): (usize, jali_model::Linear<'_>)| Layer::plain(vector(l.weights(), device), vector(l.bias(), device));
     graph.linear_nodes().map(layer).collect()
 }
 

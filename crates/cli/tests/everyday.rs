@@ -6,20 +6,10 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
-use support::{Served, mnist};
+use support::{Served, jali, mnist};
 use tempfile::TempDir;
-
-fn jali(args: &[&str]) -> (i32, String, String) {
-    // Nothing that it measures is kept: a folder cannot lie in a file.
-    let nothing_kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-    let jali = assert_cmd::cargo::cargo_bin!("jali");
-    let out = Command::new(jali).args(args).env("XDG_CACHE_HOME", nothing_kept).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
-}
 
 #[track_caller]
 fn fails(args: &[&str], code: i32, say: &[&str]) {

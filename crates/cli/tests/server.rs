@@ -7,7 +7,6 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -15,18 +14,9 @@ use std::time::{Duration, Instant};
 use jali::{JaliError, Transport};
 use jali_protocol::{ProtocolError, Server};
 use serde_json::Value;
-use support::{Served, client, http, mnist, proxy, remote, seal_into};
+use support::{Served, client, http, jali, mnist, proxy, remote, seal_into};
 
 const LONG: Duration = Duration::from_secs(60);
-
-fn jali(args: &[&str]) -> (i32, String, String) {
-    // Without what this machine has measured: rings and layouts are those of the built-in costs.
-    let nothing_kept = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
-    let jali = assert_cmd::cargo::cargo_bin!("jali");
-    let out = Command::new(jali).args(args).env("XDG_CACHE_HOME", nothing_kept).output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (out.status.code().unwrap_or(-1), text(&out.stdout), text(&out.stderr))
-}
 
 #[test]
 fn tls_and_token_carry_exact_results() {

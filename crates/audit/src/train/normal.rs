@@ -75,7 +75,7 @@ fn folded(layer: &Layer, (mean, variance): (Tensor<4>, Tensor<4>)) -> Layer {
     let factor = layer.gain.clone().unwrap_or_else(|| layer.bias.ones_like()) / spread;
     let weight = layer.weight.clone().reshape([rows as i32, -1]) * factor.clone().reshape([rows, 1]);
     let bias = layer.bias.clone() - mean.reshape([rows]) * factor;
-    Layer { weight: weight.reshape([-1]), bias, gain: None, normal: false }
+    Layer::plain(weight.reshape([-1]), bias)
 }
 
 #[cfg(test)]
@@ -116,11 +116,8 @@ mod tests {
         let relu = g.push("relu 2".into(), Op::RELU, vec![middle]).unwrap();
         g.push("last".into(), gemm(4, 5, 23), vec![relu]).unwrap();
         let device = Device::flex();
-        let layer = |(_, l): (usize, jali_model::Linear<'_>)| Layer {
-            weight: vector(l.weights(), &device),
-            bias: vector(l.bias(), &device),
-            gain: None,
-            normal: false,
+        let layer = |(_, l): (usize, jali_model::Linear<'_>)| {
+            Layer::plain(vector(l.weights(), &device), vector(l.bias(), &device))
         };
         let layers = g.linear_nodes().map(layer).collect();
         let images = network::images(&g, numbers(7 * 72, 3), &device);
