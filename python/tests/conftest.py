@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,13 @@ import jali
 
 #: The command that the wheel brings, in this environment.
 COMMAND = [sys.executable, "-m", "jali._cli"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interrupts_are_heard() -> None:
+    """A shell's background jobs ignore SIGINT, and what they start inherits that: tests of Ctrl-C would wait for ever."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -76,6 +85,20 @@ def client(sealed: Path, served: Served) -> jali.Client:
 
 def run_command(*args: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, timeout=300)
+
+
+@contextlib.contextmanager
+def interruptible(code: str) -> Iterator[subprocess.Popen[str]]:
+    """Runs Python code that prints "ready", to be interrupted, and ends it whatever happens."""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        yield process
+    finally:
+        process.kill()
+        process.wait(30)
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def run_python(code: str, **more: str) -> subprocess.CompletedProcess[str]:

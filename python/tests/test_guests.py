@@ -3,15 +3,13 @@
 import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 
 import jali
-from conftest import Served, run_command
+from conftest import Served, interruptible, run_command
 
 
 @pytest.fixture
@@ -155,7 +153,7 @@ import jali
 owner = jali.Owner("sealed/owner")
 print("ready", flush=True)
 try:
-    owner.deal(jali.GuestKey("me.key"), 50_000, "large", progress=False)
+    owner.deal(jali.GuestKey("me.key"), 5_000, "large", progress=False)
 except KeyboardInterrupt:
     import os, time
     for _ in range(100):
@@ -164,10 +162,8 @@ except KeyboardInterrupt:
         time.sleep(0.1)
     print(os.path.exists("large"), flush=True)
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(1)
-    process.send_signal(signal.SIGINT)
-    assert process.stdout.readline() == "False\n"
-    assert process.wait(30) == 0
-    process.stdout.close()
+    with interruptible(code) as process:
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "False\n"
+        assert process.wait(30) == 0

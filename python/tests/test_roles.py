@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jali
-from conftest import Served, run_command, run_python
+from conftest import Served, interruptible, run_command, run_python
 
 
 def test_classes_are_right(mnist, client, images):
@@ -239,27 +239,21 @@ except KeyboardInterrupt:
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c(sealed, served):
     code = INTERRUPTED.format(sealed=str(sealed), url=served.url)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(1.5)
-    process.send_signal(signal.SIGINT)
-    begun = time.monotonic()
-    assert process.stdout.readline() == "interrupted (1,)\n"
-    assert time.monotonic() - begun < 10
-    assert process.wait(30) == 0
-    process.stdout.close()
+    with interruptible(code) as process:
+        time.sleep(1.5)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        assert process.stdout.readline() == "interrupted (1,)\n"
+        assert time.monotonic() - begun < 10
+        assert process.wait(30) == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
 def test_killed_in_the_middle(sealed, served, client, images):
     """A client that is killed leaves its server and its bundle as they were."""
     code = INTERRUPTED.format(sealed=str(sealed), url=served.url)
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "ready\n"
-    time.sleep(1)
-    process.kill()
-    process.wait(30)
-    process.stdout.close()
+    with interruptible(code):
+        time.sleep(1)  # and it is killed
     assert jali.Client(sealed, served.url).predict(images[0][:1]).shape == (1,)
 
 
