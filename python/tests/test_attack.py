@@ -55,3 +55,17 @@ def test_a_last_softmax_does_not_hide_a_last_layer(tmp_path):
     options = ["--policies", "last-1-layers", "--budgets", "120", "--attackers", "distil"]
     got = audit(tmp_path / "out", *options, network=tmp_path / "softmax.onnx")
     assert got["last-layers", "distil"] > 0.97, got
+
+
+@pytest.mark.parametrize("text", ["much", "0", "-1", "nan", "inf", ""])
+def test_an_effort_that_is_none_is_refused(tmp_path, text):
+    (tmp_path / "task.json").write_text("{}")
+    environment = {**os.environ, "JALI_ATTACK_EFFORT": text}
+    done = subprocess.run([sys.executable, "-m", "jali.attack"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1 and f'above 0 (0.1: a tenth of the time), not "{text}"' in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_folder_without_a_view_is_said(tmp_path):
+    done = subprocess.run([sys.executable, "-m", "jali.attack"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1 and "no view of an attacker here" in done.stderr

@@ -133,6 +133,17 @@ fn hostile_files_of_a_run(spread: &Path, id: &str) {
     std::fs::write(spread.join("cells/x.json"), foreign).unwrap();
 }
 
+/// A data set in the form of MNIST: `n` black zeros to train with, and as many to score with.
+fn small_mnist(folder: &Path, n: u8) {
+    std::fs::create_dir(folder).unwrap();
+    for part in ["train", "t10k"] {
+        let images = [&[0, 0, 8, 3, 0, 0, 0, n, 0, 0, 0, 28, 0, 0, 0, 28][..], &vec![0; usize::from(n) * 784]].concat();
+        std::fs::write(folder.join(format!("{part}-images-idx3-ubyte")), images).unwrap();
+        let labels = [&[0, 0, 8, 1, 0, 0, 0, n][..], &vec![0; usize::from(n)]].concat();
+        std::fs::write(folder.join(format!("{part}-labels-idx1-ubyte")), labels).unwrap();
+    }
+}
+
 #[test]
 fn mistakes_are_told_with_their_remedy() {
     let folder = tempfile::tempdir().unwrap();
@@ -155,6 +166,14 @@ fn mistakes_are_told_with_their_remedy() {
     fails(run(&["--attackers", "public", "--budgets", "20"]), 2, &["--public-model"]);
     fails(run(&["--data", &empty]), 10, &["train-images-idx3-ubyte", "labels"]);
     fails(run(&["--budgets", "5000"]), 10, &["5000", "500", "--data"]);
+    let few = path("few");
+    small_mnist(Path::new(&few), 20);
+    fails(
+        run(&["--data", &few, "--scoring", "30", "--budgets", "20"]),
+        10,
+        &["scoring images", "30", "20", "--scoring"],
+    );
+    fails(run(&["--data", &few, "--scoring", "20", "--budgets", "30"]), 10, &["labelled images", "30", "20"]);
     fails(run(&["--plan", "README.md"]), 2, &["README.md", "not a usable plan"]);
     fails(run(&["--device", "cuda"]), 2, &["cuda", "--features"]);
     let missing = ["run", "no.onnx", "--out", &out].iter().map(|s| (*s).to_string()).collect();
