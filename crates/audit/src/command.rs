@@ -20,14 +20,15 @@
 //! |---|---|
 //! | `view` | writes the view |
 //! | [`asking`] | answers to what a guest asks |
+//! | `process` | the command, while it runs |
 
 pub mod asking;
+mod process;
 mod view;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
-use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use jali::JaliError;
@@ -37,6 +38,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use self::asking::{Guests, Oracle};
+use self::process::Process;
 use self::view::write_view;
 use crate::AuditError;
 use crate::attack::Knowledge;
@@ -102,63 +104,30 @@ impl Command {
 
     /// Runs it to its end, or to the end of its time, and answers what it asks.
     fn run(&self, folder: &Path, mut oracle: Option<&mut Oracle<'_>>) -> Result<Result<(), String>, AuditError> {
-        let mut child = match self.start(folder) {
-            Ok(child) => child,
+        let started = File::create(folder.join(LOG)).and_then(|log| Process::start(&self.line, folder, log));
+        let mut process = match started {
+            Ok(process) => process,
             Err(e) => return Ok(Err(format!("it does not start: {e}"))),
         };
         let begun = Instant::now();
         loop {
-            let ended = match child.try_wait() {
+            let ended = match process.ended() {
                 Ok(status) => status,
                 Err(e) => return Ok(Err(e.to_string())),
             };
-            let asked = oracle.as_mut().map_or(Ok(Ok(())), |oracle| oracle.answer());
-            if !matches!(asked, Ok(Ok(()))) && ended.is_none() {
-                kill(&mut child);
-            }
-            if let Err(why) = asked? {
+            if let Err(why) = oracle.as_mut().map_or(Ok(Ok(())), |oracle| oracle.answer())? {
                 return Ok(Err(why));
             }
             match ended {
                 Some(status) if status.success() => return Ok(Ok(())),
                 Some(status) => return Ok(Err(format!("it ended with {status}{}", quoted(folder)))),
                 None if begun.elapsed() > Duration::from_secs(self.seconds) => {
-                    kill(&mut child);
                     return Ok(Err(format!("it took longer than {} s{}", self.seconds, quoted(folder))));
                 }
                 None => std::thread::sleep(PAUSE),
             }
         }
     }
-
-    fn start(&self, folder: &Path) -> std::io::Result<Child> {
-        let log = File::create(folder.join(LOG))?;
-        let both = log.try_clone()?;
-        shell(&self.line).current_dir(folder).stdin(Stdio::null()).stdout(log).stderr(both).spawn()
-    }
-}
-
-#[cfg(unix)]
-fn shell(line: &str) -> std::process::Command {
-    use std::os::unix::process::CommandExt;
-    let mut shell = std::process::Command::new("sh");
-    // A group of its own, so that all that it starts ends with it.
-    shell.args(["-c", line]).process_group(0);
-    shell
-}
-
-#[cfg(not(unix))]
-fn shell(line: &str) -> std::process::Command {
-    let mut shell = std::process::Command::new("cmd");
-    shell.args(["/C", line]);
-    shell
-}
-
-fn kill(child: &mut Child) {
-    #[cfg(unix)]
-    let _ = std::process::Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
-    let _ = child.kill();
-    let _ = child.wait();
 }
 
 /// The end of what it printed.

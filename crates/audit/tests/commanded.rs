@@ -4,10 +4,12 @@
 mod support;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use jali_model::{Arithmetic, Gemm, Graph, Op, onnx};
 use serde_json::Value;
-use support::{fails, json, output, root};
+use support::{audit, fails, json, output, root};
 
 /// A small run with a command.
 fn line_of(folder: &Path, name: &str, line: &str, more: &[&str]) -> Vec<String> {
@@ -66,6 +68,44 @@ fn somebody_elses_attacker_is_scored() {
     fails(&[&again[..], &["--attacker", "true"]].concat(), 9, &["the attacker"]);
     fails(&again, 9, &["the attacker", "none but its own"]);
     fails(&[&again[..], &["--attackers", "command"]].concat(), 2, &["--attacker 'COMMAND'"]);
+}
+
+/// A run that is killed, as by a scheduler, takes its attackers along: they would write between the
+/// files of the run that goes on.
+#[cfg(unix)]
+#[test]
+fn attackers_end_with_their_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("group");
+    // The shell's own child is meant as well.
+    let line = format!("sleep 500 & echo $$ > {0}.new; mv {0}.new {0}; sleep 500", file.display());
+    let mut run = audit()
+        .args(line_of(folder.path(), "killed", &line, &["--jobs", "1"]))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let begun = Instant::now();
+    let until = |done: &dyn Fn() -> bool| {
+        while !done() {
+            assert!(begun.elapsed() < Duration::from_secs(120));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    until(&|| file.is_file());
+    let group = std::fs::read_to_string(&file).unwrap();
+    let lives = || {
+        Command::new("kill")
+            .args(["-0", "--", &format!("-{}", group.trim())])
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
+    };
+    assert!(lives());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    until(&|| !lives());
 }
 
 /// Wrong files, no file, no numbers, no end: results of cells, and of a run without any copy the
