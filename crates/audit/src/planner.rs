@@ -1,7 +1,7 @@
 //! The cheapest plan whose worst attacker stays within a bound.
 //!
 //! Candidates (a policy at a fraction) are tried from the cheapest on. A candidate is given up as
-//! soon as one attacker with one seed is far beyond the bound, and with it all larger fractions of
+//! soon as the mean over the seeds so far is far beyond the bound, and with it all larger fractions of
 //! its policy. The first whose worst upper interval end lies within the bound is checked again on
 //! seeds that the search has not seen; that check alone is the evidence. Giving up too early can
 //! only cost size or time, never safety.
@@ -14,7 +14,7 @@ use crate::attack::Attacker;
 use crate::cost::Pricing;
 use crate::grid::{Cell, Source, percent};
 use crate::run::{CellResult, Context};
-use crate::summary::{Row, summarise};
+use crate::summary::{Row, can_tell, has_learned, summarise};
 
 /// What is to be small.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub struct Candidate {
 /// What became of a candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Verdict {
-    /// One attacker was far beyond the bound.
+    /// The best attacker was far beyond the bound in the seeds until then.
     Hopeless {
         /// Its advantage.
         advantage: f64,
@@ -117,7 +117,7 @@ pub struct Choice {
     pub hidden_cost: f64,
 }
 
-/// How far beyond the bound one seed must be to give a candidate up.
+/// How far beyond the bound the mean of the seeds so far must be to give a candidate up.
 fn hopeless(bound: f64) -> f64 {
     2.0 * bound + 0.01
 }
@@ -215,6 +215,10 @@ fn judge(
     let mut results: Vec<CellResult> = vec![];
     for seed in 0..goal.seeds {
         results.extend(run(&cells(goal, Source::Nothing, 0.0, seed..seed + 1))?);
+        // Without one of the twins every gain would look larger.
+        if let Some(why) = first_failure(results.iter()) {
+            return Ok((Verdict::Unknown { why: format!("a black box has no copy ({why})") }, vec![]));
+        }
         // Cheap attackers first: most hopeless plans fall to them.
         let mut mine = cells(goal, source, candidate.leaked, seed..seed + 1);
         mine.sort_by_key(Cell::weight);
@@ -230,7 +234,7 @@ fn judge(
         }
     }
     let rows = summarise(&results, &goal.budgets, &goal.attackers, scoring)?;
-    let upper = match worst(goal, &rows, &results) {
+    let upper = match worst(goal, context, &rows, &results) {
         Ok(upper) => upper,
         Err(unknown) => return Ok((unknown, vec![])),
     };
@@ -241,7 +245,7 @@ fn judge(
     let mut results = run(&cells(goal, Source::Nothing, 0.0, fresh.clone()))?;
     results.extend(run(&cells(goal, source, candidate.leaked, fresh))?);
     let rows = summarise(&results, &goal.budgets, &goal.attackers, scoring)?;
-    let upper = match worst(goal, &rows, &results) {
+    let upper = match worst(goal, context, &rows, &results) {
         Ok(upper) => upper,
         Err(unknown) => return Ok((unknown, vec![])),
     };
@@ -261,18 +265,32 @@ fn unmeasured(goal: &Goal, rows: &[Row], results: &[CellResult]) -> Option<Strin
     };
     let budget = goal.budgets.iter().filter(counts).find(|b| !whole(**b))?;
     let failed = results.iter().filter(|r| r.budget == *budget || r.budget == 0);
-    let why = failed.filter_map(|r| Some(format!("{}: {}", r.id, r.failure.as_ref()?))).next();
-    let why = why.unwrap_or_else(|| "results are missing".into());
+    let why = first_failure(failed).unwrap_or_else(|| "results are missing".into());
     Some(format!("with a budget of {budget} not every attack has a copy ({why})"))
 }
 
-/// The worst upper interval end of all budgets, or why it is not known.
-fn worst(goal: &Goal, rows: &[Row], results: &[CellResult]) -> Result<f64, Verdict> {
+fn first_failure<'a>(mut results: impl Iterator<Item = &'a CellResult>) -> Option<String> {
+    results.find_map(|r| Some(format!("{}: {}", r.id, r.failure.as_ref()?)))
+}
+
+/// The worst upper end of all budgets ([`Row::upper`]), or why it is not known: attacks without a
+/// result, or attackers that could not have told a safe plan from another.
+fn worst(goal: &Goal, context: &Context, rows: &[Row], results: &[CellResult]) -> Result<f64, Verdict> {
     if let Some(why) = unmeasured(goal, rows, results) {
         return Err(Verdict::Unknown { why });
     }
+    let (chance, bound) = (1.0 / context.classes() as f64, goal.max_advantage);
+    if !has_learned(rows, chance, bound) {
+        return Err(Verdict::Unknown {
+            why: "no copy is better than guessing: these attackers learned nothing".into(),
+        });
+    }
+    if !can_tell(rows, context.victim_accuracy(), chance, bound) {
+        let why = "a copy is as good as the network to within the bound without any open weight: try smaller budgets";
+        return Err(Verdict::Unknown { why: why.into() });
+    }
     let open = rows.iter().filter(|r| r.policy != "nothing");
-    Ok(open.map(|r| r.interval.map_or(f64::INFINITY, |i| i[1])).reduce(f64::max).unwrap_or(f64::INFINITY))
+    Ok(open.map(Row::upper).reduce(f64::max).unwrap_or(f64::INFINITY))
 }
 
 fn evidence(goal: &Goal, context: &Context, candidate: &Candidate, upper: f64, rows: &[Row]) -> Evidence {

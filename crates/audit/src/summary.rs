@@ -26,14 +26,16 @@ pub struct Row {
     pub black_box_attacker: String,
     /// Which attacker is most often the best of a seed.
     pub best_attacker: String,
-    /// Accuracy of the best attacker of each seed, mean over seeds.
+    /// Accuracy of the best attacker of each seed, mean over seeds; that of the twins where it is
+    /// higher, since an attacker may ignore what is open.
     pub accuracy: f64,
     /// Its agreement with the victim.
     pub fidelity: f64,
-    /// `accuracy - black_box`.
+    /// `accuracy - black_box`, never below 0.
     pub advantage: f64,
-    /// 95 % interval of the advantage over seeds and scoring images; `None` with fewer than two
-    /// seeds.
+    /// 95 % interval, over seeds and scoring images, of what the best attacker gains on the best
+    /// twin. Its lower end lies below 0 where open weights may harm the attacker; its upper end
+    /// does not. `None` with fewer than two seeds.
     pub interval: Option<[f64; 2]>,
     /// The highest upper end of such intervals of single attackers, each beside the twin of its own
     /// name: what is open may help one that the best twin still beats.
@@ -43,6 +45,26 @@ pub struct Row {
     pub seeds: usize,
     /// Whether any training of the best attacker was cut off before its plateau.
     pub cut_off: bool,
+}
+
+impl Row {
+    /// The highest advantage that its intervals leave open, also of a single attacker beside its
+    /// own twin; infinite without an interval.
+    pub fn upper(&self) -> f64 {
+        self.interval.map_or(f64::INFINITY, |[_, end]| end.max(self.paired_upper.unwrap_or(end)))
+    }
+}
+
+/// Whether any copy is better than guessing: attackers that learn nothing say nothing.
+pub fn has_learned(rows: &[Row], chance: f64, bound: f64) -> bool {
+    rows.iter().any(|r| r.policy != "everything" && r.accuracy > chance + bound)
+}
+
+/// Whether rows can tell a safe plan from another: something was learned, and at some budget the
+/// black box is not as good as the network to within the bound anyhow.
+pub fn can_tell(rows: &[Row], victim_accuracy: f64, chance: f64, bound: f64) -> bool {
+    let may_gain = |r: &Row| r.policy == "nothing" && victim_accuracy - r.black_box > bound;
+    has_learned(rows, chance, bound) && rows.iter().any(may_gain)
 }
 
 type Seeds<'a> = BTreeMap<u64, &'a CellResult>;
@@ -141,10 +163,7 @@ impl<'a> Measured<'a> {
             .filter(|&seed| source == Source::Everything || self.is_complete(source, key, budget, seed))
             .filter_map(|seed| {
                 let attacker = self.best(source, key, budget, seed)?;
-                let twin = self.best(Source::Nothing, 0, budget, seed)?;
-                // An attacker may always ignore what is open: more of it never makes the best one
-                // worse.
-                Some((if attacker.accuracy < twin.accuracy { twin } else { attacker }, twin))
+                Some((attacker, self.best(Source::Nothing, 0, budget, seed)?))
             })
             .collect()
     }
@@ -169,11 +188,18 @@ impl<'a> Measured<'a> {
         if pairs.is_empty() {
             return None;
         }
-        let of = |f: fn(&CellResult) -> f64| mean(pairs.iter().map(|(a, _)| f(a)));
-        let (accuracy, black_box) = (of(|r| r.accuracy), mean(pairs.iter().map(|(_, t)| t.accuracy)));
-        let named = |r: &CellResult| {
-            let aside = r.policy == "nothing" && source != Source::Nothing;
-            if aside { format!("{}, ignoring what is open", r.attacker) } else { r.attacker.clone() }
+        let interval = interval(&pairs, source == Source::Nothing, scoring).map(|[low, high]| [low, high.max(0.0)]);
+        let black_box = mean(pairs.iter().map(|(_, t)| t.accuracy));
+        let black_box_attacker = most_often(pairs.iter().map(|(_, t)| t.attacker.clone()));
+        // The mean decides, not each seed: to choose by the outcome of each would be a gain by
+        // itself.
+        let ignores = mean(pairs.iter().map(|(a, _)| a.accuracy)) < black_box;
+        let best: Vec<&CellResult> = pairs.iter().map(|(a, t)| if ignores { *t } else { *a }).collect();
+        let of = |f: fn(&CellResult) -> f64| mean(best.iter().map(|r| f(r)));
+        let accuracy = of(|r| r.accuracy);
+        let best_attacker = match ignores {
+            true => format!("{black_box_attacker}, ignoring what is open"),
+            false => most_often(best.iter().map(|r| r.attacker.clone())),
         };
         let opened = self.attackers_at(source, key, budget).flat_map(|(_, s)| s.values()).map(|r| r.opened);
         Some(Row {
@@ -182,15 +208,15 @@ impl<'a> Measured<'a> {
             opened: mean(opened),
             budget,
             black_box,
-            black_box_attacker: most_often(pairs.iter().map(|(_, t)| t.attacker.clone())),
-            best_attacker: most_often(pairs.iter().map(|(a, _)| named(a))),
+            black_box_attacker,
+            best_attacker,
             accuracy,
             fidelity: of(|r| r.fidelity),
             advantage: accuracy - black_box,
-            interval: interval(&pairs, source == Source::Nothing, scoring),
+            interval,
             paired_upper: self.paired_upper(point, scoring),
             seeds: pairs.len(),
-            cut_off: pairs.iter().any(|(a, _)| !a.plateau),
+            cut_off: best.iter().any(|r| !r.plateau),
         })
     }
 }
@@ -263,110 +289,4 @@ fn student(degrees: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn result(policy: &str, leaked: f64, budget: usize, attacker: &str, seed: u64, right: &str) -> CellResult {
-        let count = unpack(right).iter().filter(|r| **r).count() as f64 / (4 * right.len()) as f64;
-        CellResult {
-            id: format!("{policy}-{leaked}-{budget}-{attacker}-{seed}"),
-            policy: policy.into(),
-            leaked,
-            opened: leaked,
-            budget,
-            attacker: attacker.into(),
-            seed,
-            accuracy: count,
-            fidelity: count,
-            right: right.into(),
-            rate: None,
-            curve: vec![],
-            plateau: true,
-            seconds: 1.0,
-            engine: crate::run::burn(),
-            failure: None,
-        }
-    }
-
-    #[test]
-    fn the_best_attacker_stands_beside_the_best_twin() {
-        let results = [
-            result("nothing", 0.0, 0, "zero", 0, "0001"),
-            result("nothing", 0.0, 0, "zero", 1, "0001"),
-            result("nothing", 0.0, 50, "tune-all", 0, "0003"),
-            result("nothing", 0.0, 50, "tune-all", 1, "0007"),
-            result("random-rows", 0.5, 0, "zero", 0, "00ff"),
-            result("random-rows", 0.5, 0, "zero", 1, "00ff"),
-            result("random-rows", 0.5, 50, "tune-all", 0, "0fff"),
-            result("random-rows", 0.5, 50, "tune-all", 1, "0fff"),
-            result("everything", 1.0, 0, "zero", 0, "ffff"),
-        ];
-        let rows = summarise(&results, &[0, 50], &[Attacker::Zero, Attacker::TuneAll], 16).unwrap();
-        let row = |policy: &str, budget: usize| rows.iter().find(|r| r.policy == policy && r.budget == budget).unwrap();
-        assert_eq!(rows.len(), 6);
-        let hidden = row("nothing", 50);
-        assert_eq!((hidden.advantage, hidden.interval), (0.0, Some([0.0, 0.0])), "a twin has no advantage over itself");
-        let half = row("random-rows", 50);
-        assert_eq!((half.best_attacker.as_str(), half.black_box_attacker.as_str()), ("tune-all", "tune-all"));
-        assert!((half.advantage - (12.0 - 2.5) / 16.0).abs() < 1e-12);
-        let [low, high] = half.interval.unwrap();
-        assert!(low < half.advantage && half.advantage < high);
-        // Without images the twin of the zero filler is the zero filler.
-        assert!((row("random-rows", 0).advantage - 7.0 / 16.0).abs() < 1e-12);
-        assert_eq!((row("everything", 50).accuracy, row("everything", 50).seeds), (1.0, 2));
-    }
-
-    #[test]
-    fn a_half_finished_run_compares_like_with_like() {
-        let expected = [Attacker::Zero, Attacker::TuneAll];
-        let mut results = vec![
-            result("nothing", 0.0, 0, "zero", 0, "1"),
-            result("random-rows", 0.5, 0, "zero", 0, "f"),
-            result("everything", 1.0, 0, "zero", 0, "f"),
-        ];
-        let budgets = |results: &[CellResult]| {
-            summarise(results, &[0, 50], &expected, 4).unwrap().iter().filter(|r| r.budget == 50).count()
-        };
-        assert_eq!(budgets(&results), 0, "without the twin that has images nothing is said about images");
-        results.push(result("nothing", 0.0, 50, "tune-all", 0, "7"));
-        assert_eq!(budgets(&results), 2, "both ends");
-        results.push(result("random-rows", 0.5, 50, "tune-all", 0, "7"));
-        assert_eq!(budgets(&results), 3);
-    }
-
-    #[test]
-    fn who_knows_more_may_ignore_it() {
-        let mut results = vec![];
-        for (seed, own) in [(0, "f0000000"), (1, "fff00000")] {
-            results.push(result("nothing", 0.0, 0, "zero", seed, "ff000000"));
-            results.push(result("random-rows", 0.5, 0, "zero", seed, own));
-        }
-        let rows = summarise(&results, &[0], &[Attacker::Zero], 32).unwrap();
-        let row = rows.iter().find(|r| r.policy == "random-rows").unwrap();
-        assert!((row.advantage - 4.0 / 64.0).abs() < 1e-12, "{row:?}");
-        assert_eq!((row.opened, row.seeds), (0.5, 2));
-        // Once the one, once the other: the first in the alphabet names the row.
-        assert_eq!(row.best_attacker, "zero");
-    }
-
-    #[test]
-    fn one_seed_has_no_interval() {
-        let results = [result("nothing", 0.0, 0, "zero", 0, "1"), result("random-rows", 0.5, 0, "zero", 0, "3")];
-        let rows = summarise(&results, &[0], &[Attacker::Zero], 4).unwrap();
-        assert!(rows.iter().all(|r| r.interval.is_none() && r.seeds == 1));
-    }
-
-    #[test]
-    fn intervals_agree_with_a_worked_example() {
-        // Differences 0.25 and 0.5 on four images: mean 0.375, t(1) = 12.706, s = 0.1768; images:
-        // means 0, 0, 0.5, 1.
-        let (a0, a1, t) = (
-            result("p", 0.5, 0, "zero", 0, "1"),
-            result("p", 0.5, 0, "zero", 1, "3"),
-            result("n", 0.0, 0, "zero", 0, "0"),
-        );
-        let [low, high] = interval(&[(&a0, &t), (&a1, &t)], false, 4).unwrap();
-        let half = (12.706f64 * 0.176_776_7 / 2f64.sqrt()).hypot(1.96 * 0.478_713_6 / 2.0);
-        assert!((high - low - 2.0 * half).abs() < 1e-5 && ((high + low) / 2.0 - 0.375).abs() < 1e-12);
-    }
-}
+mod tests;

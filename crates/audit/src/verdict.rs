@@ -1,13 +1,13 @@
 //! What a run says about plans: for people who decide, in sentences, and as data.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jali_leak::{Order, Policy};
 use serde::{Deserialize, Serialize};
 
 use crate::attack::Attacker;
 use crate::findings::{Findings, PlanFacts};
-use crate::summary::Row;
+use crate::summary::{Row, can_tell, has_learned};
 use crate::words::points;
 
 /// Bounds on the advantage that a run speaks about, the first of which is recommended.
@@ -62,11 +62,16 @@ impl Findings {
     /// Judges every plan of which something was measured, in the order of the grid.
     pub fn judged(&self) -> Vec<Judged<'_>> {
         let mut all: Vec<Judged<'_>> = self.plans.iter().filter_map(|plan| self.judge(plan)).collect();
-        let own: Vec<(String, f64, f64)> =
-            all.iter().map(|j| (j.plan.policy.clone(), j.plan.leaked, j.upper)).collect();
+        // Of a plan without any complete seed nothing is known.
+        let end = |plan: &PlanFacts| {
+            let same = |j: &&Judged<'_>| (&j.plan.policy, j.plan.leaked) == (&plan.policy, plan.leaked);
+            all.iter().find(same).map_or(f64::INFINITY, |j| j.upper)
+        };
+        let ends: Vec<f64> = self.plans.iter().map(end).collect();
         for j in &mut all {
-            let less = own.iter().filter(|(policy, leaked, _)| *policy == j.plan.policy && *leaked <= j.plan.leaked);
-            j.upper = less.fold(j.upper, |most, (_, _, upper)| most.max(*upper));
+            let less =
+                self.plans.iter().zip(&ends).filter(|(p, _)| p.policy == j.plan.policy && p.leaked <= j.plan.leaked);
+            j.upper = less.fold(j.upper, |most, (_, upper)| most.max(*upper));
         }
         all
     }
@@ -81,21 +86,14 @@ impl Findings {
     /// Whether anything can be gained beyond a bound: at a budget where the black box is not as
     /// good as the network anyhow.
     fn can_tell(&self, bound: f64) -> bool {
-        self.has_learned(bound)
-            && self.rows.iter().any(|r| r.policy == "nothing" && self.victim_accuracy - r.black_box > bound)
-    }
-
-    /// Whether any copy is better than guessing: attackers that learn nothing say nothing.
-    fn has_learned(&self, bound: f64) -> bool {
-        self.rows.iter().any(|r| r.policy != "everything" && r.accuracy > self.chance + bound)
+        can_tell(&self.rows, self.victim_accuracy, self.chance, bound)
     }
 
     fn judge<'a>(&'a self, plan: &'a PlanFacts) -> Option<Judged<'a>> {
         let rows = || self.rows.iter().filter(|r| r.policy == plan.policy && r.leaked == plan.leaked);
         let worst = rows().max_by(|a, b| a.advantage.total_cmp(&b.advantage))?;
         let is_whole = rows().map(|r| r.budget).collect::<BTreeSet<_>>().is_superset(&self.budgets());
-        let end = |r: &Row| r.interval.map_or(f64::INFINITY, |i| i[1].max(r.paired_upper.unwrap_or(i[1])));
-        let upper = if is_whole { rows().map(end).fold(f64::NEG_INFINITY, f64::max) } else { f64::INFINITY };
+        let upper = if is_whole { rows().map(Row::upper).fold(f64::NEG_INFINITY, f64::max) } else { f64::INFINITY };
         let lower = rows().filter_map(|r| r.interval).map(|i| i[0]).fold(f64::NEG_INFINITY, f64::max);
         Some(Judged { plan, worst, upper, lower })
     }
@@ -165,11 +163,12 @@ impl Findings {
         if open.is_empty() {
             return "Hide everything, until plans that open weights have been measured.".into();
         }
-        let (mut little, mut more, mut unsure) = (0, 0, 0);
+        let (mut little, mut more, mut drawn, mut unsure) = (0, 0, 0, 0);
         for j in open {
             match j {
                 j if !self.is_worth(j) => little += 1,
                 j if j.lower > first.bound => more += 1,
+                j if j.upper <= first.bound && !j.is_one_plan() => drawn += 1,
                 _ => unsure += 1,
             }
         }
@@ -181,6 +180,7 @@ impl Findings {
         };
         count(more, "gives", "give", format!("away more than {bound} points of accuracy"));
         count(unsure, "may give", "may give", format!("away more than {bound} points, as far as this run can tell"));
+        count(drawn, "is", "are", "drawn at random, so another plan for every seed".into());
         count(little, "saves", "save", format!("less than {:.0} % of the time", 100.0 * WORTH));
         format!("Recommended: hide everything. Of the {} plans tried, {}.", open.len(), why.join(", "))
     }
@@ -240,7 +240,7 @@ impl Findings {
 
     /// Budgets that condemn no plan, since copies are as good without open weights.
     fn silent(&self, bound: f64) -> Option<String> {
-        if !self.has_learned(bound) {
+        if !has_learned(&self.rows, self.chance, bound) {
             let nothing =
                 "These attackers learned nothing: no copy is better than guessing. That tells nothing about plans.";
             return Some(nothing.into());
@@ -261,10 +261,22 @@ impl Findings {
     fn certainty(&self) -> String {
         let engines: BTreeSet<&str> =
             self.results.iter().filter(|r| r.policy != "everything").map(|r| r.engine.as_str()).collect();
-        let seeds = self.rows.iter().map(|r| r.seeds).min().unwrap_or(0);
-        let sure = match seeds {
-            0 | 1 => "With one seed there is no interval: this is a first impression.".into(),
-            n => format!("Intervals are for 95 %, over {n} seeds or more and {} scoring images.", self.spec.scoring),
+        let mut seeds: BTreeMap<usize, usize> = BTreeMap::new();
+        for r in &self.rows {
+            let fewest = seeds.entry(r.budget).or_insert(r.seeds);
+            *fewest = r.seeds.min(*fewest);
+        }
+        let single: Vec<String> = seeds.iter().filter(|(_, n)| **n < 2).map(|(b, _)| b.to_string()).collect();
+        let sure = match seeds.values().filter(|n| **n > 1).min() {
+            None => "With one seed there is no interval: this is a first impression.".into(),
+            Some(n) => {
+                let scoring = self.spec.scoring;
+                let but = match single.is_empty() {
+                    true => String::new(),
+                    false => format!(" With {} {} there is one seed, and no interval.", single.join(", "), self.unit()),
+                };
+                format!("Intervals are for 95 %, over {n} seeds or more and {scoring} scoring images.{but}")
+            }
         };
         format!(
             "{sure} These attackers ran: {} ({}). Nothing is said about others: a better one may gain more from open weights, or less.",
@@ -335,4 +347,4 @@ fn between(r: &Row) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -111,7 +111,7 @@ struct Tried {
 fn outcome(verdict: &Verdict) -> String {
     let points = |v: &f64| format!("{:.1}", 100.0 * v);
     match verdict {
-        Verdict::Hopeless { advantage } => format!("given up: one attacker gained {} points", points(advantage)),
+        Verdict::Hopeless { advantage } => format!("given up: the best attacker gained {} points", points(advantage)),
         Verdict::TooRisky { upper } => format!("too risky: the interval ends at {} points", points(upper)),
         Verdict::NotConfirmed { upper } => format!("not confirmed on fresh seeds: {} points", points(upper)),
         Verdict::Unknown { why } => format!("not known: {why}"),

@@ -31,7 +31,7 @@ fn spec() -> Spec {
 }
 
 /// Findings of plans with a time in ms and an interval of the advantage.
-fn findings(plans: &[(&str, f64, f64, Option<[f64; 2]>)]) -> Findings {
+pub(crate) fn findings(plans: &[(&str, f64, f64, Option<[f64; 2]>)]) -> Findings {
     let fact = |&(policy, leaked, ms, _): &(&str, f64, f64, Option<[f64; 2]>)| PlanFacts {
         policy: policy.into(),
         leaked,
@@ -75,7 +75,7 @@ fn findings(plans: &[(&str, f64, f64, Option<[f64; 2]>)]) -> Findings {
     }
 }
 
-const HIDDEN: (&str, f64, f64, Option<[f64; 2]>) = ("nothing", 0.0, 10.0, Some([0.0, 0.0]));
+pub(crate) const HIDDEN: (&str, f64, f64, Option<[f64; 2]>) = ("nothing", 0.0, 10.0, Some([0.0, 0.0]));
 
 #[test]
 fn the_cheapest_plan_within_the_bound_is_recommended() {
@@ -142,4 +142,39 @@ fn what_saves_nothing_or_has_one_seed_is_not_recommended() {
     assert!(f.recommendations().iter().all(|r| r.policy == "nothing" && r.saves == 0.0));
     assert!(findings(&[]).recommendations().is_empty());
     assert_eq!(findings(&[]).verdict(), ["Nothing has been measured yet."]);
+}
+
+#[test]
+fn a_smaller_plan_of_which_nothing_is_known_blocks_a_larger_one() {
+    let mut f = findings(&[
+        HIDDEN,
+        ("last-layers", 0.5, 8.0, Some([0.0, 0.001])),
+        ("last-layers", 0.8, 6.0, Some([0.0, 0.001])),
+    ]);
+    assert_eq!(f.recommendations()[0].leaked, 0.8);
+    // Its attacks failed.
+    f.rows.remove(1);
+    assert_eq!(f.recommendations()[0].policy, "nothing");
+}
+
+#[test]
+fn a_random_policy_within_the_bound_is_no_danger_and_no_plan() {
+    let f = findings(&[HIDDEN, ("random-rows", 0.5, 5.0, Some([0.0, 0.001]))]);
+    assert!(f.verdict()[0].contains("1 is drawn at random"), "{:?}", f.verdict());
+}
+
+#[test]
+fn a_budget_with_one_seed_is_named() {
+    let mut f = findings(&[HIDDEN, ("last-layers", 0.5, 5.0, Some([0.0, 0.1]))]);
+    let mut more = f.rows.clone();
+    for r in &mut more {
+        (r.budget, r.seeds, r.interval) = (5000, 1, None);
+    }
+    f.rows.extend(more);
+    let said = f.verdict().join(" ");
+    assert!(
+        said.contains("over 3 seeds or more and 1000 scoring images. With 5000 images there is one seed"),
+        "{said}"
+    );
+    assert!(!said.contains("first impression"));
 }
