@@ -1,6 +1,7 @@
 //! The grid of a run: which cells there are. A cell is one attacker with one budget and one seed
 //! against one plan; cells are independent of each other, so that any scheduler can spread them.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -131,7 +132,9 @@ impl Grid {
         if most.is_none_or(|n| n > MAX_CELLS) {
             return Err(AuditError::Usage { what: format!("the grid has more than {MAX_CELLS} cells: ask for fewer") });
         }
-        let attackers = self.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?;
+        let mut attackers = self.attackers.iter().map(|a| a.parse()).collect::<Result<Vec<Attacker>, _>>()?;
+        let mut seen = BTreeSet::new();
+        attackers.retain(|a| seen.insert(*a));
         let points = self.points()?;
         let mut cells = vec![];
         for seed in 0..self.seeds {
@@ -153,15 +156,27 @@ impl Grid {
         Ok(cells)
     }
 
-    /// What is open to whom: nothing, a plan from a file, and policies at fractions.
+    /// What is open to whom, each once: nothing, a plan from a file, and policies at fractions.
     fn points(&self) -> Result<Vec<(Source, f64)>, AuditError> {
-        let mut points = vec![(Source::Nothing, 0.0)];
+        let mut points: Vec<(Source, f64)> = vec![(Source::Nothing, 0.0)];
         points.extend(self.plan.map(|leaked| (Source::File, leaked)));
         for name in &self.policies {
             let (policy, own) = split(name)?;
             let fractions = own.map_or(self.fractions.clone(), |f| vec![f]);
-            let inner = fractions.into_iter().filter(|f| *f > 0.0 && *f < 1.0);
-            points.extend(inner.map(|f| (Source::Policy(policy), f)));
+            for fraction in fractions.into_iter().filter(|f| *f > 0.0 && *f < 1.0) {
+                let source = Source::Policy(policy);
+                let same = |p: &&(Source, f64)| p.0 == source && percent(p.1) == percent(fraction);
+                match points.iter().find(same) {
+                    None => points.push((source, fraction)),
+                    Some((_, other)) if *other == fraction => {}
+                    Some((_, other)) => {
+                        let what = format!(
+                            "{policy} at {other} and at {fraction}: fractions of one run differ by 0.0001 or more"
+                        );
+                        return Err(AuditError::Usage { what });
+                    }
+                }
+            }
         }
         Ok(points)
     }
@@ -196,5 +211,36 @@ impl Grid {
             seeds: self.seeds.max(other.seeds),
             plan: other.plan.or(self.plan),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grid(policies: &[&str], fractions: &[f64]) -> Grid {
+        Grid {
+            policies: policies.iter().map(|p| (*p).into()).collect(),
+            fractions: fractions.to_vec(),
+            budgets: vec![50, 50],
+            attackers: vec!["tune-all".into(), "tune-all".into()],
+            seeds: 1,
+            plan: None,
+        }
+    }
+
+    #[test]
+    fn a_grid_has_every_cell_once() {
+        let cells = grid(&["random-rows@0.5", "random-rows"], &[0.5, 0.5, 0.8]).cells().unwrap();
+        let ids: BTreeSet<String> = cells.iter().map(Cell::id).collect();
+        assert_eq!(ids.len(), cells.len());
+        // Everything open; nothing, half and 80 % with images.
+        assert_eq!(cells.len(), 1 + 3, "{ids:?}");
+    }
+
+    #[test]
+    fn fractions_of_one_name_are_refused() {
+        let said = grid(&["random-rows"], &[0.99996, 0.99999]).cells().unwrap_err().to_string();
+        assert!(said.contains("0.99996") && said.contains("0.99999"), "{said}");
     }
 }

@@ -93,13 +93,13 @@ fn policies(f: &Findings) -> Vec<String> {
     all
 }
 
-/// Mean over seeds of one attacker's cells at a point, if there are any.
+/// One attacker's cells at a point, of all seeds. Where a command failed there is no copy.
 fn at<'a>(f: &'a Findings, policy: &str, leaked: f64, budget: usize, attacker: Attacker) -> Vec<&'a CellResult> {
     let budget = if attacker.uses_images() { budget } else { 0 };
     let ends = |r: &CellResult| (r.policy == "nothing" && leaked == 0.0) || (r.policy == "everything" && leaked == 1.0);
     f.results
         .iter()
-        .filter(|r| r.leaked == leaked && (r.policy == policy || ends(r)))
+        .filter(|r| r.failure.is_none() && r.leaked == leaked && (r.policy == policy || ends(r)))
         // With everything open all attackers are the same.
         .filter(|r| leaked == 1.0 || (r.budget == budget && r.attacker == attacker.to_string()))
         .collect()
@@ -189,4 +189,36 @@ fn trains(s: &Schedule) -> String {
         s.rounds,
         s.shift,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::verdict::tests::{HIDDEN, findings};
+
+    #[test]
+    fn failures_are_no_copies() {
+        let mut f = findings(&[HIDDEN]);
+        let cell = |seed: u64, accuracy: f64, failure: Option<&str>| CellResult {
+            id: format!("nothing-b50-distil-s{seed}"),
+            policy: "nothing".into(),
+            leaked: 0.0,
+            opened: 0.0,
+            budget: 50,
+            attacker: "distil".into(),
+            seed,
+            accuracy,
+            fidelity: accuracy,
+            right: String::new(),
+            rate: None,
+            curve: vec![],
+            plateau: true,
+            seconds: 1.0,
+            engine: crate::run::burn(),
+            failure: failure.map(Into::into),
+        };
+        f.results = vec![cell(0, 0.5, None), cell(1, 0.0, Some("it ended with exit status: 3"))];
+        let seeds: Vec<u64> = at(&f, "random-rows", 0.0, 50, Attacker::Distil).iter().map(|r| r.seed).collect();
+        assert_eq!(seeds, [0]);
+    }
 }

@@ -76,36 +76,105 @@ fn somebody_elses_attacker_is_scored() {
 #[test]
 fn attackers_end_with_their_run() {
     let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("group");
-    // The shell's own child is meant as well.
-    let line = format!("sleep 500 & echo $$ > {0}.new; mv {0}.new {0}; sleep 500", file.display());
+    let file = folder.path().join("processes");
+    // What the shell leaves in the background is meant as well.
+    let line = format!("sleep 500 & echo $$ $! > {0}.new; mv {0}.new {0}; sleep 500", file.display());
     let mut run = audit()
         .args(line_of(folder.path(), "killed", &line, &["--jobs", "1"]))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    let begun = Instant::now();
-    let until = |done: &dyn Fn() -> bool| {
-        while !done() {
-            assert!(begun.elapsed() < Duration::from_secs(120));
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    };
-    until(&|| file.is_file());
-    let group = std::fs::read_to_string(&file).unwrap();
-    let lives = || {
-        Command::new("kill")
-            .args(["-0", "--", &format!("-{}", group.trim())])
-            .stderr(Stdio::null())
-            .status()
-            .unwrap()
-            .success()
-    };
-    assert!(lives());
+    until(|| file.is_file());
+    let processes = std::fs::read_to_string(&file).unwrap();
+    let live = || processes.split_whitespace().filter(|p| lives(p)).count();
+    assert_eq!(live(), 2);
     run.kill().unwrap();
     run.wait().unwrap();
-    until(&|| !lives());
+    until(|| live() == 0);
+}
+
+/// Waits, though not for ever.
+fn until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(120));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Whether a process runs; one that has ended may wait for its parent to hear of it.
+fn lives(process: &str) -> bool {
+    if Path::new("/proc/self/stat").exists() {
+        return std::fs::read_to_string(format!("/proc/{process}/stat")).is_ok_and(|s| !s.contains(") Z"));
+    }
+    let said = Command::new("ps").args(["-o", "stat=", "-p", process]).output().unwrap().stdout;
+    !said.is_empty() && !said.starts_with(b"Z")
+}
+
+#[cfg(unix)]
+#[test]
+fn what_an_attacker_leaves_behind_ends_with_its_cell() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let file = folder.path().join("helpers");
+    let line = format!("sleep 500 & echo $! >> {}; cp {} surrogate.onnx", file.display(), victim.display());
+    let (code, _, err) = output(&line_of(folder.path(), "helped", &line, &["--jobs", "1"]));
+    assert_eq!(code, Some(0), "{err}");
+    let helpers = std::fs::read_to_string(&file).unwrap();
+    assert!(helpers.lines().count() > 1);
+    until(|| !helpers.lines().any(lives));
+}
+
+/// Two runs in one folder do every cell once, and neither disturbs the other's attackers.
+#[cfg(unix)]
+#[test]
+fn two_processes_share_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let file = folder.path().join("begun");
+    let line = format!("pwd >> {}; sleep 0.3; cp {} surrogate.onnx", file.display(), victim.display());
+    let args = line_of(folder.path(), "shared", &line, &["--jobs", "2"]);
+    let runs: Vec<_> = (0..2).map(|_| audit().args(&args).stdout(Stdio::piped()).spawn().unwrap()).collect();
+    for run in runs {
+        let done = run.wait_with_output().unwrap();
+        assert!(done.status.success());
+        let results: Value = serde_json::from_slice(&done.stdout).unwrap();
+        assert_eq!(results["missing_cells"], 0);
+        assert!(results["cells"].as_array().unwrap().iter().all(|c| c["failure"].is_null()));
+    }
+    let text = std::fs::read_to_string(&file).unwrap();
+    let mut begun: Vec<&str> = text.lines().collect();
+    begun.sort_unstable();
+    let count = begun.len();
+    begun.dedup();
+    assert!(count > 1 && count == begun.len(), "{text}");
+}
+
+/// A copy takes the place of a failure, and no failure that of a copy.
+#[cfg(unix)]
+#[test]
+fn copies_are_worth_more_than_failures() {
+    let folder = tempfile::tempdir().unwrap();
+    let victim = root().join("crates/jali/bundled/mnist.onnx");
+    let file = folder.path().join("there");
+    let line = format!("test -e {} && cp {} surrogate.onnx", file.display(), victim.display());
+    let run = |name: &str| output(&line_of(folder.path(), name, &line, &[])).0;
+    assert_eq!(run("bad"), Some(1));
+    std::fs::write(&file, "").unwrap();
+    // More time is no other run.
+    let again = line_of(folder.path(), "good", &line, &["--attacker-time", "9"]);
+    assert_eq!((run("good"), output(&again).0), (Some(0), Some(0)));
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let failures = |name: &str| {
+        let results = json(&["report", "--out", &at(name), "--json"]);
+        results["cells"].as_array().unwrap().iter().filter(|c| !c["failure"].is_null()).count()
+    };
+    assert!(failures("bad") > 0);
+    for (from, into) in [("bad", "good"), ("good", "bad")] {
+        assert_eq!(output(&["merge", &at(from), "--out", &at(into)]).0, Some(0));
+    }
+    assert_eq!((failures("good"), failures("bad")), (0, 0));
 }
 
 /// Wrong files, no file, no numbers, no end: results of cells, and of a run without any copy the
@@ -149,17 +218,38 @@ fn onnx_of_no_numbers() -> Vec<u8> {
     onnx::export(&g).unwrap()
 }
 
+/// A network that takes the digit whose mean image is nearest.
+fn onnx_of_nearest_means() -> Vec<u8> {
+    let (mut weight, mut bias) = (vec![], vec![]);
+    let images = jali::Dataset::Mnist.bundled_test().unwrap();
+    for digit in 0..10 {
+        let of_digit: Vec<_> = images.iter().filter(|s| s.label == digit).collect();
+        let pixel = |p: usize| of_digit.iter().map(|s| s.image.data[p]).sum::<f32>() / of_digit.len() as f32;
+        let mean: Vec<f32> = (0..784).map(pixel).collect();
+        bias.push(-0.5 * mean.iter().map(|v| v * v).sum::<f32>());
+        weight.extend(mean);
+    }
+    let mut g = Graph::new(vec![1, 28, 28]).unwrap();
+    let flat = g.push("flat".into(), Op::Flatten, vec![0]).unwrap();
+    g.push("means".into(), Op::Gemm(Gemm { weight, bias, inputs: 784, outputs: 10 }), vec![flat]).unwrap();
+    onnx::export(&g).unwrap()
+}
+
 /// Where attacks fail, on both sides, on one, or with one budget, nothing is called safe.
 #[cfg(unix)]
 #[test]
 fn a_plan_is_not_safe_where_attacks_failed() {
     let folder = tempfile::tempdir().unwrap();
     let copy = format!("cp {} surrogate.onnx", root().join("crates/jali/bundled/mnist.onnx").display());
+    let weak = folder.path().join("weak.onnx");
+    std::fs::write(&weak, onnx_of_nearest_means()).unwrap();
     for (name, line, safe) in [
         ("all", "exit 3".to_owned(), false),
         ("open", format!("grep -q '\"policy\": \"nothing\"' task.json || exit 3; {copy}"), false),
         ("budget", format!("grep -q '\"budget\": 20' task.json && exit 3; {copy}"), false),
-        ("none", copy.clone(), true),
+        // It has the network in either case, so it cannot tell.
+        ("same", copy.clone(), false),
+        ("none", format!("cp {} surrogate.onnx", weak.display()), true),
     ] {
         let at = |file: &str| folder.path().join(name.to_owned() + file).to_str().unwrap().to_owned();
         let (out, plan) = (at(""), at(".json"));
@@ -171,7 +261,8 @@ fn a_plan_is_not_safe_where_attacks_failed() {
         let outcome = said["tried"][0]["outcome"].as_str().unwrap();
         assert_eq!(outcome.starts_with("safe"), safe, "{name}: {outcome}");
         assert_eq!(said["fraction_permitted"].as_f64() > Some(0.0), safe, "{name}");
-        assert!(safe || (outcome.contains("not known") && outcome.contains("ended with")), "{name}: {outcome}");
+        let why = if name == "same" { "a copy is as good as the network" } else { "ended with" };
+        assert!(safe || (outcome.contains("not known") && outcome.contains(why)), "{name}: {outcome}");
     }
 }
 

@@ -82,6 +82,9 @@ pub(super) fn cell(args: &CellArgs) -> anyhow::Result<()> {
     if args.json {
         return say_json(&result);
     }
+    if let Some(why) = &result.failure {
+        return Ok(say(format!("{}: failed: {why}", result.id))?);
+    }
     Ok(say(format!(
         "{}: accuracy {:.2} %, agreement with the victim {:.2} %",
         result.id,

@@ -145,10 +145,16 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
     let bar = progress(open.iter().map(|c| c.weight()).sum());
     pool::each(&open, jobs, threads, |cell| {
         bar.set_message(cell.id());
-        context.run(cell)?;
-        bar.inc(cell.weight());
+        if context.run_if_free(cell)?.is_some() {
+            bar.inc(cell.weight());
+        }
         Ok(())
     })?;
+    for cell in open.iter().filter(|cell| !context.done(cell)) {
+        bar.set_message(format!("{}: waiting for another process", cell.id()));
+        context.run(cell)?;
+        bar.inc(cell.weight());
+    }
     bar.finish_and_clear();
     let findings = Findings::of(&context)?;
     keep(&findings, &args.out)?;

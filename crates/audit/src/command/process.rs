@@ -8,8 +8,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 #[derive(Debug)]
 pub(super) struct Process {
     child: Child,
-    over: bool,
-    guard: Option<Child>,
+    guard: Guard,
 }
 
 impl Process {
@@ -19,10 +18,10 @@ impl Process {
     /// The system's.
     pub(super) fn start(line: &str, folder: &Path, log: File) -> std::io::Result<Self> {
         let both = log.try_clone()?;
-        let child = shell(line).current_dir(folder).stdin(Stdio::null()).stdout(log).stderr(both).spawn()?;
-        let mut process = Self { child, over: false, guard: None };
-        process.guard = guard(process.child.id())?;
-        Ok(process)
+        let guard = Guard::start()?;
+        let mut shell = guard.shell(line);
+        let child = shell.current_dir(folder).stdin(Stdio::null()).stdout(log).stderr(both).spawn()?;
+        Ok(Self { child, guard })
     }
 
     /// How it ended, if it has.
@@ -30,53 +29,65 @@ impl Process {
     /// # Errors
     /// The system's.
     pub(super) fn ended(&mut self) -> std::io::Result<Option<ExitStatus>> {
-        let ended = self.child.try_wait()?;
-        self.over = ended.is_some();
-        Ok(ended)
+        self.child.try_wait()
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if !self.over {
-            #[cfg(unix)]
-            let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", self.child.id())]).status();
-            let _ = self.child.kill();
-            let _ = self.child.wait();
-        }
-        if let Some(guard) = &mut self.guard {
-            let _ = guard.kill();
-            let _ = guard.wait();
-        }
+        self.guard.end();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
+/// A shell at the head of the attacker's group of processes. It waits for the end of its input,
+/// which this process closes when it is done with the attacker, or by ending, however that
+/// happens; then it ends the group. Without it an attacker that lost its run, and whatever one left
+/// in the background, would go on, and write between the files of the next.
 #[cfg(unix)]
-fn shell(line: &str) -> Command {
-    use std::os::unix::process::CommandExt;
-    let mut shell = Command::new("sh");
-    // A group of its own, so that all that it starts ends with it.
-    shell.args(["-c", line]).process_group(0);
-    shell
+#[derive(Debug)]
+struct Guard(Child);
+
+#[cfg(unix)]
+impl Guard {
+    fn start() -> std::io::Result<Self> {
+        use std::os::unix::process::CommandExt;
+        let mut shell = Command::new("sh");
+        // A group of its own, which Ctrl-C of a terminal does not reach; 0 is that group.
+        shell.args(["-c", "read -r never; kill -KILL 0"]).process_group(0);
+        Ok(Self(shell.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?))
+    }
+
+    fn shell(&self, line: &str) -> Command {
+        use std::os::unix::process::CommandExt;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", line]).process_group(self.0.id().cast_signed());
+        shell
+    }
+
+    fn end(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
+
+/// Only the attacker's shell ends with its cell.
+#[cfg(not(unix))]
+#[derive(Debug)]
+struct Guard;
 
 #[cfg(not(unix))]
-fn shell(line: &str) -> Command {
-    let mut shell = Command::new("cmd");
-    shell.args(["/C", line]);
-    shell
-}
+impl Guard {
+    fn start() -> std::io::Result<Self> {
+        Ok(Self)
+    }
 
-/// Waits for the end of this process, which closes its input, and ends a group then. Without it an
-/// attacker that lost its run would go on for hours, and write between the files of the next one.
-#[cfg(unix)]
-fn guard(group: u32) -> std::io::Result<Option<Child>> {
-    let line = format!("read -r never; kill -KILL -{group}");
-    // A group of its own: Ctrl-C of a terminal must not reach it. dash knows no "--" here.
-    shell(&line).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(Some)
-}
+    fn shell(&self, line: &str) -> Command {
+        let mut shell = Command::new("cmd");
+        shell.args(["/C", line]);
+        shell
+    }
 
-#[cfg(not(unix))]
-fn guard(_: u32) -> std::io::Result<Option<Child>> {
-    Ok(None)
+    fn end(&mut self) {}
 }

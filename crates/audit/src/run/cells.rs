@@ -130,7 +130,9 @@ pub fn merge(from: &Path, into: &Path) -> Result<usize, AuditError> {
     let mut new = 0;
     for result in results {
         let path = cells.join(format!("{}.json", result.id));
-        if !path.exists() {
+        // A copy is worth more than a failure, wherever that was.
+        let is_new = !path.exists() || read_json::<CellResult>(&path)?.failure.is_some() && result.failure.is_none();
+        if is_new {
             write_json(&path, &result)?;
             new += 1;
         }

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use burn::tensor::Device;
 use jali::files::read_bounded;
@@ -12,39 +11,38 @@ use jali_leak::file::model_hash;
 use jali_leak::{Ground, Order, Plan, Policy, of_layers};
 use jali_model::{Graph, QuantModel, Tensor};
 use jali_protocol::{Blueprint, row_savings};
-use rand::RngExt;
 
 use super::answers::Answers;
-use super::cells::{CELLS, CellResult, burn, cell_path, has_result, pack};
+use super::cells::{CELLS, CellResult, cell_path, has_result};
 use super::data::{
     BUNDLED_SCORING, Pool, check_labelled, dataset_for, enough, images_hash, public_weights, victim_and_data,
 };
+use super::held::Held;
 use super::spec::{MAX_FILE, METHOD, SPEC, Spec, read_json, read_spec, write_json};
 use crate::AuditError;
-use crate::attack::{Attacker, Knowledge, Queries, Surrogate, attack};
-use crate::command::asking::{Guests, Told, last_open_value};
-use crate::command::{Assignment, Command};
-use crate::fill::generator;
+use crate::attack::Attacker;
+use crate::command::Command;
+use crate::command::asking::Told;
 use crate::grid::{Cell, Grid, Source};
 use crate::sensitivity;
-use crate::train::{Schedule, argmax, classify};
+use crate::train::{Schedule, argmax};
 use crate::victim::Victim;
 
 /// Everything that cells need, in memory.
 pub struct Context {
-    folder: PathBuf,
-    spec: Spec,
-    victim: Victim,
-    answers: Answers,
-    pool: Pool,
-    test: Vec<Sample>,
-    test_pixels: Vec<Vec<f32>>,
+    pub(super) folder: PathBuf,
+    pub(super) spec: Spec,
+    pub(super) victim: Victim,
+    pub(super) answers: Answers,
+    pub(super) pool: Pool,
+    pub(super) test: Vec<Sample>,
+    pub(super) test_pixels: Vec<Vec<f32>>,
     /// The victim's classes for the scoring images.
-    said: Vec<usize>,
-    plan: Option<Plan>,
-    public: Option<Vec<Option<Vec<f32>>>>,
-    scores: OnceLock<Vec<Vec<f32>>>,
-    device: Device,
+    pub(super) said: Vec<usize>,
+    pub(super) plan: Option<Plan>,
+    pub(super) public: Option<Vec<Option<Vec<f32>>>>,
+    pub(super) scores: OnceLock<Vec<Vec<f32>>>,
+    pub(super) device: Device,
 }
 
 impl std::fmt::Debug for Context {
@@ -248,17 +246,42 @@ impl Context {
         has_result(&self.folder, cell)
     }
 
-    /// Runs a cell and keeps its result, unless that is there already.
+    /// Runs a cell and keeps its result, unless that is there already. Waits for another process
+    /// that has begun with it.
     ///
     /// # Errors
     /// [`AuditError`].
     pub fn run(&self, cell: &Cell) -> Result<CellResult, AuditError> {
-        let path = cell_path(&self.folder, cell);
-        if path.is_file() {
-            return read_json(&path);
+        match self.done(cell) {
+            true => read_json(&cell_path(&self.folder, cell)),
+            false => self.run_held(cell, Held::wait(&self.folder, cell)?),
         }
-        let result = self.compute(cell)?;
-        write_json(&path, &result)?;
+    }
+
+    /// Runs a cell as [`Self::run`] does; returns nothing where another process has begun with it.
+    ///
+    /// # Errors
+    /// [`AuditError`].
+    pub fn run_if_free(&self, cell: &Cell) -> Result<Option<CellResult>, AuditError> {
+        match Held::try_now(&self.folder, cell)? {
+            Some(held) => self.run_held(cell, held).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn run_held(&self, cell: &Cell, held: Held) -> Result<CellResult, AuditError> {
+        let path = cell_path(&self.folder, cell);
+        // Who held it before may have done it.
+        let before = if self.done(cell) { Some(read_json(&path)?) } else { None };
+        let result = match before {
+            Some(result) => result,
+            None => {
+                let result = self.compute(cell)?;
+                write_json(&path, &result)?;
+                result
+            }
+        };
+        held.release();
         Ok(result)
     }
 
@@ -301,95 +324,4 @@ impl Context {
     pub fn some_images(&self, most: usize) -> Result<Vec<Tensor>, AuditError> {
         (0..self.pool.len().min(most)).map(|i| self.pool.image(i)).collect()
     }
-
-    /// The labelled images of a budget and seed, with the victim's answers. Smaller budgets are the
-    /// beginnings of larger ones.
-    fn queries(&self, budget: usize, seed: u64) -> Result<Queries, AuditError> {
-        let mut rng = generator("budget", seed);
-        let mut all: Vec<usize> = (0..self.pool.len()).collect();
-        for i in 0..budget.min(all.len()) {
-            let j = rng.random_range(i..all.len());
-            all.swap(i, j);
-        }
-        let images = all.iter().take(budget).map(|&i| self.pool.image(i)).collect::<Result<Vec<_>, _>>()?;
-        if images.is_empty() || self.spec.guests.is_some() {
-            return Ok(Queries { images, logits: vec![] });
-        }
-        let logits = self.answers.of(&format!("{budget}-images-of-seed-{seed}"), &self.victim, &images)?;
-        Ok(Queries { images, logits })
-    }
-
-    fn compute(&self, cell: &Cell) -> Result<CellResult, AuditError> {
-        let begin = Instant::now();
-        let plan = self.plan(cell.source, cell.leaked, cell.seed)?;
-        let hidden = self.victim.hidden(&plan);
-        let queries = self.queries(cell.budget, cell.seed)?;
-        let policy = match cell.source {
-            Source::Policy(p) => Some(p),
-            _ => None,
-        };
-        let knows = Knowledge {
-            victim: &self.victim,
-            hidden: &hidden,
-            policy,
-            queries: &queries,
-            public: self.public.as_deref(),
-        };
-        let trained = match &self.spec.command {
-            // With everything open there is nothing to attack.
-            Some(command) if cell.source != Source::Everything => self.commanded(command, cell, &knows)?,
-            _ => {
-                let schedule = self.spec.schedule.clone().unwrap_or_else(|| Schedule::quick(false));
-                let surrogate = attack(cell.attacker, &knows, &schedule, cell.seed, &self.device)?;
-                let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
-                Trained { got, surrogate: Some(surrogate), engine: burn(), failure: None }
-            }
-        };
-        let Trained { got, surrogate, engine, failure } = trained;
-        let right: Vec<bool> = got.iter().zip(&self.test).map(|(g, s)| *g == s.label).collect();
-        let agree = got.iter().zip(&self.said).filter(|(g, s)| g == s).count();
-        let count = self.test.len().max(1) as f64;
-        Ok(CellResult {
-            id: cell.id(),
-            policy: cell.source.to_string(),
-            leaked: cell.leaked,
-            opened: plan.fraction_permitted(),
-            budget: cell.budget,
-            attacker: cell.attacker.to_string(),
-            seed: cell.seed,
-            accuracy: right.iter().filter(|r| **r).count() as f64 / count,
-            fidelity: agree as f64 / count,
-            right: pack(&right),
-            rate: surrogate.as_ref().and_then(|s| s.rate),
-            // Whether a command's training had ended, nobody here can tell.
-            plateau: surrogate.as_ref().is_none_or(|s| s.plateau),
-            curve: surrogate.map(|s| s.curve).unwrap_or_default(),
-            seconds: (begin.elapsed().as_secs_f64() * 1e3).round() / 1e3,
-            engine,
-            failure,
-        })
-    }
-
-    /// Has a command attack.
-    fn commanded(&self, command: &Command, cell: &Cell, knows: &Knowledge<'_>) -> Result<Trained, AuditError> {
-        let images: Vec<Tensor> = self.test.iter().map(|sample| sample.image.clone()).collect();
-        let value = last_open_value(self.victim.graph(), knows.hidden);
-        let guests = self.spec.guests.map(|told| Guests { told, value });
-        let assignment = Assignment { cell, knows, guests };
-        let attacked = command.attack(&self.folder.join(ATTACKS).join(cell.id()), &assignment, &images)?;
-        let (got, failure) = attacked.map_or_else(|why| (vec![], Some(why)), |got| (got, None));
-        Ok(Trained { got, surrogate: None, engine: command.line.clone(), failure })
-    }
-}
-
-/// Folder of commands' views, and of what those printed that failed.
-const ATTACKS: &str = "attacks";
-
-/// What an attacker came to.
-struct Trained {
-    /// Its classes of the scoring images; none if it failed.
-    got: Vec<usize>,
-    surrogate: Option<Surrogate>,
-    engine: String,
-    failure: Option<String>,
 }

@@ -8,12 +8,16 @@
 //! | [`data`] | the victim, and labelled images |
 //! | [`context`] | a run under way |
 //! | [`cells`] | results of cells as files |
+//! | `attacks` | what one cell computes |
+//! | `held` | who works on a cell |
 //! | `answers` | the victim's answers, kept |
 
 mod answers;
+mod attacks;
 pub mod cells;
 pub mod context;
 pub mod data;
+mod held;
 pub mod spec;
 
 pub(crate) use cells::burn;

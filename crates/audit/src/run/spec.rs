@@ -76,9 +76,7 @@ impl Spec {
         let text = |o: &Option<String>| o.clone().unwrap_or_else(|| "none".into());
         let view =
             |told: Option<Told>| told.map_or("of a client".into(), |told| format!("of a guest that is told {told}"));
-        let command = |c: &Option<Command>| {
-            c.as_ref().map_or("none but its own".into(), |c| format!("{:?} for {} s", c.line, c.seconds))
-        };
+        let command = |c: &Option<Command>| c.as_ref().map_or("none but its own".into(), |c| format!("{:?}", c.line));
         let schedule = |s: &Option<Schedule>| s.as_ref().map_or_else(|| "none".into(), |s| format!("{s:?}"));
         let pairs = [
             ("the view", view(self.guests), view(other.guests)),
