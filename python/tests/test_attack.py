@@ -69,3 +69,20 @@ def test_an_effort_that_is_none_is_refused(tmp_path, text):
 def test_a_folder_without_a_view_is_said(tmp_path):
     done = subprocess.run([sys.executable, "-m", "jali.attack"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1 and "no view of an attacker here" in done.stderr
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_guest_asks_behind_a_prefix_without_weights(tmp_path):
+    """A network that begins with Flatten: what is asked has the shape behind it, and a copy takes images."""
+    nn, numpy = torch.nn, pytest.importorskip("numpy")
+    net = nn.Sequential(nn.Flatten(), nn.Linear(784, 16), nn.ReLU(), nn.Linear(16, 10))
+    torch.onnx.export(net, torch.zeros(1, 1, 28, 28), tmp_path / "flat.onnx", dynamo=False)
+    data = tmp_path / "data"
+    data.mkdir()
+    for part in ("train", "t10k"):
+        pixels = numpy.random.default_rng(1).integers(0, 256, 300 * 784, dtype=numpy.uint8)
+        (data / f"{part}-images-idx3-ubyte").write_bytes(bytes([0, 0, 8, 3, 0, 0, 1, 44, 0, 0, 0, 28, 0, 0, 0, 28]) + pixels.tobytes())
+        (data / f"{part}-labels-idx1-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 1, 44]) + bytes(300))
+    options = ["--data", data, "--policies", "last-1-layers", "--budgets", "20", "--guests", "logits"]
+    got = audit(tmp_path / "out", *map(str, options), "--attackers", "own,distil", network=tmp_path / "flat.onnx")
+    assert set(got) == {("nothing", "own"), ("nothing", "distil"), ("last-layers", "distil")}

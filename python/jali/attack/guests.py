@@ -69,10 +69,12 @@ def attack(view: View, effort: float = 1.0) -> Copy:
     images, oracle = view.images[:tickets], Oracle(view.folder)
     if name in ("zero", "statistics") or len(images) < 2:
         return view.copy(procedures.PROCEDURES["zero" if name == "zero" else "statistics"](view, effort))
-    if name == "own":
-        return view.copy(procedures.own_network(view, effort, images, targets(oracle.ask(images))))
-    fills.sparse(view, procedures.generator(view))
     own = predict(view.prefix, images) if view.prefix else images
+    if name == "own":
+        # It takes images itself: the prefix serves to ask alone.
+        network = procedures.own_network(view, effort, images, targets(oracle.ask(own)))
+        return Copy(network, None, view.task["input"])
+    fills.sparse(view, procedures.generator(view))
     is_line = lines.is_affine_end(view)
     if name != "command":
         asked = own

@@ -79,8 +79,9 @@ class View:
 
     @property
     def is_black_box(self) -> bool:
-        """Whether nothing is open."""
-        return all(layer.hidden.all() for layer in self.layers) and self.prefix is None
+        """Whether no weight is open; a prefix may hold none."""
+        is_bare = self.prefix is None or not linear_layers(self.prefix)
+        return is_bare and all(layer.hidden.all() for layer in self.layers)
 
     @property
     def open_share(self) -> float:
