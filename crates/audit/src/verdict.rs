@@ -209,7 +209,7 @@ impl Findings {
     }
 
     /// What a budget counts.
-    pub(crate) fn unit(&self) -> &'static str {
+    pub fn unit(&self) -> &'static str {
         if self.spec.guests.is_some() { "tickets" } else { "images" }
     }
 

@@ -75,6 +75,11 @@ fn the_table_of_guests_is_what_was_measured() {
     holds("docs/auditing.md", &table(&results("vgg3-guests-logits"), "tickets", false));
 }
 
+#[test]
+fn the_table_of_guests_who_are_told_a_class_is_what_was_measured() {
+    holds("docs/auditing.md", &table(&results("vgg3-guests-top1"), "tickets for a class", false));
+}
+
 /// Characters of a bar that stand for everything right.
 const BAR: f64 = 50.0;
 

@@ -178,7 +178,7 @@ fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
         "best attacker",
         "twin",
         "open %",
-        "images",
+        f.unit(),
         "black box %",
         "attacker %",
         "agrees %",
