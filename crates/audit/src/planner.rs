@@ -1,9 +1,9 @@
 //! The cheapest plan whose worst attacker stays within a bound.
 //!
 //! Candidates (a policy at a fraction) are tried from the cheapest on. A candidate is given up as
-//! soon as the mean over the seeds so far is far beyond the bound, and with it all larger fractions of
-//! its policy. The first whose worst upper interval end lies within the bound is checked again on
-//! seeds that the search has not seen; that check alone is the evidence. Giving up too early can
+//! soon as the mean over the seeds so far is far beyond the bound, and with it all larger fractions
+//! of its policy. The first whose worst upper interval end lies within the bound is checked again
+//! on seeds that the search has not seen; that check alone is the evidence. Giving up too early can
 //! only cost size or time, never safety.
 
 use jali_leak::file::Evidence;

@@ -216,7 +216,7 @@ fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
 /// alone.
 #[derive(clap::Parser)]
 #[command(
-    after_help = "Examples:\n  jali-audit report --out audit\n  jali-audit report docs/results/mnist/results.json     writes report.html beside it"
+    after_help = "Examples:\n  jali-audit report --out audit\n  jali-audit report docs/results/torch/mnist/results.json     writes report.html beside it"
 )]
 pub(super) struct ReportArgs {
     /// A results.json: the report is written beside it
