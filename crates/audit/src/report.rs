@@ -194,30 +194,15 @@ fn trains(s: &Schedule) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::summary::tests::result;
     use crate::verdict::tests::{HIDDEN, findings};
 
     #[test]
     fn failures_are_no_copies() {
         let mut f = findings(&[HIDDEN]);
-        let cell = |seed: u64, accuracy: f64, failure: Option<&str>| CellResult {
-            id: format!("nothing-b50-distil-s{seed}"),
-            policy: "nothing".into(),
-            leaked: 0.0,
-            opened: 0.0,
-            budget: 50,
-            attacker: "distil".into(),
-            seed,
-            accuracy,
-            fidelity: accuracy,
-            right: String::new(),
-            rate: None,
-            curve: vec![],
-            plateau: true,
-            seconds: 1.0,
-            engine: crate::run::burn(),
-            failure: failure.map(Into::into),
-        };
-        f.results = vec![cell(0, 0.5, None), cell(1, 0.0, Some("it ended with exit status: 3"))];
+        let copy = result("nothing", 0.0, 50, "distil", 0, "f");
+        let failed = CellResult { failure: Some("it ended".into()), ..result("nothing", 0.0, 50, "distil", 1, "0") };
+        f.results = vec![copy, failed];
         let seeds: Vec<u64> = at(&f, "random-rows", 0.0, 50, Attacker::Distil).iter().map(|r| r.seed).collect();
         assert_eq!(seeds, [0]);
     }

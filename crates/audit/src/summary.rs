@@ -289,4 +289,4 @@ fn student(degrees: usize) -> f64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -5,11 +5,10 @@ mod support;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use jali_model::{Arithmetic, Gemm, Graph, Op, onnx};
 use serde_json::Value;
-use support::{audit, fails, json, output, root};
+use support::{audit, fails, json, output, root, until};
 
 /// A small run with a command.
 fn line_of(folder: &Path, name: &str, line: &str, more: &[&str]) -> Vec<String> {
@@ -92,15 +91,6 @@ fn attackers_end_with_their_run() {
     run.kill().unwrap();
     run.wait().unwrap();
     until(|| live() == 0);
-}
-
-/// Waits, though not for ever.
-fn until(done: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < Duration::from_secs(120));
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Whether a process runs; one that has ended may wait for its parent to hear of it.

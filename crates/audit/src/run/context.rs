@@ -272,14 +272,12 @@ impl Context {
     fn run_held(&self, cell: &Cell, held: Held) -> Result<CellResult, AuditError> {
         let path = cell_path(&self.folder, cell);
         // Who held it before may have done it.
-        let before = if self.done(cell) { Some(read_json(&path)?) } else { None };
-        let result = match before {
-            Some(result) => result,
-            None => {
-                let result = self.compute(cell)?;
-                write_json(&path, &result)?;
-                result
-            }
+        let result = if self.done(cell) {
+            read_json(&path)?
+        } else {
+            let result = self.compute(cell)?;
+            write_json(&path, &result)?;
+            result
         };
         held.release();
         Ok(result)

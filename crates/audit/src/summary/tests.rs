@@ -1,6 +1,6 @@
 use super::*;
 
-fn result(policy: &str, leaked: f64, budget: usize, attacker: &str, seed: u64, right: &str) -> CellResult {
+pub(crate) fn result(policy: &str, leaked: f64, budget: usize, attacker: &str, seed: u64, right: &str) -> CellResult {
     let count = unpack(right).iter().filter(|r| **r).count() as f64 / (4 * right.len()) as f64;
     CellResult {
         id: format!("{policy}-{leaked}-{budget}-{attacker}-{seed}"),

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -32,4 +33,13 @@ pub fn fails(args: &[&str], code: i32, says: &[&str]) {
     let (got, _, err) = output(args);
     assert_eq!(got, Some(code), "{args:?}: {err}");
     says.iter().for_each(|s| assert!(err.contains(s), "{args:?} should say {s}: {err}"));
+}
+
+/// Waits, though not for ever.
+pub fn until(done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < Duration::from_secs(120), "it did not happen in two minutes");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
