@@ -176,7 +176,7 @@ impl<'a> Measured<'a> {
             let twin = twins.get(&attacker)?;
             let pairs: Vec<Pair<'a>> =
                 twin.iter().filter_map(|(seed, twin)| Some((*seeds.get(&one(*seed))?, *twin))).collect();
-            interval(&pairs, source == Source::Nothing, scoring).map(|[_, upper]| upper)
+            interval(&pairs, source == Source::Nothing, scoring).map(|[_, upper]| upper.min(1.0))
         });
         ends.max_by(f64::total_cmp)
     }
@@ -188,7 +188,9 @@ impl<'a> Measured<'a> {
         if pairs.is_empty() {
             return None;
         }
-        let interval = interval(&pairs, source == Source::Nothing, scoring).map(|[low, high]| [low, high.max(0.0)]);
+        // No two accuracies differ by more than 1.
+        let interval = interval(&pairs, source == Source::Nothing, scoring)
+            .map(|[low, high]| [low.max(-1.0), high.clamp(0.0, 1.0)]);
         let black_box = mean(pairs.iter().map(|(_, t)| t.accuracy));
         let black_box_attacker = most_often(pairs.iter().map(|(_, t)| t.attacker.clone()));
         // The mean decides, not each seed: to choose by the outcome of each would be a gain by
@@ -256,12 +258,10 @@ fn interval(pairs: &[Pair<'_>], same: bool, scoring: usize) -> Option<[f64; 2]> 
         }
     }
     let count = scoring.max(1) as f64;
-    let over_images = match deviation(&images) {
-        // No image told the two apart: the rule of three says how rare such images may still be. A
-        // twin beside itself is exact.
-        0.0 if !same => 3.0 / count,
-        spread => 1.96 * spread / count.sqrt(),
-    };
+    // Where hardly any image tells the two apart, the rule of three says how rare such images may
+    // still be. A twin beside itself is exact.
+    let rare = if same { 0.0 } else { 3.0 / count };
+    let over_images = (1.96 * deviation(&images) / count.sqrt()).max(rare);
     let half = over_seeds.hypot(over_images);
     Some([middle - half, middle + half])
 }

@@ -82,8 +82,7 @@ fn who_knows_more_may_ignore_it() {
     // A gain in one seed and a loss in the other are none, and the interval has both.
     let even = row(["f0000000", "fff00000"]);
     assert_eq!((even.advantage, even.opened, even.seeds), (0.0, 0.5, 2));
-    let [low, high] = even.interval.unwrap();
-    assert!(high > 1.0 && (high + low).abs() < 1e-12, "{even:?}");
+    assert_eq!(even.interval, Some([-1.0, 1.0]), "two seeds leave everything open, and nothing beyond 100 points");
     // A loss in both is no advantage, and says nothing of gains beyond 0.
     let worse = row(["0f000000", "0f000000"]);
     assert_eq!((worse.advantage, worse.accuracy, worse.interval.unwrap()[1]), (0.0, 0.25, 0.0));
@@ -100,11 +99,24 @@ fn one_seed_has_no_interval() {
 
 #[test]
 fn intervals_agree_with_a_worked_example() {
-    // Differences 0.25 and 0.5 on four images: mean 0.375, t(1) = 12.706, s = 0.1768; images:
-    // means 0, 0, 0.5, 1.
-    let (a0, a1, t) =
-        (result("p", 0.5, 0, "zero", 0, "1"), result("p", 0.5, 0, "zero", 1, "3"), result("n", 0.0, 0, "zero", 0, "0"));
-    let [low, high] = interval(&[(&a0, &t), (&a1, &t)], false, 4).unwrap();
-    let half = (12.706f64 * 0.176_776_7 / 2f64.sqrt()).hypot(1.96 * 0.478_713_6 / 2.0);
-    assert!((high - low - 2.0 * half).abs() < 1e-5 && ((high + low) / 2.0 - 0.375).abs() < 1e-12);
+    // Differences 0.1 and 0.2 on 40 images: mean 0.15, t(1) = 12.706, s = 0.0707; images: 1 four
+    // times, 0.5 four times.
+    let [a0, a1, t] = ["f000000000", "ff00000000", "0000000000"].map(|right| result("p", 0.5, 0, "zero", 0, right));
+    let [low, high] = interval(&[(&a0, &t), (&a1, &t)], false, 40).unwrap();
+    let half = (12.706f64 * 0.070_710_7 / 2f64.sqrt()).hypot(1.96 * 0.324_235_0 / 40f64.sqrt());
+    assert!((high - low - 2.0 * half).abs() < 1e-5 && ((high + low) / 2.0 - 0.15).abs() < 1e-12);
+}
+
+/// An image that speaks for a gain never makes one less likely than no image at all.
+#[test]
+fn one_image_that_differs_widens_an_interval() {
+    let zeros = "0".repeat(500);
+    let one = format!("8{}", &zeros[1..]);
+    let twin = result("n", 0.0, 0, "zero", 0, &zeros);
+    let upper = |rights: [&str; 2]| {
+        let seeds = rights.map(|right| result("p", 0.5, 0, "zero", 0, right));
+        interval(&[(&seeds[0], &twin), (&seeds[1], &twin)], false, 2000).unwrap()[1]
+    };
+    let (none, both) = (upper([&zeros, &zeros]), upper([&one, &one]));
+    assert!(none == 3.0 / 2000.0 && both > none, "{none} {both}");
 }
