@@ -1,6 +1,10 @@
 //! The attackers on small networks whose answers are known.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::path::Path;
+
 use burn::tensor::Device;
 use jali::Sample;
 use jali_audit::attack::{Attacker, Knowledge, Queries, attack};
@@ -8,7 +12,7 @@ use jali_audit::fill::generator;
 use jali_audit::grid::{Cell, Grid, Source};
 use jali_audit::network::{Layer, forward, images, vector};
 use jali_audit::planner::{Goal, Minimise, Verdict, search};
-use jali_audit::run::{Context, METHOD, Pool, Spec};
+use jali_audit::run::{CellResult, Context, METHOD, Pool, Spec};
 use jali_audit::train::{Examples, Free, Schedule, Task, argmax, classify, train};
 use jali_audit::victim::Victim;
 use jali_leak::file::model_hash;
@@ -239,9 +243,11 @@ fn a_planted_leak_is_found() {
     assert!(found > agreement(false, Attacker::Span, true) + 0.1, "where nothing is planted, nothing is found");
 }
 
-/// The planner finds that the dead layer may be open, and nothing else.
-#[test]
-fn the_planner_finds_the_safe_plan_of_a_toy() {
+/// Attackers of the toy's planner.
+const TOY: [Attacker; 3] = [Attacker::Zero, Attacker::Statistics, Attacker::TuneHidden];
+
+/// A run about the toy, and what its planner is to find.
+fn toy(folder: &Path) -> (Context, Goal) {
     let graph = half_dead();
     let model = QuantModel::calibrate(graph.clone(), Default::default(), &noise(8, 900), Some((0.0, 1.0))).unwrap();
     let said = |images: &[Tensor]| Victim::new(model.clone()).unwrap().answer(images).unwrap();
@@ -251,7 +257,6 @@ fn the_planner_finds_the_safe_plan_of_a_toy() {
     };
     let policies = vec!["sensitive-rows".into()];
     let fractions = vec![0.25, 0.497, 0.8];
-    let attackers = [Attacker::Zero, Attacker::Statistics, Attacker::TuneHidden];
     let spec = Spec {
         method: METHOD,
         model: "toy".into(),
@@ -271,37 +276,96 @@ fn the_planner_finds_the_safe_plan_of_a_toy() {
             policies,
             fractions: fractions.clone(),
             budgets: vec![0, 20],
-            attackers: attackers.iter().map(ToString::to_string).collect(),
+            attackers: TOY.iter().map(ToString::to_string).collect(),
             seeds: 2,
             plan: None,
         },
     };
-    let folder = tempfile::tempdir().unwrap();
-    std::fs::create_dir(folder.path().join("cells")).unwrap();
+    std::fs::create_dir(folder.join("cells")).unwrap();
     let (pool, test) = (Pool::Bundled(labelled(noise(150, 20_000))), labelled(noise(400, 40_000)));
-    let context = Context::assemble(folder.path(), spec, model, pool, test, Device::flex()).unwrap();
+    let context = Context::assemble(folder, spec, model, pool, test, Device::flex()).unwrap();
     let goal = Goal {
         max_advantage: 0.05,
         minimise: Minimise::Size,
         policies: vec!["sensitive-rows".parse().unwrap()],
         fractions,
         budgets: vec![0, 20],
-        attackers: attackers.to_vec(),
+        attackers: TOY.to_vec(),
         seeds: 4,
     };
+    (context, goal)
+}
+
+/// The planner finds that the dead layer may be open, and nothing else.
+#[test]
+fn the_planner_finds_the_safe_plan_of_a_toy() {
+    let folder = tempfile::tempdir().unwrap();
+    let (context, goal) = toy(folder.path());
+    let graph = context.victim().graph();
     let run = |cells: &[Cell]| cells.iter().map(|c| context.run(c)).collect();
     let choice = search(&context, &goal, run, |c, v| eprintln!("{} {}: {v:?}", c.policy, c.leaked)).unwrap();
     let chosen = choice.chosen.unwrap();
     assert_eq!(chosen.leaked, 0.497, "{:?}", choice.tried);
     assert!(choice.tried.iter().any(|(_, f, v)| *f == 0.8 && !matches!(v, Verdict::Safe { .. })), "{:?}", choice.tried);
     // Exactly the dead layer.
-    assert_eq!(choice.plan, listed_layers(&graph, &["dead".into()]).unwrap());
+    assert_eq!(choice.plan, listed_layers(graph, &["dead".into()]).unwrap());
     let evidence = choice.evidence.unwrap();
-    assert!(evidence.upper <= 0.05 && evidence.plan == choice.plan.digest(&graph), "{evidence:?}");
-    assert_eq!(context.plan(Source::Nothing, 0.0, 0).unwrap(), Plan::hide_all(&graph));
+    assert!(evidence.upper <= 0.05 && evidence.plan == choice.plan.digest(graph), "{evidence:?}");
+    assert_eq!(context.plan(Source::Nothing, 0.0, 0).unwrap(), Plan::hide_all(graph));
     // A bound that is finer than the intervals is never claimed.
     let strict = Goal { max_advantage: 1e-6, ..goal };
     let run = |cells: &[Cell]| cells.iter().map(|c| context.run(c)).collect();
     let choice = search(&context, &strict, run, |_, _| {}).unwrap();
-    assert!(choice.chosen.is_none() && choice.plan == Plan::hide_all(&graph), "{:?}", choice.tried);
+    assert!(choice.chosen.is_none() && choice.plan == Plan::hide_all(graph), "{:?}", choice.tried);
+}
+
+/// Every check has twins of its own: those that were lucky once must not vouch for another plan.
+#[test]
+fn every_check_of_the_planner_has_seeds_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let (context, goal) = toy(folder.path());
+    let asked = RefCell::new(vec![]);
+    // The largest fraction looks safe until it is checked.
+    let run = |cells: &[Cell]| {
+        asked.borrow_mut().extend(cells.iter().map(|c| (c.source, c.leaked, c.seed)));
+        let is_found_out = |c: &Cell| c.leaked == 0.8 && c.seed >= goal.seeds;
+        Ok(cells.iter().map(|c| copy(c, if is_found_out(c) { "f" } else { "c" })).collect())
+    };
+    let choice = search(&context, &goal, run, |_, _| {}).unwrap();
+    let verdicts: Vec<_> = choice.tried.iter().map(|(_, leaked, verdict)| (*leaked, verdict)).collect();
+    assert!(
+        matches!(verdicts[..], [(0.8, Verdict::NotConfirmed { .. }), (0.497, Verdict::Safe { .. })]),
+        "{verdicts:?}"
+    );
+    assert!(choice.evidence.unwrap().claim.contains("check 2"));
+    let seeds = |leaked: f64| {
+        let asked = asked.borrow();
+        asked.iter().filter(|a| a.1 == leaked).map(|a| a.2).collect::<BTreeSet<u64>>()
+    };
+    assert_eq!(seeds(0.8), (0..8).collect());
+    assert_eq!(seeds(0.497), (0..4).chain(8..12).collect());
+    assert_eq!(seeds(0.0), (0..12).collect());
+}
+
+/// The result of a copy that has the same images of each four right.
+fn copy(cell: &Cell, four: &str) -> CellResult {
+    let accuracy = if four == "f" { 1.0 } else { 0.5 };
+    CellResult {
+        id: cell.id(),
+        policy: cell.source.to_string(),
+        leaked: cell.leaked,
+        opened: cell.leaked,
+        budget: cell.budget,
+        attacker: cell.attacker.to_string(),
+        seed: cell.seed,
+        accuracy,
+        fidelity: accuracy,
+        right: four.repeat(100),
+        rate: None,
+        curve: vec![],
+        plateau: true,
+        seconds: 0.0,
+        engine: "a test".into(),
+        failure: None,
+    }
 }
