@@ -123,6 +123,7 @@ fn describe(policy: &str) -> String {
 fn exposure(out: &mut String, f: &Findings) {
     *out += "<p class=note>Part of each layer's weights that the plan permits open (seed 0), in %.</p><div class=scroll><table><tr><th>plan";
     for LayerFacts { name, kind, weights } in &f.layers {
+        let kind = escape(kind);
         let _ = write!(out, "<th title=\"{kind}, {weights} weights\">{}<br>{kind}", escape(name));
     }
     *out += "</tr>";
@@ -156,7 +157,7 @@ fn method(out: &mut String, f: &Findings) {
         env!("CARGO_PKG_VERSION"),
         f.spec.method,
         escape(&f.spec.model),
-        &f.spec.model_hash[..f.spec.model_hash.len().min(16)]
+        escape(&f.spec.model_hash.chars().take(16).collect::<String>())
     );
 }
 
@@ -196,6 +197,19 @@ mod tests {
     use super::*;
     use crate::summary::tests::result;
     use crate::verdict::tests::{HIDDEN, findings};
+
+    #[test]
+    fn names_from_a_file_are_no_markup() {
+        let mut f = findings(&[HIDDEN, ("last-layers", 0.5, 5.0, None)]);
+        f.layers = vec![LayerFacts { name: "<i>x".into(), kind: "\"><script>alert".into(), weights: 1 }];
+        // Cut at 16 characters, which are more bytes.
+        f.spec.model_hash = "<script src=éééééé".into();
+        let page = html(&f);
+        for markup in ["<script src=", "<script>alert", "<i>x"] {
+            assert!(!page.contains(markup), "{markup}");
+        }
+        assert!(page.contains("&lt;script src=éééé)"));
+    }
 
     #[test]
     fn failures_are_no_copies() {
