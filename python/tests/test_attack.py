@@ -86,3 +86,7 @@ def test_a_guest_asks_behind_a_prefix_without_weights(tmp_path):
     options = ["--data", data, "--policies", "last-1-layers", "--budgets", "20", "--guests", "logits"]
     got = audit(tmp_path / "out", *map(str, options), "--attackers", "own,distil", network=tmp_path / "flat.onnx")
     assert set(got) == {("nothing", "own"), ("nothing", "distil"), ("last-layers", "distil")}
+    # Who has three tickets alone chooses one question less, and trains on two images.
+    few = [str(option) for option in options[:-4]] + ["--budgets", "3", "--guests"]
+    for told in ("logits", "top1"):
+        assert audit(tmp_path / told, *few, told, "--attackers", "command", network=tmp_path / "flat.onnx")

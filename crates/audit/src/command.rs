@@ -87,8 +87,13 @@ impl Command {
         images: &[Tensor],
     ) -> Result<Result<Vec<usize>, String>, AuditError> {
         let fail = |e: std::io::Error| JaliError::Write { path: folder.into(), why: e.to_string() };
-        if folder.exists() {
-            std::fs::remove_dir_all(folder).map_err(fail)?;
+        if folder.exists()
+            && let Err(e) = std::fs::remove_dir_all(folder)
+        {
+            return Ok(Err(format!(
+                "what an earlier attack left cannot be removed ({e}): remove {}",
+                folder.display()
+            )));
         }
         std::fs::create_dir_all(folder).map_err(fail)?;
         write_view(folder, asked)?;
@@ -97,7 +102,8 @@ impl Command {
         oracle.as_ref().map_or(Ok(()), Oracle::open).map_err(fail)?;
         let classes = self.run(folder, oracle.as_mut())?.and_then(|()| score(folder, victim.graph(), images));
         if classes.is_ok() {
-            std::fs::remove_dir_all(folder).map_err(fail)?;
+            // What cannot be removed, files of a container's root perhaps, costs no copy.
+            let _ = std::fs::remove_dir_all(folder);
         }
         Ok(classes)
     }

@@ -38,7 +38,7 @@ pub enum AuditError {
         got: String,
     },
     /// The attacker that starts from a public model has none.
-    #[error("the attacker \"public\" needs --public-model FILE.onnx")]
+    #[error("the attacker \"public\" needs --public-model FILE.onnx of `jali-audit run`, without --attacker")]
     NoPublicModel,
     /// An attacker that only a command can be has none.
     #[error("the attackers \"own\" and \"command\" need --attacker 'COMMAND' (docs/auditing.md)")]

@@ -120,7 +120,7 @@ impl Findings {
             victim_accuracy: context.victim_accuracy(),
             chance: 1.0 / context.classes() as f64,
             layers,
-            missing: cells.len() - results.len(),
+            missing: ids.len() - results.len(),
             results,
             rows,
             plans,

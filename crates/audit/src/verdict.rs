@@ -259,8 +259,11 @@ impl Findings {
 
     /// How sure all of that is.
     fn certainty(&self) -> String {
-        let engines: BTreeSet<&str> =
-            self.results.iter().filter(|r| r.policy != "everything").map(|r| r.engine.as_str()).collect();
+        let attacks = || self.results.iter().filter(|r| r.policy != "everything");
+        let engines: BTreeSet<&str> = attacks().map(|r| r.engine.as_str()).collect();
+        let ran: BTreeSet<&str> = attacks().map(|r| r.attacker.as_str()).collect();
+        let mut names: Vec<&str> = self.spec.grid.attackers.iter().map(String::as_str).collect();
+        names.retain(|name| ran.contains(name.parse::<Attacker>().map(|a| a.to_string()).unwrap_or_default().as_str()));
         let mut seeds: BTreeMap<usize, usize> = BTreeMap::new();
         for r in &self.rows {
             let fewest = seeds.entry(r.budget).or_insert(r.seeds);
@@ -280,7 +283,7 @@ impl Findings {
         };
         format!(
             "{sure} These attackers ran: {} ({}). Nothing is said about others: a better one may gain more from open weights, or less.",
-            self.spec.grid.attackers.join(", "),
+            names.join(", "),
             engines.into_iter().collect::<Vec<_>>().join(", ")
         )
     }

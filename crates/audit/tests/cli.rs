@@ -6,6 +6,7 @@ mod support;
 use std::path::Path;
 use std::process::Stdio;
 
+use jali_model::{Activation, Gemm, Graph, Op, onnx};
 use serde_json::Value;
 use support::{audit, fails, json, output, until};
 
@@ -139,6 +140,24 @@ fn small_mnist(folder: &Path, n: u8) {
     }
 }
 
+/// A network of two layers with a sigmoid between them.
+fn onnx_with_sigmoid() -> Vec<u8> {
+    let layer = |inputs, outputs| {
+        Op::Gemm(Gemm { weight: vec![0.1; inputs * outputs], bias: vec![0.0; outputs], inputs, outputs })
+    };
+    let mut g = Graph::new(vec![1, 28, 28]).unwrap();
+    let mut value = 0;
+    for (name, op) in [
+        ("flat", Op::Flatten),
+        ("first", layer(784, 4)),
+        ("steep", Op::Activation(Activation::Sigmoid)),
+        ("last", layer(4, 10)),
+    ] {
+        value = g.push(name.into(), op, vec![value]).unwrap();
+    }
+    onnx::export(&g).unwrap()
+}
+
 #[test]
 fn mistakes_are_told_with_their_remedy() {
     let folder = tempfile::tempdir().unwrap();
@@ -169,6 +188,14 @@ fn mistakes_are_told_with_their_remedy() {
         &["scoring images", "30", "20", "--scoring"],
     );
     fails(run(&["--data", &few, "--scoring", "20", "--budgets", "30"]), 10, &["labelled images", "30", "20"]);
+    // Guests cannot compute with a sigmoid: said before anything is attacked.
+    let steep = path("steep.onnx");
+    std::fs::write(&steep, onnx_with_sigmoid()).unwrap();
+    let guests =
+        ["run", &steep, "--data", &few, "--scoring", "20", "--budgets", "10", "--attacker", "touch ../../../began"];
+    let guests = [&guests[..], &["--guests", "logits", "--out", &out]].concat();
+    fails(guests.iter().map(|s| (*s).into()).collect(), 3, &["Sigmoid"]);
+    assert!(!folder.path().join("began").exists() && !Path::new(&out).join("run.json").exists());
     fails(run(&["--plan", "README.md"]), 2, &["README.md", "not a usable plan"]);
     fails(run(&["--device", "cuda"]), 2, &["cuda", "--features"]);
     let missing = ["run", "no.onnx", "--out", &out].iter().map(|s| (*s).to_string()).collect();

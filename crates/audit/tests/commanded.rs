@@ -165,6 +165,11 @@ fn copies_are_worth_more_than_failures() {
         assert_eq!(output(&["merge", &at(from), "--out", &at(into)]).0, Some(0));
     }
     assert_eq!((failures("good"), failures("bad")), (0, 0));
+    // Kept under another name it counts for nothing, and hides no other that is missing.
+    let cell = folder.path().join("good/cells/nothing-b20-command-s0.json");
+    std::fs::rename(&cell, cell.with_file_name("nothing-b20-command-s0-old.json")).unwrap();
+    std::fs::copy(cell.with_file_name("nothing-b20-command-s1.json"), cell.with_file_name("more.json")).unwrap();
+    assert_eq!(json(&["report", "--out", &at("good"), "--json"])["missing_cells"], 1);
 }
 
 /// Wrong files, no file, no numbers, no end: results of cells, and of a run without any copy the
@@ -310,6 +315,17 @@ fn a_guest_asks_and_pays() {
     assert!(failures(&patient)[0].contains("asks about 8 values and has 4 tickets left"), "{:?}", failures(&patient));
     let junk = format!("{idle}; echo junk > ask/p; mv ask/p ask/1.npy; sleep 9");
     assert!(failures(&run("junk", &junk, "logits"))[0].contains("ask/1.npy"));
+    // Where a plan hides nothing there is nothing to ask for.
+    let graph = jali::Network::Mnist.quantised(Default::default()).unwrap().graph().clone();
+    let plan = folder.path().join("open.json");
+    std::fs::write(&plan, jali_leak::Plan::open_all(&graph).to_json(&graph, "test").unwrap()).unwrap();
+    let (out, plan) = (folder.path().join("open"), plan.display().to_string());
+    let base =
+        ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--budgets", "20", "--seeds", "1"];
+    let own = ["--plan", &plan, "--attacker", &idle, "--guests", "logits", "--json", "--out", out.to_str().unwrap()];
+    let open = json(&[&base[..], &own].concat());
+    let plans = open["cells"].as_array().unwrap().iter().filter(|c| c["policy"] == "plan");
+    assert_eq!(plans.map(|c| c["fidelity"].as_f64()).collect::<Vec<_>>(), [Some(1.0); 2]);
     let out = folder.path().join("top1");
     let again = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "60", "--out", out.to_str().unwrap()];
     fails(&[&again[..], &["--guests", "top1"]].concat(), 2, &["--attacker"]);

@@ -106,7 +106,7 @@ def train(view: View, images: Tensor, own: Tensor, asked: Tensor, answers: Tenso
 def choose(own: Tensor, tickets: int, seed: int) -> Tensor:
     """Half of the guest's own values; for the rest lines between two of them, and patchworks of two."""
     generator = torch.Generator().manual_seed(seed)
-    count = tickets - min(tickets // 2, len(own))
+    count = tickets - min(max(2, tickets // 2), len(own))
     first, second = (own[torch.randint(len(own), (count,), generator=generator)] for _ in range(2))
     single = [1] * (own.dim() - 1)
     share = torch.rand(count, *single, generator=generator)
@@ -119,7 +119,7 @@ def choose(own: Tensor, tickets: int, seed: int) -> Tensor:
 def spread_out(own: Tensor, tickets: int, seed: int) -> Tensor:
     """The guest's own values first, then uniform draws in their range: together they leave no direction out."""
     generator = torch.Generator().manual_seed(seed)
-    count = tickets - min(tickets // 4, len(own))
+    count = tickets - min(max(2, tickets // 4), len(own))
     low, high = own.amin(0), own.amax(0)
     draws = low + (high - low) * torch.rand(count, *own.shape[1:], generator=generator)
     return torch.cat([own[: tickets - count], draws])

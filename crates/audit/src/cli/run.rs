@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
     /// [default: 0, 50, 500; with --quick 0, 50]
     #[arg(long, value_name = "IMAGES", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     budgets: Option<Vec<u32>>,
-    /// Attackers by name or number [default: all but `public`, with --public-model that too; with
+    /// Attackers by name or number [default: all of ours, `public` with --public-model alone; with
     /// --attacker `command`: which procedure is up to it]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     attackers: Option<Vec<String>>,
@@ -63,7 +63,7 @@ pub(super) struct RunArgs {
     /// A small grid and short training: a first impression in minutes
     #[arg(long)]
     quick: bool,
-    /// Folder for results, report and journal
+    /// Folder for results and report
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Cells at a time; they share the threads [default: one per thread; with --attacker one]
@@ -126,7 +126,7 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         quick: args.quick,
         grid: args.grid(),
     };
-    let context = Context::create(&args.out, &request, args.place.device()?)?;
+    let mut context = Context::create(&args.out, &request, args.place.device()?)?;
     let cells = context.cells()?;
     if args.prepare {
         note(format!(
@@ -150,12 +150,15 @@ pub(super) fn run(args: &RunArgs) -> anyhow::Result<()> {
         }
         Ok(())
     })?;
-    for cell in open.iter().filter(|cell| !context.done(cell)) {
+    let others: Vec<&Cell> = open.into_iter().filter(|cell| !context.done(cell)).collect();
+    pool::each(&others, jobs, threads, |cell| {
         bar.set_message(format!("{}: waiting for another process", cell.id()));
         context.run(cell)?;
         bar.inc(cell.weight());
-    }
+        Ok(())
+    })?;
     bar.finish_and_clear();
+    context.look_again()?;
     let findings = Findings::of(&context)?;
     keep(&findings, &args.out)?;
     show(&findings, &args.out, args.json)?;

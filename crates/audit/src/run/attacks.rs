@@ -8,7 +8,7 @@ use rand::RngExt;
 use super::cells::{CellResult, burn, pack};
 use super::context::Context;
 use crate::AuditError;
-use crate::attack::{Knowledge, Queries, Surrogate, attack};
+use crate::attack::{Attacker, Knowledge, Queries, Surrogate, attack};
 use crate::command::asking::{Guests, last_open_value};
 use crate::command::{Assignment, Command};
 use crate::fill::generator;
@@ -65,15 +65,12 @@ impl Context {
             queries: &queries,
             public: self.public.as_deref(),
         };
+        // With everything open there is nothing to attack.
+        let is_attack = hidden.iter().flatten().any(|hidden| *hidden > 0.0);
         let trained = match &self.spec.command {
-            // With everything open there is nothing to attack.
-            Some(command) if cell.source != Source::Everything => self.commanded(command, cell, &knows)?,
-            _ => {
-                let schedule = self.spec.schedule.clone().unwrap_or_else(|| Schedule::quick(false));
-                let surrogate = attack(cell.attacker, &knows, &schedule, cell.seed, &self.device)?;
-                let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
-                Trained { got, surrogate: Some(surrogate), engine: burn(), failure: None }
-            }
+            Some(command) if is_attack => self.commanded(command, cell, &knows)?,
+            Some(_) => self.trained(Attacker::Zero, cell, &knows)?,
+            None => self.trained(cell.attacker, cell, &knows)?,
         };
         let Trained { got, surrogate, engine, failure } = trained;
         let right: Vec<bool> = got.iter().zip(&self.test).map(|(g, s)| *g == s.label).collect();
@@ -98,6 +95,14 @@ impl Context {
             engine,
             failure,
         })
+    }
+
+    /// Has an attacker of this program attack.
+    fn trained(&self, attacker: Attacker, cell: &Cell, knows: &Knowledge<'_>) -> Result<Trained, AuditError> {
+        let schedule = self.spec.schedule.clone().unwrap_or_else(|| Schedule::quick(false));
+        let surrogate = attack(attacker, knows, &schedule, cell.seed, &self.device)?;
+        let got = classify(self.victim.graph(), &surrogate.layers, &self.test_pixels, &self.device);
+        Ok(Trained { got, surrogate: Some(surrogate), engine: burn(), failure: None })
     }
 
     /// Has a command attack.

@@ -86,7 +86,8 @@ pub fn has_result(folder: &Path, cell: &Cell) -> bool {
     cell_path(folder, cell).is_file()
 }
 
-/// All results in a folder, in the order of their names.
+/// All results in a folder, in the order of their names. A copy under another name counts for
+/// nothing.
 ///
 /// # Errors
 /// [`AuditError::File`] for a damaged one.
@@ -101,7 +102,14 @@ pub fn read_results(folder: &Path) -> Result<Vec<CellResult>, AuditError> {
         }
     }
     paths.sort();
-    paths.iter().map(|p| read_json(p)).collect()
+    let mut results = vec![];
+    for path in paths {
+        let result: CellResult = read_json(&path)?;
+        if path.file_stem().is_some_and(|stem| *stem == *result.id) {
+            results.push(result);
+        }
+    }
+    Ok(results)
 }
 
 /// Joins the results of a run in another folder (from another machine) to this one's. Returns how

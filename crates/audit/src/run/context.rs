@@ -23,6 +23,7 @@ use crate::AuditError;
 use crate::attack::Attacker;
 use crate::command::Command;
 use crate::command::asking::Told;
+use crate::cost::Pricing;
 use crate::grid::{Cell, Grid, Source};
 use crate::sensitivity;
 use crate::train::{Schedule, argmax};
@@ -136,22 +137,31 @@ impl Context {
             guests: request.guests,
             grid,
         };
-        let path = folder.join(SPEC);
-        let spec = if path.exists() {
-            let old = read_spec(folder)?;
-            if let Some((what, expected, got)) = old.difference(&spec) {
-                return Err(AuditError::OtherRun { path: folder.into(), what, expected, got });
-            }
-            let grid = old.grid.union(&spec.grid);
-            Spec { grid, data_hash: old.data_hash, ..spec }
-        } else {
-            spec
-        };
-        let context = Self::load(folder, spec, device)?;
-        let cells = folder.join(CELLS);
-        std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
-        write_json(&path, &context.spec)?;
+        let mut context = Self::load(folder, spec.joined_to(folder)?, device)?;
+        if context.spec.guests.is_some() {
+            // Guests cannot use every network: that is to be said before hours of attacks.
+            Pricing::new(&context).guest(&Plan::hide_all(context.victim.graph()))?;
+        }
+        context.keep()?;
         Ok(context)
+    }
+
+    /// Writes down what the run is about. Others may have begun one in the folder meanwhile.
+    fn keep(&mut self) -> Result<(), AuditError> {
+        let cells = self.folder.join(CELLS);
+        std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
+        let _held = Held::wait_for(&cells.join(SPEC))?;
+        self.spec = self.spec.clone().joined_to(&self.folder)?;
+        write_json(&self.folder.join(SPEC), &self.spec)
+    }
+
+    /// Reads again what the run is about: another process may have made its grid larger.
+    ///
+    /// # Errors
+    /// [`AuditError::File`] if that can no longer be read.
+    pub fn look_again(&mut self) -> Result<(), AuditError> {
+        self.spec = self.spec.clone().joined_to(&self.folder)?;
+        Ok(())
     }
 
     /// Opens the run in a folder.

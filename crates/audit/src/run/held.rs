@@ -1,4 +1,4 @@
-//! Who works on a cell: processes that share a folder must not attack in each other's way.
+//! Who works on what: processes that share a folder must not attack, or write, in each other's way.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::cells::cell_path;
 use crate::AuditError;
 use crate::grid::Cell;
 
-/// A cell that no other process works on; the system lets it go when this one ends.
+/// A file that no other process works on; the system lets it go when this one ends.
 #[derive(Debug)]
 pub(super) struct Held {
     _file: File,
@@ -22,7 +22,15 @@ impl Held {
     /// # Errors
     /// [`AuditError`] if its file cannot be made.
     pub(super) fn wait(folder: &Path, cell: &Cell) -> Result<Self, AuditError> {
-        let (file, path) = open(folder, cell)?;
+        Self::wait_for(&cell_path(folder, cell))
+    }
+
+    /// Takes a file, if need be when another process has done with it.
+    ///
+    /// # Errors
+    /// [`AuditError`] if the file beside it cannot be made.
+    pub(super) fn wait_for(path: &Path) -> Result<Self, AuditError> {
+        let (file, path) = open(path)?;
         // Where a file system has no locks, there is nobody to wait for.
         let _ = file.lock();
         Ok(Self { _file: file, path })
@@ -33,7 +41,7 @@ impl Held {
     /// # Errors
     /// [`AuditError`] if its file cannot be made.
     pub(super) fn try_now(folder: &Path, cell: &Cell) -> Result<Option<Self>, AuditError> {
-        let (file, path) = open(folder, cell)?;
+        let (file, path) = open(&cell_path(folder, cell))?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(None),
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(Self { _file: file, path })),
@@ -47,8 +55,8 @@ impl Held {
     }
 }
 
-fn open(folder: &Path, cell: &Cell) -> Result<(File, PathBuf), AuditError> {
-    let path = cell_path(folder, cell).with_extension("lock");
+fn open(path: &Path) -> Result<(File, PathBuf), AuditError> {
+    let path = path.with_extension("lock");
     let file = File::options().create(true).truncate(false).write(true).open(&path);
     let file = file.map_err(|e| JaliError::Write { path: path.clone(), why: e.to_string() })?;
     Ok((file, path))

@@ -71,6 +71,21 @@ impl Spec {
         Ok(())
     }
 
+    /// Returns this run with the grid of the one that a folder holds as well, if there is one.
+    ///
+    /// # Errors
+    /// [`AuditError::OtherRun`] if that is about something else.
+    pub(super) fn joined_to(self, folder: &Path) -> Result<Self, AuditError> {
+        if !folder.join(SPEC).exists() {
+            return Ok(self);
+        }
+        let old = read_spec(folder)?;
+        if let Some((what, expected, got)) = old.difference(&self) {
+            return Err(AuditError::OtherRun { path: folder.into(), what, expected, got });
+        }
+        Ok(Self { grid: old.grid.union(&self.grid), data_hash: old.data_hash.or(self.data_hash), ..self })
+    }
+
     /// What differs from a run in a folder, if it cannot be continued with this one.
     pub(super) fn difference(&self, other: &Self) -> Option<(&'static str, String, String)> {
         let text = |o: &Option<String>| o.clone().unwrap_or_else(|| "none".into());
