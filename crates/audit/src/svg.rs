@@ -185,13 +185,14 @@ impl Chart<'_> {
                     && !taken.iter().any(|t| overlap(t, b))
             };
             if let Some(place) = boxes.into_iter().find(free) {
-                let _ = write!(
-                    s,
-                    "<text class=name x={:.1} y={:.1}>{}</text>",
-                    place[0],
-                    place[3] - 2.5,
-                    escape(&note.text)
-                );
+                // At the end of the place that is nearest the point: letters may be narrower.
+                let (to, anchor) = match place {
+                    [_, _, right, _] if right < x => (right, "end"),
+                    [left, ..] if left > x => (left, "start"),
+                    [left, _, right, _] => (f64::midpoint(left, right), "middle"),
+                };
+                let (line, text) = (place[3] - 2.5, escape(&note.text));
+                let _ = write!(s, "<text class=name text-anchor={anchor} x={to:.1} y={line:.1}>{text}</text>");
                 taken.push(place);
             }
         }
