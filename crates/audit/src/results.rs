@@ -50,7 +50,7 @@ pub struct Results {
     pub plans: Vec<PlanFacts>,
 }
 
-/// The result of one cell, without the images that it classified rightly.
+/// The result of one cell, without the learning curves of all seeds but the first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CellLine {
     /// Name of the cell.
@@ -71,6 +71,9 @@ pub struct CellLine {
     pub accuracy: f64,
     /// Part on which it agrees with the victim.
     pub fidelity: f64,
+    /// Which images it classifies rightly, four a hexadecimal digit; empty after a failure.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
+    pub right: String,
     /// Steps of training.
     pub steps: usize,
     /// Learning rate chosen.
@@ -103,6 +106,7 @@ impl From<&CellResult> for CellLine {
             seed: r.seed,
             accuracy: r.accuracy,
             fidelity: r.fidelity,
+            right: r.right.clone(),
             steps: r.curve.last().map_or(0, |p| p.step),
             rate: r.rate,
             // The page draws these.
@@ -127,6 +131,7 @@ impl From<CellLine> for CellResult {
             seed,
             accuracy,
             fidelity,
+            right,
             rate,
             curve,
             plateau,
@@ -135,7 +140,6 @@ impl From<CellLine> for CellResult {
             failure,
             ..
         } = line;
-        let right = String::new();
         Self {
             id,
             policy,
@@ -185,10 +189,28 @@ impl Results {
     /// [`AuditError::File`] for anything else, also of earlier versions.
     pub fn read(path: &Path) -> Result<Self, AuditError> {
         let bytes = read_bounded(path, MAX_FILE)?;
-        serde_json::from_slice(&bytes).map_err(|e| AuditError::File {
+        let results: Self = serde_json::from_slice(&bytes).map_err(|e| AuditError::File {
             path: path.into(),
             why: format!("not a results.json of this version ({e}); `jali-audit report --out DIR` writes one of a run"),
-        })
+        })?;
+        results.spec.check(path)?;
+        Ok(results)
+    }
+
+    /// What the run is about, and the results of its cells.
+    ///
+    /// # Errors
+    /// [`AuditError::File`] if copies do not say which images they classify rightly, as in files of
+    /// earlier versions: there are no intervals without that.
+    pub fn into_run(self, path: &Path) -> Result<(Spec, Vec<CellResult>), AuditError> {
+        if let Some(line) = self.cells.iter().find(|line| line.failure.is_none() && line.right.is_empty()) {
+            let why = format!(
+                "it does not say which images the copy of {} classifies correctly: of an earlier version, whose folder is needed",
+                line.id
+            );
+            return Err(AuditError::File { path: path.into(), why });
+        }
+        Ok((self.spec, self.cells.into_iter().map(CellResult::from).collect()))
     }
 
     /// What the report is made of.

@@ -43,6 +43,7 @@ fn a_small_run_has_the_right_ends_and_a_report() {
     let again = json(&["report", alone.path().join("results.json").to_str().unwrap(), "--json"]);
     assert_eq!(again, first);
     assert_eq!(std::fs::read_to_string(alone.path().join("report.html")).unwrap(), page);
+    a_run_goes_on_from_its_results(&alone.path().join("results.json"), &first);
     // A larger grid adds to what is there; nothing is computed twice.
     let written = |id: &str| folder.path().join(format!("cells/{id}.json")).metadata().unwrap().modified().unwrap();
     let before = written("random-rows-50-b20-best-of-s0");
@@ -53,6 +54,24 @@ fn a_small_run_has_the_right_ends_and_a_report() {
     // Another run does not fit the folder.
     let other = ["run", "crates/jali/bundled/mnist.onnx", "--quick", "--scoring", "50", "--out", out];
     fails(&other, 9, &["scoring images", "100", "50"]);
+}
+
+/// A `results.json` is all that needs to be kept of a run; those that say too little are refused.
+fn a_run_goes_on_from_its_results(kept: &Path, first: &Value) {
+    let (kept, out) = (kept.to_str().unwrap(), kept.with_file_name("again"));
+    let out = out.to_str().unwrap();
+    let (code, said, err) = output(&["merge", kept, "--out", out]);
+    assert!(code == Some(0) && said.contains("13 new results"), "{said}{err}");
+    assert_eq!(&json(&["report", "--out", out, "--json"]), first);
+    let text = std::fs::read_to_string(kept).unwrap();
+    for (from, to, says) in [
+        ("\"right\": ", "\"wrong\": ", "which images the copy of"),
+        ("\"method\": 1", "\"method\": 9", "method 9"),
+        ("{", "[", "not a results.json"),
+    ] {
+        std::fs::write(kept, text.replace(from, to)).unwrap();
+        fails(&["merge", kept, "--out", out], 10, &["results.json", says]);
+    }
 }
 
 #[test]

@@ -44,9 +44,12 @@ pub(super) struct CellArgs {
 /// Join the results of runs from several machines; they must be about the same model, data and
 /// training.
 #[derive(clap::Parser)]
+#[command(
+    after_help = "Examples:\n  jali-audit merge audit-of-machine-1 audit-of-machine-2 --out all\n  jali-audit merge docs/results/torch/mnist/results.json --out audit     to go on with a run of which nothing else was kept"
+)]
 pub(super) struct MergeArgs {
-    /// Folders of runs
-    #[arg(value_name = "DIR", required = true)]
+    /// Folders of runs, or their results.json
+    #[arg(value_name = "RUN", required = true)]
     from: Vec<PathBuf>,
     /// Folder that gets all results
     #[arg(long, value_name = "DIR")]

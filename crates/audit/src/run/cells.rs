@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::spec::{SPEC, Spec, read_json, read_spec, write_json};
 use crate::AuditError;
 use crate::grid::Cell;
+use crate::results::Results;
 use crate::train::Point;
 
 /// Folder of the results.
@@ -112,13 +113,16 @@ pub fn read_results(folder: &Path) -> Result<Vec<CellResult>, AuditError> {
     Ok(results)
 }
 
-/// Joins the results of a run in another folder (from another machine) to this one's. Returns how
-/// many were new.
+/// Joins the results of a run in another folder (from another machine), or in a `results.json`, to
+/// this one's. Returns how many were new.
 ///
 /// # Errors
 /// [`AuditError::OtherRun`] if the two runs are not about the same.
 pub fn merge(from: &Path, into: &Path) -> Result<usize, AuditError> {
-    let spec = read_spec(from)?;
+    let (spec, results) = match from.is_file() {
+        true => Results::read(from)?.into_run(from)?,
+        false => (read_spec(from)?, read_results(from)?),
+    };
     let path = into.join(SPEC);
     let joined = if path.is_file() {
         let old = read_spec(into)?;
@@ -131,7 +135,7 @@ pub fn merge(from: &Path, into: &Path) -> Result<usize, AuditError> {
     };
     // Names come from the grid, not from the other machine's files.
     let ids: BTreeSet<String> = joined.grid.cells()?.iter().map(Cell::id).collect();
-    let results: Vec<CellResult> = read_results(from)?.into_iter().filter(|r| ids.contains(&r.id)).collect();
+    let results = results.into_iter().filter(|r| ids.contains(&r.id));
     let cells = into.join(CELLS);
     std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
     write_json(&path, &joined)?;

@@ -58,6 +58,18 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Refuses runs of other versions, and schedules that cannot be followed.
+    ///
+    /// # Errors
+    /// [`AuditError::File`] about the file that it was read from.
+    pub(crate) fn check(&self, path: &Path) -> Result<(), AuditError> {
+        let fail = |why: String| Err(AuditError::File { path: path.into(), why });
+        if self.method != METHOD {
+            return fail(format!("made by method {}, this program has method {METHOD}: begin a new run", self.method));
+        }
+        self.schedule.as_ref().and_then(Schedule::unusable).map_or(Ok(()), fail)
+    }
+
     /// Keeps the hash of the images that are there, or refuses them if the run began with others.
     pub(super) fn keep_images(&mut self, hash: String, folder: &Path) -> Result<(), AuditError> {
         if self.data_hash.as_ref().is_some_and(|before| *before != hash) {
@@ -125,13 +137,7 @@ pub fn read_spec(folder: &Path) -> Result<Spec, AuditError> {
         return Err(AuditError::File { path, why });
     }
     let spec: Spec = read_json(&path)?;
-    if spec.method != METHOD {
-        let why = format!("made by method {}, this program has method {METHOD}: begin a new run", spec.method);
-        return Err(AuditError::File { path, why });
-    }
-    if let Some(why) = spec.schedule.as_ref().and_then(Schedule::unusable) {
-        return Err(AuditError::File { path, why });
-    }
+    spec.check(&path)?;
     Ok(spec)
 }
 
