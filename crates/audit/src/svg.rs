@@ -162,21 +162,23 @@ impl Chart<'_> {
         s + "</svg>"
     }
 
-    /// Writes names beside points, on the first side where nothing else is.
+    /// Writes names beside points, on the first side where nothing else is; the ringed point chooses
+    /// first.
     fn name_points(&self, s: &mut String) {
         let at = |n: &Note| (self.px(n.x), self.py(n.y));
         let mut taken: Vec<[f64; 4]> =
             self.notes.iter().map(at).map(|(x, y)| [x - 5.0, y - 5.0, x + 5.0, y + 5.0]).collect();
-        for note in &self.notes {
+        let (ringed, others): (Vec<&Note>, Vec<&Note>) = self.notes.iter().partition(|note| note.ringed);
+        for note in ringed.into_iter().chain(others) {
             let (x, y) = at(note);
             if note.ringed {
                 let _ = write!(s, "<circle class=ring cx={x:.1} cy={y:.1} r=8 fill=none stroke-width=2 />");
             }
             let wide = LETTER * note.text.chars().count() as f64;
             let sides = [(x + 11.0, y), (x - 11.0 - wide, y), (x - wide / 2.0, y - 14.0), (x - wide / 2.0, y + 15.0)];
-            let near =
-                [(x + 9.0, y - 10.0), (x + 9.0, y + 11.0), (x - 9.0 - wide, y - 10.0), (x - 9.0 - wide, y + 11.0)];
-            let boxes = sides.into_iter().chain(near).map(|(x, y)| [x, y - 6.0, x + wide, y + 6.0]);
+            let near = [-10.0, 11.0, -22.0, 22.0].map(|up| [(x + 9.0, y + up), (x - 9.0 - wide, y + up)]);
+            let boxes =
+                sides.into_iter().chain(near.into_iter().flatten()).map(|(x, y)| [x, y - 6.0, x + wide, y + 6.0]);
             let free = |b: &[f64; 4]| {
                 b[0] > LEFT
                     && b[2] < WIDTH

@@ -182,7 +182,8 @@ impl Findings {
         count(unsure, "may give", "may give", format!("away more than {bound} points, as far as this run can tell"));
         count(drawn, "is", "are", "drawn at random, so another plan for every seed".into());
         count(little, "saves", "save", format!("less than {:.0} % of the time", 100.0 * WORTH));
-        format!("Recommended: hide everything. Of the {} plans tried, {}.", open.len(), why.join(", "))
+        let tried = if open.len() == 1 { "the one plan".into() } else { format!("the {} plans", open.len()) };
+        format!("Recommended: hide everything. Of {tried} tried, {}.", why.join(", "))
     }
 
     /// Part of the predicted time that a plan saves beside hiding everything.
@@ -250,7 +251,7 @@ impl Findings {
         (!budgets.is_empty()).then(|| {
             format!(
                 "With {} {} a copy is as good as the network to within {} points without any open weight: that tells nothing about plans.",
-                budgets.join(", "),
+                budgets.join(" and "),
                 self.unit(),
                 points(bound)
             )
