@@ -63,6 +63,20 @@ pub enum AuditError {
         /// Now.
         got: String,
     },
+    /// Runs that cannot be joined.
+    #[error("{first} and {second} are about different things and cannot be joined: {what} is {expected} in the first, {got} in the second", first = first.display(), second = second.display())]
+    Apart {
+        /// One of them.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// In the first.
+        expected: String,
+        /// In the second.
+        got: String,
+    },
     /// A file of a run that cannot be used.
     #[error("{path}: {why}", path = path.display())]
     File {

@@ -1,6 +1,7 @@
 //! `results.json`: all that a run says, in one file. `report.html` is made of it and of nothing
 //! else.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use jali::files::read_bounded;
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::AuditError;
 use crate::findings::{Findings, LayerFacts, PlanFacts};
-use crate::run::{CellResult, Spec, burn};
+use crate::grid::Cell;
+use crate::run::{BURN, CellResult, Spec, burn, unpack};
 use crate::summary::Row;
 use crate::train::Point;
 use crate::verdict::Recommendation;
@@ -92,6 +94,33 @@ pub struct CellLine {
     /// Why there is no copy, if a command failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failure: Option<String>,
+}
+
+impl CellLine {
+    /// What is wrong with it as the result of a cell, if anything is.
+    fn damage(&self, cell: &Cell, spec: &Spec) -> Option<&'static str> {
+        let named = (self.policy.clone(), self.leaked, self.budget, self.attacker.clone(), self.seed);
+        if named != (cell.source.to_string(), cell.leaked, cell.budget, cell.attacker.to_string(), cell.seed) {
+            return Some("its fields are those of another cell");
+        }
+        // Where nothing is hidden no command attacks.
+        let is_ours = self.engine == BURN && (spec.command.is_none() || self.opened >= 1.0);
+        if !is_ours && spec.command.as_ref().is_none_or(|command| command.line != self.engine) {
+            return Some("its engine is not that of the run");
+        }
+        if self.failure.is_some() {
+            return None;
+        }
+        if self.right.is_empty() {
+            return Some("it does not say which images are classified correctly (written by an earlier version)");
+        }
+        let digits = self.right.chars().all(|c| c.is_ascii_hexdigit());
+        let right = unpack(&self.right).iter().filter(|right| **right).count() as f64 / spec.scoring.max(1) as f64;
+        if !digits || self.right.len() != spec.scoring.div_ceil(4) || (right - self.accuracy).abs() > 1e-9 {
+            return Some("\"right\" and \"accuracy\" do not say the same");
+        }
+        (!(0.0..=1.0).contains(&self.fidelity)).then_some("\"fidelity\" is not from 0 to 1")
+    }
 }
 
 impl From<&CellResult> for CellLine {
@@ -200,15 +229,24 @@ impl Results {
     /// What the run is about, and the results of its cells.
     ///
     /// # Errors
-    /// [`AuditError::File`] if copies do not say which images they classify rightly, as in files of
-    /// earlier versions: there are no intervals without that.
+    /// [`AuditError::File`] for results that are damaged, or of earlier versions: without the images
+    /// that a copy classifies rightly there are no intervals.
     pub fn into_run(self, path: &Path) -> Result<(Spec, Vec<CellResult>), AuditError> {
-        if let Some(line) = self.cells.iter().find(|line| line.failure.is_none() && line.right.is_empty()) {
-            let why = format!(
-                "it does not say which images the copy of {} classifies correctly: of an earlier version, whose folder is needed",
-                line.id
-            );
-            return Err(AuditError::File { path: path.into(), why });
+        let cells: BTreeMap<String, Cell> = self.spec.grid.cells()?.into_iter().map(|c| (c.id(), c)).collect();
+        let mut seen = BTreeSet::new();
+        for line in &self.cells {
+            let why = match cells.get(&line.id) {
+                None => Some("its grid has no such cell"),
+                Some(_) if !seen.insert(&line.id) => Some("it is there twice"),
+                Some(cell) => line.damage(cell, &self.spec),
+            };
+            if let Some(why) = why {
+                let why = format!(
+                    "cells: {}: {why}. `jali-audit report --out DIR` writes the file again where the folder of the run is left",
+                    line.id
+                );
+                return Err(AuditError::File { path: path.into(), why });
+            }
         }
         Ok((self.spec, self.cells.into_iter().map(CellResult::from).collect()))
     }

@@ -162,8 +162,8 @@ impl Chart<'_> {
         s + "</svg>"
     }
 
-    /// Writes names beside points, on the first side where nothing else is; the ringed point chooses
-    /// first.
+    /// Writes names beside points, on the first side where nothing else is; the ringed point
+    /// chooses first.
     fn name_points(&self, s: &mut String) {
         let at = |n: &Note| (self.px(n.x), self.py(n.y));
         let mut taken: Vec<[f64; 4]> =

@@ -8,7 +8,7 @@ use std::process::Stdio;
 
 use jali_model::{Activation, Gemm, Graph, Op, onnx};
 use serde_json::Value;
-use support::{audit, fails, json, output, until};
+use support::{audit, fails, json, output, root, until};
 
 #[test]
 fn a_small_run_has_the_right_ends_and_a_report() {
@@ -65,13 +65,25 @@ fn a_run_goes_on_from_its_results(kept: &Path, first: &Value) {
     assert_eq!(&json(&["report", "--out", out, "--json"]), first);
     let text = std::fs::read_to_string(kept).unwrap();
     for (from, to, says) in [
-        ("\"right\": ", "\"wrong\": ", "which images the copy of"),
+        ("\"right\": ", "\"wrong\": ", "which images are classified correctly"),
+        ("\"right\": \"", "\"right\": \"ff", "do not say the same"),
+        ("\"seed\": 1", "\"seed\": 0", "those of another cell"),
+        ("\"engine\": \"burn\"", "\"engine\": \"magic\"", "not that of the run"),
+        ("-s1\"", "-s9\"", "no such cell"),
         ("\"method\": 1", "\"method\": 9", "method 9"),
         ("{", "[", "not a results.json"),
     ] {
         std::fs::write(kept, text.replace(from, to)).unwrap();
         fails(&["merge", kept, "--out", out], 10, &["results.json", says]);
     }
+    std::fs::write(kept, text).unwrap();
+    // Nothing is written where one does not fit.
+    let other = root().join("docs/results/torch/mnist");
+    let (none, file) = (kept.replace(".json", "-none"), other.join("results.json").display().to_string());
+    fails(&["merge", kept, &file, "--out", &none], 9, &[kept, &file, "cannot be joined"]);
+    fails(&["merge", kept, "no-such", "--out", &none], 10, &["no-such does not exist"]);
+    fails(&["merge", other.to_str().unwrap(), "--out", &none], 10, &["give ", "results.json"]);
+    assert!(!Path::new(&none).exists());
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub(super) struct CellArgs {
 }
 
 /// Join the results of runs from several machines; they must be about the same model, data and
-/// training.
+/// training. Of two results of a cell the first is kept, unless it is a failure.
 #[derive(clap::Parser)]
 #[command(
     after_help = "Examples:\n  jali-audit merge audit-of-machine-1 audit-of-machine-2 --out all\n  jali-audit merge docs/results/torch/mnist/results.json --out audit     to go on with a run of which nothing else was kept"
@@ -51,7 +51,7 @@ pub(super) struct MergeArgs {
     /// Folders of runs, or their results.json
     #[arg(value_name = "RUN", required = true)]
     from: Vec<PathBuf>,
-    /// Folder that gets all results
+    /// Folder that gets all results; `jali-audit report --out DIR` makes table and page of it
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -97,8 +97,7 @@ pub(super) fn cell(args: &CellArgs) -> anyhow::Result<()> {
 }
 
 pub(super) fn merge(args: &MergeArgs) -> anyhow::Result<()> {
-    for from in &args.from {
-        let new = run::merge(from, &args.out)?;
+    for (from, new) in args.from.iter().zip(run::merge(&args.from, &args.out)?) {
         say(format!("{}: {new} new results", from.display()))?;
     }
     let cells = run::read_spec(&args.out)?.grid.cells()?;

@@ -94,7 +94,7 @@ fn exit_code(error: &AuditError) -> u8 {
         AuditError::Usage { .. } | AuditError::Leak(_) | AuditError::Jali(JaliError::PlanFile { .. }) => 2,
         AuditError::Model(_) | AuditError::Protocol(_) => 3,
         AuditError::Jali(JaliError::ModelFile { .. } | JaliError::Model(_) | JaliError::Guest(_)) => 3,
-        AuditError::OtherRun { .. } => 9,
+        AuditError::OtherRun { .. } | AuditError::Apart { .. } => 9,
         AuditError::Data { .. } | AuditError::File { .. } | AuditError::Jali(_) => 10,
         _ => 1,
     }

@@ -215,8 +215,8 @@ fn show(f: &Findings, folder: &Path, json: bool) -> anyhow::Result<()> {
     Ok(say(format!("\nThe whole story: {}", folder.join("report.html").display()))?)
 }
 
-/// Write the report again: of a run from what is there, finished or not, or of a `results.json`
-/// alone.
+/// Write the report again: with --out of a run from what is there, finished or not, or of a
+/// `results.json` alone.
 #[derive(clap::Parser)]
 #[command(
     after_help = "Examples:\n  jali-audit report --out audit\n  jali-audit report docs/results/torch/mnist/results.json     writes report.html beside it"

@@ -113,41 +113,57 @@ pub fn read_results(folder: &Path) -> Result<Vec<CellResult>, AuditError> {
     Ok(results)
 }
 
-/// Joins the results of a run in another folder (from another machine), or in a `results.json`, to
-/// this one's. Returns how many were new.
+/// Joins the results of runs in other folders (from other machines), or in `results.json` files, to
+/// this one's. Returns how many each had that were new. Nothing is written unless all fit.
 ///
 /// # Errors
-/// [`AuditError::OtherRun`] if the two runs are not about the same.
-pub fn merge(from: &Path, into: &Path) -> Result<usize, AuditError> {
-    let (spec, results) = match from.is_file() {
-        true => Results::read(from)?.into_run(from)?,
-        false => (read_spec(from)?, read_results(from)?),
+/// [`AuditError::Apart`] if two runs are not about the same.
+pub fn merge(from: &[PathBuf], into: &Path) -> Result<Vec<usize>, AuditError> {
+    let mut joined = match into.join(SPEC).is_file() {
+        true => Some((into.to_path_buf(), read_spec(into)?)),
+        false => None,
     };
-    let path = into.join(SPEC);
-    let joined = if path.is_file() {
-        let old = read_spec(into)?;
-        if let Some((what, expected, got)) = old.difference(&spec) {
-            return Err(AuditError::OtherRun { path: into.into(), what, expected, got });
-        }
-        Spec { grid: old.grid.union(&spec.grid), ..old }
-    } else {
-        spec
-    };
+    let mut all = vec![];
+    for path in from {
+        let (spec, results) = match path.is_file() {
+            true => Results::read(path)?.into_run(path)?,
+            false => (read_spec(path)?, read_results(path)?),
+        };
+        joined = Some(match joined {
+            None => (path.clone(), spec),
+            Some((first, old)) => {
+                if let Some((what, expected, got)) = old.difference(&spec) {
+                    return Err(AuditError::Apart { first, second: path.clone(), what, expected, got });
+                }
+                (first, Spec { grid: old.grid.union(&spec.grid), ..old })
+            }
+        });
+        all.push(results);
+    }
+    let Some((_, joined)) = joined else { return Ok(vec![]) };
     // Names come from the grid, not from the other machine's files.
     let ids: BTreeSet<String> = joined.grid.cells()?.iter().map(Cell::id).collect();
-    let results = results.into_iter().filter(|r| ids.contains(&r.id));
     let cells = into.join(CELLS);
     std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
-    write_json(&path, &joined)?;
-    let mut new = 0;
-    for result in results {
-        let path = cells.join(format!("{}.json", result.id));
-        // A copy is worth more than a failure, wherever that was.
-        let is_new = !path.exists() || read_json::<CellResult>(&path)?.failure.is_some() && result.failure.is_none();
-        if is_new {
-            write_json(&path, &result)?;
-            new += 1;
+    write_json(&into.join(SPEC), &joined)?;
+    let mut counts = vec![];
+    for results in all {
+        let mut new = 0;
+        for result in results.iter().filter(|r| ids.contains(&r.id)) {
+            new += usize::from(keep(&cells, result)?);
         }
+        counts.push(new);
     }
-    Ok(new)
+    Ok(counts)
+}
+
+/// Keeps another machine's result if it is worth more than what is there.
+fn keep(cells: &Path, result: &CellResult) -> Result<bool, AuditError> {
+    let path = cells.join(format!("{}.json", result.id));
+    // A copy is worth more than a failure, wherever that was.
+    let is_new = !path.exists() || read_json::<CellResult>(&path)?.failure.is_some() && result.failure.is_none();
+    if is_new {
+        write_json(&path, result)?;
+    }
+    Ok(is_new)
 }

@@ -133,7 +133,14 @@ pub(super) fn source_name(data: &Option<String>) -> String {
 pub fn read_spec(folder: &Path) -> Result<Spec, AuditError> {
     let path = folder.join(SPEC);
     if !path.is_file() {
-        let why = "there is no run here: `jali-audit run` begins one".into();
+        let kept = folder.join("results.json");
+        let why = match (folder.exists(), kept.is_file()) {
+            (false, _) => {
+                format!("there is no run here, as {} does not exist: `jali-audit run` begins one", folder.display())
+            }
+            (true, true) => format!("the folder of the run is not here, only what it came to: give {}", kept.display()),
+            (true, false) => "there is no run here: `jali-audit run` begins one".into(),
+        };
         return Err(AuditError::File { path, why });
     }
     let spec: Spec = read_json(&path)?;
