@@ -19,11 +19,11 @@ COMMAND = f"JALI_ATTACK_EFFORT=0.05 {sys.executable} -m jali.attack"
 MNIST = REPOSITORY / "crates/jali/bundled/mnist.onnx"
 
 
-def audit(folder: Path, *options: str, network: Path = MNIST) -> dict[tuple[str, str], float]:
+def audit(folder: Path, *options: str, network: Path = MNIST, command: str = COMMAND) -> dict[tuple[str, str], float]:
     program = os.environ.get("JALI_AUDIT")
     if not program or not Path(program).exists():
         pytest.skip("JALI_AUDIT names no jali-audit")
-    usual = ["run", network, "--seeds", "1", "--scoring", "200", "--attacker", COMMAND, "--out", folder, "--json"]
+    usual = ["run", network, "--seeds", "1", "--scoring", "200", "--attacker", command, "--out", folder, "--json"]
     done = subprocess.run([program, *map(str, usual), *options], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout)
@@ -37,6 +37,12 @@ def test_open_weights_help_every_procedure(tmp_path):
     for name in names.split(","):
         assert got["random-rows", name] > 0.8 and got["random-rows", name] > got["nothing", name] - 0.05, got
     assert got["nothing", "own"] > 0.5
+
+
+def test_trainings_together_are_one_copy(tmp_path):
+    options = ["--policies", "last-1-layers", "--budgets", "30", "--attackers", "distil"]
+    got = audit(tmp_path, *options, command=COMMAND.replace("-m jali.attack", str(REPOSITORY / "python/examples/together.py")))
+    assert got["last-layers", "distil"] > 0.9 and got["nothing", "distil"] > 0.3, got
 
 
 def test_a_hidden_last_layer_falls_to_chosen_questions(tmp_path):
