@@ -262,9 +262,9 @@ impl Findings {
     fn certainty(&self) -> String {
         let attacks = || self.results.iter().filter(|r| r.policy != "everything");
         let engines: BTreeSet<&str> = attacks().map(|r| r.engine.as_str()).collect();
-        let ran: BTreeSet<&str> = attacks().map(|r| r.attacker.as_str()).collect();
+        let ran: BTreeSet<Attacker> = attacks().filter_map(|r| r.attacker.parse().ok()).collect();
         let mut names: Vec<&str> = self.spec.grid.attackers.iter().map(String::as_str).collect();
-        names.retain(|name| ran.contains(name.parse::<Attacker>().map(|a| a.to_string()).unwrap_or_default().as_str()));
+        names.retain(|name| name.parse().is_ok_and(|attacker| ran.contains(&attacker)));
         let mut seeds: BTreeMap<usize, usize> = BTreeMap::new();
         for r in &self.rows {
             let fewest = seeds.entry(r.budget).or_insert(r.seeds);

@@ -13,7 +13,7 @@ use crate::results::Results;
 use crate::train::Point;
 
 /// Folder of the results.
-pub(super) const CELLS: &str = "cells";
+const CELLS: &str = "cells";
 
 /// The result of one cell.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,6 +82,16 @@ pub(super) fn cell_path(folder: &Path, cell: &Cell) -> PathBuf {
     folder.join(CELLS).join(cell.id() + ".json")
 }
 
+/// Makes the folder of the results in that of a run, if need be.
+///
+/// # Errors
+/// [`JaliError::Write`].
+pub(super) fn make_cells(folder: &Path) -> Result<PathBuf, AuditError> {
+    let cells = folder.join(CELLS);
+    std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
+    Ok(cells)
+}
+
 /// Whether the run in a folder has a cell's result.
 pub fn has_result(folder: &Path, cell: &Cell) -> bool {
     cell_path(folder, cell).is_file()
@@ -143,8 +153,7 @@ pub fn merge(from: &[PathBuf], into: &Path) -> Result<Vec<usize>, AuditError> {
     let Some((_, joined)) = joined else { return Ok(vec![]) };
     // Names come from the grid, not from the other machine's files.
     let ids: BTreeSet<String> = joined.grid.cells()?.iter().map(Cell::id).collect();
-    let cells = into.join(CELLS);
-    std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
+    let cells = make_cells(into)?;
     write_json(&into.join(SPEC), &joined)?;
     let mut counts = vec![];
     for results in all {

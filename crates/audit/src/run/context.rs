@@ -6,14 +6,14 @@ use std::sync::OnceLock;
 use burn::tensor::Device;
 use jali::files::read_bounded;
 use jali::model_file::{read_model, read_plan};
-use jali::{Costs, Dataset, JaliError, Sample};
+use jali::{Costs, Dataset, Sample};
 use jali_leak::file::model_hash;
 use jali_leak::{Ground, Order, Plan, Policy, of_layers};
 use jali_model::{Graph, QuantModel, Tensor};
 use jali_protocol::{Blueprint, row_savings};
 
 use super::answers::Answers;
-use super::cells::{CELLS, CellResult, cell_path, has_result};
+use super::cells::{CellResult, cell_path, has_result, make_cells};
 use super::data::{
     BUNDLED_SCORING, Pool, check_labelled, dataset_for, enough, images_hash, public_weights, victim_and_data,
 };
@@ -148,9 +148,7 @@ impl Context {
 
     /// Writes down what the run is about. Others may have begun one in the folder meanwhile.
     fn keep(&mut self) -> Result<(), AuditError> {
-        let cells = self.folder.join(CELLS);
-        std::fs::create_dir_all(&cells).map_err(|e| JaliError::Write { path: cells.clone(), why: e.to_string() })?;
-        let _held = Held::wait_for(&cells.join(SPEC))?;
+        let _held = Held::wait(&make_cells(&self.folder)?.join(SPEC))?;
         self.spec = self.spec.clone().joined_to(&self.folder)?;
         write_json(&self.folder.join(SPEC), &self.spec)
     }
@@ -264,7 +262,7 @@ impl Context {
     pub fn run(&self, cell: &Cell) -> Result<CellResult, AuditError> {
         match self.done(cell) {
             true => read_json(&cell_path(&self.folder, cell)),
-            false => self.run_held(cell, Held::wait(&self.folder, cell)?),
+            false => self.run_held(cell, Held::wait(&cell_path(&self.folder, cell))?),
         }
     }
 
@@ -273,7 +271,7 @@ impl Context {
     /// # Errors
     /// [`AuditError`].
     pub fn run_if_free(&self, cell: &Cell) -> Result<Option<CellResult>, AuditError> {
-        match Held::try_now(&self.folder, cell)? {
+        match Held::try_now(&cell_path(&self.folder, cell))? {
             Some(held) => self.run_held(cell, held).map(Some),
             None => Ok(None),
         }

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jali::JaliError;
 
-use super::cells::cell_path;
 use crate::AuditError;
-use crate::grid::Cell;
 
 /// A file that no other process works on; the system lets it go when this one ends.
 #[derive(Debug)]
@@ -17,31 +15,23 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// Takes a cell, if need be when another process has done with it.
-    ///
-    /// # Errors
-    /// [`AuditError`] if its file cannot be made.
-    pub(super) fn wait(folder: &Path, cell: &Cell) -> Result<Self, AuditError> {
-        Self::wait_for(&cell_path(folder, cell))
-    }
-
     /// Takes a file, if need be when another process has done with it.
     ///
     /// # Errors
     /// [`AuditError`] if the file beside it cannot be made.
-    pub(super) fn wait_for(path: &Path) -> Result<Self, AuditError> {
+    pub(super) fn wait(path: &Path) -> Result<Self, AuditError> {
         let (file, path) = open(path)?;
         // Where a file system has no locks, there is nobody to wait for.
         let _ = file.lock();
         Ok(Self { _file: file, path })
     }
 
-    /// Takes a cell, if no other process has it.
+    /// Takes a file, if no other process has it.
     ///
     /// # Errors
-    /// [`AuditError`] if its file cannot be made.
-    pub(super) fn try_now(folder: &Path, cell: &Cell) -> Result<Option<Self>, AuditError> {
-        let (file, path) = open(&cell_path(folder, cell))?;
+    /// [`AuditError`] if the file beside it cannot be made.
+    pub(super) fn try_now(path: &Path) -> Result<Option<Self>, AuditError> {
+        let (file, path) = open(path)?;
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => Ok(None),
             Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(Self { _file: file, path })),
